@@ -1,0 +1,3 @@
+//! The binary `dreamer`: argument parsing and nothing else.
+
+fn main() {}

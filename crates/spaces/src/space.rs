@@ -1,0 +1,144 @@
+//! `Space`: dtype, shape and bounds of one observation or action key.
+
+use crate::{Array, Data};
+use serde::{Deserialize, Serialize};
+
+/// Element type of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    Bool,
+    U8,
+    I32,
+    F16,
+    F32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::Bool | DType::U8 => 1,
+            DType::F16 => 2,
+            DType::I32 | DType::F32 => 4,
+        }
+    }
+
+    /// The name that numpy and the official configuration use.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::Bool => "bool",
+            DType::U8 => "uint8",
+            DType::I32 => "int32",
+            DType::F16 => "float16",
+            DType::F32 => "float32",
+        }
+    }
+}
+
+/// The set of values that a key may take: `shape` elements of `dtype`, each in `[low, high]`
+/// for floats and in `low..high` for integers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Space {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Space {
+    /// Unbounded floats.
+    pub fn float(shape: &[usize]) -> Self {
+        Self::bounded(shape, f64::NEG_INFINITY, f64::INFINITY)
+    }
+
+    /// Floats within `[low, high]`.
+    pub fn bounded(shape: &[usize], low: f64, high: f64) -> Self {
+        Space { dtype: DType::F32, shape: shape.to_vec(), low, high }
+    }
+
+    /// A uint8 picture of `[height, width, channels]`.
+    pub fn image(height: usize, width: usize, channels: usize) -> Self {
+        Space { dtype: DType::U8, shape: vec![height, width, channels], low: 0.0, high: 256.0 }
+    }
+
+    /// Integers `0..classes`, `shape` of them (an empty shape is a single choice).
+    pub fn discrete(shape: &[usize], classes: usize) -> Self {
+        Space { dtype: DType::I32, shape: shape.to_vec(), low: 0.0, high: classes as f64 }
+    }
+
+    /// One yes or no.
+    pub fn boolean() -> Self {
+        Space { dtype: DType::Bool, shape: vec![], low: 0.0, high: 2.0 }
+    }
+
+    /// Integers and booleans are discrete: the agent sees them one-hot.
+    pub fn is_discrete(&self) -> bool {
+        matches!(self.dtype, DType::Bool | DType::U8 | DType::I32)
+    }
+
+    /// Rank-3 uint8: the agent sees it through convolutions.
+    pub fn is_image(&self) -> bool {
+        self.dtype == DType::U8 && self.shape.len() == 3
+    }
+
+    /// Number of classes of a discrete space.
+    pub fn classes(&self) -> usize {
+        debug_assert!(self.is_discrete());
+        (self.high - self.low) as usize
+    }
+
+    /// Elements of one value.
+    pub fn size(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Width of one value as the agent's input: one-hot for discrete keys.
+    pub fn width(&self) -> usize {
+        self.size() * if self.is_discrete() { self.classes() } else { 1 }
+    }
+
+    /// A value of zeros (the lowest class for discrete keys).
+    pub fn zeros(&self) -> Array {
+        Array::zeros(self.dtype, &self.shape)
+    }
+
+    /// Whether `value` has this dtype and shape and lies within the bounds; else a sentence.
+    pub fn check(&self, key: &str, value: &Array) -> Result<(), String> {
+        if value.dtype() != self.dtype || value.shape != self.shape {
+            return Err(format!(
+                "key '{key}' holds {} {:?} where its space says {} {:?}",
+                value.dtype().name(),
+                value.shape,
+                self.dtype.name(),
+                self.shape
+            ));
+        }
+        let bad = match &value.data {
+            Data::F32(xs) => xs.iter().map(|&x| x as f64).find(|x| !(self.low..=self.high).contains(x)),
+            Data::F16(xs) => xs.iter().map(|x| x.to_f64()).find(|x| !(self.low..=self.high).contains(x)),
+            Data::I32(xs) => xs.iter().map(|&x| x as f64).find(|x| !(self.low..self.high).contains(x)),
+            Data::U8(xs) => xs.iter().map(|&x| x as f64).find(|x| !(self.low..self.high).contains(x)),
+            Data::Bool(_) => None,
+        };
+        match bad {
+            Some(x) => Err(format!("key '{key}' holds {x}, outside its bounds {} to {}", self.low, self.high)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", self.dtype.name(), self.shape)?;
+        if self.is_image() || self.dtype == DType::Bool {
+            Ok(())
+        } else if self.is_discrete() {
+            write!(f, " of {} classes", self.classes())
+        } else if self.low.is_finite() || self.high.is_finite() {
+            write!(f, " in [{}, {}]", self.low, self.high)
+        } else {
+            Ok(())
+        }
+    }
+}
