@@ -1,0 +1,419 @@
+//! Matrix products with weights packed once and used many times: `c[m, n] (+)= a[m, k] w[k, n] (+ bias)`.
+//!
+//! A panel is two vectors wide and all of `k` long, so the inner loop streams it once while up to eight
+//! rows of `c` stay in registers. Each element of `c` is one sum over `k` in order, however rows are cut.
+
+use super::simd::{Isa, Simd, with_simd};
+use crate::Buffer;
+
+/// Inner length for which a slice of a panel (64 KiB at most) and a few rows of `a` stay in the near caches.
+const BLOCK_K: usize = 512;
+/// Rows of `a` that are kept near while all panels pass by.
+const BLOCK_M: usize = 128;
+
+/// Weights `[k, n]` as panels `[ceil(n / width)][k][width]`, padded with zeros.
+#[derive(Clone)]
+pub struct Packed {
+    panels: Buffer,
+    k: usize,
+    n: usize,
+    width: usize,
+}
+
+impl Packed {
+    /// Packs `w[k, n]`, whose rows start `ldw` floats apart.
+    pub fn new(w: &[f32], k: usize, n: usize, ldw: usize) -> Self {
+        check_matrix("w", w.len(), k, n, ldw);
+        let mut packed = Self::empty(k, n);
+        let width = packed.width;
+        for (p, panel) in packed.panels.chunks_exact_mut((k * width).max(1)).enumerate() {
+            let j = p * width;
+            let used = width.min(n - j);
+            for (i, row) in panel.chunks_exact_mut(width).enumerate() {
+                row[..used].copy_from_slice(&w[i * ldw + j..][..used]);
+                row[used..].fill(0.0);
+            }
+        }
+        packed
+    }
+
+    /// Packs the transpose of `w[n, k]`, whose rows start `ldw` floats apart: the weights of `dx = dy wᵀ`.
+    pub fn transposed(w: &[f32], k: usize, n: usize, ldw: usize) -> Self {
+        check_matrix("w", w.len(), n, k, ldw);
+        let mut packed = Self::empty(k, n);
+        let width = packed.width;
+        for (p, panel) in packed.panels.chunks_exact_mut((k * width).max(1)).enumerate() {
+            let j = p * width;
+            let used = width.min(n - j);
+            let source = &w[j * ldw..];
+            for (i, row) in panel.chunks_exact_mut(width).enumerate() {
+                for (c, to) in row[..used].iter_mut().enumerate() {
+                    *to = source[c * ldw + i];
+                }
+                row[used..].fill(0.0);
+            }
+        }
+        packed
+    }
+
+    fn empty(k: usize, n: usize) -> Self {
+        let width = 2 * Isa::get().lanes();
+        Self { panels: Buffer::stale(n.div_ceil(width) * k * width), k, n, width }
+    }
+
+    /// Inner length: the number of input features.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns: the number of output features.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+}
+
+/// Panics unless a slice of `len` floats holds a matrix of `rows` by `cols` with rows `ld` apart.
+fn check_matrix(name: &str, len: usize, rows: usize, cols: usize, ld: usize) {
+    assert!(ld >= cols || rows <= 1, "{name}: rows of {cols} floats cannot start {ld} apart");
+    let need = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * ld + cols };
+    assert!(len >= need, "{name}: {len} floats given, a [{rows}, {cols}] matrix with rows {ld} apart needs {need}");
+}
+
+/// `c[m, n] (+)= a[m, k] w[row0..row0 + k, n] (+ bias[n])`, where `w` is packed.
+///
+/// Rows of `a` start `lda` floats apart, those of `c` `ldc`; `accumulate` adds to what `c` holds.
+/// `row0` and `k` choose some rows of the weights, so that concatenated inputs need not be copied.
+#[allow(clippy::too_many_arguments)] // the operands of a matrix product
+pub fn gemm_packed(
+    m: usize,
+    k: usize,
+    a: &[f32],
+    lda: usize,
+    w: &Packed,
+    row0: usize,
+    bias: Option<&[f32]>,
+    c: &mut [f32],
+    ldc: usize,
+    accumulate: bool,
+) {
+    check_matrix("a", a.len(), m, k, lda);
+    check_matrix("c", c.len(), m, w.n, ldc);
+    assert!(row0 + k <= w.k, "rows {row0}..{} of packed weights that have {}", row0 + k, w.k);
+    assert!(bias.is_none_or(|b| b.len() >= w.n), "bias is shorter than the {} columns", w.n);
+    assert_eq!(w.width, 2 * Isa::get().lanes(), "weights were packed for another instruction set");
+    let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+    let product = Product { k, a: a.as_ptr(), lda, w, row0, bias, c: c.as_mut_ptr(), ldc, accumulate };
+    // SAFETY: the lengths were checked above.
+    with_simd!(S, unsafe { product.run::<S>(m) })
+}
+
+/// The operands of one product; pointers cover the matrices that `gemm_packed` checked.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    w: &'a Packed,
+    row0: usize,
+    bias: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    accumulate: bool,
+}
+
+/// One pass over part of `k`: its operands at the tile's first row, panel and column.
+#[derive(Clone, Copy)]
+struct Tile {
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    panel: *const f32,
+    /// Null if there is none to add.
+    bias: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    /// Columns to write, at most two vectors.
+    n: usize,
+    accumulate: bool,
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, m: usize) {
+        let w = self.w;
+        // Few rows read each panel once, so there is nothing to keep near.
+        let block_k = if m <= S::TILE_ROWS { self.k.max(1) } else { BLOCK_K };
+        for m0 in (0..m).step_by(BLOCK_M) {
+            let rows = BLOCK_M.min(m - m0);
+            let mut k0 = 0;
+            loop {
+                let k = block_k.min(self.k - k0);
+                for p in 0..w.n.div_ceil(w.width) {
+                    let j = p * w.width;
+                    // SAFETY: panel p, rows m0.., and columns j.. exist by the loops' bounds.
+                    unsafe {
+                        let tile = Tile {
+                            k,
+                            a: self.a.add(m0 * self.lda + k0),
+                            lda: self.lda,
+                            panel: w.panels.as_ptr().add((p * w.k + self.row0 + k0) * w.width),
+                            bias: if k0 > 0 || self.bias.is_null() { std::ptr::null() } else { self.bias.add(j) },
+                            c: self.c.add(m0 * self.ldc + j),
+                            ldc: self.ldc,
+                            n: w.width.min(w.n - j),
+                            accumulate: self.accumulate || k0 > 0,
+                        };
+                        tile.rows::<S>(rows);
+                    }
+                }
+                k0 += k;
+                if k0 >= self.k {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Tile {
+    /// Cuts `m` rows into tiles of nearly equal height.
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(mut self, m: usize) {
+        let tiles = m.div_ceil(S::TILE_ROWS);
+        let full = self.n == 2 * S::LANES;
+        for t in 0..tiles {
+            let rows = (t + 1) * m / tiles - t * m / tiles;
+            // SAFETY: `rows` more rows exist in `a` and `c`.
+            unsafe {
+                match rows {
+                    1 => self.run::<S, 1>(full),
+                    2 => self.run::<S, 2>(full),
+                    3 => self.run::<S, 3>(full),
+                    4 => self.run::<S, 4>(full),
+                    5 => self.run::<S, 5>(full),
+                    6 => self.run::<S, 6>(full),
+                    7 => self.run::<S, 7>(full),
+                    _ => self.run::<S, 8>(full),
+                }
+                self.a = self.a.add(rows * self.lda);
+                self.c = self.c.add(rows * self.ldc);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Simd, const R: usize>(&self, full: bool) {
+        if R > S::TILE_ROWS {
+            return; // never asked for; keeps the compiler from generating it
+        }
+        let l = S::LANES;
+        let mut acc = [[S::zero(); 2]; R];
+        // SAFETY: `c` and `bias` hold `n` columns here, `panel` holds `k` rows of two vectors, `a` `R` rows of `k`.
+        unsafe {
+            if !self.bias.is_null() {
+                let b = load_pair::<S>(self.bias, self.n, full);
+                acc = [b; R];
+            }
+            if self.accumulate {
+                for r in 0..R {
+                    let c = load_pair::<S>(self.c.add(r * self.ldc), self.n, full);
+                    acc[r] = [acc[r][0] + c[0], acc[r][1] + c[1]];
+                }
+            }
+            let mut panel = self.panel;
+            for i in 0..self.k {
+                let (b0, b1) = (S::load(panel), S::load(panel.add(l)));
+                for r in 0..R {
+                    let a = S::splat(*self.a.add(r * self.lda + i));
+                    acc[r] = [a.mul_add(b0, acc[r][0]), a.mul_add(b1, acc[r][1])];
+                }
+                panel = panel.add(2 * l);
+            }
+            for r in 0..R {
+                store_pair(acc[r], self.c.add(r * self.ldc), self.n, full);
+            }
+        }
+    }
+}
+
+/// Two vectors from `n` floats; `full` says that `n` is all of them.
+///
+/// # Safety
+/// `p` is readable for `n` floats, at most two vectors.
+#[inline(always)]
+pub(super) unsafe fn load_pair<S: Simd>(p: *const f32, n: usize, full: bool) -> [S; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if full {
+            return [S::load(p), S::load(p.add(S::LANES))];
+        }
+        let first = n.min(S::LANES);
+        [S::load_first(p, first), S::load_first(p.add(first), n - first)]
+    }
+}
+
+/// Stores the first `n` floats of two vectors; `full` says that `n` is all of them.
+///
+/// # Safety
+/// `p` is writable for `n` floats, at most two vectors.
+#[inline(always)]
+pub(super) unsafe fn store_pair<S: Simd>(v: [S; 2], p: *mut f32, n: usize, full: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if full {
+            v[0].store(p);
+            v[1].store(p.add(S::LANES));
+        } else {
+            let first = n.min(S::LANES);
+            v[0].store_first(p, first);
+            v[1].store_first(p.add(first), n - first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gemm_tn::{Segment, column_sums, gemm_tn};
+    use super::super::simd::on_every_isa;
+    use super::super::testing::{assert_close, noise};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The plain triple loop in float64, over rows `ld` apart.
+    fn reference(
+        m: usize,
+        k: usize,
+        n: usize,
+        a: impl Fn(usize, usize) -> f32,
+        b: impl Fn(usize, usize) -> f32,
+    ) -> Vec<f64> {
+        let mut c = vec![0.0; m * n];
+        for i in 0..m {
+            for j in 0..n {
+                c[i * n + j] = (0..k).map(|q| a(i, q) as f64 * b(q, j) as f64).sum();
+            }
+        }
+        c
+    }
+
+    fn check_packed(m: usize, k: usize, n: usize, row0: usize, extra: usize) {
+        let (lda, ldc, ldw) = (k + extra, n + extra, n + 2 * extra);
+        let a = noise(m * lda, 1);
+        let w = noise((row0 + k + 1) * ldw, 2);
+        let bias = noise(n, 3);
+        let old = noise(m * ldc, 4);
+        let product = reference(m, k, n, |i, q| a[i * lda + q], |q, j| w[(row0 + q) * ldw + j]);
+        let transposed: Vec<f32> =
+            (0..n * (row0 + k + 1)).map(|i| w[i % (row0 + k + 1) * ldw + i / (row0 + k + 1)]).collect();
+        on_every_isa(|| {
+            for packed in
+                [Packed::new(&w, row0 + k + 1, n, ldw), Packed::transposed(&transposed, row0 + k + 1, n, row0 + k + 1)]
+            {
+                for (bias, accumulate) in
+                    [(None, false), (Some(&bias[..]), false), (None, true), (Some(&bias[..]), true)]
+                {
+                    let mut c = old.clone();
+                    gemm_packed(m, k, &a, lda, &packed, row0, bias, &mut c, ldc, accumulate);
+                    for i in 0..m {
+                        let want: Vec<f64> = (0..n)
+                            .map(|j| {
+                                let add = if accumulate { old[i * ldc + j] as f64 } else { 0.0 };
+                                product[i * n + j] + add + bias.map_or(0.0, |b| b[j] as f64)
+                            })
+                            .collect();
+                        assert_close(
+                            &format!("{m}x{k}x{n} row {i}"),
+                            &c[i * ldc..][..n],
+                            &want,
+                            1e-5 * (k as f64).sqrt().max(1.0),
+                        );
+                        assert_eq!(
+                            c[i * ldc + n..(i + 1) * ldc],
+                            old[i * ldc + n..(i + 1) * ldc],
+                            "wrote past the row"
+                        );
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn packed_product_of_awkward_sizes() {
+        for (m, k, n) in
+            [(1, 1, 1), (0, 3, 4), (3, 0, 5), (8, 512, 64), (9, 70, 33), (17, 5, 255), (130, 515, 31), (2, 1100, 3)]
+        {
+            check_packed(m, k, n, 0, 0);
+            check_packed(m, k, n, 2, 3);
+        }
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_their_neighbours() {
+        on_every_isa(|| {
+            let (m, k, n) = (37, 700, 45);
+            let (a, w) = (noise(m * k, 5), Packed::new(&noise(k * n, 6), k, n, n));
+            let mut whole = vec![0.0; m * n];
+            gemm_packed(m, k, &a, k, &w, 0, None, &mut whole, n, false);
+            for (i, row) in whole.chunks_exact(n).enumerate() {
+                let mut one = vec![0.0; n];
+                gemm_packed(1, k, &a[i * k..], k, &w, 0, None, &mut one, n, false);
+                assert_eq!(one, row);
+            }
+        });
+    }
+
+    fn check_tn(rows: &[usize], k: usize, n: usize, cut: usize) {
+        let (ldx, ldy, ldw) = (k + 3, n + 1, n + 2);
+        let data: Vec<_> = rows
+            .iter()
+            .enumerate()
+            .map(|(s, &r)| (noise(r * ldx, 7 + s as u64), noise(r * ldy, 70 + s as u64), r))
+            .collect();
+        let old = noise(k * ldw, 9);
+        let mut want: Vec<f64> = old.iter().map(|&v| v as f64).collect();
+        let mut sums = vec![1.0f64; n];
+        for (x, dy, r) in &data {
+            let part = reference(k, *r, n, |i, q| x[q * ldx + i], |q, j| dy[q * ldy + j]);
+            for i in 0..k * n {
+                want[i / n * ldw + i % n] += part[i];
+            }
+            for q in 0..*r {
+                (0..n).for_each(|j| sums[j] += dy[q * ldy + j] as f64);
+            }
+        }
+        let total: usize = rows.iter().sum();
+        on_every_isa(|| {
+            let segments: Vec<_> = data.iter().map(|(x, dy, rows)| Segment { x, ldx, dy, ldy, rows: *rows }).collect();
+            let mut dw = old.clone();
+            let (low, high) = dw.split_at_mut(cut * ldw);
+            gemm_tn(0..cut, n, &segments, low, ldw);
+            gemm_tn(cut..k, n, &segments, high, ldw);
+            assert_close(&format!("dw {rows:?} {k}x{n}"), &dw, &want, 1e-5 * (total as f64).sqrt().max(1.0));
+            let mut whole = old.clone();
+            gemm_tn(0..k, n, &segments, &mut whole, ldw);
+            assert_eq!(whole, dw, "the cut over k changed the bits");
+            let mut db = vec![1.0; n];
+            data.iter().for_each(|(_, dy, r)| column_sums(*r, n, dy, ldy, &mut db));
+            assert_close("column sums", &db, &sums, 1e-5 * (total as f64).sqrt().max(1.0));
+        });
+    }
+
+    #[test]
+    fn weight_gradient_of_awkward_sizes() {
+        check_tn(&[1], 1, 1, 0);
+        check_tn(&[], 3, 4, 1);
+        check_tn(&[16; 30], 20, 64, 8);
+        check_tn(&[300, 0, 7, 513], 13, 255, 5);
+        check_tn(&[5], 65, 31, 65);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn products_of_any_size(m in 0usize..40, k in 0usize..60, n in 0usize..70, row0 in 0usize..3, extra in 0usize..5) {
+            check_packed(m, k, n, row0, extra);
+            check_tn(&[m, extra], k, n, k / 2);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! CPU kernels: serial functions on slices, chosen at run time for the machine's vector instructions.
+//!
+//! Nothing here starts a thread: the caller hands groups of images, chunks of rows or tiles of an
+//! output to its workers. Work is cut by shape alone and every sum has a fixed order, so the same
+//! numbers come out whatever the number of threads.
+//!
+//! Layouts: matrices are row-major with a stated row length; images live in the *lanes layout* of
+//! [`conv`], where one vector holds the same pixel and channel of [`lanes()`] images.
+//!
+//! Every slice length is checked where a public function is entered; a wrong one is a bug of the
+//! caller and panics with its sizes.
+#![allow(unsafe_code)]
+
+pub mod gemm;
+pub mod gemm_tn;
+pub mod math;
+pub mod peak;
+pub mod simd;
+#[cfg(test)]
+mod testing;
+
+pub use simd::Isa;
+
+/// Floats in a vector of the instruction set in use, and images in a group of the lanes layout.
+pub fn lanes() -> usize {
+    Isa::get().lanes()
+}
