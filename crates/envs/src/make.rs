@@ -1,0 +1,187 @@
+//! `make` and `tasks`: environments by name, with the wrappers that they need.
+
+use crate::tasks::cartpole::{self, Cartpole, View};
+use crate::tasks::catch::Catch;
+use crate::tasks::dummy::{Dummy, Kind};
+use crate::tasks::memory::Memory;
+use crate::tasks::pinpad::{self, PinPad};
+use crate::wrappers::{ActionRepeat, CheckSpaces, ClipAction, NormalizeAction, ResizeImage, TimeLimit};
+use crate::{Env, Rng, suggest};
+use anyhow::{Context, Result, anyhow};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use spaces::Spaces;
+
+/// A native task as a list of them shows it, its spaces under the default options.
+#[derive(Clone, Debug)]
+pub struct TaskInfo {
+    pub name: String,
+    pub description: String,
+    pub obs_space: Spaces,
+    pub act_space: Spaces,
+}
+
+/// Suites that the official configuration names and this build does not have.
+const MISSING: [&str; 9] =
+    ["atari", "atari100k", "bsuite", "crafter", "dmc", "dmlab", "loconav", "minecraft", "procgen"];
+
+/// The environment of a task, the `index`-th of a run: each index has random numbers of its own.
+///
+/// `options` is the block `env` of the configuration: one object for each suite, named by the
+/// task's first word, of which every key has a default. Null means all defaults. The result
+/// checks its spaces, and takes continuous actions of any size: they are cut to `[-1, 1]`, which
+/// spans the task's own bounds.
+pub fn make(task: &str, index: usize, seed: u64, options: &Value) -> Result<Box<dyn Env>> {
+    let rng = Rng::new(seed, index as u64);
+    let env = native(task, rng, options)?.ok_or_else(|| unknown(task))?;
+    let env = Box::new(CheckSpaces::new(env, task)?);
+    let env = Box::new(NormalizeAction::new(env));
+    Ok(Box::new(ClipAction::new(env, -1.0, 1.0)?))
+}
+
+/// The task without the wrappers that all have; none where there is no such task.
+fn native(task: &str, rng: Rng, all: &Value) -> Result<Option<Box<dyn Env>>> {
+    let (suite, name) = task.split_once('_').unwrap_or((task, ""));
+    let env: Box<dyn Env> = match (suite, name) {
+        ("catch", "") => Box::new(Catch::new(options(all, suite)?, rng)?),
+        ("cartpole", "swingup") => swingup(View::Vector, options(all, suite)?, rng)?,
+        ("cartpole", "swingup_pixels") => swingup(View::Pixels, options(all, suite)?, rng)?,
+        ("memory", delay) => match delay.parse() {
+            Ok(delay) => Box::new(Memory::new(delay, options(all, suite)?, rng)?),
+            Err(_) => return Ok(None),
+        },
+        ("pinpad", name) => match pinpad::NAMES.iter().find(|(known, _)| *known == name) {
+            Some(&(_, pads)) => {
+                let pinpad::Options { size, length } = options(all, suite)?;
+                Box::new(ResizeImage::new(Box::new(PinPad::new(pads, length, rng)?), size)?)
+            }
+            None => return Ok(None),
+        },
+        ("dummy", "disc") => Box::new(Dummy::new(Kind::Disc, options(all, suite)?, rng)?),
+        ("dummy", "cont") => Box::new(Dummy::new(Kind::Cont, options(all, suite)?, rng)?),
+        ("dummy", "all") => Box::new(Dummy::new(Kind::All, options(all, suite)?, rng)?),
+        _ => return Ok(None),
+    };
+    Ok(Some(env))
+}
+
+fn swingup(view: View, options: cartpole::Options, rng: Rng) -> Result<Box<dyn Env>> {
+    let env = Box::new(Cartpole::new(view, options.size, rng)?);
+    let env = Box::new(TimeLimit::new(env, options.length).context("env.cartpole.length")?);
+    Ok(Box::new(ActionRepeat::new(env, options.repeat).context("env.cartpole.repeat")?))
+}
+
+/// The options of one suite out of the block `env`.
+fn options<T: DeserializeOwned + Default>(all: &Value, suite: &str) -> Result<T> {
+    match all.get(suite) {
+        None | Some(Value::Null) => Ok(T::default()),
+        Some(value) => T::deserialize(value).with_context(|| format!("in the configuration, env.{suite} is {value}")),
+    }
+}
+
+/// Every native task. `memory_N` exists for any delay N; two of them are listed.
+pub fn tasks() -> Vec<TaskInfo> {
+    let describe = |(name, description): (String, String)| {
+        let env = make(&name, 0, 0, &Value::Null).ok()?; // a test shows that each of them is made
+        let (obs_space, act_space) = (env.obs_space().clone(), env.act_space().clone());
+        Some(TaskInfo { name, description, obs_space, act_space })
+    };
+    names().into_iter().filter_map(describe).collect()
+}
+
+/// Names and descriptions of the native tasks.
+fn names() -> Vec<(String, String)> {
+    let fixed = [
+        ("catch", "Catch a falling ball with a paddle; from pixels, reward 1 or -1 after 9 steps."),
+        ("cartpole_swingup", "Swing a pole up by pushing its cart and balance it; dm_control's physics and reward."),
+        ("cartpole_swingup_pixels", "The same from pixels."),
+        ("memory_10", "Name a cue 10 steps after it was shown; any other delay N is memory_N."),
+        ("memory_20", "Name a cue 20 steps after it was shown."),
+        ("dummy_disc", "Meaningless observations of several kinds, a discrete action; for tests."),
+        ("dummy_cont", "The same with a continuous action."),
+        ("dummy_all", "Every kind of observation and action space at once."),
+    ];
+    let mut all: Vec<(String, String)> = fixed.map(|(name, text)| (name.into(), text.into())).into();
+    let pinpads = pinpad::NAMES.map(|(name, pads)| {
+        (format!("pinpad_{name}"), format!("Step on {pads} coloured pads in the right order; from pixels, reward 10."))
+    });
+    all.splice(5..5, pinpads);
+    all
+}
+
+/// A sentence for a task that does not exist.
+fn unknown(task: &str) -> anyhow::Error {
+    let names: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
+    let suite = task.split('_').next().unwrap_or(task);
+    if MISSING.contains(&suite) {
+        let all = names.join(", ");
+        return anyhow!("task '{task}': this build does not have the suite '{suite}' yet; it has: {all}");
+    }
+    let near = suggest::nearest(task, &names, 3).join(", ");
+    anyhow!("unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random_action;
+    use crate::record::flag;
+    use serde_json::json;
+
+    fn complaint(task: &str, options: Value) -> String {
+        format!("{:#}", make(task, 0, 0, &options).err().unwrap())
+    }
+
+    #[test]
+    fn every_listed_task_is_made() {
+        let listed: Vec<String> = tasks().into_iter().map(|task| task.name).collect();
+        assert_eq!(listed, names().into_iter().map(|(name, _)| name).collect::<Vec<_>>());
+        assert_eq!(listed.len(), 14);
+        assert!(make("memory_3", 0, 0, &Value::Null).is_ok());
+    }
+
+    #[test]
+    fn unknown_tasks_name_the_nearest_or_the_missing_suite() {
+        let error = complaint("cartpole_swing", Value::Null);
+        assert!(error.starts_with("unknown task 'cartpole_swing'; the nearest are: cartpole_swingup, "), "{error}");
+        assert!(complaint("memory_x", Value::Null).contains("memory_10"));
+        assert!(complaint("memory_99999", Value::Null).contains("longest delay is 10000"));
+        assert!(complaint("", Value::Null).contains("unknown task ''"));
+        for suite in MISSING {
+            let error = complaint(&format!("{suite}_any"), Value::Null);
+            let start =
+                format!("task '{suite}_any': this build does not have the suite '{suite}' yet; it has: catch, ");
+            assert!(error.starts_with(&start), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_are_honoured_and_mistakes_in_them_named() {
+        let options = json!({"catch": {"size": [20, 30]}, "pinpad": {"size": [96, 80]}, "atari": {"repeat": 4}});
+        for (task, size) in [("catch", [20, 30, 3]), ("pinpad_six", [96, 80, 3]), ("dummy_disc", [64, 64, 3])] {
+            assert_eq!(make(task, 0, 0, &options).unwrap().obs_space()["image"].shape, size);
+        }
+        let error = complaint("catch", json!({"catch": {"sise": [8, 8]}}));
+        assert_eq!(error, "in the configuration, env.catch is {\"sise\":[8,8]}: unknown field `sise`, expected `size`");
+        assert!(complaint("catch", json!({"catch": {"size": [2, 2]}})).contains("at least [10, 5] pixels"));
+        assert!(complaint("cartpole_swingup", json!({"cartpole": {"repeat": 0}})).contains("env.cartpole.repeat"));
+        assert!(complaint("cartpole_swingup", json!({"cartpole": {"length": -1}})).contains("env.cartpole is"));
+    }
+
+    #[test]
+    fn a_cartpole_episode_has_1000_physics_steps() {
+        for (options, steps) in [(Value::Null, 500), (json!({"cartpole": {"repeat": 3}}), 334)] {
+            let mut env = make("cartpole_swingup", 0, 0, &options).unwrap();
+            let mut rng = Rng::new(0, 0);
+            for _ in 0..2 {
+                for step in 0..=steps {
+                    let action = random_action(env.act_space(), &mut rng);
+                    let obs = env.step(&action).unwrap();
+                    assert_eq!(flag(&obs, "is_first").unwrap(), step == 0);
+                    assert_eq!(flag(&obs, "is_last").unwrap(), step == steps);
+                    assert!(!flag(&obs, "is_terminal").unwrap());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The native tasks, a file each.
+
+pub mod cartpole;
+pub mod catch;
+pub mod dummy;
+pub mod memory;
+pub mod pinpad;

@@ -1,0 +1,112 @@
+//! `CheckSpaces`: every action and observation is what its space says.
+
+use crate::Env;
+use anyhow::{Result, bail, ensure};
+use spaces::{Record, Space, Spaces};
+
+/// Refuses records whose keys, dtypes, shapes or bounds differ from the declared ones, naming the
+/// environment and the key.
+pub struct CheckSpaces {
+    env: Box<dyn Env>,
+    name: String,
+}
+
+impl CheckSpaces {
+    /// `name` is what errors call the environment. The spaces themselves are checked here.
+    pub fn new(env: Box<dyn Env>, name: &str) -> Result<Self> {
+        let needed = |spaces: &Spaces, key: &str, space: Space| match spaces.get(key) {
+            Some(found) if found.dtype == space.dtype && found.shape == space.shape => Ok(()),
+            Some(found) => bail!("environment '{name}': the key '{key}' must be {space}, not {found}"),
+            None => bail!("environment '{name}': its spaces lack the key '{key}'"),
+        };
+        needed(env.obs_space(), "reward", Space::float(&[]))?;
+        for key in ["is_first", "is_last", "is_terminal"] {
+            needed(env.obs_space(), key, Space::boolean())?;
+        }
+        needed(env.act_space(), "reset", Space::boolean())?;
+        if let Some(key) = env.act_space().keys().find(|key| env.obs_space().contains_key(*key)) {
+            bail!("environment '{name}': the key '{key}' is in both spaces; rename one of them");
+        }
+        Ok(CheckSpaces { env, name: name.to_string() })
+    }
+
+    fn check(&self, what: &str, spaces: &Spaces, record: &Record) -> Result<()> {
+        for (key, space) in spaces {
+            let Some(value) = record.get(key) else {
+                bail!("environment '{}': the {what} lacks the key '{key}'", self.name);
+            };
+            if let Err(error) = space.check(key, value) {
+                bail!("environment '{}': in the {what}, {error}", self.name);
+            }
+        }
+        if let Some(key) = record.keys().find(|key| !spaces.contains_key(*key)) {
+            bail!("environment '{}': the {what} has the key '{key}', which its space does not declare", self.name);
+        }
+        ensure!(record.len() == spaces.len(), "environment '{}': the {what} repeats a key", self.name);
+        Ok(())
+    }
+}
+
+impl Env for CheckSpaces {
+    forward!(obs_space);
+    forward!(act_space);
+    forward!(render);
+    forward!(save, load);
+
+    fn step(&mut self, action: &Record) -> Result<Record> {
+        self.check("action", self.env.act_space(), action)?;
+        let obs = self.env.step(action)?;
+        self.check("observation", self.env.obs_space(), &obs)?;
+        Ok(obs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wrappers::probe::{Probe, act};
+    use spaces::Array;
+
+    fn complaint(change: impl Fn(&mut Record)) -> String {
+        let mut env = CheckSpaces::new(Probe::bounded(-1.0, 1.0), "probe").unwrap();
+        env.step(&act(0.0)).unwrap();
+        let mut action = act(0.5);
+        change(&mut action);
+        env.step(&action).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn bad_actions_are_named() {
+        let bad = |key: &'static str, value: Array| complaint(|action| drop(action.insert(key.into(), value.clone())));
+        let start = "environment 'probe': in the action, key 'action' holds ";
+        assert_eq!(bad("action", Array::f32(2.0)), format!("{start}2, outside its bounds -1 to 1"));
+        assert_eq!(bad("action", Array::f32(f32::NAN)), format!("{start}NaN, outside its bounds -1 to 1"));
+        assert_eq!(bad("action", Array::i32(1)), format!("{start}int32 [] where its space says float32 []"));
+        let start = "environment 'probe': the action ";
+        assert_eq!(bad("jump", Array::i32(1)), format!("{start}has the key 'jump', which its space does not declare"));
+        assert_eq!(complaint(|action| drop(action.remove("reset"))), format!("{start}lacks the key 'reset'"));
+    }
+
+    #[test]
+    fn bad_observations_and_spaces_are_named() {
+        let mut probe = Probe::endless();
+        probe.obs_space["step"] = Space::bounded(&[], 0.0, 1.0);
+        let mut env = CheckSpaces::new(probe, "probe").unwrap();
+        env.step(&act(0.0)).unwrap();
+        env.step(&act(0.0)).unwrap();
+        let error = env.step(&act(0.0)).unwrap_err().to_string();
+        assert_eq!(error, "environment 'probe': in the observation, key 'step' holds 2, outside its bounds 0 to 1");
+
+        let complaint = |change: fn(&mut Probe)| {
+            let mut probe = Probe::endless();
+            change(&mut probe);
+            CheckSpaces::new(probe, "probe").err().unwrap().to_string()
+        };
+        let lacks = complaint(|probe| drop(probe.obs_space.shift_remove("is_last")));
+        assert_eq!(lacks, "environment 'probe': its spaces lack the key 'is_last'");
+        let wrong = complaint(|probe| probe.obs_space["reward"] = Space::discrete(&[], 2));
+        assert_eq!(wrong, "environment 'probe': the key 'reward' must be float32 [], not int32 [] of 2 classes");
+        let both = complaint(|probe| drop(probe.obs_space.insert("action".into(), Space::boolean())));
+        assert_eq!(both, "environment 'probe': the key 'action' is in both spaces; rename one of them");
+    }
+}
