@@ -1,0 +1,190 @@
+//! Resolving: defaults, then blocks, then flags, then types and checks.
+
+use crate::{Config, Value, blocks, compat, nearest::nearest, paths, render, tree::Tree, yaml};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use indexmap::IndexMap;
+use regex::Regex;
+
+/// Top-level values that the agent's configuration repeats, as officially.
+const SHARED: [&str; 5] = ["seed", "batch_size", "batch_length", "replay_context", "report_length"];
+
+/// What a block (one value) or a flag (the words after it) sets a key to.
+enum Change {
+    Value(Value),
+    Words(Vec<String>),
+}
+
+impl Config {
+    /// The defaults, changed by `blocks` in order and then by `flags` in order, each a key or a pattern
+    /// with the words after it. Every error is a sentence that names the key and the nearest valid one.
+    pub fn resolve(blocks: &[String], flags: &[(String, Vec<String>)]) -> Result<Config> {
+        Ok(Self::resolve_with_warnings(blocks, flags)?.0)
+    }
+
+    /// As [`Config::resolve`], with a sentence for every official key that has no effect here.
+    pub fn resolve_with_warnings(blocks: &[String], flags: &[(String, Vec<String>)]) -> Result<(Config, Vec<String>)> {
+        let mut resolver = Resolver::new();
+        for name in blocks {
+            for entry in blocks::entries(name)? {
+                resolver.apply(&entry.key, Change::Value(entry.value)).with_context(|| format!("in '{name}'"))?;
+            }
+        }
+        for (key, words) in flags {
+            resolver.apply(key, Change::Words(words.clone()))?;
+        }
+        Ok((resolver.finish()?, resolver.warnings))
+    }
+
+    /// Reads what [`Config::to_yaml`] wrote. Keys that are absent have their defaults.
+    pub fn from_yaml(text: &str) -> Result<Config> {
+        let mut resolver = Resolver::new();
+        for entry in yaml::flatten(&yaml::parse(text)?)? {
+            resolver.apply(&entry.key, Change::Value(entry.value))?;
+        }
+        resolver.finish()
+    }
+
+    /// Every key as YAML; [`Config::from_yaml`] reads it again.
+    pub fn to_yaml(&self) -> String {
+        render::render(&self.flat(), &IndexMap::new())
+    }
+
+    /// Every key as YAML with a comment for each.
+    pub fn commented_yaml(&self) -> String {
+        render::render(&self.flat(), &render::comments())
+    }
+
+    /// Every dotted key with its value, in the order of the defaults: to compare two configurations.
+    pub fn flat(&self) -> IndexMap<String, Value> {
+        // By way of text, in which a 32-bit float keeps its short form: 0.1 and not 0.10000000149.
+        let json: serde_json::Value = serde_json::to_string(self)
+            .and_then(|text| serde_json::from_str(&text))
+            .expect("a configuration holds only what JSON can express");
+        let value = |(key, default): (&String, &Value)| {
+            let node = key.split('.').try_fold(&json, |node, part| node.get(part));
+            let value = node.and_then(|node| Value::from_json(node, default));
+            (key.clone(), value.unwrap_or_else(|| default.clone()))
+        };
+        blocks::defaults().0.iter().map(value).collect()
+    }
+}
+
+/// A configuration while it is put together.
+struct Resolver {
+    tree: Tree,
+    warnings: Vec<String>,
+}
+
+impl Resolver {
+    fn new() -> Self {
+        Resolver { tree: blocks::defaults().clone(), warnings: vec![] }
+    }
+
+    fn apply(&mut self, key: &str, change: Change) -> Result<()> {
+        if self.tree.0.contains_key(key) || compat::ignored(key).is_none() {
+            return match &change {
+                Change::Value(value) => self.tree.update(key, value),
+                Change::Words(words) => self.tree.set(key, words),
+            };
+        }
+        let text = match &change {
+            Change::Value(value) => value.to_yaml(),
+            Change::Words(words) => words.join(" "),
+        };
+        if let ("jax.platform", Some(device)) = (key, compat::device(&text)) {
+            return self.tree.set("device", &[device.into()]);
+        }
+        if let Some(reason) = compat::ignored(key) {
+            self.warnings.push(format!("the official key '{key}' has no effect: {reason}"));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Config> {
+        self.drop_official_outputs();
+        self.check_counts()?;
+        let mut json = self.tree.to_json();
+        for key in SHARED {
+            json["agent"][key] = json[key].clone();
+        }
+        let mut config: Config = serde_json::from_value(json).context("the configuration does not fit its types")?;
+        config.logdir = paths::expand_timestamp(&paths::expand_home(&config.logdir));
+        config.run.from_checkpoint = paths::expand_home(&config.run.from_checkpoint);
+        check(&config)?;
+        Ok(config)
+    }
+
+    /// Removes the official outputs that do not exist here from `logger.outputs`, with a warning.
+    fn drop_official_outputs(&mut self) {
+        let Some(Value::List(outputs)) = self.tree.0.get_mut("logger.outputs") else { return };
+        let official = |x: &Value| matches!(x, Value::Str(x) if compat::IGNORED_OUTPUTS.contains(&x.as_str()));
+        for output in outputs.extract_if(.., |x| official(x)) {
+            let name = output.to_yaml();
+            self.warnings
+                .push(format!("the official value '{name}' of 'logger.outputs' has no effect: use tensorboard"));
+        }
+    }
+
+    /// Whole numbers are counts and sizes, except among the options of environments.
+    fn check_counts(&self) -> Result<()> {
+        for (key, value) in self.tree.0.iter().filter(|(key, _)| !key.starts_with("env.")) {
+            let items = if let Value::List(items) = value { items.as_slice() } else { std::slice::from_ref(value) };
+            if items.iter().any(|x| matches!(x, Value::Int(x) if *x < 0)) {
+                bail!("'{key}' is {}, but must not be negative", value.to_yaml());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses values that no run can work with. The agent checks its own part when it is built.
+fn check(config: &Config) -> Result<()> {
+    choice("script", &config.script, &["train", "train_eval", "eval_only"])?;
+    choice("device", &config.device, &["auto", "cpu", "cuda"])?;
+    for output in &config.logger.outputs {
+        choice("logger.outputs", output, &["jsonl", "tensorboard"])?;
+    }
+    let positive = [
+        ("batch_size", config.batch_size),
+        ("batch_length", config.batch_length),
+        ("report_length", config.report_length),
+        ("consec_train", config.consec_train),
+        ("consec_report", config.consec_report),
+        ("replay.chunksize", config.replay.chunksize),
+        ("run.envs", config.run.envs),
+        ("logger.fps", config.logger.fps as usize),
+    ];
+    for (key, value) in positive {
+        ensure!(value > 0, "'{key}' is 0, but must be at least 1");
+    }
+    let share = config.replay.memory_share;
+    ensure!(share > 0.0 && share <= 1.0, "'replay.memory_share' is {share}, but must be above 0 and at most 1");
+    ensure!(config.run.train_ratio >= 0.0, "'run.train_ratio' is {}, but must not be negative", config.run.train_ratio);
+    let needed = config.batch_size * (config.consec_train * config.batch_length + config.replay_context);
+    let size = config.replay.size;
+    ensure!(size >= needed, "'replay.size' is {size}, but must be at least {needed} steps: one training batch");
+    let fracs = &config.replay.fracs;
+    for (key, frac) in [("uniform", fracs.uniform), ("priority", fracs.priority), ("recency", fracs.recency)] {
+        ensure!(frac >= 0.0, "'replay.fracs.{key}' is {frac}, but must not be negative");
+    }
+    let sum = fracs.uniform + fracs.priority + fracs.recency;
+    ensure!((sum - 1.0).abs() < 1e-6, "'replay.fracs' add up to {sum}, but must add up to 1");
+    let patterns = [
+        ("logger.filter", &config.logger.filter),
+        ("run.from_checkpoint_regex", &config.run.from_checkpoint_regex),
+        ("agent.opt.wdregex", &config.agent.opt.wdregex),
+    ];
+    for (key, pattern) in patterns {
+        Regex::new(pattern).map_err(|_| anyhow!("'{key}' is '{pattern}', which is not a valid regular expression"))?;
+    }
+    Ok(())
+}
+
+/// Refuses a `value` that is not among the `valid` ones.
+fn choice(key: &str, value: &str, valid: &[&str]) -> Result<()> {
+    if valid.contains(&value) {
+        return Ok(());
+    }
+    let near = nearest(value, valid.iter().copied()).unwrap_or_default();
+    bail!("'{key}' is '{value}', but must be one of {}; the nearest is '{near}'", valid.join(", "))
+}
