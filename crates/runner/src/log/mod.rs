@@ -1,0 +1,17 @@
+//! What a run writes and shows: metrics files, TensorBoard events, videos, the progress display.
+
+mod board;
+pub mod format;
+pub mod gif;
+pub mod jsonl;
+pub mod logger;
+pub mod metrics;
+pub mod tensorboard;
+pub mod terminal;
+pub mod usage;
+
+pub use board::Board;
+pub use logger::{Logger, Settings};
+pub use metrics::{Agg, Fps, How, Metrics, Value, insert_scalar, insert_video};
+pub use terminal::println_above;
+pub use usage::Usage;
