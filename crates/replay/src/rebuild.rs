@@ -1,0 +1,251 @@
+//! Loading: reads what the folder holds and makes streams and items of it again.
+
+use crate::chunk::{Chunk, Schema};
+use crate::disk::{Found, Kind, file_name, scan};
+use crate::manifest::{self, Files, Manifest};
+use crate::selectors::Mixture;
+use crate::store::{Place, Store, Stream};
+use crate::{Replay, blockfile};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+impl Replay {
+    /// Takes over what the folder holds. With a sound manifest that is exactly the state it
+    /// describes; without one it is every readable chunk in its newest state, in streams that
+    /// nobody continues.
+    pub(crate) fn load(&mut self) -> Result<()> {
+        let Some(dir) = self.options.dir.clone() else { return Ok(()) };
+        fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot make the replay folder {}; choose another logdir", dir.display()))?;
+        let found = scan(&dir, &mut self.warnings)?;
+        let current = self.read_manifest(&dir.join(manifest::NAME));
+        if current.is_none() && !found.is_empty() {
+            let lost = format!("{} has no sound manifest; all its readable chunks are loaded", dir.display());
+            self.warnings.push(lost);
+        }
+        // Without the manifest, its predecessor still knows how far the counters were.
+        let previous = if current.is_none() { self.read_manifest(&dir.join(manifest::PREVIOUS)) } else { None };
+        if let Some(manifest) = current.as_ref().or(previous.as_ref()) {
+            self.counters = manifest.counters.clone();
+            self.disk.generation = manifest.generation;
+        }
+        let newest = found.values().flatten().map(|&(_, generation)| generation).max();
+        self.disk.generation = self.disk.generation.max(newest.unwrap_or(0));
+        if current.is_none() {
+            self.counters.chunk = self.counters.chunk.max(found.keys().last().copied().unwrap_or(0));
+            self.counters.first_item = 0;
+        }
+        let slots = current.as_ref().map_or(0, |manifest| manifest.slots);
+        self.selector = Mixture::new(&self.options.fracs, self.options.recexp, self.options.capacity, slots)?;
+        self.read_chunks(&dir, &found, current.as_ref());
+        self.open_empty_tails(current.as_ref());
+        self.store.cut_false_links();
+        self.rebuild(current.as_ref());
+        Ok(())
+    }
+
+    fn read_manifest(&mut self, path: &Path) -> Option<Manifest> {
+        match Manifest::read(path) {
+            Ok(manifest) => Some(manifest),
+            Err(_) if !path.exists() => None,
+            Err(error) => {
+                self.warnings.push(format!("{} is skipped: {error:#}", path.display()));
+                None
+            }
+        }
+    }
+
+    /// Reads the chunks that the manifest lists, or all there are; the newest first, as far as the
+    /// capacity reaches where it is not the one the manifest was written with.
+    fn read_chunks(&mut self, dir: &Path, found: &Found, manifest: Option<&Manifest>) {
+        let options = &self.options;
+        let same = manifest.is_some_and(|m| {
+            (m.length, m.capacity, m.capacity_bytes) == (options.length, options.capacity, options.capacity_bytes)
+        });
+        let listed: BTreeMap<u64, Files> = manifest.iter().flat_map(|m| &m.chunks).map(|&f| (f.id, f)).collect();
+        for id in listed.keys().filter(|id| !found.contains_key(id)) {
+            self.warnings.push(format!("chunk {id} is missing in {}; its steps are lost", dir.display()));
+        }
+        let mut order: Vec<_> =
+            found.keys().map(|&id| (last_order(dir, id, &found[&id], listed.get(&id)), id)).collect();
+        order.sort_by(|a, b| b.cmp(a));
+        for (_, id) in order {
+            let files = &found[&id];
+            let names = files.iter().map(|&(kind, generation)| file_name(id, generation, kind));
+            let wanted = manifest.is_none() || listed.contains_key(&id);
+            if !wanted || (!same && self.has_enough()) {
+                // Left by an interrupted save, or beyond the capacity: gone with the next save.
+                self.disk.files.extend(names);
+                continue;
+            }
+            let latents = manifest.map_or(u64::MAX, |_| listed.get(&id).and_then(|f| f.latent).unwrap_or(0));
+            let chunk = self.read_chunk(dir, id, files, listed.get(&id).map(|f| f.chunk), latents);
+            if let Some(chunk) = chunk {
+                self.disk.files.extend(names);
+                self.counters.order = self.counters.order.max(chunk.order.last().map_or(0, |x| x + 1));
+                self.counters.chunk = self.counters.chunk.max(id);
+                self.store.steps += chunk.len();
+                self.store.chunks.insert(id, chunk);
+            }
+        }
+    }
+
+    /// Whether the chunks in memory surely hold as many items or bytes as the options allow.
+    fn has_enough(&self) -> bool {
+        // A chain of chunks has length - 1 steps at its end that start no item.
+        let reserve = self.store.chunks.len().saturating_mul(self.options.length);
+        self.store.steps >= self.options.capacity.saturating_add(reserve)
+            || self.options.capacity_bytes.is_some_and(|most| self.bytes() as u64 > most)
+    }
+
+    /// Reads the `listed` generation of a chunk, or else the newest readable one, and the newest
+    /// latents after it up to generation `latents`.
+    fn read_chunk(
+        &mut self,
+        dir: &Path,
+        id: u64,
+        files: &Generations,
+        listed: Option<u64>,
+        latents: u64,
+    ) -> Option<Chunk> {
+        for generation in candidates(files, listed) {
+            let path = dir.join(file_name(id, generation, Kind::Chunk));
+            let (mut chunk, schema) = match Chunk::read(&path, id).and_then(|read| self.fits(read)) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.warnings.push(format!("{} is skipped: {error:#}", path.display()));
+                    continue;
+                }
+            };
+            if self.schema.is_empty() {
+                self.mutable = vec![false; schema.len()];
+                self.schema = schema;
+            }
+            let newer = |&&(kind, g): &&(Kind, u64)| kind == Kind::Latent && g > generation && g <= latents;
+            for &(_, latent) in files.iter().rev().filter(newer) {
+                let path = dir.join(file_name(id, latent, Kind::Latent));
+                match chunk.read_latent(&path, &self.schema, &mut self.mutable) {
+                    Ok(()) => break,
+                    Err(error) => self.warnings.push(format!("{} is skipped: {error:#}", path.display())),
+                }
+            }
+            let initial = self.options.initial();
+            chunk.priority.resize(if initial.is_some() { chunk.len() } else { 0 }, initial.unwrap_or(0.0));
+            return Some(chunk);
+        }
+        None
+    }
+
+    /// Passes on a chunk that holds what the newest one holds.
+    fn fits(&self, (chunk, schema): (Chunk, Schema)) -> Result<(Chunk, Schema)> {
+        ensure!(
+            self.schema.is_empty() || schema == self.schema,
+            "its keys, dtypes or shapes are not those of the newest chunk"
+        );
+        Ok((chunk, schema))
+    }
+
+    /// Opens the manifest's streams again and inserts every item in the order in which they came.
+    fn rebuild(&mut self, manifest: Option<&Manifest>) {
+        let tails = manifest.map(|manifest| self.open_tails(manifest)).unwrap_or_default();
+        let heads: Vec<u64> = self.store.chunks.values().filter(|c| c.pred == 0).map(|c| c.id).collect();
+        let mut items = vec![];
+        for head in heads {
+            let (ids, steps) = chain(&self.store, head);
+            let tail = ids.last().copied().unwrap_or(head);
+            if let Some(&(worker, inserted)) = tails.get(&tail) {
+                let end = Place { chunk: tail, index: self.store.chunks.get(&tail).map_or(0, Chunk::len) };
+                let (start, _) = self.store.back(end, self.options.length - 1);
+                let steps = steps.len().min(self.options.length);
+                self.store.streams.insert(worker, Stream { tail, start, steps, inserted });
+            } else if steps.len() < self.options.length {
+                // Too short to be sampled and never to grow: its files stay, for a shorter length.
+                for id in ids {
+                    self.forget(id);
+                }
+                continue;
+            }
+            let last = steps.iter().skip(self.options.length - 1).map(|&(_, order)| order);
+            items.extend(last.zip(&steps).map(|(last, &(place, _))| (last, place)));
+        }
+        items.sort();
+        let first = manifest.map_or(0, |manifest| manifest.first_order);
+        for &(_, place) in items.iter().filter(|(last, _)| *last >= first) {
+            self.insert(place);
+        }
+        if let Some(manifest) =
+            manifest.filter(|manifest| manifest.length == self.options.length && self.options.online)
+        {
+            self.queue = manifest.queue.clone();
+        }
+        self.evict();
+        let heads: Vec<u64> = self.store.chunks.values().filter(|c| c.pred == 0).map(|c| c.id).collect();
+        heads.into_iter().for_each(|head| self.store.release(head));
+    }
+
+    /// Makes the chunks anew that were empty when the manifest was written and so have no file.
+    fn open_empty_tails(&mut self, manifest: Option<&Manifest>) {
+        if self.schema.is_empty() {
+            return;
+        }
+        for stream in manifest.iter().flat_map(|manifest| &manifest.streams) {
+            if stream.length == 0 && !self.store.chunks.contains_key(&stream.tail) {
+                self.store.open(stream.tail, stream.pred, stream.worker, &self.schema, self.options.chunksize);
+            }
+        }
+    }
+
+    /// The tails of the streams that their workers may continue: those that are as the manifest
+    /// says. Gives each tail's worker and items so far.
+    fn open_tails(&mut self, manifest: &Manifest) -> BTreeMap<u64, (usize, u64)> {
+        let mut tails = BTreeMap::new();
+        for stream in &manifest.streams {
+            let Some(chunk) = self.store.chunks.get_mut(&stream.tail) else { continue };
+            if chunk.len() == stream.length && chunk.succ == 0 {
+                chunk.reserve(self.options.chunksize);
+                // Another sequence length starts another count of sequences.
+                let inserted = if manifest.length == self.options.length { stream.inserted } else { 0 };
+                tails.insert(stream.tail, (stream.worker, inserted));
+            }
+        }
+        tails
+    }
+
+    /// Drops a chunk from memory but not from the folder.
+    fn forget(&mut self, id: u64) {
+        if let Some(chunk) = self.store.chunks.remove(&id) {
+            self.store.steps -= chunk.len();
+            self.disk.files.retain(|name| crate::disk::parse_name(name).is_none_or(|(of, _, _)| of != id));
+        }
+    }
+}
+
+type Generations = std::collections::BTreeSet<(Kind, u64)>;
+
+/// The generations of a chunk to try: the listed one, then from the newest on.
+fn candidates(files: &Generations, listed: Option<u64>) -> Vec<u64> {
+    let chunks = || files.iter().rev().filter(|(kind, _)| *kind == Kind::Chunk).map(|&(_, generation)| generation);
+    let first = chunks().filter(|&generation| Some(generation) == listed);
+    first.chain(chunks().filter(|&generation| Some(generation) != listed)).collect()
+}
+
+/// When the chunk's last step was added, as far as a header can be read.
+fn last_order(dir: &Path, id: u64, files: &Generations, listed: Option<&Files>) -> u64 {
+    let candidates = candidates(files, listed.map(|files| files.chunk));
+    let header = |generation| blockfile::read_header(&dir.join(file_name(id, generation, Kind::Chunk))).ok();
+    candidates.into_iter().find_map(header).map_or(0, |header| header.last_order)
+}
+
+/// The chunks from `head` on and the place and order of each of their steps.
+fn chain(store: &Store, head: u64) -> (Vec<u64>, Vec<(Place, u64)>) {
+    let (mut ids, mut steps) = (vec![], vec![]);
+    let mut next = head;
+    while let Some(chunk) = store.chunks.get(&next) {
+        ids.push(next);
+        steps.extend(chunk.order.iter().enumerate().map(|(index, &order)| (Place { chunk: next, index }, order)));
+        next = chunk.succ;
+    }
+    (ids, steps)
+}
