@@ -75,7 +75,22 @@ fn swingup(view: View, options: cartpole::Options, rng: Rng) -> Result<Box<dyn E
 fn options<T: DeserializeOwned + Default>(all: &Value, suite: &str) -> Result<T> {
     match all.get(suite) {
         None | Some(Value::Null) => Ok(T::default()),
-        Some(value) => T::deserialize(value).with_context(|| format!("in the configuration, env.{suite} is {value}")),
+        Some(value) => {
+            T::deserialize(whole(value)).with_context(|| format!("in the configuration, env.{suite} is {value}"))
+        }
+    }
+}
+
+/// The same with integers for floats without a fraction, so that `1e4` is a count.
+fn whole(value: &Value) -> Value {
+    match value {
+        Value::Number(x) => match x.as_f64() {
+            Some(x) if x.fract() == 0.0 && x.abs() < 1e15 => Value::from(x as i64),
+            _ => value.clone(),
+        },
+        Value::Array(xs) => xs.iter().map(whole).collect(),
+        Value::Object(xs) => xs.iter().map(|(key, x)| (key.clone(), whole(x))).collect(),
+        _ => value.clone(),
     }
 }
 
@@ -157,7 +172,7 @@ mod tests {
 
     #[test]
     fn options_are_honoured_and_mistakes_in_them_named() {
-        let options = json!({"catch": {"size": [20, 30]}, "pinpad": {"size": [96, 80]}, "atari": {"repeat": 4}});
+        let options = json!({"catch": {"size": [20, 30]}, "pinpad": {"size": [96, 80]}, "atari": {"repeat": 4}, "dummy": {"length": 1e2}});
         for (task, size) in [("catch", [20, 30, 3]), ("pinpad_six", [96, 80, 3]), ("dummy_disc", [64, 64, 3])] {
             assert_eq!(make(task, 0, 0, &options).unwrap().obs_space()["image"].shape, size);
         }

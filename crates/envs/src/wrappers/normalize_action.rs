@@ -9,7 +9,7 @@ use spaces::{Array, DType, Data, Record, Spaces};
 pub struct NormalizeAction {
     env: Box<dyn Env>,
     act_space: Spaces,
-    keys: Vec<(String, f32, f32)>, // name, low, high
+    keys: Vec<(String, f64, f64)>, // name, low, high
 }
 
 impl NormalizeAction {
@@ -18,7 +18,7 @@ impl NormalizeAction {
         let mut keys = vec![];
         for (key, space) in &mut act_space {
             if space.dtype == DType::F32 && space.low.is_finite() && space.high.is_finite() {
-                keys.push((key.clone(), space.low as f32, space.high as f32));
+                keys.push((key.clone(), inner(space.low, 1.0), inner(space.high, -1.0)));
                 (space.low, space.high) = (-1.0, 1.0);
             }
         }
@@ -38,11 +38,25 @@ impl Env for NormalizeAction {
     fn step(&mut self, action: &Record) -> Result<Record> {
         let mut action = action.clone();
         for (key, low, high) in &self.keys {
-            let scale = |x: f32| (x + 1.0) / 2.0 * (high - low) + low;
+            // In float64, as the sum may otherwise round to beyond a bound.
+            let scale = |x: f32| ((1.0 - x as f64) / 2.0 * low + (1.0 + x as f64) / 2.0 * high) as f32;
             map_floats(&mut action, key, scale)?;
         }
         self.env.step(&action)
     }
+}
+
+/// The float32 nearest to a bound that does not lie beyond it; `inwards` points inside.
+fn inner(bound: f64, inwards: f64) -> f64 {
+    let x = bound as f32;
+    let beyond = (x as f64 - bound) * inwards < 0.0;
+    (if !beyond {
+        x
+    } else if inwards > 0.0 {
+        x.next_up()
+    } else {
+        x.next_down()
+    }) as f64
 }
 
 /// Replaces the floats under `key`.
@@ -58,7 +72,9 @@ pub(super) fn map_floats(action: &mut Record, key: &str, f: impl Fn(f32) -> f32)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wrappers::CheckSpaces;
     use crate::wrappers::probe::{Probe, act};
+    use proptest::prelude::*;
     use spaces::Space;
 
     #[test]
@@ -68,6 +84,17 @@ mod tests {
         env.step(&act(0.0)).unwrap();
         for (given, meant) in [(-1.0, -2.0), (0.0, 1.0), (0.5, 2.5), (1.0, 4.0)] {
             assert_eq!(env.step(&act(given)).unwrap()["reward"].item(), meant);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_action_lands_beyond_its_bounds(low in -3.0f64..0.0, high in 0.1f64..3.0, x in -1.0f32..=1.0) {
+            let probe = CheckSpaces::new(Probe::bounded(low, high), "probe").unwrap();
+            let mut env = NormalizeAction::new(Box::new(probe));
+            for x in [-1.0, x, 1.0f32.next_down(), 1.0] {
+                env.step(&act(x)).unwrap();
+            }
         }
     }
 

@@ -14,7 +14,7 @@ type Build = Box<dyn Fn(usize) -> Result<Box<dyn Env>> + Send>;
 /// than `limit` restarts within `window` steps are an error: the environment is broken.
 pub struct RestartOnException {
     build: Build,
-    env: Option<Box<dyn Env>>, // none after a rebuild that failed
+    env: Option<Box<dyn Env>>, // none after a crash that it may not survive
     obs_space: Spaces,
     act_space: Spaces,
     limit: usize,
@@ -50,7 +50,7 @@ impl RestartOnException {
     /// Steps the environment; a panic becomes an error.
     fn attempt(&mut self, action: &Record) -> Result<Record> {
         let env = self.env.as_mut().context("the environment is not running")?;
-        // After a panic the environment is dropped, so nobody sees it half changed.
+        // After a panic `step` drops the environment, so nobody sees it half changed.
         catch_unwind(AssertUnwindSafe(|| env.step(action))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
@@ -74,7 +74,6 @@ impl RestartOnException {
 
     fn rebuild(&mut self) -> Result<()> {
         let build = &self.build;
-        self.env = None; // free what the old one holds, a port perhaps, before the new one wants it
         self.env = Some(build(self.restarts).context("the environment could not be built anew")?);
         Ok(())
     }
@@ -107,6 +106,7 @@ impl Env for RestartOnException {
         let mut fresh = action.clone();
         fresh.insert("reset".into(), Array::bool(true));
         while let Err(cause) = result {
+            self.env = None; // it also frees what the new one may want, such as a port
             self.allow_restart(cause)?;
             result = self.rebuild().and_then(|()| self.attempt(&fresh));
         }
