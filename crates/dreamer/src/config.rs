@@ -69,8 +69,8 @@ pub struct Opt {
     /// Adaptive gradient clipping: the largest gradient norm as a share of the parameter norm; 0 is off.
     pub agc: f32,
     pub eps: f32,
-    pub beta1: f32,
-    pub beta2: f32,
+    pub beta1: f64,
+    pub beta2: f64,
     /// Read and ignored, as in the official code: momentum is always on (set `beta1: 0` for none).
     pub momentum: bool,
     pub nesterov: bool,

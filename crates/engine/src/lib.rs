@@ -1,1 +1,22 @@
-//! placeholder
+//! Tensors, reverse-mode gradients and coarse operations; knows nothing of reinforcement learning.
+//!
+//! Operations run as they are called (`ops`) and record how to differentiate themselves (`graph`) where an
+//! input requires a gradient. Weight gradients collect in a `Sink`. Kernels for the processor are in `cpu`.
+
+mod buffer;
+pub mod cpu;
+mod graph;
+pub mod ops;
+mod parallel;
+mod rng;
+mod sink;
+mod tensor;
+
+#[cfg(test)]
+mod check;
+
+pub use buffer::{Buffer, release_pool};
+pub use graph::{Leaf, Origin, backward};
+pub use rng::Rng;
+pub use sink::Sink;
+pub use tensor::{Device, Tensor};

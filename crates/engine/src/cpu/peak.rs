@@ -2,21 +2,21 @@
 
 use super::simd::{Simd, with_simd};
 
-/// Independent sums: more than latency times units of any machine, fewer than its registers.
-const CHAINS: usize = 12;
-
 /// Runs `iterations` rounds of multiply-adds in registers on this thread; returns the floating-point operations done.
 pub fn multiply_adds(iterations: usize) -> f64 {
-    std::hint::black_box(with_simd!(S, run::<S>(iterations)));
-    (2 * CHAINS * super::lanes() * iterations) as f64
+    with_simd!(S, {
+        std::hint::black_box(run::<S>(iterations));
+        (2 * 2 * S::TILE_ROWS * S::LANES * iterations) as f64
+    })
 }
 
 #[inline(always)]
 fn run<S: Simd>(iterations: usize) -> f32 {
     let factor = S::splat(std::hint::black_box(0.999));
-    let mut acc = [S::splat(0.5); CHAINS];
+    // As many independent sums as a matrix tile has: enough to hide the latency, few enough for the registers.
+    let mut acc = [S::splat(0.5); 16];
     for _ in 0..iterations {
-        for a in &mut acc {
+        for a in &mut acc[..2 * S::TILE_ROWS] {
             *a = a.mul_add(factor, factor);
         }
     }
@@ -25,10 +25,13 @@ fn run<S: Simd>(iterations: usize) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn counts_its_operations() {
         super::super::simd::on_every_isa(|| {
-            assert_eq!(super::multiply_adds(10), 2.0 * 12.0 * 10.0 * super::super::lanes() as f64);
+            let tile_rows = with_simd!(S, S::TILE_ROWS) as f64;
+            assert_eq!(super::multiply_adds(10), 40.0 * tile_rows * super::super::lanes() as f64);
         });
     }
 }

@@ -1,0 +1,117 @@
+//! The randomness of sampling: counter-based draws, or noise handed in to reproduce other numbers.
+
+use engine::ops::Draw;
+use engine::{Buffer, Rng, Tensor};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Random streams; 0 is parameter initialisation.
+const POSTERIOR: u32 = 1;
+const PRIOR: u32 = 2;
+const ACTION: u32 = 3;
+
+/// Where the draws of one call come from.
+#[derive(Clone)]
+pub enum Noise {
+    /// Draws keyed by (seed, step), independent of threads and of one another.
+    Counter { seed: u64, step: u64 },
+    Injected(Injected),
+}
+
+/// Noise with the names and shapes of the golden files: Gumbel for latents and discrete actions, normal for
+/// continuous ones. `act` is by action key.
+#[derive(Clone, Default)]
+pub struct Injected {
+    /// [B, T, S*C] for the posterior.
+    pub obs: Option<Tensor>,
+    /// [N, H, S*C] for imagined latents.
+    pub img: Option<Tensor>,
+    /// [N, H + 1, ...] flattened to [N, H + 1, width].
+    pub act: BTreeMap<String, Tensor>,
+}
+
+/// One step's draws for some rows: Gumbel [rows, groups * classes] or uniform [rows, groups].
+pub enum Drawn {
+    Gumbel(Tensor),
+    Uniform(Tensor),
+}
+
+impl Drawn {
+    pub fn draw(&self) -> Draw<'_> {
+        match self {
+            Drawn::Gumbel(x) => Draw::Gumbel(x),
+            Drawn::Uniform(x) => Draw::Uniform(x),
+        }
+    }
+}
+
+/// Which rows of which step, out of how many steps.
+#[derive(Clone)]
+pub struct At {
+    pub rows: Range<usize>,
+    pub step: usize,
+    pub steps: usize,
+}
+
+impl Noise {
+    /// For posterior latents: `groups` categoricals a row.
+    pub fn posterior(&self, at: &At, groups: usize) -> Drawn {
+        match self {
+            Noise::Injected(n) => Drawn::Gumbel(slice(n.obs.as_ref().expect("posterior noise was injected"), at)),
+            Noise::Counter { seed, step } => Drawn::Uniform(uniform(&Rng::new(*seed, POSTERIOR, *step), at, groups)),
+        }
+    }
+
+    /// For imagined latents.
+    pub fn prior(&self, at: &At, groups: usize) -> Drawn {
+        match self {
+            Noise::Injected(n) => Drawn::Gumbel(slice(n.img.as_ref().expect("prior noise was injected"), at)),
+            Noise::Counter { seed, step } => Drawn::Uniform(uniform(&Rng::new(*seed, PRIOR, *step), at, groups)),
+        }
+    }
+
+    /// For action key number `index`: `groups` choices a row.
+    pub fn discrete(&self, key: &str, index: usize, at: &At, groups: usize) -> Drawn {
+        match self {
+            Noise::Injected(n) => Drawn::Gumbel(slice(&n.act[key], at)),
+            Noise::Counter { seed, step } => {
+                Drawn::Uniform(uniform(&Rng::new(*seed, ACTION + index as u32, *step), at, groups))
+            }
+        }
+    }
+
+    /// Standard normal numbers [rows, width] for action key number `index`.
+    pub fn normal(&self, key: &str, index: usize, at: &At, width: usize) -> Tensor {
+        match self {
+            Noise::Injected(n) => slice(&n.act[key], at),
+            Noise::Counter { seed, step } => {
+                let rng = Rng::new(*seed, ACTION + index as u32, *step);
+                fill(at, width, |start, out| rng.normal(start, out))
+            }
+        }
+    }
+}
+
+fn uniform(rng: &Rng, at: &At, width: usize) -> Tensor {
+    fill(at, width, |start, out| rng.uniform(start, out))
+}
+
+/// Draws for each row: row `r` at step `t` has the indices from `(r * steps + t) * width` on.
+fn fill(at: &At, width: usize, draw: impl Fn(u64, &mut [f32])) -> Tensor {
+    let mut out = Buffer::stale(at.rows.len() * width);
+    for (row, to) in at.rows.clone().zip(out.chunks_exact_mut(width.max(1))) {
+        draw(((row * at.steps + at.step) * width) as u64, to);
+    }
+    Tensor::new(&[at.rows.len(), width], out)
+}
+
+/// Rows of one step of x [N, T, ...] as [rows, width].
+fn slice(x: &Tensor, at: &At) -> Tensor {
+    let steps = x.dim(1);
+    let width = x.len() / (x.dim(0) * steps).max(1);
+    let mut out = Buffer::stale(at.rows.len() * width);
+    for (row, to) in at.rows.clone().zip(out.chunks_exact_mut(width.max(1))) {
+        to.copy_from_slice(&x.data()[(row * steps + at.step) * width..][..width]);
+    }
+    Tensor::new(&[at.rows.len(), width], out)
+}

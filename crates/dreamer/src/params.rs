@@ -1,0 +1,198 @@
+//! Named parameters: how they are initialised, looked up and handed to the layers.
+
+use engine::{Buffer, Leaf, Rng, Tensor};
+use std::collections::HashMap;
+
+/// Index of a parameter in its [`Params`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id(usize);
+
+/// Parameters in the order of their creation, under their official names. Cloning shares the values.
+#[derive(Clone, Default)]
+pub struct Params {
+    names: Vec<String>,
+    values: Vec<Tensor>,
+    index: HashMap<String, usize>,
+}
+
+impl Params {
+    pub fn get(&self, id: Id) -> &Tensor {
+        &self.values[id.0]
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.names.iter().map(String::as_str).zip(&self.values)
+    }
+
+    pub fn values_mut(&mut self) -> &mut [Tensor] {
+        &mut self.values
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|&i| &self.values[i])
+    }
+
+    pub fn named_mut(&mut self, name: &str) -> Option<&mut Tensor> {
+        self.index.get(name).map(|&i| &mut self.values[i])
+    }
+
+    /// The same values without gradients.
+    pub fn frozen(&self) -> Params {
+        Params { values: self.values.iter().map(Tensor::detach).collect(), ..self.clone() }
+    }
+
+    /// Leaves and shapes in order, as the engine's sink wants them.
+    pub fn leaves(&self) -> Vec<(Leaf, Vec<usize>)> {
+        let leaf = |x: &Tensor| (x.as_leaf().expect("trainable parameters are leaves"), x.shape().to_vec());
+        self.values.iter().map(leaf).collect()
+    }
+
+    /// Elements of all parameters whose name starts with `prefix`.
+    pub fn count(&self, prefix: &str) -> usize {
+        self.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, x)| x.len()).sum()
+    }
+
+    fn push(&mut self, name: String, value: Tensor) -> Id {
+        let id = self.values.len();
+        self.index.insert(name.clone(), id);
+        self.names.push(name);
+        self.values.push(value.leaf(Leaf::new()));
+        Id(id)
+    }
+}
+
+/// Creates parameters under a name prefix. The draws of a parameter depend on the seed and its number alone.
+pub struct Builder<'a> {
+    params: &'a mut Params,
+    prefix: String,
+    seed: u64,
+}
+
+/// Random stream of parameter initialisation.
+const INIT_STREAM: u32 = 0;
+
+impl<'a> Builder<'a> {
+    pub fn new(params: &'a mut Params, seed: u64) -> Self {
+        Builder { params, prefix: String::new(), seed }
+    }
+
+    /// A builder for the parts below `name`.
+    pub fn scope(&mut self, name: &str) -> Builder<'_> {
+        let prefix = format!("{}{name}/", self.prefix);
+        Builder { params: self.params, prefix, seed: self.seed }
+    }
+
+    pub fn constant(&mut self, name: &str, shape: &[usize], value: f32) -> Id {
+        self.params.push(format!("{}{name}", self.prefix), Tensor::full(shape, value))
+    }
+
+    /// A weight drawn by the official `Initializer` named `winit` (`trunc_normal_in`, `uniform_avg`, ...), times `outscale`.
+    pub fn kernel(&mut self, name: &str, shape: &[usize], winit: &str, outscale: f32) -> Id {
+        let mut values = Buffer::zeros(shape.iter().product());
+        let rng = Rng::new(self.seed, INIT_STREAM, self.params.len() as u64);
+        initialise(&rng, winit, shape, &mut values);
+        values.iter_mut().for_each(|x| *x *= outscale);
+        self.params.push(format!("{}{name}", self.prefix), Tensor::new(shape, values))
+    }
+}
+
+/// The distributions and fans of official nets.py, `Initializer`.
+pub const INITIALIZERS: [&str; 5] = ["trunc_normal", "normal", "uniform", "normed", "zeros"];
+
+/// Splits `trunc_normal_in` into distribution and fan.
+pub fn split_winit(winit: &str) -> (&str, &str) {
+    match winit.rsplit_once('_') {
+        Some((dist, fan @ ("in" | "out" | "avg"))) => (dist, fan),
+        _ => (winit, "in"),
+    }
+}
+
+fn initialise(rng: &Rng, winit: &str, shape: &[usize], out: &mut [f32]) {
+    let (dist, fan) = split_winit(winit);
+    let (fan_in, fan_out) = fans(shape);
+    let fan = match fan {
+        "out" => fan_out,
+        "avg" => (fan_in + fan_out) / 2.0,
+        _ => fan_in,
+    };
+    let scale = (1.0 / fan).sqrt() as f32;
+    match dist {
+        "zeros" => out.fill(0.0),
+        "uniform" => {
+            rng.uniform(0, out);
+            out.iter_mut().for_each(|x| *x = (2.0 * *x - 1.0) * scale);
+        }
+        "normal" => {
+            rng.normal(0, out);
+            out.iter_mut().for_each(|x| *x *= scale);
+        }
+        "normed" => {
+            rng.uniform(0, out);
+            out.iter_mut().for_each(|x| *x = 2.0 * *x - 1.0);
+            normalise_columns(out, shape[shape.len() - 1]);
+        }
+        _ => {
+            truncated_normal(rng, out);
+            // The factor makes the variance of the truncated distribution one.
+            out.iter_mut().for_each(|x| *x *= 1.1368 * scale);
+        }
+    }
+}
+
+/// Divides each output column by its norm.
+fn normalise_columns(out: &mut [f32], columns: usize) {
+    for j in 0..columns {
+        let norm = out.iter().skip(j).step_by(columns).map(|x| x * x).sum::<f32>().sqrt();
+        out.iter_mut().skip(j).step_by(columns).for_each(|x| *x /= norm);
+    }
+}
+
+/// Fan in and out of a kernel [.., in, out], where leading axes are space (or blocks, as officially).
+fn fans(shape: &[usize]) -> (f64, f64) {
+    match shape {
+        [] => (1.0, 1.0),
+        [n] => (1.0, *n as f64),
+        [space @ .., i, o] => {
+            let space: usize = space.iter().product();
+            ((i * space) as f64, (o * space) as f64)
+        }
+    }
+}
+
+/// Standard normal numbers within [-2, 2], by rejection: draw `k` of element `i` has the index `k * len + i`.
+fn truncated_normal(rng: &Rng, out: &mut [f32]) {
+    let len = out.len() as u64;
+    for (i, x) in out.iter_mut().enumerate() {
+        let mut index = i as u64;
+        loop {
+            rng.normal(index, std::slice::from_mut(x));
+            if x.abs() <= 2.0 {
+                break;
+            }
+            index += len;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_have_the_official_spread() {
+        let mut params = Params::default();
+        let mut builder = Builder::new(&mut params, 3);
+        let id = builder.scope("dyn").kernel("dynhid0/kernel", &[8, 40, 50], "trunc_normal_in", 0.5);
+        let x = params.get(id).data();
+        let std = (x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32).sqrt();
+        // A block-linear layer's fan in is its full input width.
+        let expected = 0.5 * (1.0f32 / 320.0).sqrt();
+        assert!((std / expected - 1.0).abs() < 0.03, "{std} {expected}");
+        assert!(x.iter().all(|v| v.abs() <= 2.0 * 1.1368 * expected * 1.0001));
+        assert!(params.named("dyn/dynhid0/kernel").is_some());
+    }
+}

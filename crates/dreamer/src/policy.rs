@@ -1,0 +1,167 @@
+//! The actor: a distribution over each action key.
+
+use crate::config::AgentConfig;
+use crate::nets::{Linear, Mlp, Style};
+use crate::noise::{At, Noise};
+use crate::params::{Builder, Params};
+use engine::ops::{self, NormalKind};
+use engine::{Buffer, Tensor};
+use spaces::{Array, Space, Spaces};
+
+/// A multilayer perceptron with one output head per action key.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    mlp: Mlp,
+    keys: Vec<Key>,
+}
+
+/// One action key and its distribution. Discrete actions travel as class indices in float tensors.
+#[derive(Clone, Debug)]
+struct Key {
+    name: String,
+    space: Space,
+    dist: Dist,
+}
+
+#[derive(Clone, Debug)]
+enum Dist {
+    Categorical { logits: Linear, classes: usize, unimix: f32 },
+    Normal { mean: Linear, std: Linear, kind: NormalKind },
+}
+
+/// Log-probability and entropy [..] of one action key.
+pub struct Likelihood {
+    pub logp: Tensor,
+    pub entropy: Tensor,
+}
+
+impl Policy {
+    pub fn new(b: &mut Builder, inputs: usize, act_space: &Spaces, config: &AgentConfig) -> Self {
+        let c = &config.policy;
+        let style = Style { act: &c.act, norm: &c.norm, winit: &c.winit };
+        let mlp = Mlp::plain(&mut b.scope("mlp"), inputs, c.layers, c.units, &style);
+        let mut head = b.scope("head");
+        let mut keys: Vec<Key> = act_space
+            .iter()
+            .map(|(name, space)| {
+                let mut b = head.scope(name);
+                let width = space.width();
+                let mut out = |n: &str| Linear::new(&mut b, n, mlp.width(), width, &c.winit, c.outscale);
+                let dist = if space.is_discrete() {
+                    let unimix = if config.policy_dist_disc == "categorical_unimix" { c.unimix } else { 0.0 };
+                    Dist::Categorical { logits: out("logits"), classes: space.classes(), unimix }
+                } else {
+                    let kind = match config.policy_dist_cont.as_str() {
+                        "normal_logstd" => NormalKind::LogStd,
+                        _ => NormalKind::Bounded { min: c.minstd, max: c.maxstd },
+                    };
+                    Dist::Normal { mean: out("mean"), std: out("stddev"), kind }
+                };
+                Key { name: name.clone(), space: space.clone(), dist }
+            })
+            .collect();
+        keys.sort_by(|a, b| a.name.cmp(&b.name));
+        Policy { mlp, keys }
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|k| k.name.as_str())
+    }
+
+    /// Actions for features [M, ..], one tensor [M, width] per key in sorted order. No gradient.
+    pub fn sample(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> Vec<Tensor> {
+        let x = self.mlp.apply_parts(p, feat);
+        self.keys.iter().enumerate().map(|(i, key)| key.sample(p, &x, i, noise, at)).collect()
+    }
+
+    /// Likelihood of the actions taken, per key in sorted order.
+    pub fn evaluate(&self, p: &Params, feat: &[&Tensor], actions: &[&Tensor]) -> Vec<Likelihood> {
+        let x = self.mlp.apply_parts(p, feat);
+        self.keys.iter().zip(actions).map(|(key, action)| key.evaluate(p, &x, action)).collect()
+    }
+
+    /// The actions as the recurrent model sees them: one-hot or float, all keys in sorted order [M, sum of widths].
+    pub fn embed(&self, actions: &[Tensor]) -> Tensor {
+        let parts: Vec<Tensor> = self.keys.iter().zip(actions).map(|(key, a)| key.embed(a)).collect();
+        ops::concat_last(&parts.iter().collect::<Vec<_>>())
+    }
+
+    /// The actions in the arrays of their spaces, [M, ...] each.
+    pub fn arrays(&self, actions: &[Tensor]) -> Vec<(String, Array)> {
+        let array = |(key, a): (&Key, &Tensor)| {
+            let mut shape = vec![a.dim(0)];
+            shape.extend(&key.space.shape);
+            let data = a.data();
+            let array = match key.space.dtype {
+                spaces::DType::I32 => Array::from_i32(&shape, data.iter().map(|&x| x as i32).collect()),
+                spaces::DType::U8 => Array::from_u8(&shape, data.iter().map(|&x| x as u8).collect()),
+                spaces::DType::Bool => Array::from_bool(&shape, data.iter().map(|&x| x != 0.0).collect()),
+                _ => Array::from_f32(&shape, data.to_vec()),
+            };
+            (key.name.clone(), array)
+        };
+        self.keys.iter().zip(actions).map(array).collect()
+    }
+
+    /// The range of a key's entropy, by which `rand/KEY` measures how random the policy is. `None` where the
+    /// official code reports no such metric: for keys of several numbers and for unbounded distributions.
+    pub fn entropy_range(&self, index: usize) -> Option<(f32, f32)> {
+        let entropy = |std: f32| std.ln() + 0.5 * std::f32::consts::TAU.ln() + 0.5;
+        match &self.keys[index].dist {
+            _ if !self.keys[index].space.shape.is_empty() => None,
+            Dist::Categorical { classes, .. } => Some((0.0, (*classes as f32).ln())),
+            Dist::Normal { kind: NormalKind::Bounded { min, max }, .. } => Some((entropy(*min), entropy(*max))),
+            Dist::Normal { .. } => None,
+        }
+    }
+}
+
+impl Key {
+    fn sample(&self, p: &Params, x: &Tensor, index: usize, noise: &Noise, at: &At) -> Tensor {
+        match &self.dist {
+            Dist::Categorical { logits, classes, unimix } => {
+                let logits = logits.apply(p, x);
+                let drawn = noise.discrete(&self.name, index, at, self.space.size());
+                let chosen = ops::sample_categorical(&logits, *classes, *unimix, drawn.draw());
+                let chosen: Vec<f32> = chosen.into_iter().map(|c| c as f32).collect();
+                Tensor::from_slice(&[x.dim(0), self.space.size()], &chosen)
+            }
+            Dist::Normal { mean, std, kind } => {
+                let [mean, std] = ops::normal_params(&mean.apply(p, x), &std.apply(p, x), *kind);
+                let noise = noise.normal(&self.name, index, at, mean.width());
+                let mut out = Buffer::from_slice(noise.data());
+                for (i, a) in out.iter_mut().enumerate() {
+                    *a = *a * std.data()[i] + mean.data()[i];
+                }
+                Tensor::new(mean.shape(), out)
+            }
+        }
+    }
+
+    fn evaluate(&self, p: &Params, x: &Tensor, action: &Tensor) -> Likelihood {
+        let [logp, entropy] = match &self.dist {
+            Dist::Categorical { logits, classes, unimix } => {
+                let chosen: Vec<i32> = action.data().iter().map(|&a| a as i32).collect();
+                ops::categorical(&logits.apply(p, x), *classes, *unimix, &chosen)
+            }
+            Dist::Normal { mean, std, kind } => ops::normal(&mean.apply(p, x), &std.apply(p, x), *kind, action),
+        };
+        Likelihood { logp, entropy }
+    }
+
+    fn embed(&self, action: &Tensor) -> Tensor {
+        let Dist::Categorical { classes, .. } = self.dist else { return action.clone() };
+        one_hot(action, classes)
+    }
+}
+
+/// Class indices [M, K] -> [M, K*C]; an index outside the classes gives zeros, as in the official code.
+pub fn one_hot(indices: &Tensor, classes: usize) -> Tensor {
+    let mut out = Buffer::zeros(indices.len() * classes);
+    for (row, &i) in out.chunks_exact_mut(classes).zip(indices.data()) {
+        if i >= 0.0 && (i as usize) < classes {
+            row[i as usize] = 1.0;
+        }
+    }
+    Tensor::new(&[indices.dim(0), indices.len() / indices.dim(0).max(1) * classes], out)
+}

@@ -1,0 +1,88 @@
+//! For tests: compares an operation and its gradient with a float64 reference and its finite differences.
+
+use crate::graph::{Leaf, backward};
+use crate::rng::Rng;
+use crate::sink::Sink;
+use crate::tensor::Tensor;
+
+/// Random inputs of `shapes`, the operation, and the same in float64. Compares the outputs to 1e-5 and, for a
+/// random weighting of the outputs, the gradients of all inputs to 1e-4 (relative L2 norm).
+pub fn check(
+    shapes: &[&[usize]],
+    op: impl Fn(&[Tensor]) -> Tensor,
+    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    check_scaled(shapes, 1.0, op, reference);
+}
+
+/// `check` with inputs of another standard deviation.
+pub fn check_scaled(
+    shapes: &[&[usize]],
+    scale: f32,
+    op: impl Fn(&[Tensor]) -> Tensor,
+    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    let values: Vec<Tensor> = shapes.iter().enumerate().map(|(i, s)| random(s, i as u32, scale)).collect();
+    let leaves: Vec<(Leaf, Vec<usize>)> = shapes.iter().map(|s| (Leaf::new(), s.to_vec())).collect();
+    let inputs: Vec<Tensor> = values.iter().zip(&leaves).map(|(x, (leaf, _))| x.leaf(*leaf)).collect();
+    let exact: Vec<Vec<f64>> = values.iter().map(|x| x.data().iter().map(|&v| v as f64).collect()).collect();
+
+    let output = op(&inputs);
+    let expected = reference(&exact);
+    let got: Vec<f64> = output.data().iter().map(|&v| v as f64).collect();
+    assert_close("output", &got, &expected, 1e-5);
+
+    let weights = random(output.shape(), 99, 1.0);
+    let mut sink = Sink::new();
+    backward(&[(&output, weights.clone())], &mut sink);
+    let grads = sink.finish(&leaves);
+    let total = |x: &[Vec<f64>]| -> f64 {
+        reference(x).iter().zip(weights.data()).map(|(y, &w)| y * w as f64).sum()
+    };
+    for (i, grad) in grads.iter().enumerate() {
+        let differences: Vec<f64> = (0..exact[i].len()).map(|j| central_difference(&exact, i, j, &total)).collect();
+        let got: Vec<f64> = grad.data().iter().map(|&v| v as f64).collect();
+        assert_close(&format!("gradient of input {i}"), &got, &differences, 1e-4);
+    }
+}
+
+fn central_difference(x: &[Vec<f64>], i: usize, j: usize, f: &impl Fn(&[Vec<f64>]) -> f64) -> f64 {
+    let h = 1e-5;
+    let at = |delta: f64| {
+        let mut moved = x.to_vec();
+        moved[i][j] += delta;
+        f(&moved)
+    };
+    (at(h) - at(-h)) / (2.0 * h)
+}
+
+/// Standard normal numbers times `scale`.
+pub fn random(shape: &[usize], stream: u32, scale: f32) -> Tensor {
+    let mut x = vec![0.0; shape.iter().product()];
+    Rng::new(42, stream, 0).normal(0, &mut x);
+    x.iter_mut().for_each(|v| *v *= scale);
+    Tensor::from_slice(shape, &x)
+}
+
+pub fn assert_close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}: length");
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
+    let error = norm(&mut got.iter().zip(expected).map(|(a, b)| a - b));
+    let size = norm(&mut expected.iter().copied());
+    assert!(error <= tolerance * size + 1e-7, "{what}: off by {error:.3e} of {size:.3e}");
+}
+
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// Softmax over groups of `classes`.
+pub fn softmax(x: &[f64], classes: usize) -> Vec<f64> {
+    x.chunks(classes)
+        .flat_map(|row| {
+            let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = row.iter().map(|v| (v - max).exp()).sum();
+            row.iter().map(move |v| (v - max).exp() / sum).collect::<Vec<_>>()
+        })
+        .collect()
+}

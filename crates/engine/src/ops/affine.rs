@@ -1,0 +1,186 @@
+//! Products with weights: linear and block-linear layers over one or several inputs.
+//!
+//! A layer over a concatenation is a sum of products with row ranges of its weight. Taking the parts as they
+//! are saves the copy, and a part that does not depend on a recurrence can be multiplied beforehand and
+//! handed in as `add`.
+
+use crate::buffer::Buffer;
+use crate::cpu::gemm::{Packed, gemm_packed};
+use crate::graph::{record1, recording};
+use crate::parallel::par_items;
+use crate::sink::{Factors, Sink};
+use crate::tensor::{Device, PackKey, Tensor};
+use std::sync::Arc;
+
+/// One part of a layer's input: `x` [M, K] is multiplied with the weight's rows from `row` on.
+/// Of a block-linear weight, each block sees its own K/blocks columns of `x`, or all of them where `shared`.
+#[derive(Clone, Copy)]
+pub struct Term<'a> {
+    pub x: &'a Tensor,
+    pub row: usize,
+    pub shared: bool,
+}
+
+impl<'a> Term<'a> {
+    pub fn new(x: &'a Tensor, row: usize) -> Self {
+        Term { x, row, shared: false }
+    }
+
+    pub fn shared(x: &'a Tensor, row: usize) -> Self {
+        Term { x, row, shared: true }
+    }
+}
+
+/// Linear layer `x w + bias`: x [.., K], w [K, N] or blocks [g, K/g, N/g], bias [N] -> [.., N].
+pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {
+    affine(&[Term::new(x, 0)], w, Some(bias), None)
+}
+
+/// The sum over all terms of `x w[row..]`, plus `bias` [N], plus `add` [.., N].
+pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Tensor>) -> Tensor {
+    let layout = Layout::new(terms, w);
+    let y = match w.device() {
+        Device::Cpu => forward_cpu(&layout, terms, w, bias, add),
+    };
+    let mut inputs: Vec<&Tensor> = terms.iter().map(|t| t.x).collect();
+    inputs.extend([w].into_iter().chain(bias).chain(add));
+    if !recording(&inputs) {
+        return y;
+    }
+    let kept: Vec<Tensor> = terms.iter().map(|t| t.x.clone()).collect();
+    let (w_kept, bias_leaf) = (w.clone(), bias.and_then(Tensor::as_leaf));
+    let (has_bias, has_add) = (bias.is_some(), add.is_some_and(Tensor::requires_grad));
+    record1(&inputs, y, move |dy, sink| {
+        let mut grads: Vec<Option<Tensor>> = Vec::with_capacity(kept.len() + 3);
+        for (x, part) in kept.iter().zip(&layout.parts) {
+            grads.push(x.requires_grad().then(|| input_grad_cpu(&layout, part, &w_kept, dy, x.shape())));
+        }
+        if w_kept.requires_grad() {
+            weight_grad(&layout, &kept, &w_kept, dy, sink);
+        }
+        if let Some(leaf) = bias_leaf {
+            sink.column_sums(leaf, dy.detach());
+        }
+        grads.push(None); // the weight's went to the sink
+        if has_bias {
+            grads.push(None);
+        }
+        if has_add {
+            grads.push(Some(dy.clone()));
+        }
+        grads
+    })
+}
+
+/// Sizes of a product: M rows, and per term its columns and place in the weight.
+struct Layout {
+    m: usize,
+    blocks: usize,
+    /// Outputs of one block.
+    n: usize,
+    /// Rows of one block's weight.
+    k: usize,
+    parts: Vec<Part>,
+}
+
+/// A term's share: `k` columns of the input per block, from weight row `row` on.
+struct Part {
+    row: usize,
+    k: usize,
+    width: usize,
+    shared: bool,
+}
+
+impl Layout {
+    fn new(terms: &[Term], w: &Tensor) -> Self {
+        let rank = w.shape().len();
+        let (blocks, k, n) = (if rank == 3 { w.dim(0) } else { 1 }, w.dim(rank - 2), w.dim(rank - 1));
+        let part = |t: &Term| {
+            let width = t.x.width();
+            let columns = if t.shared { width } else { width / blocks };
+            assert!(t.row + columns <= k, "rows {} + {columns} of a weight with {k}", t.row);
+            Part { row: t.row, k: columns, width, shared: t.shared }
+        };
+        Layout { m: terms[0].x.rows(), blocks, n, k, parts: terms.iter().map(part).collect() }
+    }
+
+    fn flops(&self) -> usize {
+        2 * self.m * self.n * self.blocks * self.parts.iter().map(|p| p.k).sum::<usize>()
+    }
+}
+
+impl Part {
+    /// First input column of a block.
+    fn start(&self, block: usize) -> usize {
+        if self.shared { 0 } else { block * self.k }
+    }
+
+    fn pack(&self, w: &Tensor, block: usize, transposed: bool) -> Arc<Packed> {
+        w.packed(PackKey { block, row: self.row, rows: self.k, transposed })
+    }
+}
+
+/// Rows that one thread multiplies at a time: enough to reuse a panel of weights, few enough to share.
+const ROWS: usize = 64;
+
+fn forward_cpu(l: &Layout, terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Tensor>) -> Tensor {
+    let width = l.blocks * l.n;
+    let mut shape = terms[0].x.shape().to_vec();
+    *shape.last_mut().expect("an input has at least one axis") = width;
+    let mut y = match add {
+        Some(add) => Buffer::from_slice(add.data()),
+        None => Buffer::stale(l.m * width),
+    };
+    let packs: Vec<Vec<Arc<Packed>>> =
+        l.parts.iter().map(|p| (0..l.blocks).map(|g| p.pack(w, g, false)).collect()).collect();
+    par_items(y.chunks_mut((ROWS * width).max(1)), l.flops(), |i, y| {
+        let rows = y.len() / width;
+        for g in 0..l.blocks {
+            for (j, (part, term)) in l.parts.iter().zip(terms).enumerate() {
+                let x = &term.x.data()[i * ROWS * part.width + part.start(g)..];
+                let bias = bias.filter(|_| j == 0).map(|b| &b.data()[g * l.n..(g + 1) * l.n]);
+                let accumulate = j > 0 || add.is_some();
+                let y = &mut y[g * l.n..];
+                gemm_packed(rows, part.k, x, part.width, &packs[j][g], 0, bias, y, width, accumulate);
+            }
+        }
+    });
+    Tensor::new(&shape, y)
+}
+
+/// dx = dy wᵀ, where a shared input sums over the blocks.
+fn input_grad_cpu(l: &Layout, part: &Part, w: &Tensor, dy: &Tensor, shape: &[usize]) -> Tensor {
+    let width = l.blocks * l.n;
+    let mut dx = Buffer::stale(l.m * part.width);
+    if !part.shared && part.k * l.blocks < part.width || l.n == 0 {
+        dx.fill(0.0);
+    }
+    let packs: Vec<Arc<Packed>> = (0..l.blocks).map(|g| part.pack(w, g, true)).collect();
+    let flops = 2 * l.m * l.n * l.blocks * part.k;
+    par_items(dx.chunks_mut((ROWS * part.width).max(1)), flops, |i, dx| {
+        let rows = dx.len() / part.width;
+        for (g, pack) in packs.iter().enumerate() {
+            let dy = &dy.data()[i * ROWS * width + g * l.n..];
+            let accumulate = part.shared && g > 0;
+            let dx = &mut dx[part.start(g)..];
+            gemm_packed(rows, l.n, dy, width, pack, 0, None, dx, part.width, accumulate);
+        }
+    });
+    Tensor::new(shape, dx)
+}
+
+fn weight_grad(l: &Layout, xs: &[Tensor], w: &Tensor, dy: &Tensor, sink: &mut Sink) {
+    let leaf = w.as_leaf().expect("weights are leaves");
+    for (x, part) in xs.iter().zip(&l.parts) {
+        for g in 0..l.blocks {
+            let factors = Factors {
+                x: x.detach(),
+                x_start: part.start(g),
+                dy: dy.detach(),
+                dy_start: g * l.n,
+                rows: l.m,
+            };
+            sink.product(leaf, (g * l.k + part.row) * l.n, part.k, l.n, factors);
+        }
+    }
+}

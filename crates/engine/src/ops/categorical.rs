@@ -1,0 +1,168 @@
+//! Categorical and Bernoulli outputs: log-probability, entropy, losses and samples.
+
+use super::latent::{Draw, argmax, mix, quantile, softmax, softmax_grad};
+use crate::buffer::Buffer;
+use crate::cpu::math;
+use crate::graph::{record, record1, recording};
+use crate::tensor::{Device, Tensor};
+
+/// logits [.., K*C] for K choices of C classes, mixed with `unimix` of the uniform distribution, and the chosen
+/// classes [.., K] -> log-probability and entropy, each summed over K: [..], [..].
+pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &[i32]) -> [Tensor; 2] {
+    let soft = softmax(logits, classes);
+    let p = mix(&soft, classes, unimix);
+    let width = logits.width();
+    let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
+    let (log_p, logp, ent) = match logits.device() {
+        Device::Cpu => forward_cpu(&p, width, classes, chosen),
+    };
+    let outputs = vec![Tensor::from_slice(&shape, &logp), Tensor::from_slice(&shape, &ent)];
+    if !recording(&[logits]) {
+        return outputs.try_into().expect("two outputs");
+    }
+    let (chosen, full) = (chosen.to_vec(), logits.shape().to_vec());
+    let outputs = record(&[logits], outputs, move |grads, _| {
+        // The gradient with respect to the mixed probabilities, then back through the mixture and the softmax.
+        let mut g = Buffer::zeros(p.len());
+        let choices = width / classes;
+        if let Some(d) = &grads[0] {
+            for (i, &c) in chosen.iter().enumerate() {
+                let at = i * classes + c as usize;
+                g[at] += d.data()[i / choices] / p[at];
+            }
+        }
+        if let Some(d) = &grads[1] {
+            for (i, x) in g.iter_mut().enumerate() {
+                *x -= d.data()[i / width] * log_p[i];
+            }
+        }
+        softmax_grad(&soft, classes, 1.0 - unimix, &mut g);
+        vec![Some(Tensor::new(&full, g))]
+    });
+    outputs.try_into().expect("two outputs")
+}
+
+/// log p, and per row of `width` the log-probability of what was chosen and the entropy.
+fn forward_cpu(p: &[f32], width: usize, classes: usize, chosen: &[i32]) -> (Buffer, Vec<f32>, Vec<f32>) {
+    let mut log_p = Buffer::from_slice(p);
+    math::log_slice(&mut log_p);
+    let choices = width / classes;
+    let rows = p.len() / width;
+    let logp = |i: usize| (0..choices).map(|k| log_p[i * width + k * classes + chosen[i * choices + k] as usize]).sum();
+    let term = |j: usize| if p[j] > 0.0 { -p[j] * log_p[j] } else { 0.0 };
+    let ent = |i: usize| (i * width..(i + 1) * width).map(term).sum();
+    let (logp, ent) = ((0..rows).map(logp).collect(), (0..rows).map(ent).collect());
+    (log_p, logp, ent)
+}
+
+/// Negative log-probability of the targets [.., K] under logits [.., K*C], summed over K -> [..].
+pub fn categorical_loss(logits: &Tensor, classes: usize, targets: &[i32]) -> Tensor {
+    let [logp, _] = categorical(logits, classes, 0.0, targets);
+    super::linear_combination(&[(&logp, &Tensor::full(logp.shape(), -1.0))])
+}
+
+/// Classes [.. * K] drawn from logits [.., K*C] mixed with `unimix` of the uniform distribution.
+pub fn sample_categorical(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Vec<i32> {
+    let mut p = mix(&softmax(logits, classes), classes, unimix);
+    match draw {
+        Draw::Uniform(u) => p.chunks_exact(classes).zip(u.data()).map(|(p, &u)| quantile(p, u) as i32).collect(),
+        Draw::Gumbel(noise) => {
+            // Log-probabilities and logits differ by a constant a row; where nothing is mixed in, the logits
+            // themselves keep ties and order exactly as given.
+            if unimix > 0.0 {
+                math::log_slice(&mut p);
+            } else {
+                p.copy_from_slice(logits.data());
+            }
+            p.iter_mut().zip(noise.data()).for_each(|(x, n)| *x += n);
+            p.chunks_exact(classes).map(|row| argmax(row) as i32).collect()
+        }
+    }
+}
+
+/// Cross entropy of Bernoulli logits [M, ..] with targets in [0, 1], elementwise and summed over the last axis -> [M].
+pub fn binary_loss(logits: &Tensor, targets: &Tensor) -> Tensor {
+    assert_eq!(logits.len(), targets.len());
+    let width = logits.width();
+    let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
+    // -t log s(x) - (1 - t) log s(-x) = softplus(x) - t x
+    let mut soft = Buffer::from_slice(logits.data());
+    match logits.device() {
+        Device::Cpu => math::softplus_slice(&mut soft),
+    }
+    let (x, t) = (logits.data(), targets.data());
+    let loss: Vec<f32> = (0..logits.rows())
+        .map(|i| (i * width..(i + 1) * width).map(|j| soft[j] - t[j] * x[j]).sum())
+        .collect();
+    let y = Tensor::from_slice(&shape, &loss);
+    if !recording(&[logits]) {
+        return y;
+    }
+    let (logits_kept, targets) = (logits.detach(), targets.detach());
+    record1(&[logits], y, move |dy, _| {
+        let mut g = Buffer::from_slice(logits_kept.data());
+        math::sigmoid_slice(&mut g);
+        for (i, (g, t)) in g.iter_mut().zip(targets.data()).enumerate() {
+            *g = dy.data()[i / width] * (*g - t);
+        }
+        vec![Some(Tensor::new(logits_kept.shape(), g))]
+    })
+}
+
+/// The probability of 1 under Bernoulli logits. No gradient.
+pub fn binary_prob(logits: &Tensor) -> Tensor {
+    let mut p = Buffer::from_slice(logits.data());
+    math::sigmoid_slice(&mut p);
+    Tensor::new(logits.shape(), p)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{check, sigmoid, softmax};
+    use crate::ops::linear_combination;
+
+    #[test]
+    fn log_probability_and_entropy() {
+        for (m, k, c, unimix) in [(3, 2, 4, 0.0), (4, 1, 6, 0.05), (0, 1, 2, 0.0)] {
+            let chosen: Vec<i32> = (0..m * k).map(|i| (i * 7 % c) as i32).collect();
+            let (a, b) = (Tensor::full(&[m], 1.3), Tensor::full(&[m], -0.4));
+            let op = |x: &[Tensor]| {
+                let [logp, ent] = categorical(&x[0], c, unimix, &chosen);
+                linear_combination(&[(&logp, &a), (&ent, &b)])
+            };
+            check(&[&[m, k * c]], op, |x| {
+                let u = unimix as f64;
+                let p: Vec<f64> = softmax(&x[0], c).iter().map(|p| (1.0 - u) * p + u / c as f64).collect();
+                let row = |i: usize| {
+                    let choice = |j: usize| {
+                        let p = &p[j * c..(j + 1) * c];
+                        let ent: f64 = p.iter().map(|p| -p * p.ln()).sum();
+                        1.3f32 as f64 * p[chosen[j] as usize].ln() - 0.4f32 as f64 * ent
+                    };
+                    (i * k..(i + 1) * k).map(choice).sum()
+                };
+                (0..m).map(row).collect()
+            });
+        }
+    }
+
+    #[test]
+    fn bernoulli() {
+        let targets = Tensor::from_slice(&[2, 3], &[1.0, 0.0, 0.3, 0.997, 0.5, 0.0]);
+        check(&[&[2, 3]], |x| binary_loss(&x[0], &targets), |x| {
+            let term = |i: usize| {
+                let (t, s) = (targets.data()[i] as f64, sigmoid(x[0][i]));
+                -(t * s.ln() + (1.0 - t) * (1.0 - s).ln())
+            };
+            (0..2).map(|r| (3 * r..3 * r + 3).map(term).sum()).collect()
+        });
+    }
+
+    #[test]
+    fn samples_with_gumbel_noise_take_the_largest() {
+        let logits = Tensor::from_slice(&[2, 3], &[0.0, 1.0, 2.0, 5.0, 0.0, 0.0]);
+        let noise = Tensor::from_slice(&[2, 3], &[3.0, 0.0, 0.0, 0.0, 0.0, 6.0]);
+        assert_eq!(sample_categorical(&logits, 3, 0.0, Draw::Gumbel(&noise)), [0, 2]);
+    }
+}

@@ -1,0 +1,116 @@
+//! Kullback-Leibler divergence and entropy of the categorical latents.
+
+use super::latent::{mix, softmax, softmax_grad};
+use crate::buffer::Buffer;
+use crate::cpu::math;
+use crate::graph::{record1, recording};
+use crate::tensor::{Device, Tensor};
+
+/// KL(p || q) of two sets of logits [.., S*C], each mixed with `unimix` of the uniform distribution, summed
+/// over the S latents and raised to at least `free_nats` -> [..].
+pub fn kl(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> Tensor {
+    let (soft_p, soft_q) = (softmax(p, classes), softmax(q, classes));
+    let (mixed_p, mixed_q) = (mix(&soft_p, classes, unimix), mix(&soft_q, classes, unimix));
+    let width = p.width();
+    let (log_ratio, raw) = match p.device() {
+        Device::Cpu => divergence_cpu(&mixed_p, &mixed_q, width),
+    };
+    // Where free nats are off the official code takes no maximum at all.
+    let clipped: Vec<f32> = raw.iter().map(|&x| if free_nats > 0.0 { x.max(free_nats) } else { x }).collect();
+    let shape = p.shape()[..p.shape().len() - 1].to_vec();
+    let y = Tensor::from_slice(&shape, &clipped);
+    if !recording(&[p, q]) {
+        return y;
+    }
+    let (flow_p, flow_q, full) = (p.requires_grad(), q.requires_grad(), p.shape().to_vec());
+    record1(&[p, q], y, move |dy, _| {
+        let flow = |row: usize| if free_nats > 0.0 && raw[row] < free_nats { 0.0 } else { dy.data()[row] };
+        // With l the logs of the mixed probabilities, dKL/dl_p = p (log p/q - KL) and dKL/dl_q = q - p; dividing by
+        // p and q gives the gradients of the mixed probabilities, up to constants that softmax_grad removes.
+        let grad_p = flow_p.then(|| {
+            let mut g = Buffer::from_slice(&log_ratio);
+            scale(&mut g, width, flow);
+            softmax_grad(&soft_p, classes, 1.0 - unimix, &mut g);
+            Tensor::new(&full, g)
+        });
+        let grad_q = flow_q.then(|| {
+            let mut g = Buffer::stale(mixed_q.len());
+            for (i, x) in g.iter_mut().enumerate() {
+                *x = -mixed_p[i] / mixed_q[i];
+            }
+            scale(&mut g, width, flow);
+            softmax_grad(&soft_q, classes, 1.0 - unimix, &mut g);
+            Tensor::new(&full, g)
+        });
+        vec![grad_p, grad_q]
+    })
+}
+
+fn scale(grad: &mut [f32], width: usize, factor: impl Fn(usize) -> f32) {
+    for (row, g) in grad.chunks_exact_mut(width).enumerate() {
+        let f = factor(row);
+        g.iter_mut().for_each(|x| *x *= f);
+    }
+}
+
+/// log(p / q) elementwise, and its p-weighted sum over each row of `width`.
+fn divergence_cpu(p: &[f32], q: &[f32], width: usize) -> (Buffer, Vec<f32>) {
+    let mut ratio = Buffer::stale(p.len());
+    let mut log_q = Buffer::from_slice(q);
+    ratio.copy_from_slice(p);
+    math::log_slice(&mut ratio);
+    math::log_slice(&mut log_q);
+    ratio.iter_mut().zip(log_q.iter()).for_each(|(a, b)| *a -= b);
+    let sum = |(p, r): (&[f32], &[f32])| p.iter().zip(r).map(|(p, r)| p * r).sum();
+    let sums = p.chunks_exact(width).zip(ratio.chunks_exact(width)).map(sum).collect();
+    (ratio, sums)
+}
+
+/// Entropy of logits [.., S*C] mixed with `unimix` of the uniform distribution, summed over S -> [..]. No gradient.
+pub fn entropy(logits: &Tensor, classes: usize, unimix: f32) -> Tensor {
+    let p = mix(&softmax(logits, classes), classes, unimix);
+    let mut log_p = Buffer::from_slice(&p);
+    math::log_slice(&mut log_p);
+    let width = logits.width();
+    let sum = |(p, l): (&[f32], &[f32])| -p.iter().zip(l).map(|(p, l)| if *p > 0.0 { p * l } else { 0.0 }).sum::<f32>();
+    let sums: Vec<f32> = p.chunks_exact(width).zip(log_p.chunks_exact(width)).map(sum).collect();
+    Tensor::from_slice(&logits.shape()[..logits.shape().len() - 1], &sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{check_scaled, softmax};
+
+    fn mixed(x: &[f64], classes: usize, unimix: f64) -> Vec<f64> {
+        softmax(x, classes).into_iter().map(|p| (1.0 - unimix) * p + unimix / classes as f64).collect()
+    }
+
+    fn reference(x: &[Vec<f64>], classes: usize, width: usize, unimix: f64) -> Vec<f64> {
+        let (p, q) = (mixed(&x[0], classes, unimix), mixed(&x[1], classes, unimix));
+        let terms: Vec<f64> = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).collect();
+        terms.chunks(width).map(|row| row.iter().sum()).collect()
+    }
+
+    #[test]
+    fn divergence_and_gradients() {
+        for (m, s, c) in [(3, 2, 4), (2, 1, 7), (5, 3, 1), (0, 2, 3)] {
+            let shape = [m, s * c];
+            let op = |x: &[Tensor]| kl(&x[0], &x[1], c, 0.01, 0.0);
+            check_scaled(&[&shape, &shape], 1.5, op, |x| reference(x, c, s * c, 0.01f32 as f64));
+        }
+    }
+
+    #[test]
+    fn free_nats_are_a_floor_without_gradient() {
+        let op = |x: &[Tensor]| kl(&x[0], &x[1], 4, 0.01, 0.5);
+        let floor = |x: &[Vec<f64>]| reference(x, 4, 4, 0.01f32 as f64).into_iter().map(|k| k.max(0.5)).collect();
+        check_scaled(&[&[6, 4], &[6, 4]], 0.8, op, floor);
+    }
+
+    #[test]
+    fn entropy_of_uniform_logits_is_the_log_of_the_classes() {
+        let h = entropy(&Tensor::zeros(&[2, 6]), 3, 0.01);
+        assert!((h.data()[0] - 2.0 * 3f32.ln()).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,37 @@
+//! One operation a file: what it computes, its gradient, where it runs, its test.
+
+mod affine;
+mod categorical;
+mod chunks;
+//mod conv;
+mod gru;
+//mod image;
+mod kl;
+mod latent;
+mod linear_combination;
+mod mean;
+mod normal;
+mod norm_act;
+mod optimizer;
+mod regression;
+mod returns;
+mod shape;
+mod twohot;
+
+pub use affine::{Term, affine, linear};
+pub use categorical::{binary_loss, binary_prob, categorical, categorical_loss, sample_categorical};
+pub use chunks::chunks;
+//pub use conv::{Stage, conv_stage};
+pub use gru::gru;
+//pub use image::{from_lanes, image_loss, images_to_lanes, lanes_to_images, to_lanes};
+pub use kl::{entropy, kl};
+pub use latent::{Draw, latent};
+pub use linear_combination::{linear_combination, scale_rows};
+pub use mean::weighted_mean;
+pub use normal::{NormalKind, normal, normal_params};
+pub use norm_act::{Act, Norm, NormKind, norm_act};
+pub use optimizer::{OptimizerStep, UpdateStats, ema, optimizer_step};
+pub use regression::{Squash, squared_error, symexp, symlog};
+pub use returns::{lambda_return, percentile};
+pub use shape::{concat, concat_last, mask_rows, reshape, rows, stack_time, transpose01, unstack_time};
+pub use twohot::{symexp_bins, twohot_loss, twohot_pred};

@@ -1,0 +1,145 @@
+//! Symexp two-hot regression: a categorical over exponentially spaced bins (paper, "Critic learning").
+
+use super::latent::softmax;
+use crate::buffer::Buffer;
+use crate::cpu::math;
+use crate::graph::{record1, recording};
+use crate::tensor::{Device, Tensor};
+
+/// The `count` bins: symexp of evenly spaced points from -20 to 20, mirrored exactly (official heads.py).
+pub fn symexp_bins(count: usize) -> Vec<f32> {
+    let symexp = |x: f32| -((-x) as f64).exp_m1() as f32; // for x <= 0
+    let points = if count % 2 == 1 { (count - 1) / 2 + 1 } else { count / 2 };
+    let at = |i: usize| if points == 1 { -20.0 } else { -20.0 + 20.0 * i as f64 / (points - 1) as f64 };
+    let half: Vec<f32> = (0..points).map(|i| symexp(at(i) as f32)).collect();
+    let mirrored = half[..points - count % 2].iter().rev().map(|x| -x);
+    half.iter().copied().chain(mirrored).collect()
+}
+
+/// The two bins around `target` and their weights; beyond the ends all weight is on the last bin.
+fn two_hot(bins: &[f32], target: f32) -> [(usize, f32); 2] {
+    let not_above = bins.partition_point(|&b| b <= target);
+    let below = not_above.saturating_sub(1);
+    let above = not_above.min(bins.len() - 1);
+    if below == above {
+        return [(below, 0.5), (above, 0.5)];
+    }
+    let (to_below, to_above) = ((bins[below] - target).abs(), (bins[above] - target).abs());
+    let total = to_below + to_above;
+    [(below, to_above / total), (above, to_below / total)]
+}
+
+/// Cross entropy of logits [M, bins] with the two-hot of targets [M], summed over several targets with a coefficient
+/// each -> [M]. No gradient flows to the targets.
+pub fn twohot_loss(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> Tensor {
+    assert_eq!(logits.width(), bins.len());
+    let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
+    let (loss, grad) = match logits.device() {
+        Device::Cpu => loss_cpu(logits, bins, targets, recording(&[logits])),
+    };
+    let y = Tensor::new(&shape, loss);
+    let Some(mut grad) = grad else { return y };
+    let full = logits.shape().to_vec();
+    record1(&[logits], y, move |dy, _| {
+        let width = *full.last().expect("logits have an axis");
+        for (row, dy) in grad.chunks_exact_mut(width).zip(dy.data()) {
+            row.iter_mut().for_each(|x| *x *= dy);
+        }
+        vec![Some(Tensor::new(&full, grad))]
+    })
+}
+
+/// The loss of each row and, if wanted, its gradient with respect to the logits.
+fn loss_cpu(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)], want: bool) -> (Buffer, Option<Buffer>) {
+    let (m, n) = (logits.rows(), bins.len());
+    let total: f32 = targets.iter().map(|(_, c)| c).sum();
+    let mut loss = Buffer::stale(m);
+    let mut grad = want.then(|| Buffer::stale(m * n));
+    let mut scratch = vec![0.0; n];
+    for i in 0..m {
+        let row = &logits.data()[i * n..(i + 1) * n];
+        let p = match &mut grad {
+            Some(grad) => &mut grad[i * n..(i + 1) * n],
+            None => &mut scratch[..],
+        };
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        p.iter_mut().zip(row).for_each(|(p, x)| *p = x - max);
+        math::exp_slice(p);
+        let sum: f32 = p.iter().sum();
+        let log_sum = max + sum.ln();
+        p.iter_mut().for_each(|x| *x *= total / sum);
+        loss[i] = 0.0;
+        for (target, coefficient) in targets {
+            for (bin, weight) in two_hot(bins, target.data()[i]) {
+                loss[i] -= coefficient * weight * (row[bin] - log_sum);
+                p[bin] -= coefficient * weight;
+            }
+        }
+    }
+    (loss, grad)
+}
+
+/// The mean of the bins under logits [.., bins] -> [..]. Summed in mirrored pairs from the inside out, so
+/// that uniform logits give exactly zero: bins reach 4.85e8 and any other order leaves garbage. No gradient.
+pub fn twohot_pred(logits: &Tensor, bins: &[f32]) -> Tensor {
+    let n = bins.len();
+    let p = softmax(logits, n);
+    let half = n / 2;
+    let predict = |p: &[f32]| {
+        let centre = if n % 2 == 1 { p[half] * bins[half] } else { 0.0 };
+        let pairs = (0..half).map(|i| p[half - 1 - i] * bins[half - 1 - i] + p[n - half + i] * bins[n - half + i]);
+        centre + pairs.sum::<f32>()
+    };
+    let y: Vec<f32> = p.chunks_exact(n).map(predict).collect();
+    Tensor::from_slice(&logits.shape()[..logits.shape().len() - 1], &y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{check, softmax};
+
+    #[test]
+    fn bins_are_mirrored_and_reach_symexp_20() {
+        for count in [5, 8, 41, 255] {
+            let bins = symexp_bins(count);
+            assert_eq!(bins.len(), count);
+            assert!(bins.windows(2).all(|w| w[0] < w[1] || (count % 2 == 0 && w[0] == w[1])), "{bins:?}");
+            assert!(bins.iter().zip(bins.iter().rev()).all(|(a, b)| *a == -b));
+            assert!((bins[count - 1] / 4.851_652e8 - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn uniform_logits_predict_exactly_zero() {
+        for count in [5, 8, 255] {
+            let pred = twohot_pred(&Tensor::full(&[3, count], 0.7), &symexp_bins(count));
+            assert_eq!(pred.data(), [0.0; 3]);
+        }
+    }
+
+    #[test]
+    fn loss_and_gradient() {
+        let bins: Vec<f32> = vec![-3.0, -1.0, 0.0, 1.0, 3.0];
+        let targets = [-9.0f32, -1.0, 0.25, 3.0, 7.0, 0.0];
+        let other = [1.0f32, 2.0, -2.5, 0.0, -1.0, 0.5];
+        let (a, b) = (Tensor::from_slice(&[6], &targets), Tensor::from_slice(&[6], &other));
+        let weights = |t: f64| -> Vec<f64> {
+            let t = t.clamp(-3.0, 3.0);
+            let hat = |i: usize| {
+                let left = if i > 0 { (t - bins[i - 1] as f64) / (bins[i] - bins[i - 1]) as f64 } else { 1.0 };
+                let right = if i < 4 { (bins[i + 1] as f64 - t) / (bins[i + 1] - bins[i]) as f64 } else { 1.0 };
+                left.min(right).clamp(0.0, 1.0)
+            };
+            (0..5).map(hat).collect()
+        };
+        check(&[&[6, 5]], |x| twohot_loss(&x[0], &bins, &[(&a, 1.0), (&b, 0.3)]), |x| {
+            let p = softmax(&x[0], 5);
+            let row = |i: usize| {
+                let (wa, wb) = (weights(targets[i] as f64), weights(other[i] as f64));
+                (0..5).map(|j| -(wa[j] + 0.3f32 as f64 * wb[j]) * p[i * 5 + j].ln()).sum::<f64>()
+            };
+            (0..6).map(row).collect()
+        });
+    }
+}

@@ -1,0 +1,182 @@
+//! `Tensor`: a shaped float array on a device, with the link through which its gradient flows.
+
+use crate::buffer::Buffer;
+use crate::cpu::gemm::Packed;
+use crate::graph::{Leaf, Origin};
+use std::sync::{Arc, Mutex};
+
+/// Where a tensor lives. Every operation matches on this in exactly one place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Device {
+    Cpu,
+}
+
+/// A row-major float32 array. Cloning shares the storage; operations never write to their inputs.
+#[derive(Clone)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    storage: Arc<Storage>,
+    start: usize,
+    pub(crate) origin: Origin,
+}
+
+/// Shared memory of tensors, and the packed copies that matrix products keep of weights.
+struct Storage {
+    buffer: Buffer,
+    packs: Mutex<Vec<(PackKey, Arc<Packed>)>>,
+}
+
+/// Which part of a weight [blocks, k, n] a packed copy holds: rows `row..row + rows` of one block,
+/// as they are or transposed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PackKey {
+    pub block: usize,
+    pub row: usize,
+    pub rows: usize,
+    pub transposed: bool,
+}
+
+impl Tensor {
+    /// A tensor over `buffer`, which must hold as many elements as `shape` says.
+    pub fn new(shape: &[usize], buffer: Buffer) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), buffer.len(), "shape {shape:?}");
+        let storage = Storage { buffer, packs: Mutex::default() };
+        Tensor { shape: shape.to_vec(), storage: Arc::new(storage), start: 0, origin: Origin::None }
+    }
+
+    pub fn from_slice(shape: &[usize], xs: &[f32]) -> Self {
+        Self::new(shape, Buffer::from_slice(xs))
+    }
+
+    pub fn zeros(shape: &[usize]) -> Self {
+        Self::full(shape, 0.0)
+    }
+
+    pub fn full(shape: &[usize], value: f32) -> Self {
+        let mut buffer = Buffer::stale(shape.iter().product());
+        buffer.fill(value);
+        Self::new(shape, buffer)
+    }
+
+    pub fn scalar(value: f32) -> Self {
+        Self::full(&[], value)
+    }
+
+    pub fn device(&self) -> Device {
+        Device::Cpu
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Size of axis `i`.
+    pub fn dim(&self, i: usize) -> usize {
+        self.shape[i]
+    }
+
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Size of the last axis.
+    pub fn width(&self) -> usize {
+        *self.shape.last().expect("a tensor with at least one axis")
+    }
+
+    /// Number of rows where everything but the last axis is flattened.
+    pub fn rows(&self) -> usize {
+        self.shape[..self.shape.len() - 1].iter().product()
+    }
+
+    pub fn data(&self) -> &[f32] {
+        &self.storage.buffer[self.start..self.start + self.len()]
+    }
+
+    /// The only element of a scalar, or the first of others.
+    pub fn item(&self) -> f32 {
+        self.data()[0]
+    }
+
+    /// Whether a gradient flows through this tensor.
+    pub fn requires_grad(&self) -> bool {
+        !matches!(self.origin, Origin::None)
+    }
+
+    /// The same values with the gradient stopped.
+    pub fn detach(&self) -> Tensor {
+        Tensor { origin: Origin::None, ..self.clone() }
+    }
+
+    /// The same values as a leaf under which `backward` collects a gradient.
+    pub fn leaf(&self, leaf: Leaf) -> Tensor {
+        Tensor { origin: Origin::Leaf(leaf), ..self.clone() }
+    }
+
+    /// The leaf that this tensor is, if it is one.
+    pub fn as_leaf(&self) -> Option<Leaf> {
+        match self.origin {
+            Origin::Leaf(leaf) => Some(leaf),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Tensor {
+        self.origin = origin;
+        self
+    }
+
+    /// Elements `start..` of the storage under `shape`, without origin.
+    pub(crate) fn view(&self, start: usize, shape: &[usize]) -> Tensor {
+        debug_assert!(start + shape.iter().product::<usize>() <= self.len());
+        Tensor {
+            shape: shape.to_vec(),
+            storage: self.storage.clone(),
+            start: self.start + start,
+            origin: Origin::None,
+        }
+    }
+
+    /// Mutable access to the values, copied first where they are shared. Packed copies are dropped.
+    pub fn make_mut(&mut self) -> &mut [f32] {
+        let whole = self.start == 0 && self.len() == self.storage.buffer.len();
+        if !whole || Arc::get_mut(&mut self.storage).is_none() {
+            let storage = Storage { buffer: Buffer::from_slice(self.data()), packs: Mutex::default() };
+            self.storage = Arc::new(storage);
+            self.start = 0;
+        }
+        let storage = Arc::get_mut(&mut self.storage).expect("unshared, as made above");
+        storage.packs.get_mut().expect("no panic while packing").clear();
+        &mut storage.buffer
+    }
+
+    /// A packed copy of a weight [blocks, k, n] (or [k, n]), made at first use and kept until the weight changes.
+    pub(crate) fn packed(&self, key: PackKey) -> Arc<Packed> {
+        let mut packs = self.storage.packs.lock().expect("no panic while packing");
+        if let Some((_, pack)) = packs.iter().find(|(k, _)| *k == key) {
+            return pack.clone();
+        }
+        let rank = self.shape.len();
+        let (k, n) = (self.shape[rank - 2], self.shape[rank - 1]);
+        let start = (key.block * k + key.row) * n;
+        let rows = &self.data()[start..start + key.rows * n];
+        let pack = Arc::new(if key.transposed {
+            Packed::transposed(rows, n, key.rows, n)
+        } else {
+            Packed::new(rows, key.rows, n, n)
+        });
+        packs.push((key, pack.clone()));
+        pack
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let data = self.data();
+        write!(f, "Tensor{:?} {:?}", self.shape, &data[..data.len().min(8)])
+    }
+}
