@@ -11,6 +11,7 @@
 //! caller and panics with its sizes.
 #![allow(unsafe_code)]
 
+pub mod conv;
 pub mod gemm;
 pub mod gemm_tn;
 pub mod math;

@@ -8,14 +8,7 @@ use crate::cpu::simd::{Simd, with_simd};
 /// `dx` from `dy` for one group; what `dx` held is overwritten.
 ///
 /// `dy` is `[co][out_h][out_w + 2 dpad][lanes]` with `dpad >= shape.pad()`; `dx` is `[ci][h][w + 2 xpad][lanes]`.
-pub fn conv_input_grad(
-    shape: &ConvShape,
-    weights: &ConvWeights,
-    dy: &[f32],
-    dpad: usize,
-    dx: &mut [f32],
-    xpad: usize,
-) {
+pub fn conv_input_grad(shape: &ConvShape, weights: &ConvWeights, dy: &[f32], dpad: usize, dx: &mut [f32], xpad: usize) {
     shape.check();
     assert_eq!((weights.k, weights.ci, weights.co), (shape.k, shape.ci, shape.co), "weights of another shape");
     check_group("dy", dy.len(), [shape.co, shape.out_h(), shape.out_w()], dpad, shape.pad());

@@ -31,7 +31,7 @@ pub fn u8_to_lanes(
         for first in (0..size).step_by(CHUNK) {
             let used = CHUNK.min(size - first);
             let mut bytes = [[0u8; CHUNK]; MAX_LANES];
-            for (lane, image) in images.chunks_exact(size).enumerate() {
+            for (lane, image) in images.chunks_exact(size.max(1)).enumerate() {
                 bytes[lane][..used].copy_from_slice(&image[first..first + used]);
             }
             let bytes = transpose(bytes);
@@ -74,7 +74,7 @@ pub fn f32_to_lanes(images: &[f32], n: usize, h: usize, w: usize, c: usize, out:
     assert_eq!(images.len(), n * size, "{n} images of {h} x {w} x {c} floats");
     check_group("out", out.len(), [c, h, w], pad, 0);
     zero_padding(out, c * h, w, pad);
-    for (row, to) in out.chunks_exact_mut((w + 2 * pad) * lanes).take(c * h).enumerate() {
+    for (row, to) in out.chunks_exact_mut(((w + 2 * pad) * lanes).max(1)).take(c * h).enumerate() {
         let (channel, y) = (row / h, row % h);
         for (x, to) in to[pad * lanes..].chunks_exact_mut(lanes).take(w).enumerate() {
             let at = (y * w + x) * c + channel;
@@ -91,7 +91,7 @@ pub fn lanes_to_f32(group: &[f32], n: usize, h: usize, w: usize, c: usize, pad: 
     assert!(n <= lanes, "{n} images of {lanes} lanes");
     assert_eq!(images.len(), n * size, "{n} images of {h} x {w} x {c} floats");
     check_group("group", group.len(), [c, h, w], pad, 0);
-    for (row, from) in group.chunks_exact((w + 2 * pad) * lanes).take(c * h).enumerate() {
+    for (row, from) in group.chunks_exact(((w + 2 * pad) * lanes).max(1)).take(c * h).enumerate() {
         let (channel, y) = (row / h, row % h);
         for (x, from) in from[pad * lanes..].chunks_exact(lanes).take(w).enumerate() {
             let at = (y * w + x) * c + channel;

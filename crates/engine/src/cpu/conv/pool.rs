@@ -127,16 +127,7 @@ impl Pooled {
 ///
 /// `h` and `w` are the sizes before the pool; `out` is `[channels][h][w + 2 opad][lanes]`, written whole.
 #[allow(clippy::too_many_arguments)] // three buffers with their padding
-pub fn unpool(
-    channels: usize,
-    h: usize,
-    w: usize,
-    g: &[f32],
-    gpad: usize,
-    ties: &[u16],
-    out: &mut [f32],
-    opad: usize,
-) {
+pub fn unpool(channels: usize, h: usize, w: usize, g: &[f32], gpad: usize, ties: &[u16], out: &mut [f32], opad: usize) {
     assert!(h % 2 == 0 && w % 2 == 0, "a 2x2 pool of {h} x {w} pixels leaves some over");
     check_group("g", g.len(), [channels, h / 2, w / 2], gpad, 0);
     check_group("out", out.len(), [channels, h, w], opad, 0);
