@@ -91,14 +91,14 @@ pub struct Run {
     pub steps: u64,
     /// Seconds; 0 is without end.
     pub duration: f64,
-    /// Replayed steps per policy step.
+    /// Replayed steps per policy step; 0 never trains, negative trains at every step.
     pub train_ratio: f64,
-    /// Seconds, as the next four; negative is never, 0 always.
+    /// Seconds, policy steps with `sync`; negative is never, 0 always. The next three alike.
     pub log_every: f64,
     pub report_every: f64,
     pub eval_every: f64,
     pub save_every: f64,
-    /// No threads, and everything by step count: repeatable bit for bit.
+    /// Nothing happens ahead of time, and clocks count policy steps: repeatable bit for bit.
     pub sync: bool,
     pub envs: usize,
     pub eval_envs: usize,

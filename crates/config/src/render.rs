@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 /// Widest line, with its comment, before the comment moves to a line of its own.
 const WIDTH: usize = 100;
 /// Column in which comments begin.
-const COLUMN: usize = 40;
+const COLUMN: usize = 32;
 
 /// The comment of every key and section of `configs/defaults.yaml`, by dotted name.
 pub(crate) fn comments() -> IndexMap<String, String> {

@@ -159,7 +159,6 @@ fn check(config: &Config) -> Result<()> {
     }
     let share = config.replay.memory_share;
     ensure!(share > 0.0 && share <= 1.0, "'replay.memory_share' is {share}, but must be above 0 and at most 1");
-    ensure!(config.run.train_ratio >= 0.0, "'run.train_ratio' is {}, but must not be negative", config.run.train_ratio);
     let needed = config.batch_size * (config.consec_train * config.batch_length + config.replay_context);
     let size = config.replay.size;
     ensure!(size >= needed, "'replay.size' is {size}, but must be at least {needed} steps: one training batch");

@@ -199,7 +199,8 @@ fn printed_configurations_read_the_same_again() {
 #[test]
 fn printed_numbers_are_short() {
     let yaml = resolve("").unwrap().to_yaml();
-    for line in ["    rep: 0.1\n", "    eps: 1e-20\n", "    lr: 4e-5\n", "    actent: 0.0003\n", "    initial: .inf\n"] {
+    for line in ["    rep: 0.1\n", "    eps: 1e-20\n", "    lr: 4e-5\n", "    actent: 0.0003\n", "    initial: .inf\n"]
+    {
         assert!(yaml.contains(line), "{line}");
     }
 }

@@ -1,0 +1,104 @@
+//! The subcommands: which there are, and how each turns its arguments into a call.
+
+use crate::{Failure, envs_list, help, plot, print};
+use anyhow::anyhow;
+use config::{Args, Config};
+
+/// Every subcommand, as users type it.
+const COMMANDS: [&str; 6] = ["train", "eval", "config", "envs", "plot", "help"];
+
+/// Runs the command line `args`, without the program's name.
+pub fn run(args: &[String]) -> Result<(), Failure> {
+    let (command, rest) = match args.split_first() {
+        None => ("help", args),
+        Some((first, _)) if ["-h", "--help"].contains(&first.as_str()) => ("help", &args[1..]),
+        Some((first, _)) if ["-V", "--version"].contains(&first.as_str()) => {
+            print(concat!("dreamer ", env!("CARGO_PKG_VERSION"), "\n"));
+            return Ok(());
+        }
+        // As the official script is called: flags alone train.
+        Some((first, _)) if first.starts_with('-') => ("train", args),
+        Some((first, rest)) => (first.as_str(), rest),
+    };
+    if !COMMANDS.contains(&command) {
+        let near = config::nearest(command, COMMANDS).unwrap_or("help");
+        return Err(Failure::Usage(anyhow!(
+            "unknown command '{command}'; the nearest is '{near}', and all of them are: {}",
+            COMMANDS.join(", ")
+        )));
+    }
+    if command == "help" {
+        print(&help::text(rest.first().map_or("", String::as_str)));
+        return Ok(());
+    }
+    if rest.iter().any(|arg| arg == "-h" || arg == "--help") {
+        print(&help::text(command));
+        return Ok(());
+    }
+    let args = Args::parse(rest).map_err(Failure::Usage)?;
+    match command {
+        "train" => train(args),
+        "eval" => eval(args),
+        "config" => {
+            print(&resolve(&no_words(args)?)?.commented_yaml());
+            Ok(())
+        }
+        "envs" => envs_list::run(&args),
+        _ => plot::run(args),
+    }
+}
+
+/// Trains; without a block and a task, on the quick start.
+fn train(args: Args) -> Result<(), Failure> {
+    let mut args = no_words(args)?;
+    if args.configs.is_empty() && args.get("task").is_none() {
+        args.configs.push("quickstart".into());
+    }
+    start(&args)
+}
+
+/// Evaluates the run folder given as the only word, or what `--run.from_checkpoint` names.
+fn eval(mut args: Args) -> Result<(), Failure> {
+    if args.words.len() > 1 {
+        return Err(Failure::Usage(anyhow!("'eval' takes one run folder, but got: {}", args.words.join(", "))));
+    }
+    if let Some(run) = args.words.pop() {
+        let run = run.trim_end_matches('/').to_string();
+        args.configs.insert(0, format!("{run}/config.yaml"));
+        // Flags that the user gives come later and win.
+        let own = [("logdir", "~/logdir/{timestamp}"), ("run.from_checkpoint", run.as_str())];
+        args.flags.splice(0..0, own.map(|(key, value)| (key.to_string(), vec![value.to_string()])));
+    }
+    args.flags.push(("script".into(), vec!["eval_only".into()]));
+    if args.get("run.from_checkpoint").is_none() && args.get("random_agent").is_none() {
+        return Err(Failure::Usage(anyhow!(
+            "'eval' needs something to evaluate: `dreamer eval RUN` with a run folder, or the flag --run.from_checkpoint"
+        )));
+    }
+    start(&args)
+}
+
+/// Resolves the configuration, checks the task, and runs the script.
+fn start(args: &Args) -> Result<(), Failure> {
+    let config = resolve(args)?;
+    // The task is part of the command line: what is wrong with it is wrong usage, before anything is written.
+    envs::make(&config.task, 0, config.seed, &config.env).map_err(Failure::Usage)?;
+    runner::run(config).map_err(Failure::Run)
+}
+
+/// The configuration of the command line; warnings about official keys go to standard error.
+fn resolve(args: &Args) -> Result<Config, Failure> {
+    let (config, warnings) = Config::resolve_with_warnings(&args.configs, &args.flags).map_err(Failure::Usage)?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(config)
+}
+
+/// Refuses words before the first flag.
+fn no_words(args: Args) -> Result<Args, Failure> {
+    match args.words.first() {
+        None => Ok(args),
+        Some(word) => Err(Failure::Usage(anyhow!("the word '{word}' belongs to no flag; write --KEY {word}"))),
+    }
+}

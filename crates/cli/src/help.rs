@@ -1,0 +1,148 @@
+//! The help texts, at most 100 columns wide.
+
+const GENERAL: &str = "\
+DreamerV3: an agent that learns a model of the world and acts by imagining in it.
+
+Usage: dreamer [COMMAND] [--configs BLOCK...] [--KEY VALUE...]
+
+Commands:
+  train     Train; without flags, the quick start. Flags without a command train as well.
+  eval      Play with a trained agent and log its scores.
+  config    Print the resolved configuration with a comment for each key.
+  envs      List the tasks with what they see and do.
+  plot      Draw learning curves of runs as SVG or CSV.
+  help      Explain a command: `dreamer help train`.
+
+Options:
+  -h, --help       This text; after a command, the help of that command.
+  -V, --version    The version.
+
+Examples:
+  dreamer train
+  dreamer train --configs size12m --task cartpole_swingup --logdir ~/logdir/cartpole
+  dreamer eval ~/logdir/cartpole
+  dreamer plot ~/logdir/cartpole --out curve.svg
+
+Errors are one sentence on standard error. Exit codes: 0 fine, 1 the run failed, 2 wrong usage.
+";
+
+const TRAIN: &str = "\
+Train an agent.
+
+Usage: dreamer train [--configs BLOCK...] [--KEY VALUE...]
+
+Without --configs and --task this is the quick start: `--configs quickstart`. The same command
+again with the same --logdir resumes the run. Ctrl-C saves and exits.
+";
+
+const EVAL: &str = "\
+Play with a trained agent and log its scores, without learning.
+
+Usage: dreamer eval RUN [--configs BLOCK...] [--KEY VALUE...]
+       dreamer eval --run.from_checkpoint PATH [--configs BLOCK...] [--KEY VALUE...]
+
+RUN is a run folder: its configuration and its newest checkpoint are used, and nothing is written
+there. PATH may also be a checkpoint in it. The scores go to a new run folder, see --logdir.
+
+Examples:
+  dreamer eval ~/logdir/cartpole
+  dreamer eval ~/logdir/cartpole --run.steps 1e4 --run.envs 8 --seed 1
+";
+
+const CONFIG: &str = "\
+Print the resolved configuration as YAML, with a comment for each key. Runs nothing.
+
+Usage: dreamer config [--configs BLOCK...] [--KEY VALUE...]
+
+Without flags these are the defaults. The output is a file that --configs takes.
+";
+
+const ENVS: &str = "\
+List the tasks with what they see and do: key, type, shape, range.
+
+Usage: dreamer envs [TASK...]
+
+TASK is a name or the beginning of names.
+
+Examples:
+  dreamer envs
+  dreamer envs catch cartpole
+  dreamer envs memory_50
+";
+
+const PLOT: &str = "\
+Draw learning curves of runs over environment frames.
+
+Usage: dreamer plot RUN... [--FLAG VALUE...]
+
+RUN is a run folder, a .jsonl file or a CSV `step,score`. Several are seeds of one curve: mean and
+standard deviation; written NAME=RUN, there is one curve for each NAME.
+
+Flags:
+  --out FILE         Where to write; standard output without it.
+  --format FORMAT    svg, csv (binned) or scores (one run: `step,score`); else by FILE.
+  --key KEY          Metric to draw (episode/score).
+  --reference CSV    File `task,frames,mean,sd,seeds` with a curve to draw beside.
+  --task TASK        Task to take from that file.
+  --bins N           Number of bins over the frames (40, or as the reference).
+  --xmax FRAMES      Right end of the plot (the last frame of any run).
+  --title TEXT       Text above the plot.
+
+Examples:
+  dreamer plot ~/logdir/cartpole --out curve.svg
+  dreamer plot ~/logdir/seed0 ~/logdir/seed1 --key episode/length --format csv
+  dreamer plot small=~/logdir/a large=~/logdir/b --reference scores.csv --task cartpole_swingup
+";
+
+const SYNTAX: &str = "
+Flags:
+  --configs A B C    Blocks of settings, applied in order to the defaults. A name that ends in
+                     .yaml is a file, such as the config.yaml of a run folder.
+  --KEY VALUE        Sets one key; flags apply after the blocks. --KEY=VALUE is the same.
+  --KEY A B C        Sets a list; A,B,C is the same, and --KEY+ A appends.
+  --PATTERN VALUE    Sets every key that the regular expression matches as a whole, at least one.
+
+Keys are nested by dots: agent.dyn.rssm.deter. Values take the type of the default; whole numbers
+may be written 1e6. Quote patterns, so that the shell leaves them alone.
+
+Main keys:
+  --task TASK              What to learn; `dreamer envs` lists the tasks.
+  --logdir PATH            Run folder; an existing one is resumed. {timestamp} is the time.
+  --seed N                 Start of all random numbers.
+  --device D               auto, cpu or cuda.
+  --threads N              CPU threads; 0 takes all cores.
+  --run.steps N            Policy steps after which the run ends.
+  --run.train_ratio X      Replayed steps per policy step: more is slower and needs less data.
+  --run.envs N             Environments that act at the same time.
+  --run.sync True          Repeatable bit for bit, and slower.
+  --run.log_every S        Seconds between lines of metrics; report_every, save_every alike.
+  --run.from_checkpoint P  Start from the weights of another run.
+  --agent.opt.lr X         Learning rate.
+`dreamer config` prints all of them.
+";
+
+const EXAMPLES: &str = "
+Examples:
+  dreamer train --configs size12m --task pinpad_three --logdir ~/logdir/{timestamp}
+  dreamer train --configs size1m --task cartpole_swingup --run.train_ratio 512 --seed 1
+  dreamer train --configs size50m --task catch '--.*\\.act' gelu --agent.opt.lr 1e-4
+  dreamer config --configs crafter size50m --run.train_ratio 64 > my.yaml
+";
+
+/// The help of `command`; the general one where there is no such command.
+pub fn text(command: &str) -> String {
+    match command {
+        "train" => [TRAIN, SYNTAX, &blocks(), EXAMPLES].concat(),
+        "eval" => [EVAL, SYNTAX, &blocks()].concat(),
+        "config" => [CONFIG, SYNTAX, &blocks(), EXAMPLES].concat(),
+        "envs" => ENVS.into(),
+        "plot" => PLOT.into(),
+        _ => [GENERAL, SYNTAX, &blocks()].concat(),
+    }
+}
+
+/// The list of blocks.
+fn blocks() -> String {
+    let lines = config::blocks().into_iter().map(|(name, about)| format!("  {name:<13} {about}\n"));
+    ["\nBlocks for --configs:\n".to_string()].into_iter().chain(lines).collect()
+}

@@ -1,0 +1,156 @@
+//! The binary from outside: help, errors with their exit codes, printed configurations.
+
+use std::process::{Command, Output};
+
+/// Runs `dreamer` with the words of `line`.
+fn dreamer(line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dreamer"));
+    command.args(line.split_whitespace()).output().expect("the binary starts")
+}
+
+/// Standard output of a command that must succeed.
+fn stdout(line: &str) -> String {
+    let output = dreamer(line);
+    let errors = String::from_utf8_lossy(&output.stderr).to_string();
+    assert!(output.status.success(), "`dreamer {line}` failed: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asserts wrong usage: exit code 2, nothing on standard output, one sentence that says all of `parts`.
+fn refuses(line: &str, parts: &[&str]) {
+    let output = dreamer(line);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "`dreamer {line}`: {error}");
+    assert!(output.stdout.is_empty(), "`dreamer {line}` printed something");
+    assert!(error.starts_with("error: ") && error.trim_end().lines().count() == 1, "{error}");
+    for part in parts {
+        assert!(error.contains(part), "`dreamer {line}`: '{error}' should say '{part}'");
+    }
+}
+
+/// The value that a printed configuration gives to the line `key:` at any depth.
+fn value<'a>(yaml: &'a str, key: &str) -> &'a str {
+    let line = yaml.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{key}: ")));
+    line.unwrap_or_else(|| panic!("no key {key}")).split("  #").next().unwrap().trim()
+}
+
+#[test]
+fn help_is_complete_and_fits() {
+    let general = stdout("--help");
+    for command in ["train", "eval", "config", "envs", "plot"] {
+        assert!(general.contains(&format!("\n  {command} ")), "{command}");
+        let help = stdout(&format!("{command} --help"));
+        assert_eq!(help, stdout(&format!("help {command}")));
+        assert!(help.contains(&format!("Usage: dreamer {command}")) && help.contains("Examples:"), "{help}");
+        let wide = help.lines().chain(general.lines()).find(|line| line.chars().count() > 100);
+        assert_eq!(wide, None);
+    }
+    for (block, _) in config::blocks() {
+        assert!(general.contains(&format!("\n  {block} ")), "{block}");
+    }
+    assert_eq!(stdout(""), general);
+    assert!(stdout("--version").starts_with("dreamer 0."));
+}
+
+#[test]
+fn examples_of_the_help_are_valid() {
+    let helps = ["train", "config"].map(|command| stdout(&format!("{command} --help"))).concat();
+    let examples = helps.lines().filter_map(|line| line.strip_prefix("  dreamer "));
+    let flags: Vec<&str> = examples.filter_map(|line| line.split_once(" --")).map(|(_, rest)| rest).collect();
+    assert!(flags.len() >= 6);
+    for flags in flags {
+        let flags = flags.split(" > ").next().unwrap().replace('\'', "");
+        assert!(stdout(&format!("config --{flags}")).contains("task:"));
+    }
+}
+
+#[test]
+fn wrong_usage_names_the_nearest() {
+    refuses("trian", &["'trian'", "'train'"]);
+    refuses("config --run.train_ration 64", &["'run.train_ration'", "'run.train_ratio'", "float"]);
+    refuses("--run.train_ration 64", &["'run.train_ratio'"]);
+    refuses("train --batch_size many", &["'batch_size'", "'many'", "int"]);
+    refuses("train --configs craftr", &["'craftr'", "'crafter'"]);
+    refuses("train --task cacth", &["'cacth'", "catch"]);
+    refuses("train --configs crafter", &["crafter_reward", "does not have"]);
+    refuses("train --seed", &["'--seed' needs a value"]);
+    refuses("train catch", &["'catch' belongs to no flag"]);
+    refuses(r"config --.*\.detr 5", &["matches no key", "'agent.dyn.rssm.deter'"]);
+    refuses("eval", &["'eval' needs", "--run.from_checkpoint"]);
+    refuses("eval no/such/run", &["no/such/run/config.yaml"]);
+    refuses("plot", &["at least one run"]);
+    refuses("plot x --refrence y", &["'--refrence'", "'--reference'"]);
+    refuses("plot x --format svgg", &["'svgg'", "'svg'"]);
+    refuses("envs no_such_task", &["unknown task 'no_such_task'"]);
+}
+
+#[test]
+fn a_failed_command_exits_with_one() {
+    let output = dreamer("plot no/such/run");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no/such/run"));
+}
+
+#[test]
+fn printed_configuration_reads_the_same_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("my.yaml");
+    let line = r"--configs crafter size12m --.*\.act gelu --seed 3 --logdir /tmp/x";
+    let first = stdout(&format!("config {line}"));
+    std::fs::write(&file, &first).unwrap();
+    assert_eq!(stdout(&format!("config --configs {}", file.display())), first);
+    assert_eq!([value(&first, "task"), value(&first, "seed"), value(&first, "act")], ["crafter_reward", "3", "gelu"]);
+}
+
+#[test]
+fn patterns_reach_every_matching_key() {
+    let yaml = stdout(r"config --.*\.units 32 --.*\.rssm\.deter=64");
+    let units: Vec<&str> = yaml.lines().filter(|line| line.trim_start().starts_with("units: ")).collect();
+    assert_eq!(units.len(), 6);
+    assert!(units.iter().all(|line| line.contains("units: 32 ")), "{units:?}");
+    assert_eq!(value(&yaml, "deter"), "64");
+}
+
+#[test]
+fn every_key_is_printed_with_a_comment() {
+    let yaml = stdout("config");
+    let lines: Vec<&str> = yaml.lines().collect();
+    let mut keys = 0;
+    for (i, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(": ") && !line.contains("# ")) {
+        assert!(lines[i - 1].trim_start().starts_with("# "), "no comment: {line}");
+        keys += 1;
+    }
+    assert!(lines.len() > 200 && keys < 20, "comments stand beside the keys, except of a few long lines");
+}
+
+#[test]
+fn official_commands_are_accepted_with_warnings() {
+    let output = dreamer("config --configs dmc_vision --jax.prealloc False --jax.platform cpu");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success());
+    assert!(errors.starts_with("warning: the official key 'jax.prealloc' has no effect"), "{errors}");
+    assert_eq!(errors.lines().count(), 1);
+    assert_eq!(value(&String::from_utf8(output.stdout).unwrap(), "device"), "cpu");
+}
+
+#[test]
+fn tasks_are_listed_with_their_spaces() {
+    let all = stdout("envs");
+    for task in envs::tasks() {
+        assert!(all.contains(&format!("{}\n", task.name)), "{}", task.name);
+    }
+    assert_eq!(all.lines().find(|line| line.chars().count() > 100), None);
+    let catch = stdout("envs catch");
+    assert!(catch.contains("image") && catch.contains("uint8") && catch.contains("[64, 64, 3]"), "{catch}");
+    assert!(!catch.contains("cartpole"));
+    assert!(stdout("envs memory_7").starts_with("memory_7\n"));
+}
+
+#[test]
+fn every_task_takes_the_options_of_the_configuration() {
+    let config = config::Config::resolve(&[], &[]).unwrap();
+    for task in envs::tasks() {
+        let env = envs::make(&task.name, 0, 0, &config.env).unwrap();
+        assert_eq!(env.obs_space(), &task.obs_space, "{}: the configuration's defaults are the task's", task.name);
+    }
+}
