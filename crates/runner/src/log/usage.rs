@@ -78,10 +78,10 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn memory_is_seen() {
-        let before = resident().unwrap();
+        // Other tests of this process come and go, so only a lower bound holds.
         let block = vec![1u8; 64 << 20];
-        let after = resident().unwrap();
-        assert!(after - before > 32e6, "{before} {after} {}", block[1 << 20]);
+        let bytes = resident().unwrap();
+        assert!(bytes > 6e7, "{bytes} {}", block[1 << 20]);
         let stats = Usage::new().stats();
         let Value::Scalar(gb) = stats["psutil/proc_ram_gb"] else { panic!("not a scalar") };
         assert!(gb > 0.05 && gb < 100.0, "{gb}");
