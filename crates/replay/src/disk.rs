@@ -126,7 +126,7 @@ impl Replay {
             capacity: self.options.capacity,
             capacity_bytes: self.options.capacity_bytes,
             counters: self.counters.clone(),
-            first_order: self.items.front().and_then(|&place| last_order(place)).unwrap_or(self.counters.order),
+            first_order: self.items.front().and_then(|&place| last_order(place)).unwrap_or(0),
             slots: self.selector.slots(),
             queue: self.queue.clone(),
             streams: streams.collect(),

@@ -1,11 +1,12 @@
 //! Loading: reads what the folder holds and makes streams and items of it again.
 
+use crate::Replay;
+use crate::blockfile::{self, Header};
 use crate::chunk::{Chunk, Schema};
 use crate::disk::{Found, Kind, file_name, scan};
 use crate::manifest::{self, Files, Manifest};
 use crate::selectors::Mixture;
 use crate::store::{Place, Store, Stream};
-use crate::{Replay, blockfile};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
@@ -65,17 +66,22 @@ impl Replay {
             (m.length, m.capacity, m.capacity_bytes) == (options.length, options.capacity, options.capacity_bytes)
         });
         let listed: BTreeMap<u64, Files> = manifest.iter().flat_map(|m| &m.chunks).map(|&f| (f.id, f)).collect();
-        for id in listed.keys().filter(|id| !found.contains_key(id)) {
-            self.warnings.push(format!("chunk {id} is missing in {}; its steps are lost", dir.display()));
+        for (&id, files) in &listed {
+            let here = |kind, generation| found.get(&id).is_some_and(|files| files.contains(&(kind, generation)));
+            if !here(Kind::Chunk, files.chunk) || files.latent.is_some_and(|latent| !here(Kind::Latent, latent)) {
+                self.warnings
+                    .push(format!("a file of chunk {id} is missing in {}; what it held is lost", dir.display()));
+            }
         }
-        let mut order: Vec<_> =
-            found.keys().map(|&id| (last_order(dir, id, &found[&id], listed.get(&id)), id)).collect();
+        let header = |(&id, files)| Some((id, header(dir, id, files, listed.get(&id))?));
+        let headers: BTreeMap<u64, Header> = found.iter().filter_map(header).collect();
+        let mut order: Vec<_> = found.keys().map(|&id| (reach(&headers, id, self.options.length), id)).collect();
         order.sort_by(|a, b| b.cmp(a));
-        for (_, id) in order {
+        for (reach, id) in order {
             let files = &found[&id];
             let names = files.iter().map(|&(kind, generation)| file_name(id, generation, kind));
             let wanted = manifest.is_none() || listed.contains_key(&id);
-            if !wanted || (!same && self.has_enough()) {
+            if !wanted || (!same && self.has_enough(reach)) {
                 // Left by an interrupted save, or beyond the capacity: gone with the next save.
                 self.disk.files.extend(names);
                 continue;
@@ -92,11 +98,15 @@ impl Replay {
         }
     }
 
-    /// Whether the chunks in memory surely hold as many items or bytes as the options allow.
-    fn has_enough(&self) -> bool {
-        // A chain of chunks has length - 1 steps at its end that start no item.
-        let reserve = self.store.chunks.len().saturating_mul(self.options.length);
-        self.store.steps >= self.options.capacity.saturating_add(reserve)
+    /// Whether the chunks in memory surely hold as many items whose last step was added after
+    /// `order` as the options allow, or as many bytes.
+    fn has_enough(&self, order: u64) -> bool {
+        // Each chain of chunks begins with length - 1 steps that end no item; take every chunk for one.
+        let ends = |chunk: &Chunk| {
+            let later = chunk.len() - chunk.order.partition_point(|&x| x <= order);
+            later.saturating_sub(self.options.length - 1)
+        };
+        self.store.chunks.values().map(ends).sum::<usize>() >= self.options.capacity
             || self.options.capacity_bytes.is_some_and(|most| self.bytes() as u64 > most)
     }
 
@@ -171,13 +181,13 @@ impl Replay {
             items.extend(last.zip(&steps).map(|(last, &(place, _))| (last, place)));
         }
         items.sort();
+        // With another sequence length these are other items; only the capacity decides then.
+        let manifest = manifest.filter(|manifest| manifest.length == self.options.length);
         let first = manifest.map_or(0, |manifest| manifest.first_order);
         for &(_, place) in items.iter().filter(|(last, _)| *last >= first) {
             self.insert(place);
         }
-        if let Some(manifest) =
-            manifest.filter(|manifest| manifest.length == self.options.length && self.options.online)
-        {
+        if let Some(manifest) = manifest.filter(|_| self.options.online) {
             self.queue = manifest.queue.clone();
         }
         self.evict();
@@ -231,11 +241,24 @@ fn candidates(files: &Generations, listed: Option<u64>) -> Vec<u64> {
     first.chain(chunks().filter(|&generation| Some(generation) != listed)).collect()
 }
 
-/// When the chunk's last step was added, as far as a header can be read.
-fn last_order(dir: &Path, id: u64, files: &Generations, listed: Option<&Files>) -> u64 {
-    let candidates = candidates(files, listed.map(|files| files.chunk));
-    let header = |generation| blockfile::read_header(&dir.join(file_name(id, generation, Kind::Chunk))).ok();
-    candidates.into_iter().find_map(header).map_or(0, |header| header.last_order)
+/// The header of the chunk's file, as far as it can be read.
+fn header(dir: &Path, id: u64, files: &Generations, listed: Option<&Files>) -> Option<Header> {
+    let read = |generation| blockfile::read_header(&dir.join(file_name(id, generation, Kind::Chunk))).ok();
+    candidates(files, listed.map(|files| files.chunk)).into_iter().find_map(read)
+}
+
+/// A time after which no item that touches the chunk ends.
+fn reach(headers: &BTreeMap<u64, Header>, id: u64, length: usize) -> u64 {
+    let Some(mut header) = headers.get(&id) else { return 0 };
+    let (mut reach, mut left) = (header.last_order, length - 1);
+    while left > 0
+        && let Some(next) = headers.get(&header.succ).filter(|next| next.length > 0)
+    {
+        reach = reach.max(next.last_order);
+        left = left.saturating_sub(next.length);
+        header = next;
+    }
+    reach
 }
 
 /// The chunks from `head` on and the place and order of each of their steps.
