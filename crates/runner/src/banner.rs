@@ -1,0 +1,141 @@
+//! What a run prints before its first step and after its last.
+
+use crate::driver::Driver;
+use crate::log::format::{duration, short};
+use crate::setup;
+use anyhow::{Result, anyhow};
+use config::Config;
+use dreamer_agent::Agent;
+use spaces::Spaces;
+use std::path::Path;
+use std::time::Duration;
+
+/// Widest line.
+const COLUMNS: usize = 100;
+/// Width of the words in front.
+const LABEL: usize = 13;
+/// Steps from which on a run is said to have no end.
+const ENDLESS: u64 = 10_000_000_000;
+
+/// Version, device, spaces, parameters, replay and the arithmetic of steps.
+pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>) -> Result<String> {
+    let isa = engine::cpu::Isa::detect().map_err(|sentence| anyhow!(sentence))?;
+    let threads = rayon::current_num_threads();
+    let (obs, act) = setup::agent_spaces(driver);
+    let mut lines = Vec::new();
+    let version = env!("CARGO_PKG_VERSION");
+    put(&mut lines, "dreamer", &[format!("{version} · {} · {} threads · {}", "cpu", threads, isa.name())]);
+    let sync = if config.run.sync { " · synchronous" } else { "" };
+    put(&mut lines, "run", &[format!("{} · {} · seed {}{sync}", config.task, config.script, config.seed)]);
+    put(&mut lines, "folder", &[root.display().to_string()]);
+    put(&mut lines, "observations", &spaces(&obs));
+    put(&mut lines, "actions", &spaces(&act));
+    put(&mut lines, "parameters", &[parameters(agent)]);
+    if config.script != "eval_only" {
+        put(&mut lines, "replay", &[replay_line(config, driver, agent)]);
+    }
+    put(&mut lines, "steps", &[step_line(config)]);
+    Ok(lines.join("\n"))
+}
+
+/// What was reached, and where it lies.
+pub fn end(root: &Path, step: u64, updates: u64, score: Option<f64>, episodes: u64, seconds: f64) -> String {
+    let score = match score {
+        Some(score) => format!("mean score of the last {} episodes {score:.3}", episodes.clamp(1, 50)),
+        None => "no episode ended".to_string(),
+    };
+    let time = duration(Duration::from_secs_f64(seconds.max(0.0)));
+    let mut lines = Vec::new();
+    put(&mut lines, "result", &[format!("{score} · {step} steps · {updates} updates · {time}")]);
+    put(&mut lines, "folder", &[root.display().to_string()]);
+    lines.join("\n")
+}
+
+/// A label and items beside it, wrapped between items at the width of the line.
+fn put(lines: &mut Vec<String>, label: &str, items: &[String]) {
+    let mut line = format!("{label:LABEL$}");
+    let mut empty = true;
+    for item in items {
+        let width = line.chars().count() + item.chars().count() + 3;
+        if !empty && width > COLUMNS {
+            lines.push(std::mem::replace(&mut line, " ".repeat(LABEL)));
+            empty = true;
+        }
+        line = if empty { line + item } else { line + " · " + item };
+        empty = false;
+    }
+    // A folder's name may be longer: it is worth more whole than cut.
+    lines.push(line);
+}
+
+fn spaces(spaces: &Spaces) -> Vec<String> {
+    spaces.iter().map(|(key, space)| format!("{key} {space}")).collect()
+}
+
+fn parameters(agent: Option<&Agent>) -> String {
+    let Some(agent) = agent else { return "none: actions are random".to_string() };
+    let counts = agent.param_counts();
+    let total: usize = counts.iter().map(|(_, n)| n).sum();
+    let parts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {}", short(*n as f64))).collect();
+    format!("{} = {}", short(total as f64), parts.join(" + "))
+}
+
+fn replay_line(config: &Config, driver: &Driver, agent: Option<&Agent>) -> String {
+    let step = replay::bytes_per_step(&setup::step_spaces(driver, agent)).max(1);
+    let limit = replay::capacity_bytes(config.replay.memory_share);
+    let steps = (config.replay.size as u64).min(limit / step as u64);
+    let bytes = steps as f64 * step as f64;
+    format!(
+        "{} steps of {}B = {}B, {:.0} % of memory (at most {:.0} %)",
+        short(steps as f64),
+        short(step as f64),
+        short(bytes),
+        100.0 * bytes / replay::memory_bytes() as f64,
+        100.0 * config.replay.memory_share
+    )
+}
+
+fn step_line(config: &Config) -> String {
+    let run = &config.run;
+    let repeat = setup::action_repeat(config);
+    let batch = (config.batch_size * config.batch_length) as f64;
+    let rate = if run.train_ratio < 0.0 { 1.0 } else { run.train_ratio / batch };
+    let frames = match repeat {
+        1 => "frames".to_string(),
+        n => format!("x {n} = {} frames", short((run.steps * n) as f64)),
+    };
+    let total = if run.steps < ENDLESS { short(run.steps as f64) } else { "endless".to_string() };
+    if config.script == "eval_only" {
+        return format!("{total} policy steps ({frames})");
+    }
+    let updates = match (run.steps < ENDLESS, config.random_agent) {
+        (_, true) => "no updates".to_string(),
+        (true, _) => format!("{} updates", short((run.steps as f64 * rate).floor())),
+        (false, _) => format!("{} updates a step", short(rate)),
+    };
+    let frames = if repeat == 1 { format!("= {total} frames") } else { frames };
+    format!("{total} policy steps {frames} · {updates} · replay ratio {}", short(run.train_ratio))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_wrap_within_the_width() {
+        let mut lines = Vec::new();
+        let items: Vec<String> = (0..20).map(|i| format!("key{i} float32 [{i}]")).collect();
+        put(&mut lines, "observations", &items);
+        assert!(lines.len() > 2);
+        assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS));
+        assert!(lines[0].starts_with("observations key0") && lines[1].starts_with("             key"));
+        assert_eq!(lines.join("").matches("key").count(), 20);
+    }
+
+    #[test]
+    fn the_end_tells_score_steps_updates_time_and_folder() {
+        let text = end(Path::new("a/b"), 20000, 1250, Some(0.98), 300, 61.0);
+        let want = "mean score of the last 50 episodes 0.980 · 20000 steps · 1250 updates · 1:01";
+        assert!(text.contains(want) && text.ends_with("a/b"), "{text}");
+    }
+}

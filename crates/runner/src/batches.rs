@@ -1,0 +1,126 @@
+//! Batches for training and reports: drawn when asked for, or one ahead by a prefetch thread.
+
+use anyhow::{Context, Result, anyhow};
+use config::Config;
+use replay::{Consec, Mode, Replay};
+use spaces::{Array, Data, Record};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Batches that the prefetch thread has ready at most, besides the one it is at.
+const AHEAD: usize = 1;
+
+/// A replay that steps go into while batches are drawn from it.
+pub type Shared = Arc<Mutex<Replay>>;
+
+/// The replay behind the lock. A thread that panicked while it held it has ended the run anyway.
+pub fn lock(replay: &Shared) -> MutexGuard<'_, Replay> {
+    replay.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An endless sequence of batches [B, K+T, ...].
+pub enum Batches {
+    Direct(Source),
+    /// Becomes `Prefetch` at the first batch, when the replay has enough.
+    Waiting(Source),
+    Prefetch(Receiver<Result<Record>>),
+    Ended,
+}
+
+/// Draws sequences and cuts them into consecutive batches.
+pub struct Source {
+    replay: Shared,
+    mode: Mode,
+    batch_size: usize,
+    consec: Consec,
+    /// Whether a sequence gives more than one batch, so that one may be half used.
+    several: bool,
+}
+
+impl Batches {
+    /// Batches of training are prepared ahead, unless the run is synchronous.
+    pub fn new(config: &Config, replay: Shared, mode: Mode) -> Self {
+        let (length, consec) = match mode {
+            Mode::Train => (config.batch_length, config.consec_train),
+            _ => (config.report_length, config.consec_report),
+        };
+        let source = Source {
+            replay,
+            mode,
+            batch_size: config.batch_size,
+            consec: Consec::new(length, consec, config.replay_context, mode == Mode::Train),
+            several: consec > 1,
+        };
+        if mode == Mode::Train && !config.run.sync { Batches::Waiting(source) } else { Batches::Direct(source) }
+    }
+
+    /// The next batch.
+    pub fn next(&mut self) -> Result<Record> {
+        if matches!(self, Batches::Waiting(_))
+            && let Batches::Waiting(source) = std::mem::replace(self, Batches::Ended)
+        {
+            *self = Batches::Prefetch(source.prefetch()?);
+        }
+        match self {
+            Batches::Direct(source) => source.next(),
+            Batches::Prefetch(ready) => ready.recv().map_err(|_| anyhow!("the prefetch thread ended"))?,
+            Batches::Waiting(_) | Batches::Ended => Err(anyhow!("the prefetch thread could not be started")),
+        }
+    }
+
+    /// What is left of a sequence that gives several batches; empty where nothing is.
+    /// Batches that were prepared ahead are not saved: the resumed run draws others.
+    pub fn save(&self) -> Result<Record> {
+        match self {
+            Batches::Direct(source) | Batches::Waiting(source) if source.several => {
+                let file = Scratch::new(source.mode)?;
+                source.consec.save(&file.0)?;
+                let bytes = std::fs::read(&file.0)?;
+                Ok(Record::from([("consec".to_string(), Array::from_u8(&[bytes.len()], bytes))]))
+            }
+            _ => Ok(Record::new()),
+        }
+    }
+
+    pub fn load(&mut self, state: &Record) -> Result<()> {
+        let saved = state.get("consec").map(|array| &array.data);
+        if let (Batches::Direct(source) | Batches::Waiting(source), Some(Data::U8(bytes))) = (self, saved) {
+            let file = Scratch::new(source.mode)?;
+            std::fs::write(&file.0, bytes)?;
+            source.consec.load(&file.0)?;
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    fn next(&mut self) -> Result<Record> {
+        let Source { replay, mode, batch_size, consec, .. } = self;
+        consec.next(|| lock(replay).sample(*batch_size, *mode))?.context("the replay holds no sequence yet")
+    }
+
+    /// Starts the thread; it ends when nobody receives any more.
+    fn prefetch(mut self) -> Result<Receiver<Result<Record>>> {
+        let (send, ready) = sync_channel(AHEAD);
+        let work = move || while send.send(self.next()).is_ok() {};
+        std::thread::Builder::new().name("prefetch".into()).spawn(work).context("cannot start the prefetch thread")?;
+        Ok(ready)
+    }
+}
+
+/// A file for a moment: [`Consec`] reads and writes files.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(mode: Mode) -> Result<Self> {
+        let name = format!("dreamer-{}-{mode:?}.consec", std::process::id());
+        Ok(Scratch(std::env::temp_dir().join(name)))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}

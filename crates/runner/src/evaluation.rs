@@ -1,0 +1,51 @@
+//! Evaluation during training (`train_eval`): own environments, own replay, no updates from it.
+
+use crate::batches::{Batches, Shared, lock};
+use crate::driver::Driver;
+use crate::episodes::Episodes;
+use crate::log::Logger;
+use crate::policy::Policy;
+use crate::trainer::{Stream, report};
+use anyhow::Result;
+use config::Config;
+use dreamer_agent::{Agent, Mode};
+
+/// The evaluating side of a run. All its metrics are named `eval/…`.
+pub struct Evaluation {
+    pub driver: Driver,
+    pub replay: Shared,
+    pub stream: Stream,
+    pub episodes: Episodes,
+}
+
+impl Evaluation {
+    pub fn new(config: &Config, driver: Driver, replay: Shared, agent: Option<&Agent>) -> Self {
+        let batches = Batches::new(config, replay.clone(), replay::Mode::Eval);
+        let carry = agent.map(|agent| agent.initial(config.batch_size));
+        Evaluation { episodes: Episodes::new(driver.count()), driver, replay, stream: Stream { batches, carry } }
+    }
+
+    /// Plays `run.eval_eps` episodes with the present agent, then reports on what was played.
+    pub fn run(&mut self, config: &Config, agent: Option<&Agent>, step: u64, logger: &mut Logger) -> Result<()> {
+        let (space, count) = (self.driver.act_space().clone(), self.driver.count());
+        let mut policy = Policy::new(agent, &space, count, config.seed.wrapping_add(step + 1), Mode::Eval);
+        self.driver.reset();
+        self.episodes.reset();
+        let goal = self.episodes.ended + config.run.eval_eps as u64;
+        while self.episodes.ended < goal {
+            let steps = self.driver.step(|obs| policy.act(agent, obs))?;
+            for (i, transition) in steps.iter().enumerate() {
+                lock(&self.replay).add(transition, i)?;
+                if let Some(episode) = self.episodes.add(i, transition)? {
+                    logger.add(step, &episode, "eval/episode");
+                }
+            }
+        }
+        logger.add(step, &self.episodes.stats(), "eval/epstats");
+        let batches = config.consec_report * config.run.report_batches;
+        if let Some(agent) = agent.filter(|_| !lock(&self.replay).is_empty()) {
+            logger.add(step, &report(agent, &mut self.stream, batches)?, "eval");
+        }
+        Ok(())
+    }
+}

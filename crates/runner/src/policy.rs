@@ -1,0 +1,78 @@
+//! Who acts: the agent, or nobody in particular (`random_agent`).
+
+use anyhow::Result;
+use dreamer_agent::{Acted, Agent, Carry, Mode};
+use envs::{Rng, random_action};
+use spaces::{Array, Record, Spaces};
+
+/// Random numbers of a random policy; environments use streams from 0 up.
+const STREAM: u64 = 1 << 40;
+
+/// The acting side of an agent: its recurrent state for `n` environments.
+pub enum Policy {
+    Agent { carry: Carry, mode: Mode },
+    Random { act_space: Spaces, seed: u64, steps: u64 },
+}
+
+impl Policy {
+    /// A fresh policy for `count` environments: the agent's, or a random one where there is none.
+    pub fn new(agent: Option<&Agent>, act_space: &Spaces, count: usize, seed: u64, mode: Mode) -> Self {
+        match agent {
+            Some(agent) => Policy::Agent { carry: agent.initial(count), mode },
+            None => {
+                let act_space = act_space.iter().filter(|(key, _)| *key != "reset");
+                Policy::Random { act_space: act_space.map(|(k, s)| (k.clone(), s.clone())).collect(), seed, steps: 0 }
+            }
+        }
+    }
+
+    /// Actions [N, ...] for the observations `obs` [N, ...].
+    pub fn act(&mut self, agent: Option<&Agent>, obs: &Record) -> Result<Acted> {
+        match (self, agent) {
+            (Policy::Agent { carry, mode }, Some(agent)) => agent.act(carry, obs, *mode),
+            (Policy::Agent { .. }, None) => anyhow::bail!("the policy of an agent was asked to act without it"),
+            (Policy::Random { act_space, seed, steps }, _) => {
+                let count = obs.get("is_first").map_or(0, Array::len);
+                let mut rng = Rng::new(*seed, STREAM + *steps);
+                *steps += 1;
+                let rows: Vec<Record> = (0..count).map(|_| random_action(act_space, &mut rng)).collect();
+                let stack = |key: &String| (key.clone(), Array::stack(rows.iter().map(|row| &row[key])));
+                Ok(Acted { action: act_space.keys().map(stack).collect(), replay: Record::new() })
+            }
+        }
+    }
+
+    pub fn save(&self) -> Record {
+        match self {
+            Policy::Agent { carry, .. } => carry.to_record(),
+            Policy::Random { steps, .. } => {
+                Record::from([("steps".to_string(), Array::from_u8(&[8], steps.to_le_bytes().to_vec()))])
+            }
+        }
+    }
+
+    pub fn load(&mut self, state: &Record) -> Result<()> {
+        match self {
+            Policy::Agent { carry, .. } => *carry = Carry::from_record(state)?,
+            Policy::Random { steps, .. } => {
+                let bytes = state.get("steps").and_then(|a| a.to_bytes().try_into().ok());
+                *steps = u64::from_le_bytes(bytes.unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts `part` under `prefix/` into `whole`.
+pub fn nest(whole: &mut Record, prefix: &str, part: Record) {
+    whole.extend(part.into_iter().map(|(key, value)| (format!("{prefix}/{key}"), value)));
+}
+
+/// What lies under `prefix/` in `whole`.
+pub fn unnest(whole: &Record, prefix: &str) -> Record {
+    let inner = |(key, value): (&String, &Array)| {
+        let key = key.strip_prefix(prefix)?.strip_prefix('/')?;
+        Some((key.to_string(), value.clone()))
+    };
+    whole.iter().filter_map(inner).collect()
+}

@@ -1,0 +1,241 @@
+//! What of a run a checkpoint holds, and how a run goes on from one.
+
+use crate::batches::lock;
+use crate::checkpoint::{Moment, replace_file};
+use crate::clock::RatioState;
+use crate::episodes::Episodes;
+use crate::log::{Agg, println_above};
+use crate::policy::{nest, unnest};
+use crate::trainer::{Counters, Trainer};
+use anyhow::{Context, Result, ensure};
+use config::Config;
+use dreamer_agent::{Agent, Carry};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::OpenOptions;
+use std::path::Path;
+
+/// Format of `state.json`.
+const VERSION: u32 = 1;
+/// The files of metrics that a resumed run continues.
+const LINES: [&str; 2] = ["metrics.jsonl", "scores.jsonl"];
+
+/// `state.json`: everything that is not an array.
+#[derive(Serialize, Deserialize)]
+pub struct State {
+    version: u32,
+    program: String,
+    pub config: Value,
+    pub step: u64,
+    updates: u64,
+    owed: u64,
+    checked: Option<u64>,
+    seconds: f64,
+    ratio: RatioState,
+    clocks: [Option<u64>; 4],
+    episodes: Episodes,
+    losses: Agg,
+    eval_episodes: Option<Episodes>,
+    /// Bytes of the metrics files.
+    lines: [u64; 2],
+    /// Which state of the replay belongs to this.
+    replay: Option<u32>,
+}
+
+impl State {
+    /// Reads `state.json`, and refuses a run of another task.
+    pub fn read(moment: &Moment, config: &Config) -> Result<Self> {
+        let state: State =
+            serde_json::from_value(moment.state.clone()).context("state.json is of another version of this program")?;
+        ensure!(
+            state.version == VERSION,
+            "the checkpoint has format {}, this program reads format {VERSION}; use the program that wrote it",
+            state.version
+        );
+        let task = state.config.get("task").and_then(Value::as_str).unwrap_or_default();
+        ensure!(
+            task == config.task,
+            "the run folder holds a run of task '{task}', not '{}'; choose another --logdir",
+            config.task
+        );
+        Ok(state)
+    }
+}
+
+impl Trainer {
+    /// Saves replay and checkpoint. Where it fails, the earlier ones are as they were.
+    pub fn save(&mut self) -> Result<()> {
+        self.logger.flush()?;
+        lock(&self.replay).save()?;
+        if let Some(evaluation) = &self.evaluation {
+            lock(&evaluation.replay).save()?;
+        }
+        let moment = self.moment()?;
+        self.checkpoints.save(self.counters.step, &moment)?;
+        Ok(())
+    }
+
+    /// Saves; a failure is told loudly, and the run goes on until the next attempt.
+    pub fn try_save(&mut self) {
+        if let Err(error) = self.save() {
+            println_above(&format!("WARNING: NOT SAVED: {error:#}. The run goes on and tries again at the next save."));
+        }
+    }
+
+    fn moment(&mut self) -> Result<Moment> {
+        let mut arrays = self.driver.save()?;
+        nest(&mut arrays, "policy", self.policy.save());
+        for (name, stream) in [("train", &self.train), ("report", &self.report)] {
+            if let Some(carry) = &stream.carry {
+                nest(&mut arrays, &format!("carry/{name}"), carry.to_record());
+            }
+            nest(&mut arrays, &format!("batches/{name}"), stream.batches.save()?);
+        }
+        if let Some(evaluation) = &mut self.evaluation {
+            nest(&mut arrays, "eval", evaluation.driver.save()?);
+            nest(&mut arrays, "batches/eval", evaluation.stream.batches.save()?);
+            if let Some(carry) = &evaluation.stream.carry {
+                nest(&mut arrays, "carry/eval", carry.to_record());
+            }
+        }
+        let agent = self.agent.as_ref().map(Agent::save).unwrap_or_default();
+        Ok(Moment { agent, arrays, state: self.state()? })
+    }
+
+    fn state(&self) -> Result<Value> {
+        let (counters, clocks) = (&self.counters, &self.clocks);
+        // Episodes and Agg are written by reference, so the struct is put together as a value.
+        Ok(serde_json::json!({
+            "version": VERSION,
+            "program": env!("CARGO_PKG_VERSION"),
+            "config": serde_json::to_value(&self.config)?,
+            "step": counters.step,
+            "updates": counters.updates,
+            "owed": counters.owed,
+            "checked": counters.checked,
+            "seconds": self.seconds(),
+            "ratio": self.ratio.save(),
+            "clocks": [clocks.log.save(), clocks.report.save(), clocks.eval.save(), clocks.save.save()],
+            "episodes": self.episodes,
+            "losses": self.losses,
+            "eval_episodes": self.evaluation.as_ref().map(|evaluation| &evaluation.episodes),
+            "lines": LINES.map(|name| self.folder.path(name).metadata().map_or(0, |file| file.len())),
+            "replay": replay_mark(self.folder.root()),
+        }))
+    }
+
+    /// Goes on from a checkpoint. Parts that the configuration has changed since start anew.
+    pub fn load(&mut self, moment: &Moment, state: State) -> Result<()> {
+        let changed = |key: &str| {
+            state.config.pointer(key) != serde_json::to_value(&self.config).ok().as_ref().and_then(|c| c.pointer(key))
+        };
+        let (envs, batch) = (changed("/run/envs"), changed("/batch_size"));
+        if let Some(agent) = &mut self.agent {
+            let text =
+                "the checkpoint does not fit the agent of this configuration; take the run's own, or another --logdir";
+            agent.load(&moment.agent, None).context(text)?;
+        }
+        if !envs {
+            let restarted = self.driver.load(&moment.arrays)?;
+            if restarted > 0 {
+                println_above(&format!("note: {restarted} environments cannot be resumed and start a new episode"));
+            }
+            self.policy.load(&unnest(&moment.arrays, "policy"))?;
+            self.episodes = state.episodes;
+            if state.replay != replay_mark(self.folder.root()) {
+                // The replay was saved at another moment (a crash between the two saves, or a checkpoint
+                // that was skipped): new episodes, so that no sequence in it joins what never followed.
+                self.driver.reset();
+            }
+        }
+        for (name, stream) in [("train", &mut self.train), ("report", &mut self.report)] {
+            if !batch {
+                load_carry(&mut stream.carry, moment, name)?;
+                stream.batches.load(&unnest(&moment.arrays, &format!("batches/{name}")))?;
+            }
+        }
+        if let Some(evaluation) = &mut self.evaluation {
+            if let Some(episodes) = state.eval_episodes.filter(|old| old.envs() == evaluation.episodes.envs()) {
+                evaluation.driver.load(&unnest(&moment.arrays, "eval"))?;
+                evaluation.episodes = episodes;
+            }
+            if !batch {
+                load_carry(&mut evaluation.stream.carry, moment, "eval")?;
+                evaluation.stream.batches.load(&unnest(&moment.arrays, "batches/eval"))?;
+            }
+        }
+        self.losses = state.losses;
+        self.ratio.load(&state.ratio, state.step);
+        let clocks = [&mut self.clocks.log, &mut self.clocks.report, &mut self.clocks.eval, &mut self.clocks.save];
+        for (clock, saved) in clocks.into_iter().zip(state.clocks) {
+            clock.load(saved);
+        }
+        let State { step, owed, checked, updates, seconds, .. } = state;
+        self.counters = Counters { step, owed, checked, updates, seconds };
+        Ok(())
+    }
+}
+
+fn load_carry(carry: &mut Option<Carry>, moment: &Moment, name: &str) -> Result<()> {
+    let saved = unnest(&moment.arrays, &format!("carry/{name}"));
+    if let Some(carry) = carry.as_mut().filter(|_| !saved.is_empty()) {
+        *carry = Carry::from_record(&saved).with_context(|| format!("the carried state '{name}' is damaged"))?;
+    }
+    Ok(())
+}
+
+/// Tells one saved state of the replay from another: the checksum of its manifest.
+fn replay_mark(root: &Path) -> Option<u32> {
+    std::fs::read(root.join("replay").join("manifest")).ok().map(|bytes| crc32fast::hash(&bytes))
+}
+
+/// Cuts the metrics files back to what they were when the checkpoint was written.
+pub fn rewind_lines(root: &Path, state: &State) -> Result<()> {
+    for (name, &length) in LINES.iter().zip(&state.lines) {
+        let path = root.join(name);
+        if path.metadata().is_ok_and(|file| file.len() > length) {
+            let file = OpenOptions::new().write(true).open(&path);
+            file.and_then(|file| file.set_len(length)).with_context(|| format!("cannot rewind {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the resolved configuration beside the run, replacing the file as a whole.
+pub fn write_config(root: &Path, config: &Config) -> Result<()> {
+    replace_file(&root.join("config.yaml"), config.to_yaml().as_bytes())
+}
+
+/// The settings that differ, as `key: old -> new`. The run folder's own place does not count.
+pub fn differences(old: &Value, new: &Value) -> Vec<String> {
+    let (mut found, mut open) = (Vec::new(), vec![(String::new(), old, new)]);
+    while let Some((path, old, new)) = open.pop() {
+        match (old, new) {
+            (Value::Object(a), Value::Object(b)) => {
+                let mut keys: Vec<&String> = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))).collect();
+                keys.reverse(); // `open` is a stack
+                for key in keys {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    open.push((path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null)));
+                }
+            }
+            _ if old != new && path != "logdir" => found.push(format!("{path}: {old} -> {new}")),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn differences_are_listed_by_key_in_order() {
+        let old = json!({"logdir": "a", "run": {"steps": 5, "envs": 1}, "task": "x"});
+        let new = json!({"logdir": "b", "run": {"steps": 6, "envs": 1}, "task": "x", "more": [1]});
+        assert_eq!(differences(&old, &new), ["run.steps: 5 -> 6", "more: null -> [1]"]);
+        assert!(differences(&old, &old).is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! Builds the parts of a run from its configuration.
+
+use crate::driver::Driver;
+use crate::log::{Logger, Settings};
+use anyhow::{Context, Result, ensure};
+use config::Config;
+use dreamer_agent::Agent;
+use envs::{Env, wrappers::RestartOnException};
+use replay::{Options, Replay};
+use spaces::Spaces;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+/// Evaluation environments are numbered from here on, so that their random numbers are others.
+const EVAL_INDEX: usize = 1 << 20;
+/// Restarted environments likewise.
+const RESTART_INDEX: usize = 1 << 24;
+/// An environment that crashes more often in so many steps ends the run.
+const RESTARTS: usize = 3;
+const RESTART_WINDOW: u64 = 10_000;
+
+/// The environments of training or evaluation, ready to step.
+pub fn driver(config: &Config, eval: bool) -> Result<Driver> {
+    let (count, first) = if eval { (config.run.eval_envs, EVAL_INDEX) } else { (config.run.envs, 0) };
+    let key = if eval { "run.eval_envs" } else { "run.envs" };
+    ensure!(count > 0, "{key} is 0; at least one environment is needed");
+    let envs = (0..count).map(|i| environment(config, first + i)).collect::<Result<Vec<Box<dyn Env>>>>()?;
+    let processors = available_parallelism().map_or(1, |n| n.get());
+    Driver::new(envs, if config.run.sync { 1 } else { processors })
+}
+
+/// One environment, which is built anew when it crashes, with other random numbers than before.
+fn environment(config: &Config, index: usize) -> Result<Box<dyn Env>> {
+    let (task, seed, options) = (config.task.clone(), config.seed, config.env.clone());
+    let build = move |restarts| envs::make(&task, index + restarts * RESTART_INDEX, seed, &options);
+    Ok(Box::new(RestartOnException::new(Box::new(build), RESTARTS, RESTART_WINDOW)?))
+}
+
+/// The keys that the agent sees and those that it chooses.
+pub fn agent_spaces(driver: &Driver) -> (Spaces, Spaces) {
+    let without = |spaces: &Spaces, drop: fn(&str) -> bool| -> Spaces {
+        spaces.iter().filter(|(key, _)| !drop(key)).map(|(key, space)| (key.clone(), space.clone())).collect()
+    };
+    let obs = without(driver.obs_space(), |key| key.starts_with("log/"));
+    (obs, without(driver.act_space(), |key| key == "reset"))
+}
+
+/// The agent, or none where actions are random.
+pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
+    if config.random_agent {
+        return Ok(None);
+    }
+    let (obs, act) = agent_spaces(driver);
+    Ok(Some(Agent::new(&obs, &act, &config.agent)?))
+}
+
+/// Every key of a replayed step.
+pub fn step_spaces(driver: &Driver, agent: Option<&Agent>) -> Spaces {
+    let (mut all, act) = agent_spaces(driver);
+    all.extend(act);
+    all.extend(agent.map(Agent::replay_space).unwrap_or_default());
+    all
+}
+
+/// The replay of training, or the tenth as large one of evaluation, which lies in `dir`.
+pub fn replay(config: &Config, dir: PathBuf, eval: bool) -> Result<Replay> {
+    let (length, consec) = match eval {
+        false => (config.batch_length, config.consec_train),
+        true => (config.report_length, config.consec_report),
+    };
+    let length = consec * length + config.replay_context;
+    let share = if eval { 0.1 } else { 1.0 };
+    let capacity = (config.replay.size as f64 * share) as usize;
+    ensure!(
+        config.batch_size * length <= capacity,
+        "replay.size is {}: too small for one batch of {} sequences of {length} steps",
+        config.replay.size,
+        config.batch_size
+    );
+    let (fracs, prio) = (&config.replay.fracs, &config.replay.prio);
+    let train_only = if eval { [1.0, 0.0, 0.0] } else { [fracs.uniform, fracs.priority, fracs.recency] };
+    Replay::new(Options {
+        length,
+        capacity,
+        capacity_bytes: Some((replay::capacity_bytes(config.replay.memory_share) as f64 * share) as u64),
+        chunksize: config.replay.chunksize,
+        online: config.replay.online,
+        fracs: replay::Fracs { uniform: train_only[0], priority: train_only[1], recency: train_only[2] },
+        prio: replay::Prio {
+            exponent: prio.exponent,
+            maxfrac: prio.maxfrac,
+            initial: prio.initial,
+            zero_on_sample: prio.zero_on_sample,
+        },
+        recexp: config.replay.recexp,
+        seed: config.seed.wrapping_add(eval as u64),
+        dir: Some(dir),
+    })
+}
+
+/// Environment frames a policy step: the action repeat of the task's suite.
+pub fn action_repeat(config: &Config) -> u64 {
+    let suite = config.task.split('_').next().unwrap_or_default();
+    config.env.get(suite).and_then(|options| options.get("repeat")).and_then(|n| n.as_u64()).unwrap_or(1).max(1)
+}
+
+/// The outputs of metrics in `root`; `resume` is the policy step at which a resumed run goes on.
+pub fn logger(config: &Config, root: &Path, resume: Option<u64>) -> Result<Logger> {
+    let mut outputs = config.logger.outputs.clone();
+    if !outputs.iter().any(|output| output == "terminal") {
+        outputs.push("terminal".into());
+    }
+    Logger::open(Settings {
+        logdir: root.to_path_buf(),
+        outputs,
+        filter: config.logger.filter.clone(),
+        fps: config.logger.fps as f64,
+        multiplier: action_repeat(config),
+        total: (config.run.steps < 10_000_000_000).then_some(config.run.steps),
+        resume,
+        title: config.task.clone(),
+    })
+}
+
+/// Takes the tensors that `run.from_checkpoint` names over into the agent.
+pub fn load_checkpoint(agent: &mut Agent, from: &str, regex: &str) -> Result<()> {
+    let state =
+        crate::checkpoint::read_agent(Path::new(from)).with_context(|| format!("run.from_checkpoint '{from}'"))?;
+    let regex = (!regex.is_empty() && regex != ".*").then_some(regex);
+    agent.load(&state, regex).with_context(|| format!("run.from_checkpoint '{from}' does not fit this agent"))
+}

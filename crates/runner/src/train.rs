@@ -1,0 +1,186 @@
+//! The training loop, with evaluation (`train_eval`) or without (`train`).
+
+use crate::batches::lock;
+use crate::checkpoint::{Checkpoints, Moment};
+use crate::evaluation::Evaluation;
+use crate::folder::Folder;
+use crate::log::println_above;
+use crate::saving::{self, State};
+use crate::signals::Stop;
+use crate::trainer::{Parts, Trainer};
+use crate::{banner, setup};
+use anyhow::{Context, Result};
+use config::Config;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// Trains until `run.steps` policy steps are done, `run.duration` has passed, or `stop` is asked.
+pub fn train(config: Config, stop: &Stop) -> Result<()> {
+    let mut trainer = open(config)?;
+    println_above(&trainer.banner()?);
+    note_start(&trainer);
+    let result = trainer.run(stop);
+    match result {
+        Ok(()) => trainer.finish(stop),
+        Err(error) => {
+            trainer.logger.close().ok();
+            Err(error)
+        }
+    }
+}
+
+/// Opens the run folder and builds the run, from its last checkpoint where there is one.
+fn open(config: Config) -> Result<Trainer> {
+    let folder = Folder::open(Path::new(&config.logdir))?;
+    let mut checkpoints = Checkpoints::new(&folder.path("ckpt"));
+    let (moment, warnings) = checkpoints.load()?;
+    warnings.iter().for_each(|text| println_above(&format!("warning: {text}")));
+    let saved = match moment {
+        Some(moment) => {
+            let state = State::read(&moment, &config)?;
+            Some((moment, state))
+        }
+        None => None,
+    };
+    let parts = build(&config, &folder)?;
+    match saved {
+        Some((moment, state)) => resume(config, folder, checkpoints, parts, moment, state),
+        None => start(config, folder, checkpoints, parts),
+    }
+}
+
+/// Environments, agent and replays.
+fn build(config: &Config, folder: &Folder) -> Result<Parts> {
+    let driver = setup::driver(config, false)?;
+    let agent = setup::agent(config, &driver)?;
+    let open = |name: &str, eval| -> Result<_> {
+        let dir = folder.path(name);
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let mut replay = setup::replay(config, dir, eval)?;
+        replay.warnings().iter().for_each(|text| println_above(&format!("warning: {text}")));
+        Ok(Arc::new(Mutex::new(replay)))
+    };
+    let replay = open("replay", false)?;
+    let evaluation = match config.script.as_str() {
+        "train_eval" => {
+            let driver = setup::driver(config, true)?;
+            Some(Evaluation::new(config, driver, open("eval_replay", true)?, agent.as_ref()))
+        }
+        _ => None,
+    };
+    Ok(Parts { driver, agent, evaluation, replay })
+}
+
+/// A new run: takes over `run.from_checkpoint`, and is saved once before its first step.
+fn start(config: Config, folder: Folder, checkpoints: Checkpoints, parts: Parts) -> Result<Trainer> {
+    saving::write_config(folder.root(), &config)?;
+    let mut trainer = Trainer::new(config, folder, checkpoints, parts, None)?;
+    if let Some(agent) = trainer.agent.as_mut().filter(|_| !trainer.config.run.from_checkpoint.is_empty()) {
+        let run = &trainer.config.run;
+        setup::load_checkpoint(agent, &run.from_checkpoint, &run.from_checkpoint_regex)?;
+    }
+    trainer.save()?;
+    Ok(trainer)
+}
+
+/// Goes on where `moment` was saved. Its agent counts, not `run.from_checkpoint`.
+fn resume(
+    config: Config,
+    folder: Folder,
+    checkpoints: Checkpoints,
+    parts: Parts,
+    moment: Moment,
+    state: State,
+) -> Result<Trainer> {
+    let changes = saving::differences(&state.config, &serde_json::to_value(&config)?);
+    saving::rewind_lines(folder.root(), &state)?;
+    let mut trainer = Trainer::new(config, folder, checkpoints, parts, Some(state.step))?;
+    trainer.load(&moment, state)?;
+    if !changes.is_empty() {
+        println_above("warning: the configuration differs from that of the run folder:");
+        changes.iter().for_each(|change| println_above(&format!("  {change}")));
+    }
+    saving::write_config(trainer.folder.root(), &trainer.config)?;
+    Ok(trainer)
+}
+
+fn note_start(trainer: &Trainer) {
+    let counters = &trainer.counters;
+    if counters.step > 0 {
+        let replay = lock(&trainer.replay).len();
+        let (step, updates) = (counters.step, counters.updates);
+        println_above(&format!("resumed at step {step} after {updates} updates, {replay} sequences in the replay"));
+    }
+}
+
+impl Trainer {
+    fn run(&mut self, stop: &Stop) -> Result<()> {
+        while !stop.asked() && self.turn()? {}
+        Ok(())
+    }
+
+    /// One update where one is owed, else a look at the clocks and one step of the environments; false
+    /// at the end of the run. A run may stop, and be resumed, between any two turns.
+    fn turn(&mut self) -> Result<bool> {
+        if self.counters.owed > 0 {
+            self.update()?;
+            self.counters.owed -= 1;
+        } else {
+            self.look_at_clocks()?;
+            let duration = self.config.run.duration;
+            let late = duration > 0.0 && self.seconds() >= duration;
+            if self.counters.step >= self.config.run.steps || late {
+                return Ok(false);
+            }
+            self.act()?;
+        }
+        self.logger.progress(self.counters.step);
+        Ok(true)
+    }
+
+    /// Evaluates, reports, logs and saves where it is time; once a step.
+    fn look_at_clocks(&mut self) -> Result<()> {
+        let step = self.counters.step;
+        if self.counters.checked == Some(step) {
+            return Ok(());
+        }
+        self.counters.checked = Some(step);
+        if self.evaluation.is_some() && self.clocks.eval.due(step) {
+            self.evaluate()?;
+        }
+        if self.clocks.report.due(step) {
+            self.report()?;
+        }
+        if self.clocks.log.due(step) {
+            self.log()?;
+        }
+        if self.clocks.save.due(step) {
+            self.try_save();
+        }
+        Ok(())
+    }
+
+    /// Saves for the last time, and says what was reached or how to go on.
+    fn finish(mut self, stop: &Stop) -> Result<()> {
+        let saved = self.save();
+        let text = banner::end(
+            self.folder.root(),
+            self.counters.step,
+            self.counters.updates,
+            self.logger.mean_score(),
+            self.episodes.ended,
+            self.seconds(),
+        );
+        self.logger.close()?;
+        saved.context("the run ended but could not be saved; its last checkpoint is an earlier one")?;
+        println_above(&text);
+        if stop.asked() {
+            println_above("stopped and saved; the same command resumes the run");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "train_tests.rs"]
+mod tests;

@@ -1,0 +1,191 @@
+//! Tests of whole runs with a tiny agent: stopping, resuming, refusing.
+
+use super::*;
+use std::fs;
+use std::path::PathBuf;
+
+/// A run that takes a second: the block `debug`, smaller still, in synchronous mode.
+fn config(logdir: &Path, more: &[(&str, &str)]) -> Config {
+    let base = [
+        ("logdir", logdir.to_str().unwrap()),
+        ("task", "dummy_disc"),
+        ("run.sync", "true"),
+        ("run.envs", "3"),
+        ("run.steps", "300"),
+        ("run.train_ratio", "8"),
+        ("run.log_every", "20"),
+        ("run.report_every", "50"),
+        ("run.save_every", "70"),
+        ("env.dummy.length", "13"),
+        ("env.dummy.size", "16,16"),
+        ("batch_size", "2"),
+        ("batch_length", "8"),
+        ("report_length", "6"),
+        ("logger.outputs", "jsonl"),
+    ];
+    let flags: Vec<(String, Vec<String>)> = base
+        .iter()
+        .chain(more)
+        .map(|(key, value)| (key.to_string(), value.split(',').map(str::to_string).collect()))
+        .collect();
+    Config::resolve(&["debug".to_string()], &flags).unwrap()
+}
+
+fn finish(config: &Config) {
+    train(config.clone(), &Stop::default()).unwrap();
+}
+
+/// Runs `turns` turns and saves, as Ctrl-C makes it do; gives the step it reached.
+fn interrupted(config: &Config, turns: usize) -> u64 {
+    let mut trainer = open(config.clone()).unwrap();
+    for _ in 0..turns {
+        if !trainer.turn().unwrap() {
+            break;
+        }
+    }
+    trainer.save().unwrap();
+    trainer.counters.step
+}
+
+fn files(root: &Path) -> [String; 2] {
+    ["metrics.jsonl", "scores.jsonl"].map(|name| fs::read_to_string(root.join(name)).unwrap())
+}
+
+fn whole_and_parts(more: &[(&str, &str)], parts: &[usize]) -> [String; 2] {
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    finish(&config(whole.path(), more));
+    let config = config(stopped.path(), more);
+    for &turns in parts {
+        interrupted(&config, turns);
+    }
+    finish(&config);
+    let expect = files(whole.path());
+    assert_eq!(files(stopped.path()), expect);
+    expect
+}
+
+#[test]
+fn stopped_and_resumed_anywhere_equals_uninterrupted_bit_for_bit() {
+    let [metrics, scores] = whole_and_parts(&[], &[1, 2, 30, 31, 1, 0, 57]);
+    for name in ["train/loss/", "train/opt/", "report/", "epstats/", "replay/", "\"episode/score\""] {
+        assert!(metrics.contains(name), "{name} is missing");
+    }
+    assert!(!metrics.contains("fps/") && !metrics.contains("usage/"));
+    assert!(scores.lines().count() >= 300 / 14);
+}
+
+#[test]
+fn so_does_a_run_with_evaluation_and_consecutive_batches() {
+    let more = [
+        ("script", "train_eval"),
+        ("run.eval_every", "100"),
+        ("run.eval_envs", "2"),
+        ("consec_train", "3"),
+        ("consec_report", "2"),
+        ("run.steps", "250"),
+    ];
+    let [metrics, _] = whole_and_parts(&more, &[40, 1, 1, 1, 20]);
+    assert!(metrics.contains("eval/episode/score") && metrics.contains("eval/epstats/"));
+}
+
+#[test]
+fn more_steps_later_equal_all_steps_at_once() {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    finish(&config(whole.path(), &[]));
+    finish(&config(parts.path(), &[("run.steps", "130")]));
+    finish(&config(parts.path(), &[("run.steps", "300")]));
+    assert_eq!(files(parts.path()), files(whole.path()));
+}
+
+#[test]
+fn what_came_after_the_last_save_is_dropped_and_done_again() {
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    finish(&config(whole.path(), &[]));
+    let config = config(killed.path(), &[]);
+    for turns in [60, 75] {
+        let mut trainer = open(config.clone()).unwrap();
+        for _ in 0..turns {
+            trainer.turn().unwrap();
+        }
+        // Dropped without a save, as by kill -9.
+    }
+    finish(&config);
+    assert_eq!(files(killed.path()), files(whole.path()));
+}
+
+#[test]
+fn without_sync_a_run_ends_resumes_and_names_its_speed() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = [("run.sync", "false"), ("run.log_every", "0"), ("run.report_every", "0"), ("run.save_every", "0")];
+    let first = config(dir.path(), &[&more[..], &[("run.steps", "120")]].concat());
+    finish(&first);
+    finish(&config(dir.path(), &[&more[..], &[("run.steps", "150")]].concat()));
+    let [metrics, _] = files(dir.path());
+    assert!(metrics.contains("fps/policy") && metrics.contains("fps/train"));
+    let kept = fs::read_dir(dir.path().join("ckpt")).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(kept, 2);
+}
+
+#[test]
+fn a_random_agent_runs_and_resumes() {
+    let [metrics, scores] = whole_and_parts(&[("random_agent", "true"), ("task", "dummy_all")], &[7, 11]);
+    assert!(!metrics.contains("train/") && scores.contains("episode/score"));
+}
+
+#[test]
+fn another_task_or_another_agent_is_refused_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    interrupted(&config(dir.path(), &[]), 3);
+    let error = open(config(dir.path(), &[("task", "catch")])).err().unwrap().to_string();
+    assert!(error.contains("task 'dummy_disc', not 'catch'"), "{error}");
+    let error = open(config(dir.path(), &[("agent.policy.units", "9")])).err().unwrap();
+    assert!(error.to_string().contains("does not fit the agent"), "{error:#}");
+    // A harmless change is fine.
+    assert_eq!(open(config(dir.path(), &[("run.envs", "2")])).unwrap().counters.step, 9);
+}
+
+#[test]
+fn damage_to_the_last_checkpoint_costs_only_what_came_since_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), &[]);
+    let step = interrupted(&config, 20);
+    assert!(interrupted(&config, 20) > step);
+    let latest = fs::read_to_string(dir.path().join("ckpt/latest")).unwrap();
+    fs::write(dir.path().join("ckpt").join(latest.trim()).join("state.json"), b"{}").unwrap();
+    let trainer = open(config.clone()).unwrap();
+    assert_eq!(trainer.counters.step, step);
+    drop(trainer);
+    finish(&config);
+}
+
+#[test]
+fn a_save_that_fails_does_not_end_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = open(config(dir.path(), &[])).unwrap();
+    let ckpt: PathBuf = dir.path().join("ckpt");
+    fs::rename(&ckpt, dir.path().join("away")).unwrap();
+    fs::write(&ckpt, b"a file in the way").unwrap();
+    for _ in 0..100 {
+        trainer.turn().unwrap();
+    }
+    assert!(trainer.save().is_err());
+    fs::remove_file(&ckpt).unwrap();
+    trainer.save().unwrap();
+    drop(trainer);
+    assert!(open(config(dir.path(), &[])).unwrap().counters.step > 100);
+}
+
+#[test]
+fn evaluation_of_a_run_and_a_start_from_its_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    interrupted(&config(&run, &[]), 120);
+    let eval = [("script", "eval_only"), ("run.steps", "60")];
+    crate::eval_only::eval_only(config(&run, &eval), &Stop::default()).unwrap();
+    assert!(fs::read_to_string(run.join("eval/scores.jsonl")).unwrap().contains("episode/score"));
+    let from = [("run.from_checkpoint", run.to_str().unwrap())];
+    let started = open(config(&dir.path().join("new"), &from)).unwrap();
+    let trained = open(config(&run, &[])).unwrap();
+    assert_eq!(started.counters.step, 0);
+    assert_eq!(started.agent.as_ref().unwrap().save(), trained.agent.as_ref().unwrap().save());
+}

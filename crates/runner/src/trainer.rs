@@ -1,0 +1,273 @@
+//! `Trainer`: everything that a training run holds, and its verbs: act, update, report, log.
+
+use crate::batches::{Batches, Shared, lock};
+use crate::checkpoint::Checkpoints;
+use crate::clock::{Clock, Ratio};
+use crate::driver::Driver;
+use crate::episodes::Episodes;
+use crate::evaluation::Evaluation;
+use crate::folder::Folder;
+use crate::log::{Agg, Fps, Logger, Metrics, Usage, Value, insert_scalar};
+use crate::policy::Policy;
+use crate::{banner, diagnostic, setup};
+use anyhow::Result;
+use config::Config;
+use dreamer_agent::{Agent, Carry, Mode};
+use spaces::Record;
+use std::time::Instant;
+
+/// A training run, with or without evaluation.
+pub struct Trainer {
+    pub config: Config,
+    pub folder: Folder,
+    pub checkpoints: Checkpoints,
+    /// None where actions are random: then nothing is trained.
+    pub agent: Option<Agent>,
+    pub driver: Driver,
+    pub policy: Policy,
+    pub replay: Shared,
+    /// Batches and recurrent states of training and of reports.
+    pub train: Stream,
+    pub report: Stream,
+    pub evaluation: Option<Evaluation>,
+    pub episodes: Episodes,
+    pub losses: Agg,
+    pub ratio: Ratio,
+    pub clocks: Clocks,
+    pub counters: Counters,
+    pub logger: Logger,
+    pub speed: Speed,
+}
+
+/// Batches, and the state that the agent carries from one to the next.
+pub struct Stream {
+    pub batches: Batches,
+    pub carry: Option<Carry>,
+}
+
+/// When to log, report, evaluate and save.
+pub struct Clocks {
+    pub log: Clock,
+    pub report: Clock,
+    pub eval: Clock,
+    pub save: Clock,
+}
+
+/// Where the run is.
+#[derive(Clone, Default)]
+pub struct Counters {
+    /// Policy steps of all environments together.
+    pub step: u64,
+    /// Updates that are due before the next step.
+    pub owed: u64,
+    /// The step at which the clocks were looked at last.
+    pub checked: Option<u64>,
+    pub updates: u64,
+    /// Seconds that earlier processes of this run took.
+    pub seconds: f64,
+}
+
+/// Counts that depend on the wall clock.
+pub struct Speed {
+    pub started: Instant,
+    usage: Usage,
+    policy: Fps,
+    train: Fps,
+}
+
+impl Speed {
+    pub fn new() -> Self {
+        Speed { started: Instant::now(), usage: Usage::new(), policy: Fps::new(), train: Fps::new() }
+    }
+}
+
+impl Clocks {
+    fn new(run: &config::Run) -> Self {
+        let clock = |every, first| Clock::new(every, first, run.sync);
+        Clocks {
+            log: clock(run.log_every, false),
+            report: clock(run.report_every, false),
+            eval: clock(run.eval_every, true),
+            save: clock(run.save_every, false),
+        }
+    }
+}
+
+impl Trainer {
+    /// Builds the run in its folder, without looking for a checkpoint.
+    /// `resume` is the policy step at which the logs go on.
+    pub fn new(
+        config: Config,
+        folder: Folder,
+        checkpoints: Checkpoints,
+        parts: Parts,
+        resume: Option<u64>,
+    ) -> Result<Self> {
+        let Parts { driver, agent, evaluation, replay } = parts;
+        let logger = setup::logger(&config, folder.root(), resume)?;
+        let stream = |mode| Stream {
+            batches: Batches::new(&config, replay.clone(), mode),
+            carry: agent.as_ref().map(|agent| agent.initial(config.batch_size)),
+        };
+        Ok(Trainer {
+            train: stream(replay::Mode::Train),
+            report: stream(replay::Mode::Report),
+            policy: Policy::new(agent.as_ref(), driver.act_space(), driver.count(), config.seed, Mode::Train),
+            episodes: Episodes::new(driver.count()),
+            losses: Agg::new(),
+            ratio: Ratio::new(config.run.train_ratio / (config.batch_size * config.batch_length) as f64),
+            clocks: Clocks::new(&config.run),
+            counters: Counters::default(),
+            logger,
+            speed: Speed::new(),
+            replay,
+            evaluation,
+            driver,
+            agent,
+            checkpoints,
+            folder,
+            config,
+        })
+    }
+
+    /// One step of every environment: into the replay, the statistics, and the updates owed for it.
+    ///
+    /// The official loop trains after each environment's step; here all have stepped before the
+    /// same number of updates is done, so that a run can stop between any two updates.
+    pub fn act(&mut self) -> Result<()> {
+        let (policy, agent) = (&mut self.policy, self.agent.as_ref());
+        let steps = self.driver.step(|obs| policy.act(agent, obs))?;
+        let mut ended = false;
+        for (i, step) in steps.iter().enumerate() {
+            self.counters.step += 1;
+            self.speed.policy.step(1);
+            lock(&self.replay).add(step, i)?;
+            if let Some(episode) = self.episodes.add(i, step)? {
+                self.logger.add(self.counters.step, &episode, "episode");
+                ended = true;
+            }
+        }
+        if ended {
+            self.logger.flush()?;
+        }
+        // The official condition counts sequences, of which there is one for each step but the first.
+        let enough = lock(&self.replay).len() >= self.config.batch_size * self.config.batch_length;
+        if self.agent.is_some() && enough {
+            self.counters.owed = self.ratio.owed(self.counters.step);
+        }
+        Ok(())
+    }
+
+    /// One gradient update on the next batch.
+    pub fn update(&mut self) -> Result<()> {
+        let (Some(agent), Some(carry)) = (&mut self.agent, &mut self.train.carry) else { return Ok(()) };
+        let batch = self.train.batches.next()?;
+        match agent.train(carry, &batch) {
+            Ok(trained) => {
+                if !trained.replay.is_empty() {
+                    lock(&self.replay).update(&trained.replay)?;
+                }
+                for (name, &x) in &trained.metrics {
+                    self.losses.add(&format!("train/{name}"), x as f64, crate::log::How::Avg);
+                }
+                self.speed.train.step((self.config.batch_size * self.config.batch_length) as u64);
+                self.counters.updates += 1;
+                Ok(())
+            }
+            Err(error) => Err(self.diagnose(&batch, error)),
+        }
+    }
+
+    /// Saves what a failed update was about and says where.
+    fn diagnose(&mut self, batch: &Record, error: anyhow::Error) -> anyhow::Error {
+        let dir = self.folder.path("diagnostic").join(format!("{:012}", self.counters.step));
+        let state = self.agent.as_ref().map(Agent::save).unwrap_or_default();
+        let saved = match diagnostic::save(&dir, batch, &state, self.losses.result(), &error) {
+            Ok(()) => format!("the batch and the agent are in {}", dir.display()),
+            Err(failed) => format!("the diagnostic could not be saved: {failed:#}"),
+        };
+        let text = format!(
+            "update {} at step {} failed; {saved}; the last good checkpoint is in {}",
+            self.counters.updates + 1,
+            self.counters.step,
+            self.folder.path("ckpt").display()
+        );
+        error.context(text)
+    }
+
+    /// Metrics and videos on fresh batches, without an update.
+    pub fn report(&mut self) -> Result<()> {
+        let batches = self.config.consec_report * self.config.run.report_batches;
+        let Some(agent) = &self.agent else { return Ok(()) };
+        if lock(&self.replay).is_empty() {
+            return Ok(());
+        }
+        let metrics = report(agent, &mut self.report, batches)?;
+        self.logger.add(self.counters.step, &metrics, "report");
+        self.logger.flush()
+    }
+
+    /// Evaluates, where the script has an evaluation.
+    pub fn evaluate(&mut self) -> Result<()> {
+        match &mut self.evaluation {
+            Some(evaluation) => {
+                evaluation.run(&self.config, self.agent.as_ref(), self.counters.step, &mut self.logger)?;
+                self.logger.flush()
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a line of metrics. In synchronous mode those that the wall clock decides stay out, so
+    /// that equal runs write equal files.
+    pub fn log(&mut self) -> Result<()> {
+        let step = self.counters.step;
+        self.logger.add(step, &self.losses.result(), "");
+        self.logger.add(step, &self.episodes.stats(), "epstats");
+        let stats = lock(&self.replay).stats();
+        let stats: Metrics = stats.into_iter().map(|(name, x)| (name, Value::Scalar(x))).collect();
+        self.logger.add(step, &stats, "replay");
+        if !self.config.run.sync {
+            self.logger.add(step, &self.speed.usage.stats(), "usage");
+            let mut fps = Metrics::new();
+            insert_scalar(&mut fps, "policy", self.speed.policy.result());
+            insert_scalar(&mut fps, "train", self.speed.train.result());
+            self.logger.add(step, &fps, "fps");
+        }
+        self.logger.write(step)
+    }
+
+    /// Seconds that the run has taken, earlier processes included.
+    pub fn seconds(&self) -> f64 {
+        self.counters.seconds + self.speed.started.elapsed().as_secs_f64()
+    }
+
+    /// What is printed before the first step.
+    pub fn banner(&self) -> Result<String> {
+        banner::text(&self.config, self.folder.root(), &self.driver, self.agent.as_ref())
+    }
+}
+
+/// What a run is made of besides its logs and counters.
+pub struct Parts {
+    pub driver: Driver,
+    pub agent: Option<Agent>,
+    pub evaluation: Option<Evaluation>,
+    pub replay: Shared,
+}
+
+/// The mean metrics of `count` reports and the last one's videos.
+pub fn report(agent: &Agent, stream: &mut Stream, count: usize) -> Result<Metrics> {
+    let (mut agg, mut videos) = (Agg::new(), Metrics::new());
+    let Some(carry) = &mut stream.carry else { return Ok(videos) };
+    for _ in 0..count {
+        let reported = agent.report(carry, &stream.batches.next()?)?;
+        for (name, &x) in &reported.metrics {
+            agg.add(name, x as f64, crate::log::How::Avg);
+        }
+        videos = reported.videos.into_iter().map(|(name, video)| (name, Value::Video(video))).collect();
+    }
+    let mut all = agg.result();
+    all.extend(videos);
+    Ok(all)
+}
