@@ -1,8 +1,12 @@
 //! Measures the CPU kernels on one thread beside the machine's multiply-add peak: `cargo run --release --example kernels`.
 
+use engine::cpu::conv::{
+    ConvShape, ConvWeights, UpsampleShape, conv_input_grad, conv_pool, conv_weight_grad, group_len, split_phases,
+    u8_to_lanes, unpool, upsample_conv,
+};
 use engine::cpu::gemm::{Packed, gemm_packed};
 use engine::cpu::gemm_tn::{Segment, gemm_tn};
-use engine::cpu::{Isa, peak};
+use engine::cpu::{Isa, lanes, peak};
 use std::time::Instant;
 
 /// Shortest time of one call, in seconds, over about a tenth of a second.
@@ -68,10 +72,67 @@ fn products(report: &Report) {
     }
 }
 
+/// Operations executed for one group by a convolution of `k` by `k`: the rows outside the image are skipped.
+fn operations(size: usize, ci: usize, co: usize, k: usize) -> f64 {
+    let skipped: usize = (1..=k / 2).map(|i| 2 * i.min(size)).sum();
+    (2 * lanes() * (k * size - skipped) * size * k * ci * co) as f64
+}
+
+/// The encoder's convolutions of size1m, one group of images: forward with pool, then both gradients.
+fn encoder(report: &Report) {
+    for (size, ci, co) in [(64, 3, 8), (32, 8, 12), (16, 12, 16), (8, 16, 16)] {
+        let s = ConvShape { h: size, w: size, ci, co, k: 5, stride: 1 };
+        let flop = operations(size, ci, co, 5);
+        let (half, pad) = (size / 2, s.pad());
+        let weights = ConvWeights::new(&filled(25 * ci * co), 5, ci, co);
+        let mut x = filled(group_len(ci, size, size, pad));
+        let mut out = filled(group_len(co, half, half, 0));
+        let mut ties = vec![0u16; co * size * size];
+        let name = format!("conv5 {size}x{size} {ci} -> {co}");
+        report.line(&format!("{name} + pool"), flop, || {
+            conv_pool(&s, &weights, &x, pad, None, &mut out, 0, &mut ties);
+        });
+        let mut dy = filled(group_len(co, size, size, pad));
+        let mut acc = filled(s.weight_grad_len());
+        report.line("  unpool (its convolution's operations)", flop, || {
+            unpool(co, size, size, &out, 0, &ties, &mut dy, pad);
+        });
+        report.line("  weight gradient", flop, || conv_weight_grad(&s, &x, pad, &dy, pad, &mut acc));
+        report.line("  input gradient", flop, || conv_input_grad(&s, &weights, &dy, pad, &mut x, pad));
+    }
+    let bytes: Vec<u8> = (0..lanes() * 64 * 64 * 3).map(|i| (i * 7) as u8).collect();
+    let mut x = filled(group_len(3, 64, 64, 2));
+    let seconds = time(|| u8_to_lanes(&bytes, lanes(), 64, 64, 3, 255.0, 0.5, &mut x, 2));
+    println!("bytes to lanes 64x64x3: {:.1} us", seconds * 1e6);
+}
+
+/// The decoder's convolutions of size1m at low resolution, one group of images.
+fn decoder(report: &Report) {
+    for (size, ci, co) in [(4, 16, 16), (8, 16, 12), (16, 12, 8), (32, 8, 3)] {
+        let shape = UpsampleShape { h: size, w: size, ci, co, k: 5, sparse: false };
+        let low = shape.low();
+        let flop = operations(size, ci, 4 * co, 3);
+        let weights = shape.weights(&filled(25 * ci * co));
+        let mut x = filled(group_len(ci, size, size, 1));
+        let mut out = filled(group_len(co, 2 * size, 2 * size, 0));
+        let mut phases = filled(group_len(4 * co, size, size, 1));
+        let name = format!("upsample conv5 {size}x{size} {ci} -> {co}");
+        report.line(&name, flop, || upsample_conv(&shape, &weights, &x, 1, None, &mut out, 0));
+        report.line("  split phases (its convolution's operations)", flop, || {
+            split_phases(&shape, &out, 0, &mut phases, 1);
+        });
+        let mut acc = filled(low.weight_grad_len());
+        report.line("  weight gradient", flop, || conv_weight_grad(&low, &x, 1, &phases, 1, &mut acc));
+        report.line("  input gradient", flop, || conv_input_grad(&low, &weights, &phases, 1, &mut x, 1));
+    }
+}
+
 fn main() {
     let mut flop = 0.0;
     let seconds = time(|| flop = peak::multiply_adds(1_000_000));
     let report = Report { peak: flop / seconds / 1e9 };
     println!("{}: peak {:.1} GFLOP/s on one thread", Isa::get().name(), report.peak);
+    encoder(&report);
+    decoder(&report);
     products(&report);
 }

@@ -15,6 +15,7 @@ pub mod conv;
 pub mod gemm;
 pub mod gemm_tn;
 pub mod math;
+pub mod norm;
 pub mod peak;
 pub mod simd;
 #[cfg(test)]

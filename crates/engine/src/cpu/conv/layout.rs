@@ -1,7 +1,7 @@
 //! Images in and out of the lanes layout.
 
 use super::{check_group, zero_padding};
-use crate::cpu::simd::{MAX_LANES, with_simd};
+use crate::cpu::simd::{MAX_LANES, Simd, with_simd};
 
 /// Bytes of one image that are transposed at a time.
 const CHUNK: usize = 16;
@@ -26,45 +26,66 @@ pub fn u8_to_lanes(
     assert_eq!(images.len(), n * size, "{n} images of {h} x {w} x {c} bytes");
     check_group("out", out.len(), [c, h, w], pad, 0);
     zero_padding(out, c * h, w, pad);
-    let mut values = [[0.0f32; MAX_LANES]; CHUNK];
+    let row = (w + 2 * pad) * lanes;
+    let (mut channel, mut x, mut at) = (0, 0, pad * lanes); // of the byte to be written next
     with_simd!(S, {
         for first in (0..size).step_by(CHUNK) {
             let used = CHUNK.min(size - first);
             let mut bytes = [[0u8; CHUNK]; MAX_LANES];
-            for (lane, image) in images.chunks_exact(size.max(1)).enumerate() {
-                bytes[lane][..used].copy_from_slice(&image[first..first + used]);
-            }
-            let bytes = transpose(bytes);
-            for (value, byte) in values.iter_mut().zip(&bytes) {
-                for lane in 0..MAX_LANES {
-                    value[lane] = if lane < n { byte[lane] as f32 / divisor - subtract } else { 0.0 };
+            for (lane, image) in images.chunks_exact(size).enumerate() {
+                if used == CHUNK {
+                    bytes[lane].copy_from_slice(&image[first..first + CHUNK]);
+                } else {
+                    bytes[lane][..used].copy_from_slice(&image[first..]);
                 }
             }
-            for (i, value) in values[..used].iter().enumerate() {
-                let (pixel, channel) = ((first + i) / c, (first + i) % c);
-                let at = (channel * h + pixel / w) * (w + 2 * pad) + pad + pixel % w;
-                out[at * lanes..][..lanes].copy_from_slice(&value[..lanes]);
+            for column in &transpose(bytes)[..used] {
+                let values = column.map(
+                    #[inline(always)]
+                    |byte| byte as f32 / divisor - subtract,
+                );
+                let to = &mut out[channel * h * row + at..][..S::LANES];
+                to.copy_from_slice(&values[..S::LANES]);
+                to[n..].fill(0.0);
+                channel += 1;
+                if channel == c {
+                    (channel, x, at) = (0, x + 1, at + lanes);
+                    if x == w {
+                        (x, at) = (0, at + 2 * pad * lanes);
+                    }
+                }
             }
         }
     })
 }
 
-/// A 16x16 transpose as four rounds of interleaving rows `i` and `i + 8`, which compile to byte shuffles.
+/// A 16x16 transpose: four rounds of interleaving rows `i` and `i + 8`.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn transpose(mut from: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
-    for _ in 0..4 {
-        let mut to = [[0u8; 16]; 16];
-        for i in 0..8 {
-            for j in 0..8 {
-                to[2 * i][2 * j] = from[i][j];
-                to[2 * i][2 * j + 1] = from[i + 8][j];
-                to[2 * i + 1][2 * j] = from[i][j + 8];
-                to[2 * i + 1][2 * j + 1] = from[i + 8][j + 8];
-            }
+fn transpose(rows: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
+    use std::arch::x86_64::*;
+    // SAFETY: SSE2 is part of the x86-64 target; the arrays are sixteen bytes, loaded without alignment.
+    unsafe {
+        let mut from: [__m128i; 16] = std::array::from_fn(|i| _mm_loadu_si128(rows[i].as_ptr().cast()));
+        for _ in 0..4 {
+            from = std::array::from_fn(|i| {
+                let (a, b) = (from[i / 2], from[i / 2 + 8]);
+                if i % 2 == 0 { _mm_unpacklo_epi8(a, b) } else { _mm_unpackhi_epi8(a, b) }
+            });
         }
-        from = to;
+        let mut columns = [[0; 16]; 16];
+        for i in 0..16 {
+            _mm_storeu_si128(columns[i].as_mut_ptr().cast(), from[i]);
+        }
+        columns
     }
-    from
+}
+
+/// A 16x16 transpose.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn transpose(rows: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
+    std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
 }
 
 /// Floats `images[n, h, w, c]` into `out[c][h][w + 2 pad][lanes]`; lanes `n..` get zero.

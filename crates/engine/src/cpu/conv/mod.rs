@@ -82,14 +82,14 @@ pub fn group_len(channels: usize, h: usize, w: usize, pad: usize) -> usize {
 }
 
 /// Panics unless `len` floats hold a group with at least `least` columns of padding.
-fn check_group(name: &str, len: usize, [channels, h, w]: [usize; 3], pad: usize, least: usize) {
+pub(super) fn check_group(name: &str, len: usize, [channels, h, w]: [usize; 3], pad: usize, least: usize) {
     assert!(pad >= least, "{name} has {pad} columns of padding, the kernel wants {least}");
     let need = group_len(channels, h, w, pad);
     assert!(len >= need, "{name}: {len} floats given, [{channels}, {h}, {w} + 2 * {pad}] in lanes needs {need}");
 }
 
 /// Writes the zeros beside `rows` rows of `w` pixels.
-fn zero_padding(out: &mut [f32], rows: usize, w: usize, pad: usize) {
+pub(super) fn zero_padding(out: &mut [f32], rows: usize, w: usize, pad: usize) {
     if pad > 0 {
         let l = super::lanes();
         for row in out.chunks_exact_mut((w + 2 * pad) * l).take(rows) {

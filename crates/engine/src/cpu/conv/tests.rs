@@ -31,21 +31,25 @@ impl Images {
         inside.then(|| ((n * self.h + y as usize) * self.w + x as usize) * self.c + c)
     }
 
-    fn upsampled(&self) -> Self {
+    fn upsampled(&self, sparse: bool) -> Self {
         let mut up = Self::zeros(self.n, 2 * self.h, 2 * self.w, self.c);
         for i in 0..up.data.len() {
             let (c, x, y, n) = (i % up.c, i / up.c % up.w, i / (up.c * up.w) % up.h, i / (up.c * up.w * up.h));
-            up.data[i] = self.data[((n * self.h + y / 2) * self.w + x / 2) * self.c + c];
+            if !sparse || y % 2 == 1 && x % 2 == 1 {
+                up.data[i] = self.data[((n * self.h + y / 2) * self.w + x / 2) * self.c + c];
+            }
         }
         up
     }
 
-    fn downsummed(&self) -> Self {
+    fn downsummed(&self, sparse: bool) -> Self {
         let mut low = Self::zeros(self.n, self.h / 2, self.w / 2, self.c);
         for i in 0..self.data.len() {
             let (c, x, y, n) =
                 (i % self.c, i / self.c % self.w, i / (self.c * self.w) % self.h, i / (self.c * self.w * self.h));
-            low.data[((n * low.h + y / 2) * low.w + x / 2) * low.c + c] += self.data[i];
+            if !sparse || y % 2 == 1 && x % 2 == 1 {
+                low.data[((n * low.h + y / 2) * low.w + x / 2) * low.c + c] += self.data[i];
+            }
         }
         low
     }
@@ -166,7 +170,7 @@ fn check_upsample(s: UpsampleShape, extra: usize) {
     on_every_isa(|| {
         let x = Images::noise(lanes() - 1, s.h, s.w, s.ci, 3);
         let g = Images::noise(lanes() - 1, 2 * s.h, 2 * s.w, s.co, 4);
-        let (y, dx, dw) = reference(&high, &x.upsampled(), &w, &bias, &g);
+        let (y, dx, dw) = reference(&high, &x.upsampled(s.sparse), &w, &bias, &g);
         let (low, weights) = (s.low(), s.weights(&w));
         let (pad, name) = (low.pad() + extra, format!("{s:?}"));
         let mut out = vec![7.0; group_len(s.co, high.h, high.w, extra)];
@@ -177,7 +181,7 @@ fn check_upsample(s: UpsampleShape, extra: usize) {
         assert_zero_padding(&name, &phases, 4 * s.co * s.h, s.w, pad);
         let mut back = vec![7.0; group_len(s.ci, s.h, s.w, extra)];
         conv_input_grad(&low, &weights, &phases, pad, &mut back, extra);
-        dx.downsummed().assert_lanes(&format!("{name} dx"), &back, extra, 2e-5);
+        dx.downsummed(s.sparse).assert_lanes(&format!("{name} dx"), &back, extra, 2e-5);
         let mut acc = vec![0.0; low.weight_grad_len()];
         conv_weight_grad(&low, &x.to_lanes(pad), pad, &phases, pad, &mut acc);
         let mut got = vec![0.0; w.len()];
@@ -190,7 +194,9 @@ fn check_upsample(s: UpsampleShape, extra: usize) {
 fn upsampling_equals_its_two_steps() {
     for k in [1, 3, 5, 7] {
         for (h, w, ci, co) in [(1, 1, 1, 1), (2, 3, 3, 2), (4, 4, 5, 3), (3, 9, 2, 1)] {
-            check_upsample(UpsampleShape { h, w, ci, co, k }, h % 2);
+            for sparse in [false, true] {
+                check_upsample(UpsampleShape { h, w, ci, co, k, sparse }, h % 2);
+            }
         }
     }
 }
@@ -282,7 +288,7 @@ proptest! {
         h in 1usize..12, w in 1usize..14, ci in 1usize..6, co in 1usize..8, k in 0usize..4, stride in 1usize..3,
     ) {
         check_conv(ConvShape { h, w, ci, co, k: 2 * k + 1, stride }, ci % 3, co % 2);
-        check_upsample(UpsampleShape { h: h.div_ceil(2), w: w.div_ceil(2), ci, co: co.div_ceil(2), k: 2 * k + 1 }, 0);
+        check_upsample(UpsampleShape { h: h.div_ceil(2), w: w.div_ceil(2), ci, co: co.div_ceil(2), k: 2 * k + 1, sparse: co == 3 }, 0);
         check_pool(ConvShape { h: h + h % 2, w: w + w % 2, ci, co, k: 2 * k + 1, stride: 1 }, 2.0, k);
     }
 }

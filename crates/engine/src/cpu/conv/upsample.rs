@@ -1,4 +1,4 @@
-//! Nearest upsampling by two followed by a convolution, computed at low resolution.
+//! Upsampling by two followed by a convolution, computed at low resolution.
 //!
 //! An output pixel of phase (py, px), its parity in either direction, sees each low-resolution pixel through
 //! several taps of the kernel, so their weights can be summed beforehand: a 5x5 kernel on the upsampled image
@@ -12,7 +12,7 @@ use super::weights::ConvWeights;
 use super::{ConvShape, check_group, reduce_weight_grad, zero_padding};
 use crate::cpu::simd::{Simd, with_simd};
 
-/// Nearest upsampling by two, then a `k`x`k` convolution with SAME padding.
+/// Upsampling by two, then a `k`x`k` convolution with SAME padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpsampleShape {
     /// Height and width before upsampling.
@@ -23,6 +23,9 @@ pub struct UpsampleShape {
     pub co: usize,
     /// Kernel size at high resolution, odd.
     pub k: usize,
+    /// Only the odd rows and columns of the large image hold a pixel, the rest is zero (a transposed
+    /// convolution); otherwise each pixel is repeated four times (nearest).
+    pub sparse: bool,
 }
 
 impl UpsampleShape {
@@ -52,9 +55,14 @@ impl UpsampleShape {
     fn fold(&self, mut f: impl FnMut(usize, usize)) {
         let (k, low) = (self.k, self.low());
         // High row 2 i + p reads high row 2 i + p + a - k/2 through tap a: low row i + floor((p + a - k/2) / 2).
-        let small = |p: usize, a: usize| (p + a + 2 * (low.k / 2) - k / 2) / 2;
+        let shifted = |p: usize, a: usize| p + a + 2 * (low.k / 2) - k / 2;
+        let small = |p: usize, a: usize| shifted(p, a) / 2;
+        let empty = |p: usize, a: usize| self.sparse && shifted(p, a) % 2 == 0;
         for (a, b) in (0..k * k).map(|t| (t / k, t % k)) {
             for phase in 0..4 {
+                if empty(phase / 2, a) || empty(phase % 2, b) {
+                    continue;
+                }
                 let tap = small(phase / 2, a) * low.k + small(phase % 2, b);
                 for i in 0..self.ci {
                     for o in 0..self.co {

@@ -20,6 +20,12 @@ pub fn conv_weight_grad(shape: &ConvShape, x: &[f32], xpad: usize, dy: &[f32], d
     with_simd!(S, unsafe { job.run::<S>() })
 }
 
+/// Output channels of a tile: with few kernel columns there is room for more.
+#[inline(always)]
+fn block_channels<S: Simd>(k: usize) -> usize {
+    if k > 3 { S::TILE_CHANNELS } else { 2 * S::TILE_CHANNELS }
+}
+
 /// The accumulators are `[block of co][ci][row][column][co in block][lanes]`.
 struct WeightGrad<'a> {
     shape: &'a ConvShape,
@@ -45,7 +51,7 @@ impl WeightGrad<'_> {
         let pixels = if s.ci * s.co > 1000 { BAND_MANY_CHANNELS } else { BAND };
         let band = (pixels / s.out_w()).max(1);
         for y0 in (0..s.out_h()).step_by(band) {
-            for first in (0..s.co).step_by(S::TILE_CHANNELS) {
+            for first in (0..s.co).step_by(block_channels::<S>(s.k)) {
                 for c in 0..s.ci {
                     for ky in 0..s.k {
                         // SAFETY: band, block, channel and kernel row exist.
@@ -60,7 +66,7 @@ impl WeightGrad<'_> {
     unsafe fn kernel_row<S: Simd>(&self, y0: usize, y1: usize, first: usize, c: usize, ky: usize) {
         let (s, l) = (self.shape, S::LANES);
         let (top, left) = (s.before(s.h), s.before(s.w));
-        let block = S::TILE_CHANNELS.min(s.co - first);
+        let block = block_channels::<S>(s.k).min(s.co - first);
         // Output rows whose input row y stride + ky - top exists.
         let y0 = y0.max(top.saturating_sub(ky).div_ceil(s.stride));
         let y1 = y1.min((s.h + top).saturating_sub(ky).div_ceil(s.stride));
@@ -80,7 +86,11 @@ impl WeightGrad<'_> {
                 1 => self.columns::<S, 1>(strip, acc),
                 2 => self.columns::<S, 2>(strip, acc),
                 3 => self.columns::<S, 3>(strip, acc),
-                _ => self.columns::<S, 4>(strip, acc),
+                4 => self.columns::<S, 4>(strip, acc),
+                5 => self.columns::<S, 5>(strip, acc),
+                6 => self.columns::<S, 6>(strip, acc),
+                7 => self.columns::<S, 7>(strip, acc),
+                _ => self.columns::<S, 8>(strip, acc),
             }
         }
     }
@@ -88,7 +98,7 @@ impl WeightGrad<'_> {
     /// Cuts the kernel's row into at most five columns at a time, so that all sums stay in registers.
     #[inline(always)]
     unsafe fn columns<S: Simd, const C: usize>(&self, strip: Strip, acc: *mut f32) {
-        if C > S::TILE_CHANNELS {
+        if C > 2 * S::TILE_CHANNELS {
             return; // never asked for; keeps the compiler from generating it
         }
         for kx in (0..self.shape.k).step_by(5) {
@@ -109,6 +119,9 @@ impl WeightGrad<'_> {
 
     #[inline(always)]
     unsafe fn tile<S: Simd, const K: usize, const C: usize>(&self, strip: Strip, acc: *mut f32) {
+        if K > 3 && C > S::TILE_CHANNELS {
+            return; // never asked for; keeps the compiler from generating it
+        }
         let (s, l) = (self.shape, S::LANES);
         let (x_row, dy_row) = ((s.w + 2 * self.xpad) * l, (s.out_w() + 2 * self.dpad) * l);
         let dy_channel = s.out_h() * dy_row;
@@ -124,14 +137,14 @@ impl WeightGrad<'_> {
                 let mut x = strip.x.add(row * s.stride * x_row);
                 let mut dy = strip.dy.add(row * dy_row);
                 for _ in 0..s.out_w() {
-                    let mut d = [S::zero(); C];
-                    for c in 0..C {
-                        d[c] = S::load(dy.add(c * dy_channel));
-                    }
+                    let mut v = [S::zero(); K];
                     for k in 0..K {
-                        let v = S::load(x.add(k * l));
-                        for c in 0..C {
-                            sum[k][c] = v.mul_add(d[c], sum[k][c]);
+                        v[k] = S::load(x.add(k * l));
+                    }
+                    for c in 0..C {
+                        let d = S::load(dy.add(c * dy_channel));
+                        for k in 0..K {
+                            sum[k][c] = v[k].mul_add(d, sum[k][c]);
                         }
                     }
                     x = x.add(s.stride * l);
@@ -152,7 +165,7 @@ pub fn reduce_weight_grad(shape: &ConvShape, acc: &[f32], dw: &mut [f32]) {
     let ConvShape { k, ci, co, .. } = *shape;
     assert_eq!(acc.len(), shape.weight_grad_len(), "weight gradient accumulators of {shape:?}");
     assert_eq!(dw.len(), k * k * ci * co, "weight gradient of {shape:?}");
-    let block = super::weights::block_channels();
+    let block = with_simd!(S, block_channels::<S>(k));
     let mut vectors = acc.chunks_exact(crate::cpu::lanes());
     for first in (0..co).step_by(block) {
         for i in 0..ci {
