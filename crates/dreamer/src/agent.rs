@@ -1,21 +1,56 @@
 //! The agent: its parts, and the verbs `act`, `train` and `report`.
 
-use crate::{AgentConfig, Metrics};
-use anyhow::Result;
-use spaces::{Record, Spaces};
-use std::collections::BTreeMap;
+use crate::actor_critic::Normalizers;
+use crate::checks;
+use crate::config::AgentConfig;
+use crate::data::{self, Batch, Layout, encoded_space};
+use crate::decoder::Decoder;
+use crate::encoder::Encoder;
+use crate::heads::ScalarHead;
+use crate::loss::{Inputs, Loss, loss};
+use crate::noise::{Noise, Purpose};
+use crate::normalize::Normalizer;
+use crate::optimizer::Optimizer;
+use crate::params::{Builder, Params};
+use crate::policy::Policy;
+use crate::rssm::{Latent, Rssm};
+use crate::{Carry, Metrics};
+use anyhow::{Result, anyhow, bail};
+use engine::ops::{self, UpdateStats};
+use engine::{Sink, Tensor, backward};
+use spaces::{Array, Record, Space, Spaces};
+use std::sync::Arc;
 
 /// A DreamerV3 agent. Cloning is cheap: parameters are shared until the next update replaces them,
 /// so a clone is a frozen snapshot that another thread may act with.
 #[derive(Clone)]
 pub struct Agent {
-    config: AgentConfig,
+    pub(crate) config: AgentConfig,
+    pub(crate) obs_space: Spaces,
+    pub(crate) act_space: Spaces,
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) params: Params,
+    /// The slow value: a moving average of the value head's parameters.
+    pub(crate) slow: Params,
+    pub(crate) slow_count: u64,
+    pub(crate) norms: Normalizers,
+    pub(crate) opt: Optimizer,
 }
 
-/// Recurrent state of `n` environments (or sequences): the latent, the previous action, and how many
-/// steps were taken (which keys the noise).
-#[derive(Clone)]
-pub struct Carry {}
+/// The networks, under their official names.
+pub struct Parts {
+    pub enc: Encoder,
+    pub dyn_: Rssm,
+    pub dec: Decoder,
+    pub rew: ScalarHead,
+    pub con: ScalarHead,
+    pub pol: Policy,
+    pub val: ScalarHead,
+    pub slow: ScalarHead,
+}
+
+/// Names of the parts whose parameters are trained, in order.
+const PARTS: [&str; 7] = ["enc", "dyn", "dec", "rew", "con", "pol", "val"];
 
 /// Whether actions are taken for training or evaluation; both sample from the policy, as officially.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,69 +73,241 @@ pub struct Trained {
     pub replay: Record,
 }
 
-/// What [`Agent::report`] returns: metrics, and videos uint8 [T, H, W, C] by name (`openloop/KEY`).
-pub struct Reported {
-    pub metrics: Metrics,
-    pub videos: BTreeMap<String, spaces::Array>,
-}
-
-/// Every tensor of the agent by its official name: parameters, slow value, normalisers, optimizer.
-pub type State = Record;
-
 impl Agent {
     /// Builds an agent with freshly initialised parameters (keyed by `config.seed`). `act_space` is without `reset`.
     /// Fails with a sentence that names the key where the configuration cannot work with these spaces.
-    pub fn new(_obs_space: &Spaces, _act_space: &Spaces, _config: &AgentConfig) -> Result<Agent> {
-        todo!()
+    pub fn new(obs_space: &Spaces, act_space: &Spaces, config: &AgentConfig) -> Result<Agent> {
+        let act_space: Spaces =
+            act_space.iter().filter(|(k, _)| *k != "reset").map(|(k, s)| (k.clone(), s.clone())).collect();
+        let obs_space: Spaces =
+            obs_space.iter().filter(|(k, _)| !k.starts_with("log/")).map(|(k, s)| (k.clone(), s.clone())).collect();
+        checks::check(&obs_space, &act_space, config)?;
+        let mut params = Params::default();
+        let mut slow = Params::default();
+        let parts = Parts::new(&mut params, &mut slow, &obs_space, &act_space, config);
+        copy_value(&params, &mut slow);
+        let opt = Optimizer::new(&params, &config.opt)?;
+        let norms = Normalizers {
+            ret: Normalizer::new(&config.retnorm),
+            val: Normalizer::new(&config.valnorm),
+            adv: Normalizer::new(&config.advnorm),
+        };
+        let parts = Arc::new(parts);
+        Ok(Agent { config: config.clone(), obs_space, act_space, parts, params, slow, slow_count: 0, norms, opt })
     }
+
     pub fn config(&self) -> &AgentConfig {
         &self.config
     }
+
     /// Keys that `act` adds to each replayed step, with their spaces (no batch axis).
     pub fn replay_space(&self) -> Spaces {
-        todo!()
+        if self.config.replay_context == 0 {
+            return Spaces::new();
+        }
+        let r = &self.config.dynamics.rssm;
+        let deter = Space { dtype: spaces::DType::F16, ..Space::float(&[r.deter]) };
+        let stoch = Space { dtype: spaces::DType::U8, ..Space::discrete(&[r.stoch], r.classes) };
+        [("dyn/deter".to_string(), deter), ("dyn/stoch".to_string(), stoch)].into_iter().collect()
     }
+
     /// Trainable parameters per part (`enc`, `dyn`, `dec`, `rew`, `con`, `pol`, `val`).
     pub fn param_counts(&self) -> Vec<(String, usize)> {
-        todo!()
+        PARTS.iter().map(|part| (part.to_string(), self.params.count(&format!("{part}/")))).collect()
     }
-    /// The state before the first step, of `n` environments or sequences.
-    pub fn initial(&self, _n: usize) -> Carry {
-        todo!()
-    }
-    /// One acting step on `obs` [N, ...] per key (extra keys are ignored).
-    pub fn act(&self, _carry: &mut Carry, _obs: &Record, _mode: Mode) -> Result<Acted> {
-        todo!()
-    }
-    /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it. An Err names the first
-    /// tensor that is not finite; the agent is then unchanged.
-    pub fn train(&mut self, _carry: &mut Carry, _batch: &Record) -> Result<Trained> {
-        todo!()
-    }
-    /// Metrics and open-loop videos on a batch, without an update.
-    pub fn report(&self, _carry: &mut Carry, _batch: &Record) -> Result<Reported> {
-        todo!()
-    }
+
     /// Updates done so far.
     pub fn updates(&self) -> u64 {
-        todo!()
+        self.opt.step
     }
-    pub fn save(&self) -> State {
-        todo!()
+
+    /// The state before the first step, of `n` environments or sequences.
+    pub fn initial(&self, n: usize) -> Carry {
+        let r = &self.config.dynamics.rssm;
+        let width: usize = self.act_space.values().map(Space::width).sum();
+        Carry {
+            latent: Latent { deter: Tensor::zeros(&[n, r.deter]), stoch: Tensor::zeros(&[n, r.stoch * r.classes]) },
+            prevact: Tensor::zeros(&[n, width]),
+            step: 0,
+        }
     }
-    /// Takes over the tensors of `state` whose names match `regex` (all of them where it is `None`).
-    /// Names the tensors that are missing or of another shape in the error.
-    pub fn load(&mut self, _state: &State, _regex: Option<&str>) -> Result<()> {
-        todo!()
+
+    /// One acting step on `obs` [N, ...] per key (keys beyond the observation space are ignored).
+    pub fn act(&self, carry: &mut Carry, obs: &Record, _mode: Mode) -> Result<Acted> {
+        let noise = Noise::Counter { seed: self.config.seed, purpose: Purpose::Act, step: carry.step };
+        self.act_with(carry, obs, &noise)
+    }
+
+    pub(crate) fn act_with(&self, carry: &mut Carry, obs: &Record, noise: &Noise) -> Result<Acted> {
+        let n = carry.len();
+        let reset = data::fetch(obs, "is_first", &[n], &[])?.to_bool();
+        for (key, space) in &self.obs_space {
+            data::fetch(obs, key, &[n], &space.shape)?;
+        }
+        let p = self.params.frozen();
+        let tokens = self.parts.enc.apply(&p, obs, n)?;
+        let steps = |x: &Tensor| ops::reshape(x, &[n, 1, x.width()]);
+        let seen = self.parts.dyn_.observe(&p, &carry.latent, &steps(&tokens), &steps(&carry.prevact), &reset, noise);
+        let flat = |x: &Tensor| ops::reshape(x, &[n, x.width()]);
+        let latent = Latent { deter: flat(&seen.deter), stoch: flat(&seen.stoch) };
+        let at = crate::noise::At { rows: 0..n, step: 0, steps: 1 };
+        let actions = self.parts.pol.sample(&p, &[&latent.deter, &latent.stoch], noise, &at);
+        for (name, action) in self.parts.pol.names().zip(&actions) {
+            if action.data().iter().any(|x| !x.is_finite()) {
+                bail!("the policy's action '{name}' is not finite; the observation or the parameters hold NaN or infinity");
+            }
+        }
+        carry.prevact = self.parts.pol.embed(&actions);
+        carry.latent = latent;
+        carry.step += 1;
+        let mut replay = Record::new();
+        if self.config.replay_context > 0 {
+            self.store_latents(&carry.latent.deter, &carry.latent.stoch, &[n], &mut replay);
+        }
+        Ok(Acted { action: self.parts.pol.arrays(&actions).into_iter().collect(), replay })
+    }
+
+    /// The latents as the replay stores them: deter in half precision, stoch as class indices.
+    fn store_latents(&self, deter: &Tensor, stoch: &Tensor, lead: &[usize], out: &mut Record) {
+        let r = &self.config.dynamics.rssm;
+        let half: Vec<_> = deter.data().iter().map(|&x| spaces::f16::from_f32(x)).collect();
+        let index = |row: &[f32]| row.iter().position(|&x| x == 1.0).unwrap_or(0) as u8;
+        let indices: Vec<u8> = stoch.data().chunks_exact(r.classes).map(index).collect();
+        let shape = |tail: usize| [lead, &[tail]].concat();
+        out.insert("dyn/deter".into(), Array::new(&shape(r.deter), spaces::Data::F16(half)));
+        out.insert("dyn/stoch".into(), Array::from_u8(&shape(r.stoch), indices));
+    }
+
+    /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it. An Err names the first
+    /// tensor that is not finite; the agent is then unchanged.
+    pub fn train(&mut self, carry: &mut Carry, batch: &Record) -> Result<Trained> {
+        let noise = Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step };
+        self.train_with(carry, batch, &noise)
+    }
+
+    pub(crate) fn train_with(&mut self, carry: &mut Carry, record: &Record, noise: &Noise) -> Result<Trained> {
+        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
+        let (mut out, mut grads) = self.gradients(&batch, noise)?;
+        let stats = self.opt.update(&mut self.params, &mut grads);
+        self.update_slow();
+        self.norms = out.norms.clone();
+        let mut metrics = std::mem::take(&mut out.metrics);
+        self.optimizer_metrics(&out, stats, &mut metrics);
+        self.move_carry(carry, &out, record, batch.b)?;
+        let mut replay = Record::new();
+        if self.config.replay_context > 0 {
+            self.store_latents(&out.observed.deter, &out.observed.stoch, &[batch.b, batch.t], &mut replay);
+            let ids = record.get("stepid").ok_or_else(|| anyhow!("the batch lacks the key 'stepid'"))?;
+            replay.insert("stepid".into(), data::skip_steps(ids, self.config.replay_context));
+        }
+        Ok(Trained { metrics, replay })
+    }
+
+    /// The loss on a batch and the gradients of all parameters; an error where one is not finite.
+    pub(crate) fn gradients(&self, batch: &Batch, noise: &Noise) -> Result<(Loss, Vec<Tensor>)> {
+        let out = self.loss(batch, noise, true)?;
+        for (name, x) in &out.losses {
+            finite(&format!("the loss '{name}'"), x)?;
+        }
+        let mut sink = Sink::new();
+        backward(&[(&out.total, Tensor::scalar(1.0))], &mut sink);
+        let grads = sink.finish(&self.params.leaves());
+        for ((name, _), grad) in self.params.iter().zip(&grads) {
+            finite(&format!("the gradient of '{name}'"), grad)?;
+        }
+        Ok((out, grads))
+    }
+
+    pub(crate) fn loss(&self, batch: &Batch, noise: &Noise, training: bool) -> Result<Loss> {
+        let inputs = Inputs {
+            config: &self.config,
+            parts: &self.parts,
+            params: &self.params,
+            slow: &self.slow,
+            norms: &self.norms,
+            noise,
+            training,
+        };
+        loss(&inputs, batch)
+    }
+
+    pub(crate) fn layout(&self) -> Layout<'_> {
+        let r = &self.config.dynamics.rssm;
+        Layout {
+            obs_space: &self.obs_space,
+            act_space: &self.act_space,
+            context: self.config.replay_context,
+            deter: r.deter,
+            stoch: r.stoch,
+            classes: r.classes,
+        }
+    }
+
+    /// The state after the last step of a batch.
+    pub(crate) fn move_carry(&self, carry: &mut Carry, out: &Loss, record: &Record, b: usize) -> Result<()> {
+        let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
+        carry.latent = Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) };
+        carry.prevact = data::last_actions(record, b, &self.layout())?;
+        carry.step += 1;
+        Ok(())
+    }
+
+    fn update_slow(&mut self) {
+        if self.slow_count.is_multiple_of(self.config.slowvalue.every) {
+            let source = self.params.iter().filter(|(name, _)| name.starts_with("val/")).map(|(_, x)| x);
+            for (source, target) in source.zip(self.slow.values_mut()) {
+                ops::ema(source, target, self.config.slowvalue.rate);
+            }
+        }
+        self.slow_count += 1;
+    }
+
+    fn optimizer_metrics(&self, out: &Loss, stats: UpdateStats, metrics: &mut Metrics) {
+        let count: usize = self.params.iter().map(|(_, x)| x.len()).sum();
+        let rms = |sum: f64| (sum / count as f64).sqrt() as f32;
+        metrics.extend([
+            ("opt/loss".to_string(), out.total.item()),
+            ("opt/updates".to_string(), self.opt.step as f32),
+            ("opt/grad_norm".to_string(), stats.grad.sqrt() as f32),
+            ("opt/grad_rms".to_string(), rms(stats.grad)),
+            ("opt/update_rms".to_string(), rms(stats.update)),
+            ("opt/param_rms".to_string(), rms(stats.param)),
+            ("opt/param_count".to_string(), count as f32),
+        ]);
     }
 }
 
-impl Carry {
-    /// The carry as named arrays, for checkpoints; the inverse of [`Carry::from_record`].
-    pub fn to_record(&self) -> Record {
-        todo!()
+impl Parts {
+    fn new(params: &mut Params, slow: &mut Params, obs_space: &Spaces, act_space: &Spaces, c: &AgentConfig) -> Self {
+        let r = &c.dynamics.rssm;
+        let encoded = encoded_space(obs_space);
+        let actions: usize = act_space.values().map(Space::width).sum();
+        let latent = r.stoch * r.classes;
+        let feat = r.deter + latent;
+        let mut b = Builder::new(params, c.seed);
+        let enc = Encoder::new(&mut b.scope("enc"), &encoded, &c.enc.simple);
+        let dyn_ = Rssm::new(&mut b.scope("dyn"), enc.width(), actions, r);
+        let dec = Decoder::new(&mut b.scope("dec"), &encoded, r.deter, latent, &c.dec.simple);
+        let rew = ScalarHead::new(&mut b.scope("rew"), feat, &c.rewhead);
+        let con = ScalarHead::new(&mut b.scope("con"), feat, &c.conhead);
+        let pol = Policy::new(&mut b.scope("pol"), feat, act_space, c);
+        let val = ScalarHead::new(&mut b.scope("val"), feat, &c.value);
+        let slow = ScalarHead::new(&mut Builder::new(slow, c.seed).scope("slowval"), feat, &c.value);
+        Parts { enc, dyn_, dec, rew, con, pol, val, slow }
     }
-    pub fn from_record(_record: &Record) -> Result<Carry> {
-        todo!()
+}
+
+/// The slow value starts as a copy of the value.
+fn copy_value(params: &Params, slow: &mut Params) {
+    let source = params.iter().filter(|(name, _)| name.starts_with("val/")).map(|(_, x)| x.detach());
+    for (target, source) in slow.values_mut().iter_mut().zip(source) {
+        *target = source;
+    }
+}
+
+fn finite(what: &str, x: &Tensor) -> Result<()> {
+    match x.data().iter().find(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(v) => bail!("{what} holds {v}; training cannot go on from here"),
     }
 }

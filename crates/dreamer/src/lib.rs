@@ -2,11 +2,35 @@
 //!
 //! [`Agent`] has the three verbs of the algorithm: [`Agent::act`], [`Agent::train`], [`Agent::report`].
 
+mod actor_critic;
 mod agent;
+mod carry;
+mod checks;
 mod config;
+mod data;
+mod decoder;
+mod encoder;
+mod heads;
+mod images;
+mod loss;
+mod nets;
+mod noise;
+mod normalize;
+mod optimizer;
+mod params;
+mod policy;
+mod report;
+mod rssm;
+mod state;
 
-pub use agent::{Acted, Agent, Carry, Mode, Reported, State, Trained};
+#[cfg(test)]
+mod golden;
+
+pub use agent::{Acted, Agent, Mode, Trained};
+pub use carry::Carry;
 pub use config::*;
+pub use report::Reported;
+pub use state::State;
 
 /// Named scalars in a fixed order, with the official names.
 pub type Metrics = indexmap::IndexMap<String, f32>;

@@ -5,16 +5,24 @@ use engine::{Buffer, Rng, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Random streams; 0 is parameter initialisation.
-const POSTERIOR: u32 = 1;
-const PRIOR: u32 = 2;
-const ACTION: u32 = 3;
+/// Random streams below a purpose's first: one for each kind of draw, and one for each action key.
+const POSTERIOR: u32 = 0;
+const PRIOR: u32 = 1;
+const ACTION: u32 = 2;
+
+/// What draws are for. Each has streams of its own; the first thousand are those of parameter initialisation.
+#[derive(Clone, Copy)]
+pub enum Purpose {
+    Act = 1000,
+    Train = 2000,
+    Report = 3000,
+}
 
 /// Where the draws of one call come from.
 #[derive(Clone)]
 pub enum Noise {
     /// Draws keyed by (seed, step), independent of threads and of one another.
-    Counter { seed: u64, step: u64 },
+    Counter { seed: u64, purpose: Purpose, step: u64 },
     Injected(Injected),
 }
 
@@ -58,7 +66,7 @@ impl Noise {
     pub fn posterior(&self, at: &At, groups: usize) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Gumbel(slice(n.obs.as_ref().expect("posterior noise was injected"), at)),
-            Noise::Counter { seed, step } => Drawn::Uniform(uniform(&Rng::new(*seed, POSTERIOR, *step), at, groups)),
+            Noise::Counter { seed, purpose, step } => Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + POSTERIOR, *step), at, groups)),
         }
     }
 
@@ -66,7 +74,7 @@ impl Noise {
     pub fn prior(&self, at: &At, groups: usize) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Gumbel(slice(n.img.as_ref().expect("prior noise was injected"), at)),
-            Noise::Counter { seed, step } => Drawn::Uniform(uniform(&Rng::new(*seed, PRIOR, *step), at, groups)),
+            Noise::Counter { seed, purpose, step } => Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + PRIOR, *step), at, groups)),
         }
     }
 
@@ -74,8 +82,8 @@ impl Noise {
     pub fn discrete(&self, key: &str, index: usize, at: &At, groups: usize) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Gumbel(slice(&n.act[key], at)),
-            Noise::Counter { seed, step } => {
-                Drawn::Uniform(uniform(&Rng::new(*seed, ACTION + index as u32, *step), at, groups))
+            Noise::Counter { seed, purpose, step } => {
+                Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + ACTION + index as u32, *step), at, groups))
             }
         }
     }
@@ -84,8 +92,8 @@ impl Noise {
     pub fn normal(&self, key: &str, index: usize, at: &At, width: usize) -> Tensor {
         match self {
             Noise::Injected(n) => slice(&n.act[key], at),
-            Noise::Counter { seed, step } => {
-                let rng = Rng::new(*seed, ACTION + index as u32, *step);
+            Noise::Counter { seed, purpose, step } => {
+                let rng = Rng::new(*seed, *purpose as u32 + ACTION + index as u32, *step);
                 fill(at, width, |start, out| rng.normal(start, out))
             }
         }

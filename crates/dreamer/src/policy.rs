@@ -103,6 +103,20 @@ impl Policy {
         self.keys.iter().zip(actions).map(array).collect()
     }
 
+    /// The parameters of each key's distribution under the names of the golden files: `logits/KEY`, `mean/KEY`, `std/KEY`.
+    #[cfg(test)]
+    pub fn distributions(&self, p: &Params, feat: &[&Tensor]) -> Vec<(String, Tensor)> {
+        let x = self.mlp.apply_parts(p, feat);
+        let outputs = |key: &Key| match &key.dist {
+            Dist::Categorical { logits, .. } => vec![(format!("logits/{}", key.name), logits.apply(p, &x))],
+            Dist::Normal { mean, std, kind } => {
+                let [m, s] = ops::normal_params(&mean.apply(p, &x), &std.apply(p, &x), *kind);
+                vec![(format!("mean/{}", key.name), m), (format!("std/{}", key.name), s)]
+            }
+        };
+        self.keys.iter().flat_map(outputs).collect()
+    }
+
     /// The range of a key's entropy, by which `rand/KEY` measures how random the policy is. `None` where the
     /// official code reports no such metric: for keys of several numbers and for unbounded distributions.
     pub fn entropy_range(&self, index: usize) -> Option<(f32, f32)> {

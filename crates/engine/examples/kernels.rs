@@ -6,6 +6,7 @@ use engine::cpu::conv::{
 };
 use engine::cpu::gemm::{Packed, gemm_packed};
 use engine::cpu::gemm_tn::{Segment, gemm_tn};
+use engine::cpu::norm::{Act, Norm, NormAct, norm_act_lanes, norm_act_lanes_grad, norm_act_rows, norm_act_rows_grad};
 use engine::cpu::{Isa, lanes, peak};
 use std::time::Instant;
 
@@ -30,6 +31,28 @@ impl Report {
         let seconds = time(f);
         let rate = flop / seconds / 1e9;
         println!("{name:44} {:9.1} us {rate:8.1} GFLOP/s {:5.1} %", seconds * 1e6, 100.0 * rate / self.peak);
+    }
+}
+
+/// Normalisation and activation of one group of images and of rows: time alone, being no multiply-adds.
+fn norms() {
+    let us = |f: &mut dyn FnMut()| time(f) * 1e6;
+    for (size, c) in [(32, 8), (16, 12), (8, 16)] {
+        let (scale, n) = (vec![1.0; c], group_len(c, size, size, 0));
+        let op = NormAct { norm: Norm::Rms, act: Act::Silu, epsilon: 1e-4, scale: &scale, shift: &[] };
+        let (x, mut y, mut ds) = (filled(n), filled(n), filled(c * lanes()));
+        let forward = us(&mut || norm_act_lanes(&op, c, size, size, &x, 0, &mut y, 0));
+        let g = filled(n);
+        let grad = us(&mut || norm_act_lanes_grad(&op, c, size, size, &x, 0, &g, 0, &mut y, 0, &mut ds, &mut []));
+        println!("rms + silu {size}x{size}x{c} in lanes: {forward:.1} us, gradient {grad:.1} us");
+    }
+    for (m, n) in [(8, 64), (8, 512), (1024, 64), (1024, 512)] {
+        let scale = vec![1.0; n];
+        let op = NormAct { norm: Norm::Rms, act: Act::Silu, epsilon: 1e-4, scale: &scale, shift: &[] };
+        let (x, g, mut y, mut ds, mut stats) = (filled(m * n), filled(m * n), filled(m * n), filled(n), filled(2 * m));
+        let forward = us(&mut || norm_act_rows(&op, m, n, &x, &mut y, &mut stats));
+        let grad = us(&mut || norm_act_rows_grad(&op, m, n, &x, &stats, &g, &mut y, &mut ds, &mut []));
+        println!("rms + silu rows {m} x {n}: {forward:.1} us, gradient {grad:.1} us");
     }
 }
 
@@ -129,10 +152,11 @@ fn decoder(report: &Report) {
 
 fn main() {
     let mut flop = 0.0;
-    let seconds = time(|| flop = peak::multiply_adds(1_000_000));
+    let seconds = (0..5).map(|_| time(|| flop = peak::multiply_adds(100_000))).fold(f64::INFINITY, f64::min);
     let report = Report { peak: flop / seconds / 1e9 };
     println!("{}: peak {:.1} GFLOP/s on one thread", Isa::get().name(), report.peak);
     encoder(&report);
     decoder(&report);
+    norms();
     products(&report);
 }

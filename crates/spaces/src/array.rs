@@ -102,12 +102,17 @@ impl Array {
 
     /// The elements as f32, whatever they are: booleans become 0 and 1.
     pub fn to_f32(&self) -> Vec<f32> {
+        self.floats(0..self.len())
+    }
+
+    /// A range of the flattened elements as f32.
+    pub fn floats(&self, span: std::ops::Range<usize>) -> Vec<f32> {
         match &self.data {
-            Data::Bool(xs) => xs.iter().map(|&x| x as u8 as f32).collect(),
-            Data::U8(xs) => xs.iter().map(|&x| x as f32).collect(),
-            Data::I32(xs) => xs.iter().map(|&x| x as f32).collect(),
-            Data::F16(xs) => xs.iter().map(|x| x.to_f32()).collect(),
-            Data::F32(xs) => xs.clone(),
+            Data::Bool(xs) => xs[span].iter().map(|&x| x as u8 as f32).collect(),
+            Data::U8(xs) => xs[span].iter().map(|&x| x as f32).collect(),
+            Data::I32(xs) => xs[span].iter().map(|&x| x as f32).collect(),
+            Data::F16(xs) => xs[span].iter().map(|x| x.to_f32()).collect(),
+            Data::F32(xs) => xs[span].to_vec(),
         }
     }
 
@@ -132,13 +137,7 @@ impl Array {
 
     /// The first element as f32: for scalars such as a reward.
     pub fn item(&self) -> f32 {
-        match &self.data {
-            Data::Bool(xs) => xs[0] as u8 as f32,
-            Data::U8(xs) => xs[0] as f32,
-            Data::I32(xs) => xs[0] as f32,
-            Data::F16(xs) => xs[0].to_f32(),
-            Data::F32(xs) => xs[0],
-        }
+        self.floats(0..1)[0]
     }
 
     /// Rows `range` of the leading axis.

@@ -7,6 +7,7 @@ mod array;
 mod space;
 
 pub use array::{Array, Data};
+pub use half::f16;
 pub use space::{DType, Space};
 
 /// Named spaces in the order in which the environment declared them. The order matters in one

@@ -20,7 +20,11 @@ fn run<S: Simd>(iterations: usize) -> f32 {
             *a = a.mul_add(factor, factor);
         }
     }
-    acc.into_iter().map(S::sum).sum()
+    let mut sum = S::zero();
+    for a in acc {
+        sum = sum + a;
+    }
+    sum.sum()
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub use linear_combination::{linear_combination, scale_rows};
 pub use mean::weighted_mean;
 pub use normal::{NormalKind, normal, normal_params};
 pub use norm_act::{Act, Norm, NormKind, norm_act};
-pub use optimizer::{OptimizerStep, UpdateStats, ema, optimizer_step};
+pub use optimizer::{OptimizerStep, Slot, UpdateStats, ema, optimizer_step};
 pub use regression::{Squash, squared_error, symexp, symlog};
 pub use returns::{lambda_return, percentile};
 pub use shape::{concat, concat_last, mask_rows, reshape, rows, stack_time, transpose01, unstack_time};

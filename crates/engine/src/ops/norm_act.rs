@@ -29,6 +29,9 @@ pub enum Act {
 }
 
 impl Act {
+    pub const NAMES: [&str; 11] =
+        ["none", "silu", "relu", "relu2", "gelu", "mish", "tanh", "elu", "sigmoid", "softplus", "swiglu"];
+
     pub fn parse(name: &str) -> Option<Act> {
         Some(match name {
             "none" => Act::None,

@@ -4,7 +4,7 @@ use super::forward::Source;
 use super::tile::Taps;
 use super::weights::ConvWeights;
 use super::{ConvShape, check_group, zero_padding};
-use crate::cpu::simd::{Simd, with_simd};
+use crate::cpu::simd::{Simd, four, with_simd};
 
 /// `out = max over 2x2 of (x * weights (+ bias))` for one group; stride 1, even height and width.
 ///
@@ -158,7 +158,7 @@ unsafe fn share<S: Simd>(g: S, ties: *const u16, to: [*mut f32; 4]) {
     let one = S::splat(1.0);
     // SAFETY: the caller's promise.
     unsafe {
-        let tied: [S; 4] = std::array::from_fn(|i| S::select(S::mask_from_bits(*ties.add(i)), one, S::zero()));
+        let tied: [S; 4] = four!(i => S::select(S::mask_from_bits(*ties.add(i)), one, S::zero()));
         let each = g / (tied[0] + tied[1] + (tied[2] + tied[3]));
         for i in 0..4 {
             (each * tied[i]).store(to[i]);

@@ -51,7 +51,9 @@ impl Taps {
             if !self.bias.is_null() {
                 for c in 0..C {
                     let b = S::splat(*self.bias.add(c));
-                    (0..P).for_each(|p| acc[p][c] = b);
+                    for p in 0..P {
+                        acc[p][c] = b;
+                    }
                 }
             }
             for channel in 0..self.channels {
@@ -90,7 +92,9 @@ impl Taps {
         // SAFETY: the caller's promise; the tiles lie inside the row, the last one over its neighbour's end.
         unsafe {
             if n < 4 {
-                (0..n).for_each(|x0| to.put(x0, self.tile::<S, K, 1, C>(x0)));
+                for x0 in 0..n {
+                    to.put(x0, self.tile::<S, K, 1, C>(x0));
+                }
                 return;
             }
             for x0 in (0..n).step_by(4) {

@@ -190,7 +190,10 @@ pub fn conv_bias_grad(channels: usize, h: usize, w: usize, dy: &[f32], dpad: usi
             unsafe {
                 let to = acc.add(row / h * l);
                 let from = dy.add((row * (w + 2 * dpad) + dpad) * l);
-                let sum = (0..w).fold(S::load(to), |sum, x| sum + S::load(from.add(x * l)));
+                let mut sum = S::load(to);
+                for x in 0..w {
+                    sum = sum + S::load(from.add(x * l));
+                }
                 sum.store(to);
             }
         }

@@ -2,10 +2,20 @@
 
 use super::Act;
 use crate::cpu::math::{exp, expm1, sigmoid, softplus, tanh};
-use crate::cpu::simd::{Simd, with_simd};
+use crate::cpu::simd::{Simd, four, with_simd};
 
 const GELU_CUBIC: f32 = 0.044715;
 const GELU_SCALE: f32 = 0.797_884_6; // sqrt(2 / pi)
+
+/// Replaces each vector; a macro, since a closure that is not inlined would lose the instruction set.
+macro_rules! each {
+    ($z:ident, |$v:ident| $e:expr) => {
+        for to in $z.iter_mut() {
+            let $v = *to;
+            *to = $e;
+        }
+    };
+}
 
 /// The activation of each vector, in place.
 #[inline(always)]
@@ -13,15 +23,15 @@ pub(super) fn apply<S: Simd>(act: Act, z: &mut [S; 4]) {
     let half = S::splat(0.5);
     match act {
         Act::None => {}
-        Act::Silu => each(z, |v| v * sigmoid(v)),
-        Act::Relu => each(z, |v| S::zero().max(v)),
-        Act::Relu2 => each(z, |v| S::zero().max(v) * S::zero().max(v)),
-        Act::Gelu => each(z, |v| v * half.mul_add(tanh(gelu_inner(v)), half)),
-        Act::Mish => each(z, |v| v * tanh(softplus(v))),
-        Act::Tanh => each(z, tanh),
-        Act::Elu => each(z, |v| S::select(S::zero().lt(v), v, expm1(S::zero().min(v)))),
-        Act::Sigmoid => each(z, sigmoid),
-        Act::Softplus => each(z, softplus),
+        Act::Silu => each!(z, |v| v * sigmoid(v)),
+        Act::Relu => each!(z, |v| S::zero().max(v)),
+        Act::Relu2 => each!(z, |v| S::zero().max(v) * S::zero().max(v)),
+        Act::Gelu => each!(z, |v| v * half.mul_add(tanh(gelu_inner(v)), half)),
+        Act::Mish => each!(z, |v| v * tanh(softplus(v))),
+        Act::Tanh => each!(z, |v| tanh(v)),
+        Act::Elu => each!(z, |v| S::select(S::zero().lt(v), v, expm1(S::zero().min(v)))),
+        Act::Sigmoid => each!(z, |v| sigmoid(v)),
+        Act::Softplus => each!(z, |v| softplus(v)),
     }
 }
 
@@ -32,41 +42,34 @@ pub(super) fn derive<S: Simd>(act: Act, z: &mut [S; 4]) {
     let half = S::splat(0.5);
     match act {
         Act::None => *z = [one; 4],
-        Act::Silu => each(z, |v| {
+        Act::Silu => each!(z, |v| {
             let s = sigmoid(v);
             s * v.mul_add(one - s, one)
         }),
-        Act::Relu => each(z, |v| S::select(S::zero().lt(v), one, S::zero())),
-        Act::Relu2 => each(z, |v| {
+        Act::Relu => each!(z, |v| S::select(S::zero().lt(v), one, S::zero())),
+        Act::Relu2 => each!(z, |v| {
             let r = S::zero().max(v);
             r + r
         }),
-        Act::Gelu => each(z, |v| {
+        Act::Gelu => each!(z, |v| {
             let t = tanh(gelu_inner(v));
             let inner = S::splat(GELU_SCALE) * S::splat(3.0 * GELU_CUBIC).mul_add(v * v, one);
             half * (one + t + v * (one - t * t) * inner)
         }),
-        Act::Mish => each(z, |v| {
+        Act::Mish => each!(z, |v| {
             let t = tanh(softplus(v));
             (v * (one - t * t)).mul_add(sigmoid(v), t)
         }),
-        Act::Tanh => each(z, |v| {
+        Act::Tanh => each!(z, |v| {
             let t = tanh(v);
             one - t * t
         }),
-        Act::Elu => each(z, |v| S::select(S::zero().lt(v), one, exp(S::zero().min(v)))),
-        Act::Sigmoid => each(z, |v| {
+        Act::Elu => each!(z, |v| S::select(S::zero().lt(v), one, exp(S::zero().min(v)))),
+        Act::Sigmoid => each!(z, |v| {
             let s = sigmoid(v);
             s * (one - s)
         }),
-        Act::Softplus => each(z, sigmoid),
-    }
-}
-
-#[inline(always)]
-fn each<S: Simd>(z: &mut [S; 4], f: impl Fn(S) -> S) {
-    for v in z {
-        *v = f(*v);
+        Act::Softplus => each!(z, |v| sigmoid(v)),
     }
 }
 
@@ -84,10 +87,12 @@ fn gelu_inner<S: Simd>(v: S) -> S {
 pub(super) unsafe fn load4<S: Simd>(p: *const f32, n: usize) -> [S; 4] {
     let l = S::LANES;
     // SAFETY: the caller's promise; no pointer goes past `n`.
-    std::array::from_fn(|i| unsafe {
-        let used = n.saturating_sub(i * l).min(l);
-        if used == l { S::load(p.add(i * l)) } else { S::load_first(p.add((i * l).min(n)), used) }
-    })
+    unsafe {
+        if n >= 4 * l {
+            return four!(i => S::load(p.add(i * l)));
+        }
+        four!(i => S::load_first(p.add((i * l).min(n)), n.saturating_sub(i * l).min(l)))
+    }
 }
 
 /// Stores the first `n` floats of four vectors.
@@ -97,15 +102,16 @@ pub(super) unsafe fn load4<S: Simd>(p: *const f32, n: usize) -> [S; 4] {
 #[inline(always)]
 pub(super) unsafe fn store4<S: Simd>(v: [S; 4], p: *mut f32, n: usize) {
     let l = S::LANES;
-    for i in 0..4 {
-        let used = n.saturating_sub(i * l).min(l);
-        // SAFETY: the caller's promise; no pointer goes past `n`.
-        unsafe {
-            if used == l {
+    // SAFETY: the caller's promise; no pointer goes past `n`.
+    unsafe {
+        if n >= 4 * l {
+            for i in 0..4 {
                 v[i].store(p.add(i * l));
-            } else {
-                v[i].store_first(p.add((i * l).min(n)), used);
             }
+            return;
+        }
+        for i in 0..4 {
+            v[i].store_first(p.add((i * l).min(n)), n.saturating_sub(i * l).min(l));
         }
     }
 }
@@ -136,7 +142,7 @@ pub fn act_grad_slice(act: Act, x: &[f32], g: &mut [f32]) {
                 let mut z = load4::<S>(x.add(i), n - i);
                 derive(act, &mut z);
                 let v = load4::<S>(g.add(i), n - i);
-                store4(std::array::from_fn(|i| v[i] * z[i]), g.add(i), n - i);
+                store4(four!(q => v[q] * z[q]), g.add(i), n - i);
             }
         }
     })

@@ -3,7 +3,7 @@
 use super::act::{apply, derive};
 use super::{Norm, NormAct};
 use crate::cpu::conv::{check_group, zero_padding};
-use crate::cpu::simd::{Simd, with_simd};
+use crate::cpu::simd::{Simd, four, with_simd};
 
 /// `out = act(norm(x))` for one group, over its channels.
 ///
@@ -113,7 +113,7 @@ impl Pixels {
     #[inline(always)]
     unsafe fn load<S: Simd>(&self, c: usize) -> [S; 4] {
         // SAFETY: the caller's promise.
-        std::array::from_fn(|i| unsafe { S::load(self.p.add(c * self.channel + self.offset[i])) })
+        unsafe { four!(i => S::load(self.p.add(c * self.channel + self.offset[i]))) }
     }
 
     /// # Safety
@@ -188,7 +188,7 @@ impl Job<'_> {
             for c in 0..self.channels {
                 let (scale, shift) = self.parameters::<S>(c);
                 let v = x.load::<S>(c);
-                let mut z = std::array::from_fn(|i| stats.normal(v, i).mul_add(scale, shift));
+                let mut z = four!(i => stats.normal(v, i).mul_add(scale, shift));
                 apply(self.op.act, &mut z);
                 out.store(c, z);
             }
@@ -199,7 +199,7 @@ impl Job<'_> {
     #[inline(always)]
     unsafe fn backward<S: Simd>(&self, [x, g, dx]: [Pixels; 3], dscale: *mut f32, dshift: *mut f32, pixels: usize) {
         let (zero, l) = (S::zero(), S::LANES);
-        let keep: [S; 4] = std::array::from_fn(|i| S::splat(if i < pixels { 1.0 } else { 0.0 }));
+        let keep: [S; 4] = four!(i => S::splat(if i < pixels { 1.0 } else { 0.0 }));
         // SAFETY: the channels exist in all buffers, and in the parameters' gradients where the kind has them.
         unsafe {
             let stats = self.stats::<S>(&x);
@@ -207,11 +207,8 @@ impl Job<'_> {
             for c in 0..self.channels {
                 let (scale, shift) = self.parameters::<S>(c);
                 let (v, g) = (x.load::<S>(c), g.load::<S>(c));
-                let n: [S; 4] = std::array::from_fn(|i| stats.normal(v, i));
-                let mut dz = n.map(
-                    #[inline(always)]
-                    |n| n.mul_add(scale, shift),
-                );
+                let n: [S; 4] = four!(i => stats.normal(v, i));
+                let mut dz = four!(i => n[i].mul_add(scale, shift));
                 derive(self.op.act, &mut dz);
                 let (mut ds, mut db) = (zero, zero);
                 for i in 0..4 {
@@ -240,8 +237,8 @@ impl Job<'_> {
             }
             for c in 0..self.channels {
                 let (v, dn) = (x.load::<S>(c), dx.load::<S>(c));
-                let d = |i: usize| stats.normal(v, i).mul_add(product[i], dn[i] - mean[i]) * stats.inverse[i];
-                dx.store(c, std::array::from_fn(d));
+                let d = four!(i => stats.normal(v, i).mul_add(product[i], dn[i] - mean[i]) * stats.inverse[i]);
+                dx.store(c, d);
             }
         }
     }

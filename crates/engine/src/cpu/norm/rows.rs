@@ -2,7 +2,7 @@
 
 use super::act::{apply, derive, load4, store4};
 use super::{Norm, NormAct};
-use crate::cpu::simd::{Simd, with_simd};
+use crate::cpu::simd::{Simd, four, with_simd};
 
 /// `out[m, n] = act(norm(x[m, n]))` over each row.
 ///
@@ -117,7 +117,7 @@ impl Row<'_> {
             for j in (0..self.n).step_by(4 * S::LANES) {
                 let (scale, shift) = self.parameters::<S>(j);
                 let v = load4::<S>(x.add(j), self.n - j);
-                let mut z = std::array::from_fn(|i| ((v[i] - mean) * inverse).mul_add(scale[i], shift[i]));
+                let mut z = four!(i => ((v[i] - mean) * inverse).mul_add(scale[i], shift[i]));
                 apply(self.op.act, &mut z);
                 store4(z, out.add(j), self.n - j);
             }
@@ -141,19 +141,19 @@ impl Row<'_> {
                 let left = self.n - j;
                 let (scale, shift) = self.parameters::<S>(j);
                 let (v, g) = (load4::<S>(x.add(j), left), load4::<S>(g.add(j), left));
-                let n: [S; 4] = std::array::from_fn(|i| (v[i] - mean) * inverse);
-                let mut dz = std::array::from_fn(|i| n[i].mul_add(scale[i], shift[i]));
+                let n: [S; 4] = four!(i => (v[i] - mean) * inverse);
+                let mut dz = four!(i => n[i].mul_add(scale[i], shift[i]));
                 derive(self.op.act, &mut dz);
                 for i in 0..4 {
                     dz[i] = dz[i] * g[i];
                 }
                 if self.op.norm != Norm::None {
                     let old = load4::<S>(dscale.add(j), left);
-                    store4(std::array::from_fn(|i| dz[i].mul_add(n[i], old[i])), dscale.add(j), left);
+                    store4(four!(i => dz[i].mul_add(n[i], old[i])), dscale.add(j), left);
                 }
                 if self.op.norm == Norm::Layer {
                     let old = load4::<S>(dshift.add(j), left);
-                    store4(std::array::from_fn(|i| old[i] + dz[i]), dshift.add(j), left);
+                    store4(four!(i => old[i] + dz[i]), dshift.add(j), left);
                 }
                 for i in 0..4 {
                     dz[i] = dz[i] * scale[i];
@@ -173,8 +173,8 @@ impl Row<'_> {
             for j in (0..self.n).step_by(4 * S::LANES) {
                 let left = self.n - j;
                 let (v, dn) = (load4::<S>(x.add(j), left), load4::<S>(dx.add(j), left));
-                let d = |i: usize| ((v[i] - mean) * inverse).mul_add(share, dn[i] - offset) * inverse;
-                store4(std::array::from_fn(d), dx.add(j), left);
+                let d = four!(i => ((v[i] - mean) * inverse).mul_add(share, dn[i] - offset) * inverse);
+                store4(d, dx.add(j), left);
             }
         }
     }

@@ -243,6 +243,31 @@ macro_rules! with_simd {
 }
 pub(crate) use with_simd;
 
+/// `[e(0), e(1), e(2), e(3)]` without a closure: one that is not inlined would lose the instruction set.
+macro_rules! four {
+    ($i:ident => $e:expr) => {
+        [
+            {
+                let $i = 0usize;
+                $e
+            },
+            {
+                let $i = 1usize;
+                $e
+            },
+            {
+                let $i = 2usize;
+                $e
+            },
+            {
+                let $i = 3usize;
+                $e
+            },
+        ]
+    };
+}
+pub(crate) use four;
+
 /// Implements `+ - * /` from four functions on the wrapped register.
 macro_rules! operators {
     ($T:ident, $($trait:ident $method:ident |$a:ident, $b:ident| $e:expr;)*) => {$(

@@ -1,0 +1,52 @@
+//! The recurrent state between calls.
+
+use crate::rssm::Latent;
+use anyhow::{Result, anyhow};
+use engine::Tensor;
+use spaces::{Array, Record};
+
+/// Recurrent state of `n` environments (or sequences): the latent, the previous action, and how many
+/// steps were taken (which keys the noise).
+#[derive(Clone)]
+pub struct Carry {
+    pub(crate) latent: Latent,
+    /// Embedded: one-hot or float, all keys in sorted order [N, A].
+    pub(crate) prevact: Tensor,
+    pub(crate) step: u64,
+}
+
+impl Carry {
+    /// Number of environments or sequences.
+    pub fn len(&self) -> usize {
+        self.latent.deter.dim(0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The carry as named arrays, for checkpoints; the inverse of [`Carry::from_record`].
+    pub fn to_record(&self) -> Record {
+        let array = |x: &Tensor| Array::from_f32(x.shape(), x.data().to_vec());
+        let step = vec![self.step as u32 as i32, (self.step >> 32) as i32];
+        Record::from([
+            ("deter".into(), array(&self.latent.deter)),
+            ("stoch".into(), array(&self.latent.stoch)),
+            ("prevact".into(), array(&self.prevact)),
+            ("step".into(), Array::from_i32(&[2], step)),
+        ])
+    }
+
+    pub fn from_record(record: &Record) -> Result<Carry> {
+        let get = |key: &str| record.get(key).ok_or_else(|| anyhow!("the saved carry lacks '{key}'"));
+        let tensor = |key: &str| get(key).map(|a| Tensor::from_slice(&a.shape, &a.to_f32()));
+        let &[low, high] = get("step")?.to_i32().as_slice() else {
+            return Err(anyhow!("the saved carry's 'step' is not two integers"));
+        };
+        Ok(Carry {
+            latent: Latent { deter: tensor("deter")?, stoch: tensor("stoch")? },
+            prevact: tensor("prevact")?,
+            step: low as u32 as u64 | (high as u32 as u64) << 32,
+        })
+    }
+}

@@ -1,0 +1,230 @@
+//! From records to tensors: observations, actions, flags, and the state that a training sequence starts from.
+
+use crate::rssm::Latent;
+use anyhow::{Result, anyhow, bail};
+use engine::Tensor;
+use engine::ops::{concat_last, symlog};
+use spaces::{Array, Data, Record, Space, Spaces};
+
+/// Keys that every environment has and that the agent neither encodes nor decodes.
+pub const FLAGS: [&str; 4] = ["is_first", "is_last", "is_terminal", "reward"];
+
+/// The observation keys that the agent encodes and decodes, in the environment's order.
+pub fn encoded_space(obs_space: &Spaces) -> Spaces {
+    let encoded = |key: &str| !FLAGS.contains(&key) && !key.starts_with("log/");
+    obs_space.iter().filter(|(k, _)| encoded(k)).map(|(k, s)| (k.clone(), s.clone())).collect()
+}
+
+/// A named array of the record with its leading axes checked.
+pub fn fetch<'a>(record: &'a Record, key: &str, lead: &[usize], tail: &[usize]) -> Result<&'a Array> {
+    let array = record.get(key).ok_or_else(|| anyhow!("the batch lacks the key '{key}'"))?;
+    let expected = [lead, tail].concat();
+    if array.shape != expected {
+        bail!("key '{key}' has shape {:?} in the batch where {expected:?} was expected", array.shape);
+    }
+    Ok(array)
+}
+
+/// Sub-steps `from..` of an array [B, L, ...] -> [B, L - from, ...].
+pub fn skip_steps(array: &Array, from: usize) -> Array {
+    if from == 0 {
+        return array.clone();
+    }
+    let rows: Vec<Array> = (0..array.shape[0])
+        .map(|b| {
+            let row = array.at(b);
+            let steps = row.shape[0];
+            row.rows(from..steps)
+        })
+        .collect();
+    Array::stack(&rows)
+}
+
+/// Vector keys as the networks see them: sorted, floats squashed where `squash`, discrete values one-hot, values that
+/// are not available (-inf or -1) zero: [rows, sum of widths].
+pub fn vectors<'a>(
+    keys: impl Iterator<Item = (&'a str, &'a Space)>,
+    record: &Record,
+    rows: usize,
+    squash: bool,
+) -> Result<Option<Tensor>> {
+    let mut keys: Vec<(&str, &Space)> = keys.collect();
+    keys.sort_by_key(|(name, _)| *name);
+    let mut parts = Vec::new();
+    for (key, space) in keys {
+        let array = record.get(key).ok_or_else(|| anyhow!("the batch lacks the key '{key}'"))?;
+        if array.len() != rows * space.size() {
+            bail!("key '{key}' has shape {:?} in the batch, which does not fit {rows} rows of {space}", array.shape);
+        }
+        parts.push(vector(array, space, rows, squash));
+    }
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(concat_last(&parts.iter().collect::<Vec<_>>())))
+}
+
+fn vector(array: &Array, space: &Space, rows: usize, squash: bool) -> Tensor {
+    let size = space.size();
+    if !space.is_discrete() {
+        let mut xs = array.to_f32();
+        for row in xs.chunks_exact_mut(size.max(1)) {
+            if row.contains(&f32::NEG_INFINITY) {
+                row.fill(0.0);
+            } else if squash {
+                row.iter_mut().for_each(|x| *x = symlog(*x));
+            }
+        }
+        return Tensor::from_slice(&[rows, size], &xs);
+    }
+    let classes = space.classes();
+    let mut out = vec![0.0; rows * size * classes];
+    let signed = matches!(array.data, Data::I32(_));
+    for (row, xs) in out.chunks_exact_mut((size * classes).max(1)).zip(array.to_i32().chunks_exact(size.max(1))) {
+        if signed && xs.contains(&-1) {
+            continue;
+        }
+        for (hot, &x) in row.chunks_exact_mut(classes).zip(xs) {
+            if (0..classes as i32).contains(&x) {
+                hot[x as usize] = 1.0;
+            }
+        }
+    }
+    Tensor::from_slice(&[rows, size * classes], &out)
+}
+
+/// A training batch with the replay context taken off: B sequences of T steps.
+pub struct Batch {
+    pub b: usize,
+    pub t: usize,
+    /// The remaining steps of every key, [B, T, ...].
+    pub record: Record,
+    pub is_first: Vec<bool>,
+    /// [B, T] floats of 0 and 1.
+    pub is_last: Tensor,
+    pub is_terminal: Tensor,
+    pub reward: Tensor,
+    /// The state before the first step.
+    pub start: Latent,
+    /// Embedded previous actions [B, T, A].
+    pub prevact: Tensor,
+}
+
+/// What a training batch is cut by.
+pub struct Layout<'a> {
+    pub obs_space: &'a Spaces,
+    pub act_space: &'a Spaces,
+    pub context: usize,
+    pub deter: usize,
+    pub stoch: usize,
+    pub classes: usize,
+}
+
+impl Batch {
+    /// Cuts `record` [B, K + T, ...]. Rows whose `consec` is 0 start from the latents stored at step K - 1, others from
+    /// `carry`; previous actions are those of the step before (official agent.py, `_apply_replay_context`).
+    pub fn new(record: &Record, carry: &Latent, prevact: &Tensor, l: &Layout) -> Result<Batch> {
+        let flags = record.get("is_first").ok_or_else(|| anyhow!("the batch lacks the key 'is_first'"))?;
+        let &[b, steps] = flags.shape.as_slice() else {
+            bail!("key 'is_first' has shape {:?} in the batch where [B, T] was expected", flags.shape)
+        };
+        let k = l.context;
+        if steps <= k {
+            bail!("the batch has {steps} steps, which leaves nothing after a replay_context of {k}");
+        }
+        if carry.deter.dim(0) != b {
+            bail!("the carry has {} sequences and the batch {b}", carry.deter.dim(0));
+        }
+        let t = steps - k;
+        let float = |key: &str| -> Result<Tensor> {
+            let array = skip_steps(fetch(record, key, &[b, steps], &[])?, k);
+            Ok(Tensor::from_slice(&[b, t], &array.to_f32()))
+        };
+        let mut rest = Record::new();
+        for (key, space) in l.obs_space {
+            rest.insert(key.clone(), skip_steps(fetch(record, key, &[b, steps], &space.shape)?, k));
+        }
+        let start = if k > 0 { start_latent(record, carry, b, steps, l)? } else { carry.clone() };
+        let prevact = previous_actions(record, prevact, b, steps, l)?;
+        let is_first = skip_steps(flags, k).to_bool();
+        Ok(Batch {
+            b,
+            t,
+            record: rest,
+            is_first,
+            is_last: float("is_last")?,
+            is_terminal: float("is_terminal")?,
+            reward: float("reward")?,
+            start,
+            prevact,
+        })
+    }
+}
+
+/// The state before step K: stored in the replay, or carried over.
+fn start_latent(record: &Record, carry: &Latent, b: usize, steps: usize, l: &Layout) -> Result<Latent> {
+    let consec = fetch(record, "consec", &[b, steps], &[])?.to_i32();
+    let deter = fetch(record, "dyn/deter", &[b, steps], &[l.deter])?;
+    let stoch = stored_stoch(record, b, steps, l)?;
+    let latent = l.stoch * l.classes;
+    let mut d = carry.deter.data().to_vec();
+    let mut s = carry.stoch.data().to_vec();
+    for row in (0..b).filter(|row| consec[row * steps] == 0) {
+        let at = row * steps + l.context - 1;
+        d[row * l.deter..(row + 1) * l.deter].copy_from_slice(&deter.floats(at * l.deter..(at + 1) * l.deter));
+        s[row * latent..(row + 1) * latent].copy_from_slice(&stoch(at));
+    }
+    Ok(Latent { deter: Tensor::from_slice(&[b, l.deter], &d), stoch: Tensor::from_slice(&[b, latent], &s) })
+}
+
+/// The stored latent of a step, one-hot: kept as class indices [S], or as one-hot floats [S, C].
+fn stored_stoch<'a>(record: &'a Record, b: usize, steps: usize, l: &'a Layout) -> Result<impl Fn(usize) -> Vec<f32> + 'a> {
+    let indices = record.get("dyn/stoch").is_some_and(|a| a.shape.len() == 3);
+    let tail: &[usize] = if indices { &[l.stoch] } else { &[l.stoch, l.classes] };
+    let array = fetch(record, "dyn/stoch", &[b, steps], tail)?;
+    let width = tail.iter().product::<usize>();
+    Ok(move |at: usize| {
+        let row = array.floats(at * width..(at + 1) * width);
+        if !indices {
+            return row;
+        }
+        let mut hot = vec![0.0; l.stoch * l.classes];
+        for (group, &class) in hot.chunks_exact_mut(l.classes).zip(&row) {
+            group[(class as usize).min(l.classes - 1)] = 1.0;
+        }
+        hot
+    })
+}
+
+/// Embedded actions taken before each of the steps from K on: [B, T, A].
+fn previous_actions(record: &Record, carried: &Tensor, b: usize, steps: usize, l: &Layout) -> Result<Tensor> {
+    for (key, space) in l.act_space {
+        fetch(record, key, &[b, steps], &space.shape)?;
+    }
+    let keys = l.act_space.iter().map(|(k, s)| (k.as_str(), s));
+    let all = vectors(keys, record, b * steps, false)?.ok_or_else(|| anyhow!("the action space is empty"))?;
+    let (width, t) = (all.width(), steps - l.context);
+    let mut out = Vec::with_capacity(b * t * width);
+    for row in 0..b {
+        if l.context == 0 {
+            out.extend_from_slice(&carried.data()[row * width..(row + 1) * width]);
+        }
+        let first = l.context.saturating_sub(1);
+        let span = (row * steps + first) * width..((row + 1) * steps - 1) * width;
+        out.extend_from_slice(&all.data()[span]);
+    }
+    Ok(Tensor::from_slice(&[b, t, width], &out))
+}
+
+/// The embedded action of the last step of each sequence [B, A], to carry over.
+pub fn last_actions(record: &Record, b: usize, l: &Layout) -> Result<Tensor> {
+    let mut last = Record::new();
+    for key in l.act_space.keys() {
+        let array = record.get(key).ok_or_else(|| anyhow!("the batch lacks the key '{key}'"))?;
+        let steps = array.shape[1];
+        let rows: Vec<Array> = (0..b).map(|row| array.at(row).at(steps - 1)).collect();
+        last.insert(key.clone(), Array::stack(&rows));
+    }
+    let keys = l.act_space.iter().map(|(k, s)| (k.as_str(), s));
+    vectors(keys, &last, b, false)?.ok_or_else(|| anyhow!("the action space is empty"))
+}

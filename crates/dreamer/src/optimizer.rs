@@ -1,0 +1,115 @@
+//! The optimizer of all trainable parameters: adaptive clipping, RMS scaling, momentum, learning-rate schedule.
+
+use crate::config::Opt as Config;
+use crate::params::Params;
+use anyhow::{Context, Result, bail};
+use engine::Tensor;
+use engine::ops::{OptimizerStep, Slot, UpdateStats, optimizer_step};
+use regex::Regex;
+
+#[derive(Clone)]
+pub struct Optimizer {
+    config: Config,
+    decays: Vec<f32>,
+    /// Second and first moments, in the order of the parameters.
+    pub rms: Vec<Tensor>,
+    pub momentum: Vec<Tensor>,
+    /// Updates done.
+    pub step: u64,
+}
+
+/// The schedules of the learning rate after its warm-up.
+pub const SCHEDULES: [&str; 3] = ["const", "linear", "cosine"];
+
+impl Optimizer {
+    pub fn new(params: &Params, config: &Config) -> Result<Self> {
+        if config.schedule != "const" && config.anneal <= config.warmup {
+            bail!(
+                "agent.opt.schedule '{}' needs agent.opt.anneal (now {}) beyond agent.opt.warmup ({})",
+                config.schedule,
+                config.anneal,
+                config.warmup
+            );
+        }
+        let pattern = Regex::new(&config.wdregex)
+            .with_context(|| format!("agent.opt.wdregex '{}' is not a regular expression", config.wdregex))?;
+        let decay = |name: &str| if pattern.is_match(name) { config.wd } else { 0.0 };
+        let zeros = || params.iter().map(|(_, x)| Tensor::zeros(x.shape())).collect();
+        Ok(Optimizer {
+            config: config.clone(),
+            decays: params.iter().map(|(name, _)| decay(name)).collect(),
+            rms: zeros(),
+            momentum: zeros(),
+            step: 0,
+        })
+    }
+
+    /// The learning rate of the update after `count` others: zero at first where there is a warm-up.
+    fn learning_rate(&self, count: u64) -> f64 {
+        let Config { lr, warmup, anneal, .. } = self.config;
+        if count < warmup {
+            return lr * count as f64 / warmup as f64;
+        }
+        let share = || ((count - warmup) as f64 / (anneal - warmup) as f64).min(1.0);
+        match self.config.schedule.as_str() {
+            "linear" => lr + (0.1 * lr - lr) * share(),
+            "cosine" => {
+                // The floor is a share of lr, and officially that share is 0.1 lr.
+                let floor = 0.1 * lr;
+                lr * ((1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * share()).cos()) + floor)
+            }
+            _ => lr,
+        }
+    }
+
+    /// One update of all parameters from their gradients, which are left clipped.
+    pub fn update(&mut self, params: &mut Params, grads: &mut [Tensor]) -> UpdateStats {
+        let step = OptimizerStep {
+            lr: self.learning_rate(self.step) as f32,
+            agc: self.config.agc,
+            eps: self.config.eps,
+            beta1: self.config.beta1,
+            beta2: self.config.beta2,
+            nesterov: self.config.nesterov,
+            count: self.step + 1,
+        };
+        self.step += 1;
+        let mut slots: Vec<Slot> = params
+            .values_mut()
+            .iter_mut()
+            .zip(grads)
+            .zip(self.rms.iter_mut().zip(&mut self.momentum))
+            .zip(&self.decays)
+            .map(|(((param, grad), (rms, momentum)), &decay)| Slot {
+                param: param.make_mut(),
+                grad: grad.make_mut(),
+                rms: rms.make_mut(),
+                momentum: momentum.make_mut(),
+                decay,
+            })
+            .collect();
+        optimizer_step(&mut slots, step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(config: Config, counts: &[u64]) -> Vec<f64> {
+        let opt = Optimizer::new(&Params::default(), &config).unwrap();
+        counts.iter().map(|&c| opt.learning_rate(c)).collect()
+    }
+
+    #[test]
+    fn schedules() {
+        let base = Config { lr: 1.0, warmup: 10, anneal: 30, ..Config::default() };
+        assert_eq!(rates(base.clone(), &[0, 5, 10, 99]), [0.0, 0.5, 1.0, 1.0]);
+        let linear = Config { schedule: "linear".into(), ..base.clone() };
+        assert_eq!(rates(linear, &[10, 20, 30, 99]), [1.0, 0.55, 0.1, 0.1]);
+        let cosine = Config { schedule: "cosine".into(), ..base.clone() };
+        assert!(rates(cosine, &[10, 20, 30]).iter().zip([1.0, 0.55, 0.1]).all(|(a, b)| (a - b).abs() < 1e-12));
+        let bad = Config { schedule: "linear".into(), anneal: 0, ..base };
+        assert!(Optimizer::new(&Params::default(), &bad).is_err_and(|e| e.to_string().contains("agent.opt.anneal")));
+    }
+}

@@ -1,0 +1,257 @@
+//! The world model's core: a recurrent state-space model with a block GRU and categorical latents (paper, section
+//! "World model learning"; official rssm.py, `RSSM`).
+
+use crate::config::Rssm as Config;
+use crate::nets::{Layer, Linear, Mlp, NormAct, Style};
+use crate::noise::{At, Noise};
+use crate::params::{Builder, Params};
+use crate::policy::Policy;
+use engine::Tensor;
+use engine::ops::{self, Term};
+
+/// Sequences that one thread takes through all steps. The split depends on the batch alone.
+const SCAN_ROWS: usize = 8;
+/// Imagined trajectories that one thread takes through all steps.
+const IMAGINE_ROWS: usize = 64;
+
+#[derive(Clone, Debug)]
+pub struct Rssm {
+    config: Config,
+    /// Embeddings of deter, stoch and action, each to `hidden`.
+    dynin: [Layer; 3],
+    dynhid: Vec<(Linear, NormAct)>,
+    dyngru: Linear,
+    obs: Mlp,
+    obslogit: Linear,
+    prior: Mlp,
+    priorlogit: Linear,
+}
+
+/// Deterministic and stochastic state: deter [.., D], stoch [.., S*C] one-hot.
+#[derive(Clone)]
+pub struct Latent {
+    pub deter: Tensor,
+    pub stoch: Tensor,
+}
+
+/// The posterior over a batch of sequences: deter [B, T, D], stoch [B, T, S*C], logit [B, T, S*C].
+pub struct Observed {
+    pub deter: Tensor,
+    pub stoch: Tensor,
+    pub logit: Tensor,
+}
+
+/// Imagined trajectories from N starts, without gradient: the states after each of H steps, and actions per key.
+pub struct Imagined {
+    /// [N, H, D]
+    pub deter: Tensor,
+    /// [N, H, S*C]
+    pub stoch: Tensor,
+    /// [N, H, S*C], prior logits
+    pub logit: Tensor,
+    /// [N, H + 1, width] per key: the action taken in each state from the start to the last.
+    pub actions: Vec<Tensor>,
+}
+
+impl Rssm {
+    /// `tokens` and `actions` are the widths of the encoder's output and of the embedded action.
+    pub fn new(b: &mut Builder, tokens: usize, actions: usize, c: &Config) -> Self {
+        let style = Style { act: &c.act, norm: &c.norm, winit: &c.winit };
+        let latent = c.stoch * c.classes;
+        let mut input = |i: usize, width: usize| {
+            Layer::new(b, [&format!("dynin{i}"), &format!("dynin{i}norm")], width, c.hidden, &style)
+        };
+        let dynin = [input(0, c.deter), input(1, latent), input(2, actions)];
+        let hidden = crate::nets::act_width(&c.act, c.hidden);
+        let mut width = c.deter + c.blocks * 3 * hidden;
+        let mut dynhid = Vec::new();
+        for i in 0..c.dynlayers {
+            let linear = Linear::blocks(b, &format!("dynhid{i}"), width, c.deter, c.blocks, &c.winit);
+            dynhid.push((linear, NormAct::new(b, &format!("dynhid{i}norm"), c.deter, &c.norm, &c.act)));
+            width = crate::nets::act_width(&c.act, c.deter);
+        }
+        let dyngru = Linear::blocks(b, "dyngru", width, 3 * c.deter, c.blocks, &c.winit);
+        let seen = if c.absolute { tokens } else { c.deter + tokens };
+        let obs = Mlp::stem(b, "obs", seen, c.obslayers, c.hidden, &style);
+        let obslogit = Linear::new(b, "obslogit", obs.width(), latent, &c.winit, c.outscale);
+        let prior = Mlp::stem(b, "prior", c.deter, c.imglayers, c.hidden, &style);
+        let priorlogit = Linear::new(b, "priorlogit", prior.width(), latent, &c.winit, c.outscale);
+        Rssm { config: c.clone(), dynin, dynhid, dyngru, obs, obslogit, prior, priorlogit }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The posterior over sequences: tokens [B, T, E], previous actions [B, T, A], resets [B, T], from `start`.
+    pub fn observe(
+        &self,
+        p: &Params,
+        start: &Latent,
+        tokens: &Tensor,
+        actions: &Tensor,
+        reset: &[bool],
+        noise: &Noise,
+    ) -> Observed {
+        let (b, t) = (tokens.dim(0), tokens.dim(1));
+        let keep: Vec<f32> = reset.iter().map(|&r| if r { 0.0 } else { 1.0 }).collect();
+        let actions = ops::reshape(&ops::scale_rows(&ops::reshape(actions, &[b * t, actions.dim(2)]), &keep), actions.shape());
+        // What does not depend on the recurrence is multiplied for all steps at once.
+        let tokens = self.project_tokens(p, tokens);
+        let actions = self.project_actions(p, &actions);
+        let inputs = [&start.deter, &start.stoch, &tokens, &actions];
+        let work = 2 * b * t * self.config.deter * self.config.deter;
+        let outputs = ops::chunks(b, SCAN_ROWS, work, &inputs, |rows, inputs| {
+            let mut state = Latent { deter: inputs[0].clone(), stoch: inputs[1].clone() };
+            let (tokens, actions) = (ops::unstack_time(&inputs[2]), ops::unstack_time(&inputs[3]));
+            let (mut deters, mut stochs, mut logits) = (Vec::new(), Vec::new(), Vec::new());
+            for step in 0..t {
+                let keep: Vec<bool> = rows.clone().map(|row| !reset[row * t + step]).collect();
+                let at = At { rows: rows.clone(), step, steps: t };
+                let (next, logit) = self.observe_step(p, &state, &tokens[step], &actions[step], &keep, noise, &at);
+                deters.push(next.deter.clone());
+                stochs.push(next.stoch.clone());
+                logits.push(logit);
+                state = next;
+            }
+            vec![ops::stack_time(&deters), ops::stack_time(&stochs), ops::stack_time(&logits)]
+        });
+        let [deter, stoch, logit] = outputs.try_into().expect("three outputs");
+        Observed { deter, stoch, logit }
+    }
+
+    /// One posterior step with projected tokens and actions; `keep` is false where an episode starts.
+    #[allow(clippy::too_many_arguments)] // the inputs of the equation
+    fn observe_step(
+        &self,
+        p: &Params,
+        state: &Latent,
+        tokens: &Tensor,
+        actions: &Tensor,
+        keep: &[bool],
+        noise: &Noise,
+        at: &At,
+    ) -> (Latent, Tensor) {
+        let state = Latent { deter: ops::mask_rows(&state.deter, keep), stoch: ops::mask_rows(&state.stoch, keep) };
+        let deter = self.core(p, &state, actions);
+        let logit = self.posterior(p, &deter, tokens);
+        let drawn = noise.posterior(at, self.config.stoch);
+        let stoch = ops::latent(&logit, self.config.classes, self.config.unimix, drawn.draw());
+        (Latent { deter, stoch }, logit)
+    }
+
+    /// H steps from `start` [N, ..] with actions sampled from the policy.
+    pub fn imagine(&self, p: &Params, policy: &Policy, start: &Latent, steps: usize, noise: &Noise) -> Imagined {
+        let n = start.deter.dim(0);
+        let keys = policy.names().count();
+        let work = 2 * n * steps * self.config.deter * self.config.deter;
+        let outputs = ops::chunks(n, IMAGINE_ROWS, work, &[&start.deter, &start.stoch], |rows, inputs| {
+            let mut state = Latent { deter: inputs[0].clone(), stoch: inputs[1].clone() };
+            let (mut deters, mut stochs, mut logits) = (Vec::new(), Vec::new(), Vec::new());
+            let mut actions = vec![Vec::new(); keys];
+            for step in 0..=steps {
+                let at = At { rows: rows.clone(), step, steps: steps + 1 };
+                let action = policy.sample(p, &[&state.deter, &state.stoch], noise, &at);
+                if step < steps {
+                    let projected = self.project_actions(p, &policy.embed(&action));
+                    let at = At { steps, ..at };
+                    let (next, logit) = self.imagine_step(p, &state, &projected, noise, &at);
+                    deters.push(next.deter.clone());
+                    stochs.push(next.stoch.clone());
+                    logits.push(logit);
+                    state = next;
+                }
+                actions.iter_mut().zip(action).for_each(|(list, a)| list.push(a));
+            }
+            let mut outputs = vec![ops::stack_time(&deters), ops::stack_time(&stochs), ops::stack_time(&logits)];
+            outputs.extend(actions.iter().map(|list| ops::stack_time(list)));
+            outputs
+        });
+        let mut outputs = outputs.into_iter();
+        let mut next = || outputs.next().expect("three outputs and one per action key");
+        let (deter, stoch, logit) = (next(), next(), next());
+        Imagined { deter, stoch, logit, actions: outputs.collect() }
+    }
+
+    /// Steps from `start` [N, ..] under given actions [N, T, A]: the states [N, T, ..].
+    pub fn predict(&self, p: &Params, start: &Latent, actions: &Tensor, noise: &Noise) -> (Tensor, Tensor) {
+        let steps = actions.dim(1);
+        let mut state = start.clone();
+        let (mut deters, mut stochs) = (Vec::new(), Vec::new());
+        for (step, action) in ops::unstack_time(&self.project_actions(p, actions)).iter().enumerate() {
+            let at = At { rows: 0..actions.dim(0), step, steps };
+            state = self.imagine_step(p, &state, action, noise, &at).0;
+            deters.push(state.deter.clone());
+            stochs.push(state.stoch.clone());
+        }
+        (ops::stack_time(&deters), ops::stack_time(&stochs))
+    }
+
+    /// One prior step with a projected action.
+    fn imagine_step(&self, p: &Params, state: &Latent, action: &Tensor, noise: &Noise, at: &At) -> (Latent, Tensor) {
+        let deter = self.core(p, state, action);
+        let logit = self.prior(p, &deter);
+        let drawn = noise.prior(at, self.config.stoch);
+        let stoch = ops::latent(&logit, self.config.classes, self.config.unimix, drawn.draw());
+        (Latent { deter, stoch }, logit)
+    }
+
+    /// Prior logits [.., S*C] for deter [.., D].
+    pub fn prior(&self, p: &Params, deter: &Tensor) -> Tensor {
+        self.priorlogit.apply(p, &self.prior.apply(p, deter))
+    }
+
+    /// The block GRU: the next deter [N, D] from the state and the projected action.
+    fn core(&self, p: &Params, state: &Latent, action: &Tensor) -> Tensor {
+        let c = &self.config;
+        let x0 = self.dynin[0].apply(p, &state.deter); // [N, hidden]
+        let x1 = self.dynin[1].apply(p, &state.stoch); // [N, hidden]
+        // Each block sees its own slice of deter, and all of the three embeddings.
+        let own = c.deter / c.blocks;
+        let terms = [Term::new(&state.deter, 0), Term::shared(&x0, own), Term::shared(&x1, own + x0.width())];
+        let first = self.first().finish(p, &terms, action);
+        let gates = match self.dynhid.split_first() {
+            None => first,
+            Some(((_, norm), rest)) => {
+                let x = norm.apply(p, &first);
+                let x = rest.iter().fold(x, |x, (linear, norm)| norm.apply(p, &linear.apply(p, &x)));
+                self.dyngru.apply(p, &x) // [N, 3 D]
+            }
+        };
+        ops::gru(&gates, &state.deter, c.blocks)
+    }
+
+    /// The first block-linear layer of the core, which takes the embeddings.
+    fn first(&self) -> &Linear {
+        self.dynhid.first().map_or(&self.dyngru, |(linear, _)| linear)
+    }
+
+    /// What the core's first layer makes of embedded actions [.., A]. Large actions are scaled down to one.
+    fn project_actions(&self, p: &Params, actions: &Tensor) -> Tensor {
+        let bounded: Vec<f32> = actions.data().iter().map(|&a| a / a.abs().max(1.0)).collect();
+        let x2 = self.dynin[2].apply(p, &Tensor::from_slice(actions.shape(), &bounded));
+        let row = self.config.deter / self.config.blocks + 2 * x2.width();
+        self.first().ahead(p, &[Term::shared(&x2, row)])
+    }
+
+    /// What the posterior's first layer makes of tokens [.., E].
+    fn project_tokens(&self, p: &Params, tokens: &Tensor) -> Tensor {
+        let row = if self.config.absolute { 0 } else { self.config.deter };
+        let first = self.obs.layers().first().map_or(&self.obslogit, |layer| &layer.linear);
+        first.ahead(p, &[Term::new(tokens, row)])
+    }
+
+    /// Posterior logits [N, S*C] from deter [N, D] and projected tokens.
+    fn posterior(&self, p: &Params, deter: &Tensor, tokens: &Tensor) -> Tensor {
+        let term = [Term::new(deter, 0)];
+        let terms = if self.config.absolute { &[][..] } else { &term[..] };
+        match self.obs.layers().split_first() {
+            None => self.obslogit.finish(p, terms, tokens),
+            Some((layer, rest)) => {
+                let x = layer.norm.apply(p, &layer.linear.finish(p, terms, tokens));
+                let x = rest.iter().fold(x, |x, layer| layer.apply(p, &x));
+                self.obslogit.apply(p, &x)
+            }
+        }
+    }
+}
