@@ -15,6 +15,15 @@ fn filled(options: Options, steps: i32) -> Replay {
 }
 
 #[test]
+fn a_replay_can_move_to_another_thread() {
+    let mut replay = filled(options(5, 100, 4, None), 30);
+    let here = replay.sample(2, Mode::Eval);
+    let mut other = filled(options(5, 100, 4, None), 30);
+    let there = std::thread::spawn(move || other.sample(2, Mode::Eval)).join().unwrap();
+    assert_eq!(here, there);
+}
+
+#[test]
 fn batches_hold_whole_sequences_with_ids() {
     let mut replay = filled(options(5, 100, 4, None), 30);
     let batch = replay.sample(6, Mode::Train).unwrap();
