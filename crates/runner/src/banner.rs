@@ -110,11 +110,21 @@ fn step_line(config: &Config) -> String {
     }
     let updates = match (run.steps < ENDLESS, config.random_agent) {
         (_, true) => "no updates".to_string(),
-        (true, _) => format!("{} updates", short((run.steps as f64 * rate).floor())),
+        (true, _) => format!("{} updates", short(updates(config, rate) as f64)),
         (false, _) => format!("{} updates a step", short(rate)),
     };
     let frames = if repeat == 1 { format!("= {total} frames") } else { frames };
     format!("{total} policy steps {frames} · {updates} · replay ratio {}", short(run.train_ratio))
+}
+
+/// Updates of the whole run: the first is done when the replay holds a batch's worth of sequences.
+fn updates(config: &Config, rate: f64) -> u64 {
+    let length = config.consec_train * config.batch_length + config.replay_context;
+    let prefill = config.batch_size * config.batch_length + config.run.envs * length.saturating_sub(1);
+    match config.run.steps.checked_sub(prefill as u64) {
+        Some(steps) if rate > 0.0 => 1 + (steps as f64 * rate) as u64,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::time::Instant;
 pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
     let mut driver = setup::driver(&config, false)?;
     let mut agent = setup::agent(&config, &driver)?;
-    let root = root(&config)?;
+    let root = root(&config);
     if let Some(agent) = &mut agent {
         load(agent, &config)?;
     }
@@ -27,7 +27,8 @@ pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
     saving::write_config(folder.root(), &config)?;
     println_above(&banner::text(&config, folder.root(), &driver, agent.as_ref())?);
 
-    let mut logger = setup::logger(&config, folder.root(), None)?;
+    // A folder of its own holds the last evaluation only.
+    let mut logger = setup::logger(&config, folder.root(), own_folder(&config).then_some(0))?;
     let mut policy = Policy::new(agent.as_ref(), &driver.act_space().clone(), driver.count(), config.seed, Mode::Eval);
     let mut episodes = Episodes::new(driver.count());
     let mut clock = Clock::new(config.run.log_every, true, config.run.sync);
@@ -64,10 +65,13 @@ fn late(config: &Config, started: Instant) -> bool {
 }
 
 /// Where the metrics go.
-fn root(config: &Config) -> Result<PathBuf> {
+fn root(config: &Config) -> PathBuf {
     let root = Path::new(&config.logdir);
-    let own = config.run.from_checkpoint.is_empty() && !config.random_agent;
-    Ok(if own { root.join("eval") } else { root.to_path_buf() })
+    if own_folder(config) { root.join("eval") } else { root.to_path_buf() }
+}
+
+fn own_folder(config: &Config) -> bool {
+    config.run.from_checkpoint.is_empty() && !config.random_agent
 }
 
 fn load(agent: &mut Agent, config: &Config) -> Result<()> {

@@ -72,7 +72,13 @@ impl Trainer {
         }
         let moment = self.moment()?;
         self.checkpoints.save(self.counters.step, &moment)?;
+        self.saved = Some(self.counters.place());
         Ok(())
+    }
+
+    /// Whether nothing has happened since the last save, or since the checkpoint that was resumed.
+    pub fn is_saved(&self) -> bool {
+        self.saved == Some(self.counters.place())
     }
 
     /// Saves; a failure is told loudly, and the run goes on until the next attempt.
@@ -172,6 +178,7 @@ impl Trainer {
         }
         let State { step, owed, checked, updates, seconds, .. } = state;
         self.counters = Counters { step, owed, checked, updates, seconds };
+        self.saved = Some(self.counters.place());
         Ok(())
     }
 }

@@ -162,7 +162,13 @@ impl Trainer {
 
     /// Saves for the last time, and says what was reached or how to go on.
     fn finish(mut self, stop: &Stop) -> Result<()> {
-        let saved = self.save();
+        if stop.asked() {
+            println_above("stopping: the run is saved first (Ctrl-C again ends it at once)");
+        }
+        if !self.config.run.sync && !self.is_saved() {
+            self.log()?; // what came since the last line; a synchronous run writes the same lines wherever it stops
+        }
+        let saved = if self.is_saved() { Ok(()) } else { self.save() };
         let text = banner::end(
             self.folder.root(),
             self.counters.step,
@@ -175,7 +181,8 @@ impl Trainer {
         saved.context("the run ended but could not be saved; its last checkpoint is an earlier one")?;
         println_above(&text);
         if stop.asked() {
-            println_above("stopped and saved; the same command resumes the run");
+            let root = self.folder.root().display();
+            println_above(&format!("stopped and saved; the same command with --logdir {root} resumes the run"));
         }
         Ok(())
     }

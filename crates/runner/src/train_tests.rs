@@ -176,6 +176,22 @@ fn a_save_that_fails_does_not_end_the_run() {
 }
 
 #[test]
+fn an_update_that_is_not_finite_ends_the_run_with_a_diagnostic_and_keeps_the_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    interrupted(&config(dir.path(), &[]), 60);
+    let latest = fs::read_to_string(dir.path().join("ckpt/latest")).unwrap();
+    let more = [("agent.opt.lr", "1e38"), ("agent.opt.warmup", "0")];
+    let error = train(config(dir.path(), &more), &Stop::default()).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("failed; the batch and the agent are in"), "{text}");
+    let diagnostic = fs::read_dir(dir.path().join("diagnostic")).unwrap().next().unwrap().unwrap().path();
+    let batch = crate::tensors::read(&diagnostic.join("batch.safetensors")).unwrap();
+    assert_eq!(batch["reward"].shape, [2, 9]);
+    assert!(fs::read_to_string(diagnostic.join("metrics.json")).unwrap().contains("error"));
+    crate::checkpoint::read(&dir.path().join("ckpt").join(latest.trim())).unwrap();
+}
+
+#[test]
 fn evaluation_of_a_run_and_a_start_from_its_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");

@@ -35,6 +35,8 @@ pub struct Trainer {
     pub ratio: Ratio,
     pub clocks: Clocks,
     pub counters: Counters,
+    /// Where the run was when it was last saved.
+    pub saved: Option<Place>,
     pub logger: Logger,
     pub speed: Speed,
 }
@@ -65,6 +67,15 @@ pub struct Counters {
     pub updates: u64,
     /// Seconds that earlier processes of this run took.
     pub seconds: f64,
+}
+
+/// One point of a run: step, updates, and the step at which the clocks were looked at.
+pub type Place = (u64, u64, Option<u64>);
+
+impl Counters {
+    pub fn place(&self) -> Place {
+        (self.step, self.updates, self.checked)
+    }
 }
 
 /// Counts that depend on the wall clock.
@@ -118,6 +129,7 @@ impl Trainer {
             ratio: Ratio::new(config.run.train_ratio / (config.batch_size * config.batch_length) as f64),
             clocks: Clocks::new(&config.run),
             counters: Counters::default(),
+            saved: None,
             logger,
             speed: Speed::new(),
             replay,

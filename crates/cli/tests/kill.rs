@@ -1,0 +1,108 @@
+//! kill -9 at any moment loses at most what came after the last save: nothing on the disk is ever unreadable.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const FLAGS: &[&str] = &[
+    "train",
+    "--configs",
+    "debug",
+    "--task",
+    "dummy_disc",
+    "--env.dummy.size",
+    "16,16",
+    "--env.dummy.length",
+    "20",
+    "--batch_size",
+    "2",
+    "--batch_length",
+    "8",
+    "--report_length",
+    "6",
+    "--replay.chunksize",
+    "32",
+    "--run.steps",
+    "1e9",
+    "--run.log_every",
+    "0.01",
+    "--run.save_every",
+    "0.02",
+    "--run.report_every",
+    "0.05",
+];
+
+fn start(logdir: &Path, more: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dreamer"));
+    command.args(FLAGS).args(more).arg("--logdir").arg(logdir);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// What the process printed; it must not have met damage.
+fn printed(child: Child) -> String {
+    let out = child.wait_with_output().unwrap();
+    let text = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    for bad in ["warning: checkpoint", "warning: replay", "damaged", "cannot", "error", "panicked"] {
+        assert!(!text.contains(bad), "a resumed run met '{bad}': {text}");
+    }
+    text
+}
+
+fn resumed_at(text: &str) -> Option<u64> {
+    let rest = text.split_once("resumed at step ")?.1;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+fn kill_and_resume(times: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let logdir = dir.path().join("run");
+    let (mut last, mut random) = (0, 12345u64);
+    for _ in 0..times {
+        let mut child = start(&logdir, &[]);
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        std::thread::sleep(Duration::from_millis(50 + (random >> 33) % 700));
+        child.kill().unwrap(); // SIGKILL
+        let step = resumed_at(&printed(child)).unwrap_or(last);
+        assert!(step >= last, "resumed at {step} after {last}");
+        last = step;
+        for line in fs::read_to_string(logdir.join("metrics.jsonl")).unwrap_or_default().lines().rev().skip(1) {
+            assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
+        }
+    }
+    // In the end the run goes on to its end as if nothing had been.
+    let steps = (last + 200).to_string();
+    let text = printed(start(&logdir, &["--run.steps", &steps]));
+    assert!(resumed_at(&text).is_some() && text.contains("mean score of the last"), "{text}");
+}
+
+#[test]
+fn a_killed_run_resumes() {
+    kill_and_resume(3);
+}
+
+/// `cargo test --release -p dreamer --test kill -- --ignored`
+#[test]
+#[ignore = "takes half a minute"]
+fn a_run_killed_twenty_times_resumes() {
+    kill_and_resume(20);
+}
+
+#[test]
+fn a_second_process_is_kept_out_and_ctrl_c_saves() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = start(dir.path(), &[]);
+    while !dir.path().join("ckpt/latest").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let second = start(dir.path(), &[]).wait_with_output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let text = String::from_utf8(second.stderr).unwrap();
+    assert!(text.contains(&format!("in use by process {}", child.id())), "{text}");
+
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let out = child.wait_with_output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success() && text.contains("stopped and saved"), "{text}");
+}
