@@ -38,7 +38,7 @@ fn names(c: &AgentConfig) -> Result<()> {
     ];
     for (key, act, norm, winit) in styles {
         if Act::parse(act).is_none() {
-            bail!("agent.{key}.act is '{act}'; it may be {}", Act::NAMES.join(", "));
+            bail!("agent.{key}.act is '{act}'; it may be {}", Act::names().collect::<Vec<_>>().join(", "));
         }
         if parse_norm(norm).is_none() {
             bail!("agent.{key}.norm is '{norm}'; it may be none, rms, layer, or one of them with an epsilon such as rms1em5");

@@ -40,6 +40,11 @@ impl Linear {
         ops::affine(&terms, p.get(self.kernel), Some(p.get(self.bias)), None)
     }
 
+    /// The layer's output plus `add` [.., out].
+    pub fn apply_plus(&self, p: &Params, x: &Tensor, add: &Tensor) -> Tensor {
+        ops::affine(&[Term::new(x, 0)], p.get(self.kernel), Some(p.get(self.bias)), Some(add))
+    }
+
     /// The terms' products plus the bias: a part of the layer that can be computed ahead.
     pub fn ahead(&self, p: &Params, terms: &[Term]) -> Tensor {
         ops::affine(terms, p.get(self.kernel), Some(p.get(self.bias)), None)

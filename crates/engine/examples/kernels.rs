@@ -1,4 +1,5 @@
-//! Measures the CPU kernels on one thread beside the machine's multiply-add peak: `cargo run --release --example kernels`.
+//! Measures the CPU kernels on one thread beside the machine's multiply-add peak:
+//! `cargo run --release -p engine --example kernels [-- words of the lines wanted]`.
 
 use engine::cpu::conv::{
     ConvShape, ConvWeights, UpsampleShape, conv_input_grad, conv_pool, conv_weight_grad, group_len, split_phases,
@@ -14,7 +15,7 @@ use std::time::Instant;
 fn time(mut f: impl FnMut()) -> f64 {
     f();
     let (begin, mut best) = (Instant::now(), f64::INFINITY);
-    while begin.elapsed().as_secs_f64() < 0.15 {
+    while begin.elapsed().as_secs_f64() < 1.0 {
         let start = Instant::now();
         f();
         best = best.min(start.elapsed().as_secs_f64());
@@ -28,6 +29,9 @@ struct Report {
 
 impl Report {
     fn line(&self, name: &str, flop: f64, f: impl FnMut()) {
+        if !std::env::args().skip(1).all(|word| name.contains(&word)) {
+            return;
+        }
         let seconds = time(f);
         let rate = flop / seconds / 1e9;
         println!("{name:44} {:9.1} us {rate:8.1} GFLOP/s {:5.1} %", seconds * 1e6, 100.0 * rate / self.peak);

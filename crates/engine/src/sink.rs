@@ -5,6 +5,7 @@
 //! them in one go, in a fixed order.
 
 use crate::buffer::Buffer;
+use crate::cpu::conv::{ConvShape, UpsampleShape, reduce_bias_grad, reduce_upsample_grad, reduce_weight_grad};
 
 use crate::cpu::gemm_tn::{Segment, column_sums, gemm_tn};
 use crate::graph::Leaf;
@@ -39,10 +40,19 @@ struct Entry {
     lanes: Option<Lanes>,
 }
 
-/// Accumulators of a convolution weight's gradient with one sum a lane, [kernel, kernel, in, out].
+/// Accumulators with one sum a lane, which the end of the sweep adds up.
 struct Lanes {
-    shape: [usize; 4],
+    kind: LaneSums,
     buffer: Buffer,
+}
+
+/// What lane accumulators add up to.
+#[derive(Clone, Copy)]
+pub(crate) enum LaneSums {
+    /// A number a channel.
+    Channels,
+    Conv(ConvShape),
+    Upsample(UpsampleShape),
 }
 
 /// Gradients by leaf.
@@ -77,10 +87,10 @@ impl Sink {
         self.entries.entry(leaf).or_default().sums.push(dy);
     }
 
-    /// Lane accumulators of a convolution weight [kernel, kernel, in, out], zero at first.
-    pub(crate) fn lanes(&mut self, leaf: Leaf, shape: [usize; 4], len: usize) -> &mut [f32] {
+    /// Lane accumulators of `len` floats for the leaf's gradient, zero at first.
+    pub(crate) fn lanes(&mut self, leaf: Leaf, kind: LaneSums, len: usize) -> &mut [f32] {
         let entry = self.entries.entry(leaf).or_default();
-        &mut entry.lanes.get_or_insert_with(|| Lanes { shape, buffer: Buffer::zeros(len) }).buffer
+        &mut entry.lanes.get_or_insert_with(|| Lanes { kind, buffer: Buffer::zeros(len) }).buffer
     }
 
     /// Takes over what another sink collected, after what is here.
@@ -128,7 +138,11 @@ fn finish_leaf(entry: Entry, shape: &[usize]) -> Tensor {
         column_sums(dy.len() / out.len().max(1), out.len(), dy.data(), out.len(), out);
     }
     if let Some(lanes) = &entry.lanes {
-        let _ = (lanes.shape, &lanes.buffer); // conv kernels to come
+        match &lanes.kind {
+            LaneSums::Channels => reduce_bias_grad(&lanes.buffer, out),
+            LaneSums::Conv(shape) => reduce_weight_grad(shape, &lanes.buffer, out),
+            LaneSums::Upsample(shape) => reduce_upsample_grad(shape, &lanes.buffer, out),
+        }
     }
     grad
 }

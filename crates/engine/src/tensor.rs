@@ -1,6 +1,7 @@
 //! `Tensor`: a shaped float array on a device, with the link through which its gradient flows.
 
 use crate::buffer::Buffer;
+use crate::cpu::conv::ConvWeights;
 use crate::cpu::gemm::Packed;
 use crate::graph::{Leaf, Origin};
 use std::sync::{Arc, Mutex};
@@ -20,20 +21,28 @@ pub struct Tensor {
     pub(crate) origin: Origin,
 }
 
-/// Shared memory of tensors, and the packed copies that matrix products keep of weights.
+/// Shared memory of tensors, and the packed copies that products keep of weights.
 struct Storage {
     buffer: Buffer,
-    packs: Mutex<Vec<(PackKey, Arc<Packed>)>>,
+    packs: Mutex<Vec<(PackKey, Pack)>>,
 }
 
-/// Which part of a weight [blocks, k, n] a packed copy holds: rows `row..row + rows` of one block,
-/// as they are or transposed.
+/// Which packed copy of a weight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct PackKey {
-    pub block: usize,
-    pub row: usize,
-    pub rows: usize,
-    pub transposed: bool,
+pub(crate) enum PackKey {
+    /// Rows `row..row + rows` of one block of a weight [blocks, k, n], as they are or transposed.
+    Matrix { block: usize, row: usize, rows: usize, transposed: bool },
+    /// A convolution's weight [kernel, kernel, in, out].
+    Conv,
+    /// The same for upsampling before the convolution.
+    Upsample { sparse: bool },
+}
+
+/// A packed copy.
+#[derive(Clone)]
+enum Pack {
+    Matrix(Arc<Packed>),
+    Conv(Arc<ConvWeights>),
 }
 
 impl Tensor {
@@ -154,21 +163,36 @@ impl Tensor {
         &mut storage.buffer
     }
 
-    /// A packed copy of a weight [blocks, k, n] (or [k, n]), made at first use and kept until the weight changes.
-    pub(crate) fn packed(&self, key: PackKey) -> Arc<Packed> {
+    /// A packed copy of rows of a weight [blocks, k, n] (or [k, n]).
+    pub(crate) fn packed(&self, block: usize, row: usize, rows: usize, transposed: bool) -> Arc<Packed> {
+        let rank = self.shape.len();
+        let (k, n) = (self.shape[rank - 2], self.shape[rank - 1]);
+        let start = (block * k + row) * n;
+        let pack = self.pack(PackKey::Matrix { block, row, rows, transposed }, |data| {
+            let w = &data[start..start + rows * n];
+            Pack::Matrix(Arc::new(if transposed { Packed::transposed(w, n, rows, n) } else { Packed::new(w, rows, n, n) }))
+        });
+        match pack {
+            Pack::Matrix(pack) => pack,
+            Pack::Conv(_) => unreachable!("matrix keys hold matrices"),
+        }
+    }
+
+    /// A packed copy of a convolution's weight, made by `pack` at first use.
+    pub(crate) fn packed_conv(&self, key: PackKey, pack: impl FnOnce(&[f32]) -> ConvWeights) -> Arc<ConvWeights> {
+        match self.pack(key, |data| Pack::Conv(Arc::new(pack(data)))) {
+            Pack::Conv(pack) => pack,
+            Pack::Matrix(_) => unreachable!("convolution keys hold convolutions"),
+        }
+    }
+
+    /// A packed copy, made at first use and kept until the weight changes.
+    fn pack(&self, key: PackKey, make: impl FnOnce(&[f32]) -> Pack) -> Pack {
         let mut packs = self.storage.packs.lock().expect("no panic while packing");
         if let Some((_, pack)) = packs.iter().find(|(k, _)| *k == key) {
             return pack.clone();
         }
-        let rank = self.shape.len();
-        let (k, n) = (self.shape[rank - 2], self.shape[rank - 1]);
-        let start = (key.block * k + key.row) * n;
-        let rows = &self.data()[start..start + key.rows * n];
-        let pack = Arc::new(if key.transposed {
-            Packed::transposed(rows, n, key.rows, n)
-        } else {
-            Packed::new(rows, key.rows, n, n)
-        });
+        let pack = make(self.data());
         packs.push((key, pack.clone()));
         pack
     }

@@ -1,11 +1,16 @@
 //! Weight gradients as one product over all rows: `dw[k, n] += Σ xᵀ dy`, from rows that lie in several places.
 
 use super::gemm::{load_pair, store_pair};
-use super::simd::{MAX_LANES, Simd, with_simd};
+use super::simd::{Simd, with_simd};
+use crate::Buffer;
 use std::ops::Range;
 
-/// Rows taken at a time: their part of `dy` is packed (32 KiB at most) and used for every tile of `dw`.
+/// Most rows taken at a time: their part of `dy` is packed and used for every tile of `dw`.
 const BLOCK: usize = 256;
+/// Floats of packed `dy` that stay in the near caches.
+const NEAR: usize = 1 << 16;
+/// Columns of `x` in a tile, at most.
+const TILE: usize = 8;
 
 /// Rows `x[rows, k]` and `dy[rows, n]` of one product, `ldx` and `ldy` floats apart.
 #[derive(Clone, Copy)]
@@ -18,15 +23,24 @@ pub struct Segment<'a> {
 }
 
 /// One block of rows, gathered from the segments.
-#[repr(C, align(64))]
 struct Block {
-    /// Two vectors of `dy` a row, one after the other.
-    dy: [f32; BLOCK * 2 * MAX_LANES],
-    /// Where the row begins in `x`.
+    /// Where each row begins in `x` and in `dy`.
     x: [*const f32; BLOCK],
-    /// Where the row begins in `dy`.
-    source: [*const f32; BLOCK],
+    dy: [*const f32; BLOCK],
     rows: usize,
+    /// `dy` as panels `[ceil(n / width)][rows][width]`, two vectors wide.
+    panels: Buffer,
+    /// The columns of `x` that a tile wants, `[rows][TILE]`, where they are wanted often.
+    columns: [f32; BLOCK * TILE],
+}
+
+/// The gradient to be added to: `[k, n]`, rows `ld` floats apart.
+#[derive(Clone, Copy)]
+struct Gradient {
+    p: *mut f32,
+    k: usize,
+    n: usize,
+    ld: usize,
 }
 
 /// `dw[k, n] += Σ over segments of x[rows, k]ᵀ dy[rows, n]` for a range of `k`.
@@ -42,90 +56,137 @@ pub fn gemm_tn(k: Range<usize>, n: usize, segments: &[Segment], dw: &mut [f32], 
         return;
     }
     assert!(ldw >= n && dw.len() >= (k.len() - 1) * ldw + n, "dw: {} floats for {} rows of {n}", dw.len(), k.len());
+    let dw = Gradient { p: dw.as_mut_ptr(), k: k.len(), n, ld: ldw };
     // SAFETY: the lengths were checked above.
-    with_simd!(S, unsafe { run::<S>(k, n, segments, dw.as_mut_ptr(), ldw) })
+    with_simd!(S, unsafe { run::<S>(k.start, segments, dw) })
 }
 
 #[inline(always)]
-unsafe fn run<S: Simd>(k: Range<usize>, n: usize, segments: &[Segment], dw: *mut f32, ldw: usize) {
+unsafe fn run<S: Simd>(first: usize, segments: &[Segment], dw: Gradient) {
     let null = std::ptr::null();
-    let mut block = Block { dy: [0.0; BLOCK * 2 * MAX_LANES], x: [null; BLOCK], source: [null; BLOCK], rows: 0 };
+    let padded = dw.n.next_multiple_of(2 * S::LANES);
+    let limit = (NEAR / padded).clamp(32, BLOCK);
+    let panels = Buffer::stale(limit * padded);
+    let mut block = Block { x: [null; BLOCK], dy: [null; BLOCK], rows: 0, panels, columns: [0.0; BLOCK * TILE] };
     for segment in segments {
         for row in 0..segment.rows {
             // SAFETY: the row exists; a full block is used up before the next row comes.
             unsafe {
-                block.x[block.rows] = segment.x.as_ptr().add(row * segment.ldx + k.start);
-                block.source[block.rows] = segment.dy.as_ptr().add(row * segment.ldy);
+                block.x[block.rows] = segment.x.as_ptr().add(row * segment.ldx + first);
+                block.dy[block.rows] = segment.dy.as_ptr().add(row * segment.ldy);
                 block.rows += 1;
-                if block.rows == BLOCK {
-                    block.add::<S>(k.len(), n, dw, ldw);
+                if block.rows == limit {
+                    block.add_to::<S>(dw);
                 }
             }
         }
     }
     // SAFETY: as above.
-    unsafe { block.add::<S>(k.len(), n, dw, ldw) }
+    unsafe { block.add_to::<S>(dw) }
 }
 
 impl Block {
     /// Adds the block's rows to the gradient and empties it.
     #[inline(always)]
-    unsafe fn add<S: Simd>(&mut self, k: usize, n: usize, dw: *mut f32, ldw: usize) {
-        let width = 2 * S::LANES;
-        let tiles = k.div_ceil(S::TILE_ROWS);
-        for j in (0..n).step_by(width) {
-            let columns = width.min(n - j);
-            // SAFETY: columns j.. of every row of `dy`, and the tile's rows of `dw`, exist by the loops' bounds.
-            unsafe {
-                for r in 0..self.rows {
-                    let v = load_pair::<S>(self.source[r].add(j), columns, columns == width);
-                    store_pair(v, self.dy.as_mut_ptr().add(r * width), width, true);
-                }
-                for t in 0..tiles {
-                    let (i, end) = (t * k / tiles, (t + 1) * k / tiles);
-                    let to = dw.add(i * ldw + j);
-                    match end - i {
-                        1 => self.tile::<S, 1>(i, to, ldw, columns),
-                        2 => self.tile::<S, 2>(i, to, ldw, columns),
-                        3 => self.tile::<S, 3>(i, to, ldw, columns),
-                        4 => self.tile::<S, 4>(i, to, ldw, columns),
-                        5 => self.tile::<S, 5>(i, to, ldw, columns),
-                        6 => self.tile::<S, 6>(i, to, ldw, columns),
-                        7 => self.tile::<S, 7>(i, to, ldw, columns),
-                        _ => self.tile::<S, 8>(i, to, ldw, columns),
-                    }
+    unsafe fn add_to<S: Simd>(&mut self, dw: Gradient) {
+        // SAFETY: the tile's rows and columns exist by the loops' bounds.
+        unsafe {
+            self.pack::<S>(dw.n);
+            // With few panels a copy of x would cost more than the distance between its rows.
+            let copy = dw.n > 4 * S::LANES;
+            let tiles = dw.k.div_ceil(S::TILE_ROWS);
+            for t in 0..tiles {
+                let (i, end) = (t * dw.k / tiles, (t + 1) * dw.k / tiles);
+                match end - i {
+                    1 => self.row::<S, 1>(i, copy, dw),
+                    2 => self.row::<S, 2>(i, copy, dw),
+                    3 => self.row::<S, 3>(i, copy, dw),
+                    4 => self.row::<S, 4>(i, copy, dw),
+                    5 => self.row::<S, 5>(i, copy, dw),
+                    6 => self.row::<S, 6>(i, copy, dw),
+                    7 => self.row::<S, 7>(i, copy, dw),
+                    _ => self.row::<S, 8>(i, copy, dw),
                 }
             }
         }
         self.rows = 0;
     }
 
-    /// `R` rows of the gradient from inner index `i`, two vectors wide.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize>(&self, i: usize, dw: *mut f32, ldw: usize, columns: usize) {
+    unsafe fn pack<S: Simd>(&mut self, n: usize) {
+        let width = 2 * S::LANES;
+        let mut to = self.panels.as_mut_ptr();
+        for j in (0..n).step_by(width) {
+            let columns = width.min(n - j);
+            for r in 0..self.rows {
+                // SAFETY: columns j.. of every row of `dy` exist, and `panels` has room for all.
+                unsafe {
+                    store_pair(load_pair::<S>(self.dy[r].add(j), columns, columns == width), to, width, true);
+                    to = to.add(width);
+                }
+            }
+        }
+    }
+
+    /// `R` rows of the gradient from inner index `i`.
+    #[inline(always)]
+    unsafe fn row<S: Simd, const R: usize>(&mut self, i: usize, copy: bool, dw: Gradient) {
         if R > S::TILE_ROWS {
             return; // never asked for; keeps the compiler from generating it
         }
-        let full = columns == 2 * S::LANES;
-        let mut acc = [[S::zero(); 2]; R];
-        // SAFETY: `R` rows of `dw` with `columns` floats exist; `x` rows hold `R` floats from `i`.
+        let width = 2 * S::LANES;
+        // SAFETY: rows of `x` hold `R` floats from `i`, `dw` has `R` rows from `i`.
         unsafe {
-            for r in 0..R {
-                acc[r] = load_pair(dw.add(r * ldw), columns, full);
-            }
-            let mut dy = self.dy.as_ptr();
-            for row in 0..self.rows {
-                let (d0, d1) = (S::load(dy), S::load(dy.add(S::LANES)));
-                let x = (*self.x.as_ptr().add(row)).add(i);
-                for r in 0..R {
-                    let a = S::splat(*x.add(r));
-                    acc[r] = [a.mul_add(d0, acc[r][0]), a.mul_add(d1, acc[r][1])];
+            if copy {
+                for r in 0..self.rows {
+                    let to = self.columns.as_mut_ptr().add(r * TILE);
+                    to.cast::<[f32; R]>().write_unaligned(self.x[r].add(i).cast::<[f32; R]>().read_unaligned());
                 }
-                dy = dy.add(2 * S::LANES);
             }
+            for j in (0..dw.n).step_by(width) {
+                let panel = self.panels.as_ptr().add(j * self.rows);
+                let to = dw.p.add(i * dw.ld + j);
+                let columns = width.min(dw.n - j);
+                if copy {
+                    let x = self.columns.as_ptr();
+                    tile::<S, R>(self.rows, |r| x.add(r * TILE), panel, to, dw.ld, columns);
+                } else {
+                    let x = self.x.as_ptr();
+                    tile::<S, R>(self.rows, |r| (*x.add(r)).add(i), panel, to, dw.ld, columns);
+                }
+            }
+        }
+    }
+}
+
+/// `R` rows of the gradient, two vectors wide: `dw[q] += Σ over rows of x(row)[q] dy[row]`.
+#[inline(always)]
+unsafe fn tile<S: Simd, const R: usize>(
+    rows: usize,
+    x: impl Fn(usize) -> *const f32,
+    mut dy: *const f32,
+    dw: *mut f32,
+    ldw: usize,
+    columns: usize,
+) {
+    let full = columns == 2 * S::LANES;
+    let mut acc = [[S::zero(); 2]; R];
+    // SAFETY: `R` rows of `dw` with `columns` floats exist; `x` gives places with `R` floats.
+    unsafe {
+        for r in 0..R {
+            acc[r] = load_pair(dw.add(r * ldw), columns, full);
+        }
+        for row in 0..rows {
+            let (d0, d1) = (S::load(dy), S::load(dy.add(S::LANES)));
+            let x = x(row);
             for r in 0..R {
-                store_pair(acc[r], dw.add(r * ldw), columns, full);
+                let a = S::splat(*x.add(r));
+                acc[r] = [a.mul_add(d0, acc[r][0]), a.mul_add(d1, acc[r][1])];
             }
+            dy = dy.add(2 * S::LANES);
+        }
+        for r in 0..R {
+            store_pair(acc[r], dw.add(r * ldw), columns, full);
         }
     }
 }

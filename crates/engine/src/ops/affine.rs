@@ -9,7 +9,7 @@ use crate::cpu::gemm::{Packed, gemm_packed};
 use crate::graph::{record1, recording};
 use crate::parallel::par_items;
 use crate::sink::{Factors, Sink};
-use crate::tensor::{Device, PackKey, Tensor};
+use crate::tensor::{Device, Tensor};
 use std::sync::Arc;
 
 /// One part of a layer's input: `x` [M, K] is multiplied with the weight's rows from `row` on.
@@ -116,7 +116,7 @@ impl Part {
     }
 
     fn pack(&self, w: &Tensor, block: usize, transposed: bool) -> Arc<Packed> {
-        w.packed(PackKey { block, row: self.row, rows: self.k, transposed })
+        w.packed(block, self.row, self.k, transposed)
     }
 }
 

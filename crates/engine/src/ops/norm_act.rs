@@ -1,52 +1,50 @@
 //! Normalisation over the last axis fused with the activation that follows it.
 
 use crate::buffer::Buffer;
+use crate::cpu::norm::{self as kernels, norm_act_rows, norm_act_rows_grad};
 use crate::graph::{record1, recording};
 use crate::sink::Sink;
 use crate::tensor::{Device, Tensor};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NormKind {
-    None,
-    Rms,
-    Layer,
-}
+pub use crate::cpu::norm::Norm as NormKind;
 
+/// The activations, under their official names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Act {
-    None,
-    Silu,
-    Relu,
-    Relu2,
-    Gelu,
-    Mish,
-    Tanh,
-    Elu,
-    Sigmoid,
-    Softplus,
-    /// Half of the columns gate the other half: `silu(a) * b`.
+    Plain(kernels::Act),
+    /// Half of the features gate the other half: `silu(a) * b`.
     Swiglu,
 }
 
-impl Act {
-    pub const NAMES: [&str; 11] =
-        ["none", "silu", "relu", "relu2", "gelu", "mish", "tanh", "elu", "sigmoid", "softplus", "swiglu"];
+const NAMED: [(&str, Act); 11] = [
+    ("none", Act::Plain(kernels::Act::None)),
+    ("silu", Act::Plain(kernels::Act::Silu)),
+    ("relu", Act::Plain(kernels::Act::Relu)),
+    ("relu2", Act::Plain(kernels::Act::Relu2)),
+    ("gelu", Act::Plain(kernels::Act::Gelu)),
+    ("mish", Act::Plain(kernels::Act::Mish)),
+    ("tanh", Act::Plain(kernels::Act::Tanh)),
+    ("elu", Act::Plain(kernels::Act::Elu)),
+    ("sigmoid", Act::Plain(kernels::Act::Sigmoid)),
+    ("softplus", Act::Plain(kernels::Act::Softplus)),
+    ("swiglu", Act::Swiglu),
+];
 
+impl Act {
     pub fn parse(name: &str) -> Option<Act> {
-        Some(match name {
-            "none" => Act::None,
-            "silu" | "swish" => Act::Silu,
-            "relu" => Act::Relu,
-            "relu2" => Act::Relu2,
-            "gelu" => Act::Gelu,
-            "mish" => Act::Mish,
-            "tanh" => Act::Tanh,
-            "elu" => Act::Elu,
-            "sigmoid" => Act::Sigmoid,
-            "softplus" => Act::Softplus,
-            "swiglu" => Act::Swiglu,
-            _ => return None,
-        })
+        NAMED.iter().find(|(n, _)| *n == name).map(|(_, act)| *act)
+    }
+
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMED.iter().map(|(name, _)| *name)
+    }
+
+    /// The part that the kernels apply element by element.
+    fn plain(self) -> kernels::Act {
+        match self {
+            Act::Plain(act) => act,
+            Act::Swiglu => kernels::Act::None,
+        }
     }
 }
 
@@ -61,124 +59,77 @@ pub struct Norm<'a> {
     pub shift: Option<&'a Tensor>,
 }
 
-fn sig(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+/// A norm and activation with parameters held for the backward sweep.
+pub(super) struct Held {
+    kind: NormKind,
+    act: kernels::Act,
+    eps: f32,
+    pub scale: Option<Tensor>,
+    pub shift: Option<Tensor>,
 }
 
-fn value_slope(act: Act, x: f32) -> (f32, f32) {
-    match act {
-        Act::None | Act::Swiglu => (x, 1.0),
-        Act::Silu => {
-            let s = sig(x);
-            (x * s, s * (1.0 + x * (1.0 - s)))
-        }
-        Act::Relu => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
-        Act::Relu2 => (x.max(0.0).powi(2), 2.0 * x.max(0.0)),
-        Act::Gelu => {
-            let c = (2.0 / std::f32::consts::PI).sqrt();
-            let t = (c * (x + 0.044715 * x * x * x)).tanh();
-            (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * x * x))
-        }
-        Act::Mish => {
-            let sp = if x > 20.0 { x } else { x.exp().ln_1p() };
-            let t = sp.tanh();
-            (x * t, t + x * (1.0 - t * t) * sig(x))
-        }
-        Act::Tanh => (x.tanh(), 1.0 - x.tanh().powi(2)),
-        Act::Elu => if x > 0.0 { (x, 1.0) } else { (x.exp_m1(), x.exp()) },
-        Act::Sigmoid => {
-            let s = sig(x);
-            (s, s * (1.0 - s))
-        }
-        Act::Softplus => (if x > 20.0 { x } else { x.exp().ln_1p() }, sig(x)),
+impl Held {
+    pub fn new(norm: &Norm, act: Act) -> Self {
+        let (scale, shift) = (norm.scale.cloned(), norm.shift.cloned());
+        Held { kind: norm.kind, act: act.plain(), eps: norm.eps, scale, shift }
     }
-}
 
-fn stats(norm: NormKind, eps: f32, row: &[f32]) -> (f32, f32) {
-    let n = row.len() as f32;
-    let mean2 = row.iter().map(|x| x * x).sum::<f32>() / n;
-    match norm {
-        NormKind::None => (0.0, 1.0),
-        NormKind::Rms => (0.0, 1.0 / (mean2 + eps).sqrt()),
-        NormKind::Layer => {
-            let mean = row.iter().sum::<f32>() / n;
-            (mean, 1.0 / ((mean2 - mean * mean).max(0.0) + eps).sqrt())
+    /// The description that the kernels take.
+    pub fn kernel(&self) -> kernels::NormAct<'_> {
+        kernels::NormAct {
+            norm: self.kind,
+            act: self.act,
+            epsilon: self.eps,
+            scale: self.scale.as_ref().map_or(&[], |x| x.data()),
+            shift: self.shift.as_ref().map_or(&[], |x| x.data()),
         }
     }
 }
 
 /// x [.., N] -> `act(norm(x))` [.., N] (or [.., N / 2] for swiglu).
 pub fn norm_act(x: &Tensor, norm: &Norm, act: Act) -> Tensor {
-    let n = x.width();
-    let mut y = Buffer::stale(x.len());
-    let at = |p: Option<&Tensor>, j: usize, d: f32| p.map_or(d, |p| p.data()[j]);
-    for (to, row) in y.chunks_exact_mut(n.max(1)).zip(x.data().chunks_exact(n.max(1))) {
-        let (mean, r) = stats(norm.kind, norm.eps, row);
-        for j in 0..n {
-            let z = (row[j] - mean) * (r * at(norm.scale, j, 1.0)) + at(norm.shift, j, 0.0);
-            to[j] = value_slope(act, z).0;
-        }
+    let held = Held::new(norm, act);
+    let (m, n) = (x.rows(), x.width());
+    let (mut y, mut stats) = (Buffer::stale(x.len()), Buffer::stale(2 * m));
+    match x.device() {
+        Device::Cpu => norm_act_rows(&held.kernel(), m, n, x.data(), &mut y, &mut stats),
     }
-    let _ = Device::Cpu;
-    let y = Tensor::new(x.shape(), y);
-    let mut inputs = vec![x];
-    inputs.extend(norm.scale.into_iter().chain(norm.shift));
-    let y = if !recording(&inputs) {
-        y
-    } else {
-        let (kind, eps) = (norm.kind, norm.eps);
-        let (x, scale, shift) = (x.clone(), norm.scale.cloned(), norm.shift.cloned());
-        record1(&inputs, y, move |dy, sink: &mut Sink| {
+    let mut y = Tensor::new(x.shape(), y);
+    let inputs: Vec<&Tensor> = [x].into_iter().chain(norm.scale).chain(norm.shift).collect();
+    if recording(&inputs) {
+        let kept = x.detach();
+        y = record1(&inputs, y, move |dy, sink| {
+            let x = &kept;
             let mut dx = Buffer::stale(x.len());
             let (mut dscale, mut dshift) = (Buffer::zeros(n), Buffer::zeros(n));
-            let at = |p: &Option<Tensor>, j: usize, d: f32| p.as_ref().map_or(d, |p| p.data()[j]);
-            for (i, to) in dx.chunks_exact_mut(n.max(1)).enumerate() {
-                let row = &x.data()[i * n..(i + 1) * n];
-                let dy = &dy.data()[i * n..(i + 1) * n];
-                let (mean, r) = stats(kind, eps, row);
-                let (mut a, mut b) = (0.0, 0.0);
-                for j in 0..n {
-                    let xh = (row[j] - mean) * r;
-                    let s = at(&scale, j, 1.0);
-                    let dz = dy[j] * value_slope(act, xh * s + at(&shift, j, 0.0)).1;
-                    dscale[j] += dz * xh;
-                    dshift[j] += dz;
-                    to[j] = dz * s;
-                    a += to[j];
-                    b += to[j] * xh;
-                }
-                if kind == NormKind::None {
-                    continue;
-                }
-                if kind == NormKind::Rms {
-                    a = 0.0;
-                }
-                for j in 0..n {
-                    let xh = (row[j] - mean) * r;
-                    to[j] = r * (to[j] - a / n as f32 - xh * b / n as f32);
-                }
-            }
-            if let Some(leaf) = scale.as_ref().and_then(Tensor::as_leaf) {
-                sink.add(leaf, &Tensor::new(&[n], dscale));
-            }
-            if let Some(leaf) = shift.as_ref().and_then(Tensor::as_leaf) {
-                sink.add(leaf, &Tensor::new(&[n], dshift));
-            }
+            norm_act_rows_grad(&held.kernel(), m, n, x.data(), &stats, dy.data(), &mut dx, &mut dscale, &mut dshift);
+            collect(sink, &held.scale, dscale);
+            collect(sink, &held.shift, dshift);
             vec![Some(Tensor::new(x.shape(), dx))]
-        })
-    };
+        });
+    }
     if act == Act::Swiglu { swiglu(&y) } else { y }
 }
 
+fn collect(sink: &mut Sink, parameter: &Option<Tensor>, grad: Buffer) {
+    if let Some(leaf) = parameter.as_ref().and_then(Tensor::as_leaf) {
+        sink.add(leaf, &Tensor::new(&[grad.len()], grad));
+    }
+}
+
 /// [.., 2 N] -> `silu(a) * b` [.., N] of its halves.
-fn swiglu(x: &Tensor) -> Tensor {
+pub(super) fn swiglu(x: &Tensor) -> Tensor {
     let n = x.width() / 2;
     let mut shape = x.shape().to_vec();
-    *shape.last_mut().expect("an axis") = n;
+    *shape.last_mut().expect("at least one axis") = n;
     let mut y = Buffer::stale(x.rows() * n);
-    for (to, row) in y.chunks_exact_mut(n.max(1)).zip(x.data().chunks_exact((2 * n).max(1))) {
-        for j in 0..n {
-            to[j] = value_slope(Act::Silu, row[j]).0 * row[n + j];
+    match x.device() {
+        Device::Cpu => {
+            for (to, row) in y.chunks_exact_mut(n.max(1)).zip(x.data().chunks_exact((2 * n).max(1))) {
+                to.copy_from_slice(&row[..n]);
+                kernels::act_slice(kernels::Act::Silu, to);
+                to.iter_mut().zip(&row[n..]).for_each(|(y, b)| *y *= b);
+            }
         }
     }
     let y = Tensor::new(&shape, y);
@@ -187,15 +138,88 @@ fn swiglu(x: &Tensor) -> Tensor {
     }
     let kept = x.detach();
     record1(&[x], y, move |dy, _| {
-        let mut dx = Buffer::stale(kept.len());
+        let x = &kept;
+        let mut dx = Buffer::stale(x.len());
         for (i, to) in dx.chunks_exact_mut((2 * n).max(1)).enumerate() {
-            let (row, dy) = (&kept.data()[i * 2 * n..(i + 1) * 2 * n], &dy.data()[i * n..(i + 1) * n]);
+            let (row, dy) = (&x.data()[i * 2 * n..(i + 1) * 2 * n], &dy.data()[i * n..(i + 1) * n]);
+            let (da, db) = to.split_at_mut(n);
             for j in 0..n {
-                let (value, slope) = value_slope(Act::Silu, row[j]);
-                to[j] = dy[j] * slope * row[n + j];
-                to[n + j] = dy[j] * value;
+                let (a, b) = (row[j], row[n + j]);
+                let s = 1.0 / (1.0 + (-a).exp());
+                da[j] = dy[j] * b * s * (1.0 + a * (1.0 - s));
+                db[j] = dy[j] * a * s;
             }
         }
-        vec![Some(Tensor::new(kept.shape(), dx))]
+        vec![Some(Tensor::new(x.shape(), dx))]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check_scaled;
+    use crate::graph::Leaf;
+
+    fn norm64(kind: NormKind, x: &[f64], scale: &[f64], shift: &[f64]) -> Vec<f64> {
+        let n = x.len() as f64;
+        let square = x.iter().map(|v| v * v).sum::<f64>() / n;
+        let mean = if kind == NormKind::Layer { x.iter().sum::<f64>() / n } else { 0.0 };
+        let r = match kind {
+            NormKind::None => return x.to_vec(),
+            _ => 1.0 / (square - mean * mean + 1e-4f32 as f64).sqrt(),
+        };
+        let shift = |j: usize| if kind == NormKind::Layer { shift[j] } else { 0.0 };
+        x.iter().enumerate().map(|(j, v)| (v - mean) * r * scale[j] + shift(j)).collect()
+    }
+
+    fn act64(name: &str, x: f64) -> f64 {
+        let sigmoid = 1.0 / (1.0 + (-x).exp());
+        match name {
+            "silu" => x * sigmoid,
+            "relu" => x.max(0.0),
+            "relu2" => x.max(0.0).powi(2),
+            "gelu" => 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
+            "mish" => x * x.exp().ln_1p().tanh(),
+            "tanh" => x.tanh(),
+            "elu" => if x > 0.0 { x } else { x.exp_m1() },
+            "sigmoid" => sigmoid,
+            "softplus" => x.exp().ln_1p(),
+            _ => x,
+        }
+    }
+
+    #[test]
+    fn every_norm_and_activation_with_its_gradients() {
+        for kind in [NormKind::None, NormKind::Rms, NormKind::Layer] {
+            for name in Act::names() {
+                for shape in [[3, 10], [5, 34], [0, 4]] {
+                    let n = shape[1];
+                    let act = Act::parse(name).unwrap();
+                    let op = |x: &[Tensor]| {
+                        let scale = (kind != NormKind::None).then_some(&x[1]);
+                        let shift = (kind == NormKind::Layer).then_some(&x[2]);
+                        norm_act(&x[0], &Norm { kind, eps: 1e-4, scale, shift }, act)
+                    };
+                    check_scaled(&[&shape, &[n], &[n]], 1.2, op, |x| {
+                        let row = |row: &[f64]| {
+                            let z = norm64(kind, row, &x[1], &x[2]);
+                            match name {
+                                "swiglu" => (0..n / 2).map(|j| act64("silu", z[j]) * z[n / 2 + j]).collect(),
+                                _ => z.iter().map(|&z| act64(name, z)).collect::<Vec<f64>>(),
+                            }
+                        };
+                        x[0].chunks(n).flat_map(row).collect()
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_norm_is_not_recorded() {
+        let x = Tensor::full(&[1, 2], 3.0);
+        let norm = Norm { kind: NormKind::Rms, eps: 1e-4, scale: Some(&Tensor::full(&[2], 1.0)), shift: None };
+        assert!(!norm_act(&x, &norm, Act::Swiglu).requires_grad());
+        assert!(norm_act(&x.leaf(Leaf::new()), &norm, Act::Swiglu).requires_grad());
+    }
 }

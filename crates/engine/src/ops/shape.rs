@@ -188,3 +188,27 @@ pub fn mask_rows(x: &Tensor, keep: &[bool]) -> Tensor {
     let keep = keep.to_vec();
     record1(&[x], y, move |dy, _| vec![Some(mask(dy, &keep))])
 }
+
+/// Reorders the columns of x [N, g * s * c] from blocks outermost to blocks beside the channels: [N, s * g * c].
+pub fn regroup(x: &Tensor, blocks: usize, c: usize) -> Tensor {
+    let spots = x.width() / (blocks * c);
+    let y = swap_columns(x, blocks, spots, c);
+    if !x.requires_grad() {
+        return y;
+    }
+    record1(&[x], y, move |dy, _| vec![Some(swap_columns(dy, spots, blocks, c))])
+}
+
+/// [N, a, b, c] -> [N, b, a, c] within rows.
+fn swap_columns(x: &Tensor, a: usize, b: usize, c: usize) -> Tensor {
+    let mut y = Buffer::stale(x.len());
+    let rows = x.data().chunks_exact((a * b * c).max(1));
+    for (to, from) in y.chunks_exact_mut((a * b * c).max(1)).zip(rows) {
+        for i in 0..b {
+            for j in 0..a {
+                to[(i * a + j) * c..][..c].copy_from_slice(&from[(j * b + i) * c..][..c]);
+            }
+        }
+    }
+    Tensor::new(x.shape(), y)
+}

@@ -1,0 +1,230 @@
+//! A convolution stage: convolution, resampling, normalisation and activation.
+
+use super::norm_act::{Act, Held, Norm, swiglu};
+use super::planes::{Planes, planes_shape};
+use crate::buffer::Buffer;
+use crate::cpu::conv::{
+    ConvShape, ConvWeights, UpsampleShape, conv, conv_bias_grad, conv_input_grad, conv_pool, conv_weight_grad, group_len,
+    split_phases, unpool, upsample_conv,
+};
+use crate::cpu::lanes;
+use crate::cpu::norm::{norm_act_lanes, norm_act_lanes_grad};
+use crate::graph::{record1, recording};
+use crate::sink::{LaneSums, Sink};
+use crate::tensor::{Device, PackKey, Tensor};
+use std::sync::Arc;
+
+/// How a stage changes the resolution.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resample {
+    /// Not at all.
+    None,
+    /// A stride of two.
+    Stride,
+    /// A 2x2 max pool after the convolution.
+    Pool,
+    /// Nearest upsampling by two before the convolution.
+    Upsample,
+    /// Zeros between pixels before the convolution: the official "transposed" convolution with a stride of two.
+    Spread,
+}
+
+/// Convolution with weight [k, k, in, out] and bias [out], SAME padding, with resampling, then norm and activation where
+/// given. All buffers keep the padding of `x`, which must be at least k / 2.
+pub fn conv_stage(x: &Planes, w: &Tensor, bias: &Tensor, resample: Resample, norm: Option<(&Norm, Act)>) -> Planes {
+    let stage = Stage::new(x, w, resample);
+    let (z, ties) = match x.x.device() {
+        Device::Cpu => stage.convolve(x, w, bias),
+    };
+    let [c, h, width] = stage.out;
+    let held = norm.map(|(norm, act)| Held::new(norm, act));
+    let y = held.as_ref().map(|held| {
+        let mut y = Buffer::stale(z.len());
+        let size = group_len(c, h, width, x.pad);
+        for (z, y) in z.chunks_exact(size).zip(y.chunks_exact_mut(size)) {
+            norm_act_lanes(&held.kernel(), c, h, width, z, x.pad, y, x.pad);
+        }
+        y
+    });
+    let z = x.like(stage.out, z);
+    let mut y = y.map_or_else(|| z.clone(), |y| x.like(stage.out, y));
+    let parameters = norm.iter().flat_map(|(n, _)| n.scale.into_iter().chain(n.shift));
+    let inputs: Vec<&Tensor> = [&x.x, w, bias].into_iter().chain(parameters).collect();
+    if recording(&inputs) {
+        let kept = Kept { stage, x: x.clone(), w: w.clone(), bias: bias.as_leaf(), z, ties, held };
+        y.x = record1(&inputs, y.x, move |dy, sink| vec![kept.backward(dy, sink)]);
+    }
+    if norm.is_some_and(|(_, act)| act == Act::Swiglu) { gate(&y) } else { y }
+}
+
+/// The geometry of a stage.
+struct Stage {
+    kind: Kind,
+    /// Channels, height and width of the output.
+    out: [usize; 3],
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Conv(ConvShape),
+    Pool(ConvShape),
+    Upsample(UpsampleShape),
+}
+
+impl Stage {
+    fn new(x: &Planes, w: &Tensor, resample: Resample) -> Self {
+        let (h, width, k, ci, co) = (x.height(), x.width(), w.dim(0), w.dim(2), w.dim(3));
+        assert_eq!(ci, x.channels(), "channels of the input and of the weight");
+        let stride = if resample == Resample::Stride { 2 } else { 1 };
+        let shape = ConvShape { h, w: width, ci, co, k, stride };
+        let (kind, out) = match resample {
+            Resample::Pool => (Kind::Pool(shape), [co, h / 2, width / 2]),
+            Resample::Upsample | Resample::Spread => {
+                let sparse = resample == Resample::Spread;
+                (Kind::Upsample(UpsampleShape { h, w: width, ci, co, k, sparse }), [co, 2 * h, 2 * width])
+            }
+            _ => (Kind::Conv(shape), [co, shape.out_h(), shape.out_w()]),
+        };
+        Stage { kind, out }
+    }
+
+    fn weights(&self, w: &Tensor) -> Arc<ConvWeights> {
+        match self.kind {
+            Kind::Upsample(s) => w.packed_conv(PackKey::Upsample { sparse: s.sparse }, |w| s.weights(w)),
+            Kind::Conv(s) | Kind::Pool(s) => w.packed_conv(PackKey::Conv, |w| ConvWeights::new(w, s.k, s.ci, s.co)),
+        }
+    }
+
+    /// The convolution's output and, of a pool, where its maxima were.
+    fn convolve(&self, x: &Planes, w: &Tensor, bias: &Tensor) -> (Buffer, Vec<u16>) {
+        let weights = self.weights(w);
+        let [c, h, width] = self.out;
+        let size = group_len(c, h, width, x.pad);
+        let groups = x.x.dim(0);
+        let mut out = Buffer::stale(planes_shape(x.n, self.out, x.pad).iter().product());
+        let masks = if matches!(self.kind, Kind::Pool(_)) { 4 * c * h * width } else { 0 };
+        let mut ties = vec![0u16; groups * masks];
+        let bias = Some(bias.data());
+        for (g, out) in out.chunks_exact_mut(size).enumerate() {
+            let input = &x.x.data()[g * x.group()..(g + 1) * x.group()];
+            match &self.kind {
+                Kind::Conv(s) => conv(s, &weights, input, x.pad, bias, out, x.pad),
+                Kind::Upsample(s) => upsample_conv(s, &weights, input, x.pad, bias, out, x.pad),
+                Kind::Pool(s) => {
+                    let ties = &mut ties[g * masks..(g + 1) * masks];
+                    conv_pool(s, &weights, input, x.pad, bias, out, x.pad, ties);
+                }
+            }
+        }
+        (out, ties)
+    }
+}
+
+/// What the backward sweep needs.
+struct Kept {
+    stage: Stage,
+    x: Planes,
+    w: Tensor,
+    bias: Option<crate::graph::Leaf>,
+    /// The convolution's output, before norm and activation.
+    z: Planes,
+    ties: Vec<u16>,
+    held: Option<Held>,
+}
+
+impl Kept {
+    /// Leaves the parameters' gradients in the sink and returns that of the input, where it has one.
+    fn backward(&self, dy: &Tensor, sink: &mut Sink) -> Option<Tensor> {
+        let x = &self.x;
+        let mut dx = x.x.requires_grad().then(|| Buffer::stale(x.x.len()));
+        let weights = dx.is_some().then(|| self.stage.weights(&self.w));
+        let mut dz = Buffer::stale(self.z.group());
+        let mut full = Buffer::stale(self.full_len());
+        for g in 0..x.x.dim(0) {
+            let grad = &dy.data()[g * self.z.group()..(g + 1) * self.z.group()];
+            self.norm_grad(g, grad, &mut dz, sink);
+            self.bias_grad(&dz, sink);
+            let input = &x.x.data()[g * x.group()..(g + 1) * x.group()];
+            let dx = dx.as_mut().map(|dx| &mut dx[g * x.group()..(g + 1) * x.group()]);
+            self.conv_grad(g, input, &dz, &mut full, weights.as_deref(), dx, sink);
+        }
+        dx.map(|dx| Tensor::new(x.x.shape(), dx))
+    }
+
+    /// Floats of the gradient at the resolution that the convolution worked at.
+    fn full_len(&self) -> usize {
+        match &self.stage.kind {
+            Kind::Conv(_) => 0,
+            Kind::Pool(s) => group_len(s.co, s.h, s.w, self.x.pad),
+            Kind::Upsample(s) => group_len(4 * s.co, s.h, s.w, self.x.pad),
+        }
+    }
+
+    /// The gradient of the convolution's output from that of the stage's.
+    fn norm_grad(&self, g: usize, grad: &[f32], dz: &mut [f32], sink: &mut Sink) {
+        let [c, h, w] = self.stage.out;
+        let Some(held) = &self.held else {
+            dz.copy_from_slice(grad);
+            return;
+        };
+        let z = &self.z.x.data()[g * self.z.group()..(g + 1) * self.z.group()];
+        let leaf = |p: &Option<Tensor>| p.as_ref().and_then(Tensor::as_leaf);
+        let len = c * lanes();
+        let (mut dscale, mut dshift) = (Buffer::zeros(len), Buffer::zeros(len));
+        let pad = self.x.pad;
+        norm_act_lanes_grad(&held.kernel(), c, h, w, z, pad, grad, pad, dz, pad, &mut dscale, &mut dshift);
+        for (parameter, sums) in [(&held.scale, &dscale), (&held.shift, &dshift)] {
+            if let Some(leaf) = leaf(parameter) {
+                let lanes = sink.lanes(leaf, LaneSums::Channels, len);
+                lanes.iter_mut().zip(sums.iter()).for_each(|(a, b)| *a += b);
+            }
+        }
+    }
+
+    /// The bias sits after a maximum as well as before it, so the pooled gradient serves.
+    fn bias_grad(&self, dz: &[f32], sink: &mut Sink) {
+        let [c, h, w] = self.stage.out;
+        if let Some(leaf) = self.bias {
+            conv_bias_grad(c, h, w, dz, self.x.pad, sink.lanes(leaf, LaneSums::Channels, c * lanes()));
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // the operands of a gradient
+    fn conv_grad(
+        &self,
+        g: usize,
+        x: &[f32],
+        dz: &[f32],
+        full: &mut [f32],
+        weights: Option<&ConvWeights>,
+        dx: Option<&mut [f32]>,
+        sink: &mut Sink,
+    ) {
+        let pad = self.x.pad;
+        let (shape, dy, sums) = match &self.stage.kind {
+            Kind::Conv(s) => (*s, dz, LaneSums::Conv(*s)),
+            Kind::Pool(s) => {
+                let masks = self.ties.len() / self.x.x.dim(0);
+                unpool(s.co, s.h, s.w, dz, pad, &self.ties[g * masks..(g + 1) * masks], full, pad);
+                (*s, &*full, LaneSums::Conv(*s))
+            }
+            Kind::Upsample(s) => {
+                split_phases(s, dz, pad, full, pad);
+                (s.low(), &*full, LaneSums::Upsample(*s))
+            }
+        };
+        if let Some(leaf) = self.w.as_leaf() {
+            conv_weight_grad(&shape, x, pad, dy, pad, sink.lanes(leaf, sums, shape.weight_grad_len()));
+        }
+        if let (Some(weights), Some(dx)) = (weights, dx) {
+            conv_input_grad(&shape, weights, dy, pad, dx, pad);
+        }
+    }
+}
+
+/// Half of the channels gate the other half: within a group they are the halves of one row.
+fn gate(x: &Planes) -> Planes {
+    let flat = super::reshape(&x.x, &[x.x.dim(0), x.group()]);
+    let shape = planes_shape(x.n, [x.channels() / 2, x.height(), x.width()], x.pad);
+    Planes { x: super::reshape(&swiglu(&flat), &shape), ..*x }
+}

@@ -1,0 +1,146 @@
+//! Images in the lanes layout of the convolution kernels, and the ways in and out of it.
+
+use crate::buffer::Buffer;
+use crate::cpu::conv::{f32_to_lanes, group_len, lanes_to_f32, u8_to_lanes};
+use crate::cpu::lanes;
+use crate::graph::{record1, recording};
+use crate::tensor::{Device, Tensor};
+
+/// A batch of images as groups of lanes: [groups, channels, height, width + 2 pad, lanes] with `pad` columns
+/// of zeros at either side. The last group may have empty lanes.
+#[derive(Clone)]
+pub struct Planes {
+    pub x: Tensor,
+    /// Number of images.
+    pub n: usize,
+    pub pad: usize,
+}
+
+impl Planes {
+    pub fn channels(&self) -> usize {
+        self.x.dim(1)
+    }
+
+    pub fn height(&self) -> usize {
+        self.x.dim(2)
+    }
+
+    pub fn width(&self) -> usize {
+        self.x.dim(3) - 2 * self.pad
+    }
+
+    /// Floats of one group.
+    pub(super) fn group(&self) -> usize {
+        self.x.len() / self.x.dim(0).max(1)
+    }
+
+    /// The same images with other contents, of `channels`, `height` and `width`.
+    pub(super) fn like(&self, shape: [usize; 3], buffer: Buffer) -> Planes {
+        let x = Tensor::new(&planes_shape(self.n, shape, self.pad), buffer);
+        Planes { x, ..*self }
+    }
+}
+
+/// The tensor shape of `n` images of [channels, height, width].
+pub(super) fn planes_shape(n: usize, [c, h, w]: [usize; 3], pad: usize) -> [usize; 5] {
+    [n.div_ceil(lanes()), c, h, w + 2 * pad, lanes()]
+}
+
+/// Images in group `g` out of `n`.
+pub(super) fn images_in(g: usize, n: usize) -> usize {
+    lanes().min(n - g * lanes())
+}
+
+/// uint8 images [n, h, w, c] -> `value / 255 - 0.5`, as the encoder takes them. Several keys are joined along the channels.
+pub fn byte_planes(keys: &[(&[u8], usize)], n: usize, h: usize, w: usize, pad: usize) -> Planes {
+    let channels: usize = keys.iter().map(|(_, c)| c).sum();
+    let shape = planes_shape(n, [channels, h, w], pad);
+    let mut out = Buffer::stale(shape.iter().product());
+    for (g, group) in out.chunks_exact_mut(group_len(channels, h, w, pad)).enumerate() {
+        let mut at = 0;
+        for (bytes, c) in keys {
+            let images = &bytes[g * lanes() * h * w * c..][..images_in(g, n) * h * w * c];
+            let len = group_len(*c, h, w, pad);
+            u8_to_lanes(images, images_in(g, n), h, w, *c, 255.0, 0.5, &mut group[at..at + len], pad);
+            at += len;
+        }
+    }
+    Planes { x: Tensor::new(&shape, out), n, pad }
+}
+
+/// Rows [n, h * w * c] -> images.
+pub fn planes(x: &Tensor, h: usize, w: usize, c: usize, pad: usize) -> Planes {
+    let n = x.dim(0);
+    let shape = planes_shape(n, [c, h, w], pad);
+    let mut out = Buffer::stale(shape.iter().product());
+    match x.device() {
+        Device::Cpu => enter(x.data(), [n, h, w, c], pad, &mut out),
+    }
+    let mut y = Tensor::new(&shape, out);
+    if recording(&[x]) {
+        y = record1(&[x], y, move |dy, _| {
+            let mut dx = Buffer::stale(n * h * w * c);
+            leave(dy.data(), [n, h, w, c], pad, &mut dx);
+            vec![Some(Tensor::new(&[n, h * w * c], dx))]
+        });
+    }
+    Planes { x: y, n, pad }
+}
+
+/// Images -> rows [n, h * w * c].
+pub fn rows_of_planes(x: &Planes) -> Tensor {
+    let (n, h, w, c, pad) = (x.n, x.height(), x.width(), x.channels(), x.pad);
+    let mut out = Buffer::stale(n * h * w * c);
+    match x.x.device() {
+        Device::Cpu => leave(x.x.data(), [n, h, w, c], pad, &mut out),
+    }
+    let y = Tensor::new(&[n, h * w * c], out);
+    if !recording(&[&x.x]) {
+        return y;
+    }
+    let shape = x.x.shape().to_vec();
+    record1(&[&x.x], y, move |dy, _| {
+        let mut dx = Buffer::stale(shape.iter().product());
+        enter(dy.data(), [n, h, w, c], pad, &mut dx);
+        vec![Some(Tensor::new(&shape, dx))]
+    })
+}
+
+fn enter(rows: &[f32], [n, h, w, c]: [usize; 4], pad: usize, out: &mut [f32]) {
+    for (g, group) in out.chunks_exact_mut(group_len(c, h, w, pad)).enumerate() {
+        let count = images_in(g, n);
+        let rows = &rows[g * lanes() * h * w * c..][..count * h * w * c];
+        f32_to_lanes(rows, count, h, w, c, group, pad);
+    }
+}
+
+fn leave(groups: &[f32], [n, h, w, c]: [usize; 4], pad: usize, rows: &mut [f32]) {
+    for (g, group) in groups.chunks_exact(group_len(c, h, w, pad)).enumerate() {
+        let count = images_in(g, n);
+        let rows = &mut rows[g * lanes() * h * w * c..][..count * h * w * c];
+        lanes_to_f32(group, count, h, w, c, pad, rows);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check;
+
+    #[test]
+    fn there_and_back_with_gradient() {
+        for (n, h, w, c) in [(1, 2, 3, 1), (19, 3, 2, 5)] {
+            check(&[&[n, h * w * c]], |x| rows_of_planes(&planes(&x[0], h, w, c, 2)), |x| x[0].clone());
+        }
+    }
+
+    #[test]
+    fn bytes_are_centred_and_keys_joined() {
+        let (a, b) = ([0u8, 255, 51, 102], [255u8, 0, 0, 255, 0, 0, 0, 255]);
+        let x = byte_planes(&[(&a, 1), (&b, 2)], 2, 1, 2, 1);
+        assert_eq!((x.channels(), x.height(), x.width()), (3, 1, 2));
+        let rows = rows_of_planes(&x);
+        let expected = [0.0, 255.0, 0.0, 255.0, 0.0, 255.0, 51.0, 0.0, 0.0, 102.0, 0.0, 255.0];
+        assert_eq!(rows.data(), expected.map(|v: f32| v / 255.0 - 0.5));
+    }
+}
