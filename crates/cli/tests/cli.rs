@@ -154,3 +154,24 @@ fn every_task_takes_the_options_of_the_configuration() {
         assert_eq!(env.obs_space(), &task.obs_space, "{}: the configuration's defaults are the task's", task.name);
     }
 }
+
+#[test]
+fn training_without_blocks_is_the_quick_start_and_its_folder_can_be_evaluated() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, scores) = (dir.path().join("run"), dir.path().join("scores"));
+    let (run, scores) = (run.to_str().unwrap(), scores.to_str().unwrap());
+    stdout(&format!("train --random_agent True --run.steps 40 --logdir {run}"));
+    let config = |folder: &str| std::fs::read_to_string(format!("{folder}/config.yaml")).unwrap();
+    assert_eq!(config(run), {
+        let flags = ["random_agent:True", "run.steps:40", &format!("logdir:{run}")].map(|flag| {
+            let (key, word) = flag.split_once(':').unwrap();
+            (key.to_string(), vec![word.to_string()])
+        });
+        config::Config::resolve(&["quickstart".into()], &flags).unwrap().to_yaml()
+    });
+    stdout(&format!("eval {run}/ --run.steps 30 --logdir {scores}"));
+    let yaml = config(scores);
+    assert_eq!([value(&yaml, "script"), value(&yaml, "task"), value(&yaml, "steps")], ["eval_only", "catch", "30"]);
+    assert_eq!(value(&yaml, "from_checkpoint"), run);
+    assert!(std::fs::metadata(format!("{scores}/scores.jsonl")).is_ok());
+}
