@@ -116,7 +116,7 @@ fn what_came_after_the_last_save_is_dropped_and_done_again() {
 #[test]
 fn without_sync_a_run_ends_resumes_and_names_its_speed() {
     let dir = tempfile::tempdir().unwrap();
-    let more = [("run.sync", "false"), ("run.log_every", "0"), ("run.report_every", "0"), ("run.save_every", "0")];
+    let more = [("run.sync", "false"), ("run.log_every", "0"), ("run.report_every", "0"), ("run.save_every", "0.2")];
     let first = config(dir.path(), &[&more[..], &[("run.steps", "120")]].concat());
     finish(&first);
     finish(&config(dir.path(), &[&more[..], &[("run.steps", "150")]].concat()));
