@@ -95,7 +95,7 @@ fn a_failed_command_exits_with_one() {
 fn printed_configuration_reads_the_same_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("my.yaml");
-    let line = r"--configs crafter size12m --.*\.act gelu --seed 3 --logdir /tmp/x";
+    let line = r"--configs crafter size12m --.*\.act gelu --seed 3 --logdir runs/x";
     let first = stdout(&format!("config {line}"));
     std::fs::write(&file, &first).unwrap();
     assert_eq!(stdout(&format!("config --configs {}", file.display())), first);

@@ -180,8 +180,8 @@ fn official_keys_without_meaning_only_warn() {
 
 #[test]
 fn logdir_placeholders_are_expanded() {
-    let logdir = resolve("--logdir /tmp/x/{timestamp}").unwrap().logdir;
-    let stamp = logdir.strip_prefix("/tmp/x/").unwrap();
+    let logdir = resolve("--logdir runs/x/{timestamp}").unwrap().logdir;
+    let stamp = logdir.strip_prefix("runs/x/").unwrap();
     assert!(stamp.len() == 15 && stamp.as_bytes()[8] == b'T', "{stamp}");
     let home = std::env::var("HOME").unwrap();
     assert_eq!(resolve("--logdir ~/y").unwrap().logdir, format!("{home}/y"));
@@ -190,7 +190,7 @@ fn logdir_placeholders_are_expanded() {
 #[test]
 fn printed_configurations_read_the_same_again() {
     for (name, _) in blocks() {
-        let config = resolve(&format!("--configs {name} --seed 5 --logdir /tmp/{{timestamp}}")).unwrap();
+        let config = resolve(&format!("--configs {name} --seed 5 --logdir runs/{{timestamp}}")).unwrap();
         assert_eq!(Config::from_yaml(&config.to_yaml()).unwrap(), config, "{name}");
         assert_eq!(Config::from_yaml(&config.commented_yaml()).unwrap(), config, "{name}");
     }
@@ -230,7 +230,7 @@ proptest! {
     #[test]
     fn any_value_survives_printing(task in "\\PC*", filter in "[ -~]{0,12}", lr: f64, agc: f32, seed in 0..i64::MAX) {
         prop_assume!(lr.is_finite() && agc.is_finite());
-        let mut config = resolve("--logdir /tmp/x").unwrap();
+        let mut config = resolve("--logdir runs/x").unwrap();
         config.task = task;
         config.run.from_checkpoint = filter;
         config.agent.opt.lr = lr;
