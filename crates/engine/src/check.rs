@@ -7,11 +7,7 @@ use crate::tensor::Tensor;
 
 /// Random inputs of `shapes`, the operation, and the same in float64. Compares the outputs to 1e-5 and, for a
 /// random weighting of the outputs, the gradients of all inputs to 1e-4 (relative L2 norm).
-pub fn check(
-    shapes: &[&[usize]],
-    op: impl Fn(&[Tensor]) -> Tensor,
-    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
-) {
+pub fn check(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Tensor, reference: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
     check_scaled(shapes, 1.0, op, reference);
 }
 
@@ -36,9 +32,7 @@ pub fn check_scaled(
     let mut sink = Sink::new();
     backward(&[(&output, weights.clone())], &mut sink);
     let grads = sink.finish(&leaves);
-    let total = |x: &[Vec<f64>]| -> f64 {
-        reference(x).iter().zip(weights.data()).map(|(y, &w)| y * w as f64).sum()
-    };
+    let total = |x: &[Vec<f64>]| -> f64 { reference(x).iter().zip(weights.data()).map(|(y, &w)| y * w as f64).sum() };
     for (i, grad) in grads.iter().enumerate() {
         let differences: Vec<f64> = (0..exact[i].len()).map(|j| central_difference(&exact, i, j, &total)).collect();
         let got: Vec<f64> = grad.data().iter().map(|&v| v as f64).collect();

@@ -142,12 +142,7 @@ impl Tensor {
     /// Elements `start..` of the storage under `shape`, without origin.
     pub(crate) fn view(&self, start: usize, shape: &[usize]) -> Tensor {
         debug_assert!(start + shape.iter().product::<usize>() <= self.len());
-        Tensor {
-            shape: shape.to_vec(),
-            storage: self.storage.clone(),
-            start: self.start + start,
-            origin: Origin::None,
-        }
+        Tensor { shape: shape.to_vec(), storage: self.storage.clone(), start: self.start + start, origin: Origin::None }
     }
 
     /// Mutable access to the values, copied first where they are shared. Packed copies are dropped.
@@ -170,7 +165,11 @@ impl Tensor {
         let start = (block * k + row) * n;
         let pack = self.pack(PackKey::Matrix { block, row, rows, transposed }, |data| {
             let w = &data[start..start + rows * n];
-            Pack::Matrix(Arc::new(if transposed { Packed::transposed(w, n, rows, n) } else { Packed::new(w, rows, n, n) }))
+            Pack::Matrix(Arc::new(if transposed {
+                Packed::transposed(w, n, rows, n)
+            } else {
+                Packed::new(w, rows, n, n)
+            }))
         });
         match pack {
             Pack::Matrix(pack) => pack,

@@ -9,8 +9,8 @@ use std::ops::Range;
 const BLOCK: usize = 256;
 /// Floats of packed `dy` that stay in the near caches.
 const NEAR: usize = 1 << 16;
-/// Columns of `x` in a tile, at most.
-const TILE: usize = 8;
+/// Columns of `x` that are copied at a time: two cache lines, a whole number of tiles.
+const GROUP: usize = 32;
 
 /// Rows `x[rows, k]` and `dy[rows, n]` of one product, `ldx` and `ldy` floats apart.
 #[derive(Clone, Copy)]
@@ -30,8 +30,8 @@ struct Block {
     rows: usize,
     /// `dy` as panels `[ceil(n / width)][rows][width]`, two vectors wide.
     panels: Buffer,
-    /// The columns of `x` that a tile wants, `[rows][TILE]`, where they are wanted often.
-    columns: [f32; BLOCK * TILE],
+    /// The columns of `x` that the next tiles want, `[rows][GROUP]`, where they are wanted often.
+    columns: [f32; BLOCK * GROUP],
 }
 
 /// The gradient to be added to: `[k, n]`, rows `ld` floats apart.
@@ -67,7 +67,7 @@ unsafe fn run<S: Simd>(first: usize, segments: &[Segment], dw: Gradient) {
     let padded = dw.n.next_multiple_of(2 * S::LANES);
     let limit = (NEAR / padded).clamp(32, BLOCK);
     let panels = Buffer::stale(limit * padded);
-    let mut block = Block { x: [null; BLOCK], dy: [null; BLOCK], rows: 0, panels, columns: [0.0; BLOCK * TILE] };
+    let mut block = Block { x: [null; BLOCK], dy: [null; BLOCK], rows: 0, panels, columns: [0.0; BLOCK * GROUP] };
     for segment in segments {
         for row in 0..segment.rows {
             // SAFETY: the row exists; a full block is used up before the next row comes.
@@ -94,18 +94,24 @@ impl Block {
             self.pack::<S>(dw.n);
             // With few panels a copy of x would cost more than the distance between its rows.
             let copy = dw.n > 4 * S::LANES;
-            let tiles = dw.k.div_ceil(S::TILE_ROWS);
-            for t in 0..tiles {
-                let (i, end) = (t * dw.k / tiles, (t + 1) * dw.k / tiles);
-                match end - i {
-                    1 => self.row::<S, 1>(i, copy, dw),
-                    2 => self.row::<S, 2>(i, copy, dw),
-                    3 => self.row::<S, 3>(i, copy, dw),
-                    4 => self.row::<S, 4>(i, copy, dw),
-                    5 => self.row::<S, 5>(i, copy, dw),
-                    6 => self.row::<S, 6>(i, copy, dw),
-                    7 => self.row::<S, 7>(i, copy, dw),
-                    _ => self.row::<S, 8>(i, copy, dw),
+            let group = GROUP / S::TILE_ROWS * S::TILE_ROWS;
+            for first in (0..dw.k).step_by(group) {
+                let end = dw.k.min(first + group);
+                if copy {
+                    self.copy_columns::<S>(first, end - first);
+                }
+                for i in (first..end).step_by(S::TILE_ROWS) {
+                    let x = if copy { Some(i - first) } else { None };
+                    match S::TILE_ROWS.min(end - i) {
+                        1 => self.row::<S, 1>(i, x, dw),
+                        2 => self.row::<S, 2>(i, x, dw),
+                        3 => self.row::<S, 3>(i, x, dw),
+                        4 => self.row::<S, 4>(i, x, dw),
+                        5 => self.row::<S, 5>(i, x, dw),
+                        6 => self.row::<S, 6>(i, x, dw),
+                        7 => self.row::<S, 7>(i, x, dw),
+                        _ => self.row::<S, 8>(i, x, dw),
+                    }
                 }
             }
         }
@@ -128,28 +134,39 @@ impl Block {
         }
     }
 
-    /// `R` rows of the gradient from inner index `i`.
+    /// Copies `count` columns of `x` from `first`.
     #[inline(always)]
-    unsafe fn row<S: Simd, const R: usize>(&mut self, i: usize, copy: bool, dw: Gradient) {
+    unsafe fn copy_columns<S: Simd>(&mut self, first: usize, count: usize) {
+        let group = GROUP / S::TILE_ROWS * S::TILE_ROWS;
+        for r in 0..self.rows {
+            // SAFETY: row r of `x` has the columns, and `columns` has `GROUP` floats for it.
+            unsafe {
+                let (from, to) = (self.x[r].add(first), self.columns.as_mut_ptr().add(r * GROUP));
+                if count == group {
+                    std::ptr::copy_nonoverlapping(from, to, group); // a length known when compiled
+                } else {
+                    std::ptr::copy_nonoverlapping(from, to, count);
+                }
+            }
+        }
+    }
+
+    /// `R` rows of the gradient from inner index `i`, which may lie at some column of the copy.
+    #[inline(always)]
+    unsafe fn row<S: Simd, const R: usize>(&self, i: usize, copied: Option<usize>, dw: Gradient) {
         if R > S::TILE_ROWS {
             return; // never asked for; keeps the compiler from generating it
         }
         let width = 2 * S::LANES;
         // SAFETY: rows of `x` hold `R` floats from `i`, `dw` has `R` rows from `i`.
         unsafe {
-            if copy {
-                for r in 0..self.rows {
-                    let to = self.columns.as_mut_ptr().add(r * TILE);
-                    to.cast::<[f32; R]>().write_unaligned(self.x[r].add(i).cast::<[f32; R]>().read_unaligned());
-                }
-            }
             for j in (0..dw.n).step_by(width) {
                 let panel = self.panels.as_ptr().add(j * self.rows);
                 let to = dw.p.add(i * dw.ld + j);
                 let columns = width.min(dw.n - j);
-                if copy {
-                    let x = self.columns.as_ptr();
-                    tile::<S, R>(self.rows, |r| x.add(r * TILE), panel, to, dw.ld, columns);
+                if let Some(column) = copied {
+                    let x = self.columns.as_ptr().add(column);
+                    tile::<S, R>(self.rows, |r| x.add(r * GROUP), panel, to, dw.ld, columns);
                 } else {
                     let x = self.x.as_ptr();
                     tile::<S, R>(self.rows, |r| (*x.add(r)).add(i), panel, to, dw.ld, columns);

@@ -65,7 +65,7 @@ fn log_parts<S: Simd>(f: S, e: S, c: S) -> S {
     let z = s * s;
     let r = z * poly(z, [0.666_666_6, 0.400_009_72, 0.284_987_87, 0.242_790_79]);
     let half = S::splat(0.5) * f * f;
-    let low = s.mul_add(half + r, e.mul_add(S::splat(9.058_000_6e-6), c));
+    let low = s.mul_add(half + r, e.mul_add(S::splat(9.058e-6), c));
     e.mul_add(S::splat(0.693_138_1), f - (half - low))
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn log1p<S: Simd>(x: S) -> S {
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(x: S) -> S {
     let z = x * x;
-    let odd = poly(z, [-0.333_332_82, 0.133_314_42, -0.053_739_715, 0.020_638_87, -0.005_704_988_7]);
+    let odd = poly(z, [-0.333_332_8, 0.133_314_42, -0.053_739_715, 0.020_638_87, -0.005_704_988_7]);
     let small = (odd * z).mul_add(x, x);
     let magnitude = x.abs();
     let large = S::splat(1.0) - S::splat(2.0) / (exp(magnitude + magnitude) + S::splat(1.0));

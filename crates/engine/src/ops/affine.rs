@@ -173,14 +173,70 @@ fn weight_grad(l: &Layout, xs: &[Tensor], w: &Tensor, dy: &Tensor, sink: &mut Si
     let leaf = w.as_leaf().expect("weights are leaves");
     for (x, part) in xs.iter().zip(&l.parts) {
         for g in 0..l.blocks {
-            let factors = Factors {
-                x: x.detach(),
-                x_start: part.start(g),
-                dy: dy.detach(),
-                dy_start: g * l.n,
-                rows: l.m,
-            };
+            let factors =
+                Factors { x: x.detach(), x_start: part.start(g), dy: dy.detach(), dy_start: g * l.n, rows: l.m };
             sink.product(leaf, (g * l.k + part.row) * l.n, part.k, l.n, factors);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check;
+
+    /// x [m, g * k] times blocks w [g, rows, n], from row `row` of each block.
+    fn product(x: &[f64], w: &[f64], [m, g, k, n]: [usize; 4], rows: usize, row: usize, shared: bool) -> Vec<f64> {
+        let width = if shared { k } else { g * k };
+        let at = |i: usize, o: usize| {
+            let block = o / n;
+            let start = if shared { 0 } else { block * k };
+            (0..k).map(|j| x[i * width + start + j] * w[(block * rows + row + j) * n + o % n]).sum::<f64>()
+        };
+        (0..m * g * n).map(|i| at(i / (g * n), i % (g * n))).collect()
+    }
+
+    #[test]
+    fn linear_layers_of_odd_sizes() {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (17, 33, 50), (130, 20, 3), (0, 4, 2)] {
+            check(
+                &[&[m, k], &[k, n], &[n]],
+                |x| linear(&x[0], &x[1], &x[2]),
+                |x| {
+                    let y = product(&x[0], &x[1], [m, 1, k, n], k, 0, false);
+                    y.iter().enumerate().map(|(i, y)| y + x[2][i % n]).collect()
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn block_linear_over_parts_equals_the_concatenation() {
+        let (m, g, own, other, n) = (9, 3, 4, 5, 6);
+        let rows = own + other;
+        let shapes: [&[usize]; 5] = [&[m, g * own], &[m, other], &[g, rows, n], &[g * n], &[m, g * n]];
+        let op = |x: &[Tensor]| {
+            let terms = [Term::new(&x[0], 0), Term::shared(&x[1], own)];
+            affine(&terms, &x[2], Some(&x[3]), Some(&x[4]))
+        };
+        check(&shapes, op, |x| {
+            let a = product(&x[0], &x[2], [m, g, own, n], rows, 0, false);
+            let b = product(&x[1], &x[2], [m, g, other, n], rows, own, true);
+            (0..m * g * n).map(|i| a[i] + b[i] + x[3][i % (g * n)] + x[4][i]).collect()
+        });
+    }
+
+    #[test]
+    fn a_part_computed_ahead_gives_the_same_gradients() {
+        // Rows 3.. of the weight meet another input beforehand, as the recurrent model does with tokens.
+        let op = |x: &[Tensor]| {
+            let ahead = affine(&[Term::new(&x[1], 3)], &x[2], Some(&x[3]), None);
+            affine(&[Term::new(&x[0], 0)], &x[2], None, Some(&ahead))
+        };
+        check(&[&[4, 3], &[4, 2], &[5, 6], &[6]], op, |x| {
+            let a = product(&x[0], &x[2], [4, 1, 3, 6], 5, 0, false);
+            let b = product(&x[1], &x[2], [4, 1, 2, 6], 5, 3, false);
+            (0..24).map(|i| a[i] + b[i] + x[3][i % 6]).collect()
+        });
     }
 }

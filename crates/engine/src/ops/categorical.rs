@@ -91,9 +91,8 @@ pub fn binary_loss(logits: &Tensor, targets: &Tensor) -> Tensor {
         Device::Cpu => math::softplus_slice(&mut soft),
     }
     let (x, t) = (logits.data(), targets.data());
-    let loss: Vec<f32> = (0..logits.rows())
-        .map(|i| (i * width..(i + 1) * width).map(|j| soft[j] - t[j] * x[j]).sum())
-        .collect();
+    let loss: Vec<f32> =
+        (0..logits.rows()).map(|i| (i * width..(i + 1) * width).map(|j| soft[j] - t[j] * x[j]).sum()).collect();
     let y = Tensor::from_slice(&shape, &loss);
     if !recording(&[logits]) {
         return y;
@@ -150,13 +149,17 @@ mod tests {
     #[test]
     fn bernoulli() {
         let targets = Tensor::from_slice(&[2, 3], &[1.0, 0.0, 0.3, 0.997, 0.5, 0.0]);
-        check(&[&[2, 3]], |x| binary_loss(&x[0], &targets), |x| {
-            let term = |i: usize| {
-                let (t, s) = (targets.data()[i] as f64, sigmoid(x[0][i]));
-                -(t * s.ln() + (1.0 - t) * (1.0 - s).ln())
-            };
-            (0..2).map(|r| (3 * r..3 * r + 3).map(term).sum()).collect()
-        });
+        check(
+            &[&[2, 3]],
+            |x| binary_loss(&x[0], &targets),
+            |x| {
+                let term = |i: usize| {
+                    let (t, s) = (targets.data()[i] as f64, sigmoid(x[0][i]));
+                    -(t * s.ln() + (1.0 - t) * (1.0 - s).ln())
+                };
+                (0..2).map(|r| (3 * r..3 * r + 3).map(term).sum()).collect()
+            },
+        );
     }
 
     #[test]

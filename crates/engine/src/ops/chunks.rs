@@ -154,3 +154,57 @@ fn gather(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{check, random};
+    use crate::ops::{Term, affine, linear, linear_combination};
+
+    /// A two-layer computation with a parameter used in every chunk; sizes that do not divide evenly.
+    fn op(x: &[Tensor], size: usize, work: usize) -> Tensor {
+        chunks(x[0].dim(0), size, work, &[&x[0], &x[3]], |_, inputs| {
+            let y = linear(&inputs[0], &x[1], &x[2]);
+            let z = affine(&[Term::new(&y, 0)], &x[4], None, None);
+            let c = Tensor::full(z.shape(), 2.0);
+            vec![linear_combination(&[(&z, &c), (&inputs[1], &c)])]
+        })
+        .remove(0)
+    }
+
+    const SHAPES: [&[usize]; 5] = [&[11, 3], &[3, 4], &[4], &[11, 2], &[4, 2]];
+
+    #[test]
+    fn chunked_gradients() {
+        for (size, work) in [(1, 0), (4, usize::MAX), (11, 0), (64, usize::MAX)] {
+            check(
+                &SHAPES,
+                |x| op(x, size, work),
+                |x| {
+                    let y =
+                        |i: usize, j: usize| (0..3).map(|k| x[0][i * 3 + k] * x[1][k * 4 + j]).sum::<f64>() + x[2][j];
+                    let z = |i: usize, j: usize| (0..4).map(|k| y(i, k) * x[4][k * 2 + j]).sum::<f64>();
+                    (0..22).map(|i| 2.0 * z(i / 2, i % 2) + 2.0 * x[3][i]).collect()
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let grads = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let leaves: Vec<(Leaf, Vec<usize>)> = SHAPES.iter().map(|s| (Leaf::new(), s.to_vec())).collect();
+                let x: Vec<Tensor> =
+                    leaves.iter().enumerate().map(|(i, (l, s))| random(s, i as u32, 1.0).leaf(*l)).collect();
+                let y = op(&x, 2, usize::MAX);
+                let mut sink = Sink::new();
+                backward(&[(&y, random(y.shape(), 9, 1.0))], &mut sink);
+                let grads = sink.finish(&leaves);
+                grads.iter().flat_map(|g| g.data().to_vec()).collect::<Vec<f32>>()
+            })
+        };
+        assert_eq!(grads(1), grads(3));
+    }
+}

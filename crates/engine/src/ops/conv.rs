@@ -4,8 +4,8 @@ use super::norm_act::{Act, Held, Norm, swiglu};
 use super::planes::{Planes, planes_shape};
 use crate::buffer::Buffer;
 use crate::cpu::conv::{
-    ConvShape, ConvWeights, UpsampleShape, conv, conv_bias_grad, conv_input_grad, conv_pool, conv_weight_grad, group_len,
-    split_phases, unpool, upsample_conv,
+    ConvShape, ConvWeights, UpsampleShape, conv, conv_bias_grad, conv_input_grad, conv_pool, conv_weight_grad,
+    group_len, split_phases, unpool, upsample_conv,
 };
 use crate::cpu::lanes;
 use crate::cpu::norm::{norm_act_lanes, norm_act_lanes_grad};
@@ -227,4 +227,112 @@ fn gate(x: &Planes) -> Planes {
     let flat = super::reshape(&x.x, &[x.x.dim(0), x.group()]);
     let shape = planes_shape(x.n, [x.channels() / 2, x.height(), x.width()], x.pad);
     Planes { x: super::reshape(&swiglu(&flat), &shape), ..*x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::planes::{planes, rows_of_planes};
+    use super::*;
+    use crate::check::check;
+    use crate::cpu::norm::Norm as NormKind;
+
+    /// SAME convolution of one image [h, w, ci] with [k, k, ci, co], in float64.
+    fn conv64(x: &[f64], [h, w, ci]: [usize; 3], wt: &[f64], k: usize, co: usize, stride: usize) -> Vec<f64> {
+        let (oh, ow) = (h.div_ceil(stride), w.div_ceil(stride));
+        let before = |size: usize, out: usize| ((out - 1) * stride + k).saturating_sub(size) / 2;
+        let (py, px) = (before(h, oh), before(w, ow));
+        let mut y = vec![0.0; oh * ow * co];
+        for (i, y) in y.iter_mut().enumerate() {
+            let (row, column, o) = (i / co / ow, i / co % ow, i % co);
+            for a in 0..k {
+                for b in 0..k {
+                    let (yy, xx) = ((row * stride + a).wrapping_sub(py), (column * stride + b).wrapping_sub(px));
+                    if yy < h && xx < w {
+                        *y += (0..ci)
+                            .map(|c| x[(yy * w + xx) * ci + c] * wt[((a * k + b) * ci + c) * co + o])
+                            .sum::<f64>();
+                    }
+                }
+            }
+        }
+        y
+    }
+
+    /// One stage on one image in float64, with rms norm and silu where `normed`.
+    fn stage64(
+        x: &[f64],
+        p: &[Vec<f64>],
+        shape: [usize; 3],
+        k: usize,
+        co: usize,
+        resample: Resample,
+        normed: bool,
+    ) -> Vec<f64> {
+        let [h, w, c] = shape;
+        let double = |keep: &dyn Fn(usize, usize) -> bool| -> Vec<f64> {
+            let at = |i: usize| (i / c / (2 * w), i / c % (2 * w), i % c);
+            let pixel = |i: usize| {
+                let (y, xx, ch) = at(i);
+                if keep(y, xx) { x[(y / 2 * w + xx / 2) * c + ch] } else { 0.0 }
+            };
+            (0..4 * h * w * c).map(pixel).collect()
+        };
+        let mut y = match resample {
+            Resample::None | Resample::Pool => conv64(x, shape, &p[0], k, co, 1),
+            Resample::Stride => conv64(x, shape, &p[0], k, co, 2),
+            Resample::Upsample => conv64(&double(&|_, _| true), [2 * h, 2 * w, c], &p[0], k, co, 1),
+            Resample::Spread => conv64(&double(&|y, x| y % 2 == 1 && x % 2 == 1), [2 * h, 2 * w, c], &p[0], k, co, 1),
+        };
+        y.iter_mut().enumerate().for_each(|(i, y)| *y += p[1][i % co]);
+        if resample == Resample::Pool {
+            let at = |i: usize| {
+                let (row, column, o) = (i / co / (w / 2), i / co % (w / 2), i % co);
+                let pixel = |a: usize, b: usize| y[((2 * row + a) * w + 2 * column + b) * co + o];
+                pixel(0, 0).max(pixel(0, 1)).max(pixel(1, 0)).max(pixel(1, 1))
+            };
+            y = (0..h / 2 * (w / 2) * co).map(at).collect();
+        }
+        if !normed {
+            return y;
+        }
+        y.chunks(co)
+            .flat_map(|pixel| {
+                let r = 1.0 / (pixel.iter().map(|v| v * v).sum::<f64>() / co as f64 + 1e-4f32 as f64).sqrt();
+                pixel.iter().zip(&p[2]).map(|(v, s)| v * r * s).map(|z| z / (1.0 + (-z).exp())).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_resampling_with_its_gradients() {
+        let (n, c, co) = (2, 3, 5);
+        for resample in [Resample::None, Resample::Stride, Resample::Pool, Resample::Upsample, Resample::Spread] {
+            for (k, h, w, normed) in [(5, 4, 6, true), (3, 2, 4, false), (1, 2, 2, true)] {
+                let shapes: [&[usize]; 4] = [&[n, h * w * c], &[k, k, c, co], &[co], &[co]];
+                let op = |x: &[Tensor]| {
+                    let norm = Norm { kind: NormKind::Rms, eps: 1e-4, scale: Some(&x[3]), shift: None };
+                    let silu = Act::parse("silu").unwrap();
+                    let input = planes(&x[0], h, w, c, (k / 2).max(1));
+                    let y = conv_stage(&input, &x[1], &x[2], resample, normed.then_some((&norm, silu)));
+                    // An unused scale would have no gradient and no difference either.
+                    rows_of_planes(&y)
+                };
+                check(&shapes, op, |x| {
+                    let images = x[0].chunks(h * w * c);
+                    images.flat_map(|image| stage64(image, &x[1..], [h, w, c], k, co, resample, normed)).collect()
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn swiglu_halves_the_channels() {
+        let (x, w) = (Tensor::full(&[1, 4], 0.5), Tensor::full(&[1, 1, 1, 6], 1.0));
+        let norm = Norm { kind: NormKind::None, eps: 1e-4, scale: None, shift: None };
+        let y =
+            conv_stage(&planes(&x, 2, 2, 1, 1), &w, &Tensor::zeros(&[6]), Resample::None, Some((&norm, Act::Swiglu)));
+        assert_eq!((y.channels(), y.height(), y.width()), (3, 2, 2));
+        let expected = 0.5 * 0.5 / (1.0 + (-0.5f32).exp());
+        assert!(rows_of_planes(&y).data().iter().all(|v| (v - expected).abs() < 1e-6));
+    }
 }

@@ -68,17 +68,21 @@ mod tests {
     #[test]
     fn gradient() {
         for (m, d, blocks) in [(3, 8, 4), (1, 5, 1), (0, 4, 2)] {
-            check(&[&[m, 3 * d], &[m, d]], |x| gru(&x[0], &x[1], blocks), |x| {
-                let w = d / blocks;
-                let at = |i: usize, gate: usize| x[0][i / w * 3 * w + gate * w + i % w];
-                (0..m * d)
-                    .map(|i| {
-                        let c = (sigmoid(at(i, 0)) * at(i, 1)).tanh();
-                        let u = sigmoid(at(i, 2) - 1.0);
-                        u * c + (1.0 - u) * x[1][i]
-                    })
-                    .collect()
-            });
+            check(
+                &[&[m, 3 * d], &[m, d]],
+                |x| gru(&x[0], &x[1], blocks),
+                |x| {
+                    let w = d / blocks;
+                    let at = |i: usize, gate: usize| x[0][i / w * 3 * w + gate * w + i % w];
+                    (0..m * d)
+                        .map(|i| {
+                            let c = (sigmoid(at(i, 0)) * at(i, 1)).tanh();
+                            let u = sigmoid(at(i, 2) - 1.0);
+                            u * c + (1.0 - u) * x[1][i]
+                        })
+                        .collect()
+                },
+            );
         }
     }
 }

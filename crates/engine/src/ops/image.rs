@@ -102,3 +102,42 @@ pub fn images(logits: &Planes, channels: &[usize]) -> Vec<Tensor> {
     };
     channels.iter().map(|&c| key(c)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::planes::planes;
+    use super::*;
+    use crate::check::{check, sigmoid};
+    use crate::ops::linear_combination;
+
+    #[test]
+    fn losses_of_two_keys_and_their_gradient() {
+        for n in [1, 18] {
+            let (h, w) = (2, 3);
+            let bytes = |c: usize| -> Vec<u8> { (0..n * h * w * c).map(|i| (i * 97 % 256) as u8).collect() };
+            let (a, b) = (bytes(1), bytes(3));
+            let (ca, cb) = (Tensor::full(&[n], 1.0), Tensor::full(&[n], 0.25));
+            let op = |x: &[Tensor]| {
+                let losses = image_loss(&planes(&x[0], h, w, 4, 1), &[(&a, 1), (&b, 3)]);
+                linear_combination(&[(&losses[0], &ca), (&losses[1], &cb)])
+            };
+            check(&[&[n, h * w * 4]], op, |x| {
+                let error = |i: usize, pixel: usize, c: usize| {
+                    let target = if c == 0 { a[i * h * w + pixel] } else { b[(i * h * w + pixel) * 3 + c - 1] };
+                    let d = sigmoid(x[0][(i * h * w + pixel) * 4 + c]) - target as f64 / 255.0;
+                    d * d * if c == 0 { 1.0 } else { 0.25 }
+                };
+                (0..n).map(|i| (0..h * w * 4).map(|j| error(i, j / 4, j % 4)).sum()).collect()
+            });
+        }
+    }
+
+    #[test]
+    fn pictures_are_split_by_key() {
+        let x = Tensor::from_slice(&[1, 4], &[0.0, 100.0, -100.0, 0.0]);
+        let out = images(&planes(&x, 1, 2, 2, 1), &[1, 1]);
+        assert_eq!(out[0].shape(), [1, 1, 2, 1]);
+        let pixels: Vec<f32> = out.iter().flat_map(|x| x.data()).copied().collect();
+        assert!(pixels.iter().zip([0.5, 0.0, 1.0, 0.5]).all(|(a, b)| (a - b).abs() < 1e-7), "{pixels:?}");
+    }
+}

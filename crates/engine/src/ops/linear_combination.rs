@@ -50,11 +50,15 @@ mod tests {
     #[test]
     fn values_and_gradients() {
         let (a, b) = (Tensor::from_slice(&[3], &[1.0, -2.0, 0.5]), Tensor::from_slice(&[3], &[0.0, 4.0, 1.0]));
-        check(&[&[3], &[3]], |x| linear_combination(&[(&x[0], &a), (&x[1], &b)]), |x| {
-            (0..3).map(|i| x[0][i] * a.data()[i] as f64 + x[1][i] * b.data()[i] as f64).collect()
-        });
-        check(&[&[2, 3]], |x| scale_rows(&x[0], &[2.0, -1.0]), |x| {
-            (0..6).map(|i| x[0][i] * [2.0, -1.0][i / 3]).collect()
-        });
+        check(
+            &[&[3], &[3]],
+            |x| linear_combination(&[(&x[0], &a), (&x[1], &b)]),
+            |x| (0..3).map(|i| x[0][i] * a.data()[i] as f64 + x[1][i] * b.data()[i] as f64).collect(),
+        );
+        check(
+            &[&[2, 3]],
+            |x| scale_rows(&x[0], &[2.0, -1.0]),
+            |x| (0..6).map(|i| x[0][i] * [2.0, -1.0][i / 3]).collect(),
+        );
     }
 }

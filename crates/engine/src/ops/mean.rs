@@ -29,9 +29,13 @@ mod tests {
 
     #[test]
     fn value_and_gradient() {
-        check(&[&[2, 3], &[5]], |x| weighted_mean(&[(&x[0], 0.3), (&x[1], 2.0)]), |x| {
-            let mean = |v: &Vec<f64>| v.iter().sum::<f64>() / v.len() as f64;
-            vec![0.3f32 as f64 * mean(&x[0]) + 2.0 * mean(&x[1])]
-        });
+        check(
+            &[&[2, 3], &[5]],
+            |x| weighted_mean(&[(&x[0], 0.3), (&x[1], 2.0)]),
+            |x| {
+                let mean = |v: &Vec<f64>| v.iter().sum::<f64>() / v.len() as f64;
+                vec![0.3f32 as f64 * mean(&x[0]) + 2.0 * mean(&x[1])]
+            },
+        );
     }
 }

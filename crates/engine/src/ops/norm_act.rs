@@ -181,7 +181,13 @@ mod tests {
             "gelu" => 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
             "mish" => x * x.exp().ln_1p().tanh(),
             "tanh" => x.tanh(),
-            "elu" => if x > 0.0 { x } else { x.exp_m1() },
+            "elu" => {
+                if x > 0.0 {
+                    x
+                } else {
+                    x.exp_m1()
+                }
+            }
             "sigmoid" => sigmoid,
             "softplus" => x.exp().ln_1p(),
             _ => x,

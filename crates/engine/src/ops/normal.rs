@@ -77,11 +77,9 @@ mod tests {
 
     #[test]
     fn log_probability_and_entropy() {
-        for (kind, m, a) in [
-            (NormalKind::Bounded { min: 0.1, max: 1.0 }, 4, 3),
-            (NormalKind::LogStd, 3, 1),
-            (NormalKind::LogStd, 0, 2),
-        ] {
+        for (kind, m, a) in
+            [(NormalKind::Bounded { min: 0.1, max: 1.0 }, 4, 3), (NormalKind::LogStd, 3, 1), (NormalKind::LogStd, 0, 2)]
+        {
             let action = random(&[m, a], 7, 0.7);
             let (p, q) = (Tensor::full(&[m], 0.8), Tensor::full(&[m], 0.5));
             let op = |x: &[Tensor]| {

@@ -39,7 +39,8 @@ pub fn squared_error(x: &Tensor, target: &Tensor, squash: Squash) -> Tensor {
         }
     }
     let value = |d: &f32| if squash == Squash::Huber { (d * d + 1.0).sqrt() - 1.0 } else { d * d };
-    let loss: Vec<f32> = (0..x.rows()).map(|i| difference[i * width..(i + 1) * width].iter().map(value).sum()).collect();
+    let loss: Vec<f32> =
+        (0..x.rows()).map(|i| difference[i * width..(i + 1) * width].iter().map(value).sum()).collect();
     let y = Tensor::from_slice(&shape, &loss);
     if !recording(&[x]) {
         return y;
@@ -64,17 +65,21 @@ mod tests {
         for squash in [Squash::Identity, Squash::Symlog, Squash::Huber] {
             for shape in [[3, 5], [4, 1], [0, 2]] {
                 let target = random(&shape, 5, 30.0);
-                check(&[&shape], |x| squared_error(&x[0], &target, squash), |x| {
-                    let term = |i: usize| {
-                        let t = target.data()[i] as f64;
-                        match squash {
-                            Squash::Identity => (x[0][i] - t).powi(2),
-                            Squash::Symlog => (x[0][i] - t.signum() * t.abs().ln_1p()).powi(2),
-                            Squash::Huber => ((x[0][i] - t).powi(2) + 1.0).sqrt() - 1.0,
-                        }
-                    };
-                    (0..shape[0]).map(|r| (r * shape[1]..(r + 1) * shape[1]).map(term).sum()).collect()
-                });
+                check(
+                    &[&shape],
+                    |x| squared_error(&x[0], &target, squash),
+                    |x| {
+                        let term = |i: usize| {
+                            let t = target.data()[i] as f64;
+                            match squash {
+                                Squash::Identity => (x[0][i] - t).powi(2),
+                                Squash::Symlog => (x[0][i] - t.signum() * t.abs().ln_1p()).powi(2),
+                                Squash::Huber => ((x[0][i] - t).powi(2) + 1.0).sqrt() - 1.0,
+                            }
+                        };
+                        (0..shape[0]).map(|r| (r * shape[1]..(r + 1) * shape[1]).map(term).sum()).collect()
+                    },
+                );
             }
         }
     }

@@ -44,7 +44,14 @@ mod tests {
         let r1 = 2.0 + 0.5 * 8.0;
         assert_eq!(r.data(), [1.0 + 0.5 * (0.25 * 4.0 + 0.75 * r1), r1]);
         // A terminal step takes its reward alone, a last one bootstraps fully.
-        let r = lambda_return(&t(&[0.0, 1.0, 0.0]), &t(&[0.0, 0.0, 1.0]), &t(&[0.0, 1.0, 2.0]), &t(&[0.0, 4.0, 8.0]), 0.5, 0.75);
+        let r = lambda_return(
+            &t(&[0.0, 1.0, 0.0]),
+            &t(&[0.0, 0.0, 1.0]),
+            &t(&[0.0, 1.0, 2.0]),
+            &t(&[0.0, 4.0, 8.0]),
+            0.5,
+            0.75,
+        );
         assert_eq!(r.data(), [1.0 + 0.5 * 4.0, 2.0]);
     }
 

@@ -212,3 +212,57 @@ fn swap_columns(x: &Tensor, a: usize, b: usize, c: usize) -> Tensor {
     }
     Tensor::new(x.shape(), y)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::check;
+
+    #[test]
+    fn joins_and_their_gradients() {
+        check(&[&[2, 3], &[1, 3]], |x| concat(&[&x[0], &x[1]]), |x| [x[0].clone(), x[1].clone()].concat());
+        check(
+            &[&[2, 1], &[2, 3], &[2, 0]],
+            |x| concat_last(&[&x[0], &x[1], &x[2]]),
+            |x| vec![x[0][0], x[1][0], x[1][1], x[1][2], x[0][1], x[1][3], x[1][4], x[1][5]],
+        );
+    }
+
+    #[test]
+    fn rows_and_masks() {
+        check(&[&[4, 2]], |x| rows(&x[0], 1..3), |x| x[0][2..6].to_vec());
+        check(
+            &[&[3, 2]],
+            |x| mask_rows(&x[0], &[true, false, true]),
+            |x| vec![x[0][0], x[0][1], 0.0, 0.0, x[0][4], x[0][5]],
+        );
+    }
+
+    #[test]
+    fn time_is_stacked_and_unstacked() {
+        // Steps in reverse order, one of them twice and one not at all.
+        let op = |x: &[Tensor]| {
+            let steps = unstack_time(&x[0]);
+            stack_time(&[steps[2].clone(), steps[0].clone(), steps[0].clone()])
+        };
+        check(&[&[2, 3, 2]], op, |x| {
+            let step = |b: usize, t: usize| [x[0][b * 6 + t * 2], x[0][b * 6 + t * 2 + 1]];
+            [step(0, 2), step(0, 0), step(0, 0), step(1, 2), step(1, 0), step(1, 0)].concat()
+        });
+    }
+
+    #[test]
+    fn transpose_and_regroup() {
+        check(
+            &[&[2, 3, 2]],
+            |x| transpose01(&x[0]),
+            |x| (0..12).map(|i| x[0][(i / 2 % 2 * 3 + i / 4) * 2 + i % 2]).collect(),
+        );
+        // [1, (g h c)] with g 2, h 3, c 2 -> [1, (h g c)].
+        check(
+            &[&[1, 12]],
+            |x| regroup(&x[0], 2, 2),
+            |x| (0..12).map(|i| x[0][(i / 2 % 2 * 3 + i / 4) * 2 + i % 2]).collect(),
+        );
+    }
+}

@@ -133,13 +133,17 @@ mod tests {
             };
             (0..5).map(hat).collect()
         };
-        check(&[&[6, 5]], |x| twohot_loss(&x[0], &bins, &[(&a, 1.0), (&b, 0.3)]), |x| {
-            let p = softmax(&x[0], 5);
-            let row = |i: usize| {
-                let (wa, wb) = (weights(targets[i] as f64), weights(other[i] as f64));
-                (0..5).map(|j| -(wa[j] + 0.3f32 as f64 * wb[j]) * p[i * 5 + j].ln()).sum::<f64>()
-            };
-            (0..6).map(row).collect()
-        });
+        check(
+            &[&[6, 5]],
+            |x| twohot_loss(&x[0], &bins, &[(&a, 1.0), (&b, 0.3)]),
+            |x| {
+                let p = softmax(&x[0], 5);
+                let row = |i: usize| {
+                    let (wa, wb) = (weights(targets[i] as f64), weights(other[i] as f64));
+                    (0..5).map(|j| -(wa[j] + 0.3f32 as f64 * wb[j]) * p[i * 5 + j].ln()).sum::<f64>()
+                };
+                (0..6).map(row).collect()
+            },
+        );
     }
 }

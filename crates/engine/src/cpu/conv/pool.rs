@@ -24,7 +24,7 @@ pub fn conv_pool(
 ) {
     let source = Source::new(shape, weights, x, xpad, bias);
     assert!(
-        shape.stride == 1 && shape.h % 2 == 0 && shape.w % 2 == 0,
+        shape.stride == 1 && shape.h.is_multiple_of(2) && shape.w.is_multiple_of(2),
         "a pooled convolution needs stride 1 and even sizes, not {shape:?}"
     );
     let (h, w) = (shape.h / 2, shape.w / 2);
@@ -128,7 +128,7 @@ impl Pooled {
 /// `h` and `w` are the sizes before the pool; `out` is `[channels][h][w + 2 opad][lanes]`, written whole.
 #[allow(clippy::too_many_arguments)] // three buffers with their padding
 pub fn unpool(channels: usize, h: usize, w: usize, g: &[f32], gpad: usize, ties: &[u16], out: &mut [f32], opad: usize) {
-    assert!(h % 2 == 0 && w % 2 == 0, "a 2x2 pool of {h} x {w} pixels leaves some over");
+    assert!(h.is_multiple_of(2) && w.is_multiple_of(2), "a 2x2 pool of {h} x {w} pixels leaves some over");
     check_group("g", g.len(), [channels, h / 2, w / 2], gpad, 0);
     check_group("out", out.len(), [channels, h, w], opad, 0);
     assert!(ties.len() >= channels * h * w, "ties: {} masks for {} pixels", ties.len(), channels * h * w);
