@@ -12,7 +12,7 @@ const FLAGS: &[&str] = &[
     "--task",
     "dummy_disc",
     "--env.dummy.size",
-    "16,16",
+    "48,48",
     "--env.dummy.length",
     "20",
     "--batch_size",
