@@ -17,7 +17,7 @@ pub mod gemm_tn;
 pub mod math;
 pub mod norm;
 pub mod peak;
-pub mod simd;
+pub(crate) mod simd;
 #[cfg(test)]
 mod testing;
 
