@@ -107,6 +107,8 @@ pub struct Rssm {
     pub absolute: bool,
     pub blocks: usize,
     pub free_nats: f32,
+    /// An ablation of ours: the state is forgotten at every step, so that nothing is remembered.
+    pub reset_every_step: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -302,6 +304,7 @@ impl Default for Rssm {
             absolute: false,
             blocks: 8,
             free_nats: 1.0,
+            reset_every_step: false,
         }
     }
 }

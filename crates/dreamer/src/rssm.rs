@@ -94,6 +94,7 @@ impl Rssm {
         noise: &Noise,
     ) -> Observed {
         let (b, t) = (tokens.dim(0), tokens.dim(1));
+        let reset: Vec<bool> = reset.iter().map(|&r| r || self.config.reset_every_step).collect();
         let keep: Vec<f32> = reset.iter().map(|&r| if r { 0.0 } else { 1.0 }).collect();
         let actions = ops::reshape(&ops::scale_rows(&ops::reshape(actions, &[b * t, actions.dim(2)]), &keep), actions.shape());
         // What does not depend on the recurrence is multiplied for all steps at once.
@@ -153,7 +154,7 @@ impl Rssm {
                 let at = At { rows: rows.clone(), step, steps: steps + 1 };
                 let action = policy.sample(p, &[&state.deter, &state.stoch], noise, &at);
                 if step < steps {
-                    let projected = self.project_actions(p, &policy.embed(&action));
+                    let projected = self.project_actions(p, &self.forget(policy.embed(&action)));
                     let at = At { steps, ..at };
                     let (next, logit) = self.imagine_step(p, &state, &projected, noise, &at);
                     deters.push(next.deter.clone());
@@ -178,8 +179,9 @@ impl Rssm {
         let steps = actions.dim(1);
         let mut state = start.clone();
         let (mut deters, mut stochs) = (Vec::new(), Vec::new());
-        for (step, action) in ops::unstack_time(&self.project_actions(p, actions)).iter().enumerate() {
-            let at = At { rows: 0..actions.dim(0), step, steps };
+        let actions = self.project_actions(p, &self.forget(actions.clone()));
+        for (step, action) in ops::unstack_time(&actions).iter().enumerate() {
+            let at = At { rows: 0..action.dim(0), step, steps };
             state = self.imagine_step(p, &state, action, noise, &at).0;
             deters.push(state.deter.clone());
             stochs.push(state.stoch.clone());
@@ -189,11 +191,17 @@ impl Rssm {
 
     /// One prior step with a projected action.
     fn imagine_step(&self, p: &Params, state: &Latent, action: &Tensor, noise: &Noise, at: &At) -> (Latent, Tensor) {
-        let deter = self.core(p, state, action);
+        let state = Latent { deter: self.forget(state.deter.clone()), stoch: self.forget(state.stoch.clone()) };
+        let deter = self.core(p, &state, action);
         let logit = self.prior(p, &deter);
         let drawn = noise.prior(at, self.config.stoch);
         let stoch = ops::latent(&logit, self.config.classes, self.config.unimix, drawn.draw());
         (Latent { deter, stoch }, logit)
+    }
+
+    /// What imagination keeps of the past: nothing in the ablation without memory.
+    fn forget(&self, x: Tensor) -> Tensor {
+        if self.config.reset_every_step { Tensor::zeros(x.shape()) } else { x }
     }
 
     /// Prior logits [.., S*C] for deter [.., D].
