@@ -101,7 +101,8 @@ impl Heads<'_> {
             let (weight, adv) = (part(&targets.weight), part(&targets.adv));
             let policy = policy_loss(&likelihoods, &weight, &adv, c.imag_loss.actent);
             let raw = self.val.apply(p, &feat);
-            let loss = self.val.loss(&raw, &[(&part(&targets.value), 1.0), (&part(&predictions.slow), c.imag_loss.slowreg)]);
+            let loss =
+                self.val.loss(&raw, &[(&part(&targets.value), 1.0), (&part(&predictions.slow), c.imag_loss.slowreg)]);
             let mut outputs = vec![policy, ops::linear_combination(&[(&loss, &weight)])];
             outputs.extend(likelihoods.into_iter().map(|l| l.entropy.detach()));
             outputs
@@ -112,7 +113,15 @@ impl Heads<'_> {
     }
 
     /// The value loss [B, T - 1] over replayed features [B*T, ..], to which gradients flow.
-    pub fn replay_loss(&self, p: &Params, slow: &Params, c: &AgentConfig, x: &ReplaySteps, norm: &mut Normalizer, training: bool) -> Replayed {
+    pub fn replay_loss(
+        &self,
+        p: &Params,
+        slow: &Params,
+        c: &AgentConfig,
+        x: &ReplaySteps,
+        norm: &mut Normalizer,
+        training: bool,
+    ) -> Replayed {
         let (b, t) = (x.boot.dim(0), x.boot.dim(1));
         let (offset, scale) = norm.stats();
         let disc = (1.0 - 1.0 / c.horizon) as f32;

@@ -154,7 +154,9 @@ impl Agent {
         let actions = self.parts.pol.sample(&p, &[&latent.deter, &latent.stoch], noise, &at);
         for (name, action) in self.parts.pol.names().zip(&actions) {
             if action.data().iter().any(|x| !x.is_finite()) {
-                bail!("the policy's action '{name}' is not finite; the observation or the parameters hold NaN or infinity");
+                bail!(
+                    "the policy's action '{name}' is not finite; the observation or the parameters hold NaN or infinity"
+                );
             }
         }
         carry.prevact = self.parts.pol.embed(&actions);

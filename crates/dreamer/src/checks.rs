@@ -41,7 +41,9 @@ fn names(c: &AgentConfig) -> Result<()> {
             bail!("agent.{key}.act is '{act}'; it may be {}", Act::names().collect::<Vec<_>>().join(", "));
         }
         if parse_norm(norm).is_none() {
-            bail!("agent.{key}.norm is '{norm}'; it may be none, rms, layer, or one of them with an epsilon such as rms1em5");
+            bail!(
+                "agent.{key}.norm is '{norm}'; it may be none, rms, layer, or one of them with an epsilon such as rms1em5"
+            );
         }
         one_of(&format!("{key}.winit (before _in, _out or _avg)"), split_winit(winit).0, &INITIALIZERS)?;
     }

@@ -178,7 +178,12 @@ fn start_latent(record: &Record, carry: &Latent, b: usize, steps: usize, l: &Lay
 }
 
 /// The stored latent of a step, one-hot: kept as class indices [S], or as one-hot floats [S, C].
-fn stored_stoch<'a>(record: &'a Record, b: usize, steps: usize, l: &'a Layout) -> Result<impl Fn(usize) -> Vec<f32> + 'a> {
+fn stored_stoch<'a>(
+    record: &'a Record,
+    b: usize,
+    steps: usize,
+    l: &'a Layout,
+) -> Result<impl Fn(usize) -> Vec<f32> + 'a> {
     let indices = record.get("dyn/stoch").is_some_and(|a| a.shape.len() == 3);
     let tail: &[usize] = if indices { &[l.stoch] } else { &[l.stoch, l.classes] };
     let array = fetch(record, "dyn/stoch", &[b, steps], tail)?;

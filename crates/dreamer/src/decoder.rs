@@ -32,7 +32,8 @@ impl Decoder {
     pub fn new(b: &mut Builder, space: &Spaces, deter: usize, latent: usize, c: &Config) -> Self {
         let style = Style { act: &c.act, norm: &c.norm, winit: &c.winit };
         let keys: Vec<_> = space.iter().filter(|(_, s)| !s.is_image()).collect();
-        let mlp = (!keys.is_empty()).then(|| Mlp::plain(&mut b.scope("mlp"), latent + deter, c.layers, c.units, &style));
+        let mlp =
+            (!keys.is_empty()).then(|| Mlp::plain(&mut b.scope("mlp"), latent + deter, c.layers, c.units, &style));
         let width = mlp.as_ref().map_or(0, Mlp::width);
         let squash = if c.symlog { Squash::Symlog } else { Squash::Identity };
         let vectors = keys

@@ -88,7 +88,8 @@ impl Golden {
 
     /// The agent with the golden's initial state.
     fn agent(&self) -> Agent {
-        let mut agent = Agent::new(&self.obs_space, &self.act_space, &self.config).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let mut agent =
+            Agent::new(&self.obs_space, &self.act_space, &self.config).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         let mut state = agent.save();
         let given = self.below("state0/");
         let ours: Vec<&String> = state.keys().filter(|k| !k.starts_with("opt/")).collect();
@@ -147,7 +148,8 @@ fn nested(dotted: &Map<String, Value>) -> Value {
 /// Spaces given as [dtype, shape, classes].
 fn read_spaces(json: &Value) -> Spaces {
     let space = |v: &Value| {
-        let shape: Vec<usize> = v[1].as_array().expect("a shape").iter().map(|d| d.as_u64().expect("a size") as usize).collect();
+        let shape: Vec<usize> =
+            v[1].as_array().expect("a shape").iter().map(|d| d.as_u64().expect("a size") as usize).collect();
         let dtype = match v[0].as_str().expect("a dtype") {
             "uint8" => DType::U8,
             "bool" => DType::Bool,
@@ -223,7 +225,9 @@ fn check_file(path: &Path) -> Vec<String> {
 fn rule(name: &str) -> Option<(&str, Rule)> {
     let group = name.split('/').next()?;
     match group {
-        "eff" | "wm" | "img" | "repl" | "newcarry" | "loss" | "metric" | "policy" => Some((group, Rule::Relative(FORWARD))),
+        "eff" | "wm" | "img" | "repl" | "newcarry" | "loss" | "metric" | "policy" => {
+            Some((group, Rule::Relative(FORWARD)))
+        }
         "grad" | "agc" => Some((group, Rule::Relative(GRADIENT))),
         // Scalars along three updates: after the second, parameters differ within the tolerance of the update.
         "step1" => Some((group, Rule::Relative(FORWARD))),
@@ -377,7 +381,8 @@ fn policy(golden: &Golden, agent: &Agent, record: &Record, out: &mut BTreeMap<St
     let step = |a: &Array| Array::stack(&(0..a.shape[0]).map(|b| a.at(b).at(2)).collect::<Vec<_>>());
     let obs: Record = record.iter().map(|(k, a)| (k.clone(), step(a))).collect();
     let mut carry = golden.carry();
-    let acted = agent.act_with(&mut carry, &obs, &golden.act_noise()).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+    let acted =
+        agent.act_with(&mut carry, &obs, &golden.act_noise()).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
     for (key, action) in acted.action {
         out.insert(format!("policy/act/{key}"), action.to_f32());
     }

@@ -38,7 +38,16 @@ struct Conv {
 
 impl Conv {
     #[allow(clippy::too_many_arguments)] // what a convolution is
-    fn new(b: &mut Builder, name: &str, k: usize, ci: usize, co: usize, resample: Resample, winit: &str, outscale: f32) -> Self {
+    fn new(
+        b: &mut Builder,
+        name: &str,
+        k: usize,
+        ci: usize,
+        co: usize,
+        resample: Resample,
+        winit: &str,
+        outscale: f32,
+    ) -> Self {
         let mut b = b.scope(name);
         let kernel = b.kernel("kernel", &[k, k, ci, co], winit, outscale);
         Conv { kernel, bias: b.constant("bias", &[co], 0.0), resample }
@@ -93,7 +102,8 @@ impl Cnn {
     /// Tokens [rows, h * w * c] of the observed images.
     pub fn apply(&self, p: &Params, obs: &Record, rows: usize) -> Result<Tensor> {
         let [h, w] = self.size;
-        let pixels: Vec<(&[u8], usize)> = self.keys.iter().map(|k| bytes(obs, k, rows * h * w)).collect::<Result<_>>()?;
+        let pixels: Vec<(&[u8], usize)> =
+            self.keys.iter().map(|k| bytes(obs, k, rows * h * w)).collect::<Result<_>>()?;
         let work = 200 * rows * h * w * self.stages.len();
         let outputs = ops::chunks(rows, IMAGES, work, &[], |rows, _| {
             let x = ops::byte_planes(&of_rows(&pixels, h * w, &rows), rows.len(), h, w, self.pad);
@@ -109,7 +119,12 @@ fn bytes<'a>(obs: &'a Record, key: &Key, pixels: usize) -> Result<(&'a [u8], usi
     let array = obs.get(&key.name).ok_or_else(|| anyhow!("the batch lacks the key '{}'", key.name))?;
     match &array.data {
         Data::U8(xs) if xs.len() == pixels * key.channels => Ok((xs, key.channels)),
-        _ => bail!("image key '{}' holds {} {:?}, which its space does not say", key.name, array.dtype().name(), array.shape),
+        _ => bail!(
+            "image key '{}' holds {} {:?}, which its space does not say",
+            key.name,
+            array.dtype().name(),
+            array.shape
+        ),
     }
 }
 
@@ -202,7 +217,8 @@ impl Deconv {
     pub fn losses(&self, p: &Params, deter: &Tensor, stoch: &Tensor, obs: &Record) -> Result<Vec<(String, Tensor)>> {
         let rows = deter.dim(0);
         let pixels = self.size[0] * self.size[1];
-        let targets: Vec<(&[u8], usize)> = self.keys.iter().map(|k| bytes(obs, k, rows * pixels)).collect::<Result<_>>()?;
+        let targets: Vec<(&[u8], usize)> =
+            self.keys.iter().map(|k| bytes(obs, k, rows * pixels)).collect::<Result<_>>()?;
         let losses = ops::chunks(rows, IMAGES, self.work(rows), &[deter, stoch], |rows, inputs| {
             ops::image_loss(&self.logits(p, &inputs[0], &inputs[1]), &of_rows(&targets, pixels, &rows))
         });

@@ -175,11 +175,7 @@ fn trajectory(first: &Latent, x: &Imagined) -> Trajectory {
         let joined = ops::concat_last(&[first, &ops::reshape(rest, &[n, h * w])]);
         ops::reshape(&joined, &[n, h + 1, w])
     };
-    Trajectory {
-        deter: join(&first.deter, &x.deter),
-        stoch: join(&first.stoch, &x.stoch),
-        actions: x.actions.clone(),
-    }
+    Trajectory { deter: join(&first.deter, &x.deter), stoch: join(&first.stoch, &x.stoch), actions: x.actions.clone() }
 }
 
 fn entropy_metrics(policy: &crate::policy::Policy, entropies: &[Tensor], metrics: &mut Metrics) {

@@ -22,7 +22,11 @@ pub enum Purpose {
 #[derive(Clone)]
 pub enum Noise {
     /// Draws keyed by (seed, step), independent of threads and of one another.
-    Counter { seed: u64, purpose: Purpose, step: u64 },
+    Counter {
+        seed: u64,
+        purpose: Purpose,
+        step: u64,
+    },
     Injected(Injected),
 }
 
@@ -66,7 +70,9 @@ impl Noise {
     pub fn posterior(&self, at: &At, groups: usize) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Gumbel(slice(n.obs.as_ref().expect("posterior noise was injected"), at)),
-            Noise::Counter { seed, purpose, step } => Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + POSTERIOR, *step), at, groups)),
+            Noise::Counter { seed, purpose, step } => {
+                Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + POSTERIOR, *step), at, groups))
+            }
         }
     }
 
@@ -74,7 +80,9 @@ impl Noise {
     pub fn prior(&self, at: &At, groups: usize) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Gumbel(slice(n.img.as_ref().expect("prior noise was injected"), at)),
-            Noise::Counter { seed, purpose, step } => Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + PRIOR, *step), at, groups)),
+            Noise::Counter { seed, purpose, step } => {
+                Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + PRIOR, *step), at, groups))
+            }
         }
     }
 

@@ -96,7 +96,8 @@ impl Rssm {
         let (b, t) = (tokens.dim(0), tokens.dim(1));
         let reset: Vec<bool> = reset.iter().map(|&r| r || self.config.reset_every_step).collect();
         let keep: Vec<f32> = reset.iter().map(|&r| if r { 0.0 } else { 1.0 }).collect();
-        let actions = ops::reshape(&ops::scale_rows(&ops::reshape(actions, &[b * t, actions.dim(2)]), &keep), actions.shape());
+        let actions =
+            ops::reshape(&ops::scale_rows(&ops::reshape(actions, &[b * t, actions.dim(2)]), &keep), actions.shape());
         // What does not depend on the recurrence is multiplied for all steps at once.
         let tokens = self.project_tokens(p, tokens);
         let actions = self.project_actions(p, &actions);

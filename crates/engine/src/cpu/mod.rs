@@ -18,6 +18,7 @@ pub mod math;
 pub mod norm;
 pub mod peak;
 pub(crate) mod simd;
+pub mod softmax;
 #[cfg(test)]
 mod testing;
 

@@ -3,6 +3,7 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::math;
+use crate::cpu::softmax::softmax_rows;
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -36,15 +37,7 @@ pub fn latent(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Tenso
 /// Softmax over groups of `classes` values.
 pub(super) fn softmax(logits: &Tensor, classes: usize) -> Buffer {
     let mut p = Buffer::from_slice(logits.data());
-    for row in p.chunks_exact_mut(classes) {
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.iter_mut().for_each(|x| *x -= max);
-    }
-    math::exp_slice(&mut p);
-    for row in p.chunks_exact_mut(classes) {
-        let inverse = 1.0 / row.iter().sum::<f32>();
-        row.iter_mut().for_each(|x| *x *= inverse);
-    }
+    softmax_rows(&mut p, classes, &mut []);
     p
 }
 

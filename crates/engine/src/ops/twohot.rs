@@ -2,7 +2,7 @@
 
 use super::latent::softmax;
 use crate::buffer::Buffer;
-use crate::cpu::math;
+use crate::cpu::softmax::softmax_rows;
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -51,32 +51,21 @@ pub fn twohot_loss(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) ->
 
 /// The loss of each row and, if wanted, its gradient with respect to the logits.
 fn loss_cpu(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)], want: bool) -> (Buffer, Option<Buffer>) {
-    let (m, n) = (logits.rows(), bins.len());
+    let n = bins.len();
     let total: f32 = targets.iter().map(|(_, c)| c).sum();
-    let mut loss = Buffer::stale(m);
-    let mut grad = want.then(|| Buffer::stale(m * n));
-    let mut scratch = vec![0.0; n];
-    for i in 0..m {
-        let row = &logits.data()[i * n..(i + 1) * n];
-        let p = match &mut grad {
-            Some(grad) => &mut grad[i * n..(i + 1) * n],
-            None => &mut scratch[..],
-        };
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        p.iter_mut().zip(row).for_each(|(p, x)| *p = x - max);
-        math::exp_slice(p);
-        let sum: f32 = p.iter().sum();
-        let log_sum = max + sum.ln();
-        p.iter_mut().for_each(|x| *x *= total / sum);
-        loss[i] = 0.0;
+    let (mut loss, mut log_sums) = (Buffer::zeros(logits.rows()), Buffer::stale(logits.rows()));
+    let mut grad = Buffer::from_slice(logits.data());
+    softmax_rows(&mut grad, n, &mut log_sums);
+    for (i, (row, p)) in logits.data().chunks_exact(n).zip(grad.chunks_exact_mut(n)).enumerate() {
+        p.iter_mut().for_each(|x| *x *= total);
         for (target, coefficient) in targets {
             for (bin, weight) in two_hot(bins, target.data()[i]) {
-                loss[i] -= coefficient * weight * (row[bin] - log_sum);
+                loss[i] -= coefficient * weight * (row[bin] - log_sums[i]);
                 p[bin] -= coefficient * weight;
             }
         }
     }
-    (loss, grad)
+    (loss, want.then_some(grad))
 }
 
 /// The mean of the bins under logits [.., bins] -> [..]. Summed in mirrored pairs from the inside out, so
@@ -87,8 +76,12 @@ pub fn twohot_pred(logits: &Tensor, bins: &[f32]) -> Tensor {
     let half = n / 2;
     let predict = |p: &[f32]| {
         let centre = if n % 2 == 1 { p[half] * bins[half] } else { 0.0 };
-        let pairs = (0..half).map(|i| p[half - 1 - i] * bins[half - 1 - i] + p[n - half + i] * bins[n - half + i]);
-        centre + pairs.sum::<f32>()
+        // Any order of the pairs will do, since each is zero by itself: four sums at a time do not wait for one another.
+        let mut sums = [0.0f32; 4];
+        for i in 0..half {
+            sums[i % 4] += p[half - 1 - i] * bins[half - 1 - i] + p[n - half + i] * bins[n - half + i];
+        }
+        centre + sums.iter().sum::<f32>()
     };
     let y: Vec<f32> = p.chunks_exact(n).map(predict).collect();
     Tensor::from_slice(&logits.shape()[..logits.shape().len() - 1], &y)
