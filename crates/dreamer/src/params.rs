@@ -1,7 +1,6 @@
 //! Named parameters: how they are initialised, looked up and handed to the layers.
 
 use engine::{Buffer, Leaf, Rng, Tensor};
-use std::collections::HashMap;
 
 /// Index of a parameter in its [`Params`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +11,6 @@ pub struct Id(usize);
 pub struct Params {
     names: Vec<String>,
     values: Vec<Tensor>,
-    index: HashMap<String, usize>,
 }
 
 impl Params {
@@ -30,14 +28,6 @@ impl Params {
 
     pub fn values_mut(&mut self) -> &mut [Tensor] {
         &mut self.values
-    }
-
-    pub fn named(&self, name: &str) -> Option<&Tensor> {
-        self.index.get(name).map(|&i| &self.values[i])
-    }
-
-    pub fn named_mut(&mut self, name: &str) -> Option<&mut Tensor> {
-        self.index.get(name).map(|&i| &mut self.values[i])
     }
 
     /// The same values without gradients.
@@ -58,7 +48,6 @@ impl Params {
 
     fn push(&mut self, name: String, value: Tensor) -> Id {
         let id = self.values.len();
-        self.index.insert(name.clone(), id);
         self.names.push(name);
         self.values.push(value.leaf(Leaf::new()));
         Id(id)
@@ -193,6 +182,6 @@ mod tests {
         let expected = 0.5 * (1.0f32 / 320.0).sqrt();
         assert!((std / expected - 1.0).abs() < 0.03, "{std} {expected}");
         assert!(x.iter().all(|v| v.abs() <= 2.0 * 1.1368 * expected * 1.0001));
-        assert!(params.named("dyn/dynhid0/kernel").is_some());
+        assert!(params.iter().any(|(name, _)| name == "dyn/dynhid0/kernel"));
     }
 }

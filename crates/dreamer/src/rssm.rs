@@ -42,6 +42,7 @@ pub struct Observed {
 }
 
 /// Imagined trajectories from N starts, without gradient: the states after each of H steps, and actions per key.
+#[cfg_attr(not(test), allow(dead_code))] // the golden test compares every part
 pub struct Imagined {
     /// [N, H, D]
     pub deter: Tensor,
