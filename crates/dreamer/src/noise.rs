@@ -22,11 +22,7 @@ pub enum Purpose {
 #[derive(Clone)]
 pub enum Noise {
     /// Draws keyed by (seed, step), independent of threads and of one another.
-    Counter {
-        seed: u64,
-        purpose: Purpose,
-        step: u64,
-    },
+    Counter { seed: u64, purpose: Purpose, step: u64 },
     #[cfg_attr(not(test), allow(dead_code))] // how the golden test reproduces official numbers
     Injected(Injected),
 }

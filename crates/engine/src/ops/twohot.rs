@@ -18,6 +18,9 @@ pub fn symexp_bins(count: usize) -> Vec<f32> {
 
 /// The two bins around `target` and their weights; beyond the ends all weight is on the last bin.
 fn two_hot(bins: &[f32], target: f32) -> [(usize, f32); 2] {
+    if target.is_nan() {
+        return [(0, f32::NAN); 2]; // a bad reward must not pass for a very small one
+    }
     let not_above = bins.partition_point(|&b| b <= target);
     let below = not_above.saturating_sub(1);
     let above = not_above.min(bins.len() - 1);

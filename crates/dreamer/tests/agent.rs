@@ -1,0 +1,293 @@
+//! The agent through its public verbs: any mix of keys, refusals, saving, determinism.
+
+use dreamer_agent::{Agent, AgentConfig, Mode};
+use spaces::{Array, Data, Record, Space, Spaces};
+
+/// A tiny agent's configuration.
+fn tiny() -> AgentConfig {
+    let mut c = AgentConfig::default();
+    let r = &mut c.dynamics.rssm;
+    (r.deter, r.hidden, r.stoch, r.classes, r.blocks) = (16, 8, 4, 3, 4);
+    (c.enc.simple.depth, c.enc.simple.units, c.enc.simple.layers) = (2, 8, 1);
+    (c.dec.simple.depth, c.dec.simple.units, c.dec.simple.layers, c.dec.simple.bspace) = (2, 8, 1, 4);
+    for head in [&mut c.rewhead, &mut c.conhead, &mut c.policy, &mut c.value] {
+        (head.units, head.layers, head.bins) = (8, 1, 15);
+    }
+    (c.batch_size, c.batch_length, c.imag_length) = (3, 4, 3);
+    c.enc.simple.mults = vec![2, 4];
+    c.dec.simple.mults = vec![2, 4];
+    (c.opt.warmup, c.opt.lr) = (0, 1e-3);
+    c
+}
+
+fn spaces(keys: &[(&str, Space)]) -> Spaces {
+    keys.iter().map(|(k, s)| (k.to_string(), s.clone())).collect()
+}
+
+fn obs_space(keys: &[(&str, Space)]) -> Spaces {
+    let mut all = spaces(keys);
+    all.insert("reward".into(), Space::float(&[]));
+    for flag in ["is_first", "is_last", "is_terminal"] {
+        all.insert(flag.into(), Space::boolean());
+    }
+    all.insert("log/score".into(), Space::float(&[]));
+    all
+}
+
+fn everything() -> (Spaces, Spaces) {
+    let obs = obs_space(&[
+        ("camera", Space::image(12, 20, 3)),
+        ("depth", Space::image(12, 20, 1)),
+        ("joints", Space::float(&[2, 3])),
+        ("level", Space::float(&[])),
+        ("tools", Space::discrete(&[3], 5)),
+        ("door", Space::boolean()),
+    ]);
+    let act = spaces(&[
+        ("arm", Space::bounded(&[2], -1.0, 1.0)),
+        ("buttons", Space::discrete(&[2], 3)),
+        ("jump", Space::boolean()),
+        ("reset", Space::boolean()),
+    ]);
+    (obs, act)
+}
+
+/// Some values of a space, by counting.
+fn fill(space: &Space, lead: &[usize], salt: usize) -> Array {
+    let mut array = Array::zeros(space.dtype, &[lead, &space.shape].concat());
+    let classes = if space.is_discrete() { space.classes() } else { 1 };
+    let at = |i: usize| (i * 7919 + salt * 104_729) >> 3;
+    match &mut array.data {
+        Data::Bool(xs) => xs.iter_mut().enumerate().for_each(|(i, x)| *x = at(i) % 5 == 0),
+        Data::U8(xs) => xs.iter_mut().enumerate().for_each(|(i, x)| *x = (at(i) % classes) as u8),
+        Data::I32(xs) => xs.iter_mut().enumerate().for_each(|(i, x)| *x = (at(i) % classes) as i32),
+        Data::F32(xs) => xs.iter_mut().enumerate().for_each(|(i, x)| *x = (at(i) as f32).sin()),
+        Data::F16(xs) => xs.iter_mut().enumerate().for_each(|(i, x)| *x = spaces::f16::from_f32((at(i) as f32).sin())),
+    }
+    array
+}
+
+fn batch(agent: &Agent, obs: &Spaces, act: &Spaces) -> Record {
+    let c = agent.config();
+    let lead = [c.batch_size, c.batch_length + c.replay_context];
+    let keys = obs.iter().chain(act).filter(|(k, _)| !k.starts_with("log/") && *k != "reset");
+    let mut batch: Record = keys.enumerate().map(|(i, (k, s))| (k.clone(), fill(s, &lead, i))).collect();
+    batch.extend(agent.replay_space().iter().map(|(k, s)| (k.clone(), fill(s, &lead, 77))));
+    batch.insert("consec".into(), Array::from_i32(&lead, vec![0; lead[0] * lead[1]]));
+    batch.insert("stepid".into(), Array::from_u8(&[lead[0], lead[1], 20], vec![7; lead[0] * lead[1] * 20]));
+    batch
+}
+
+/// Trains a few updates and returns the metrics of the last and the state after it.
+fn train(c: &AgentConfig, updates: usize) -> (dreamer_agent::Metrics, Record) {
+    let (obs, act) = everything();
+    let mut agent = Agent::new(&obs, &act, c).unwrap();
+    let batch = batch(&agent, &obs, &act);
+    let mut carry = agent.initial(c.batch_size);
+    let mut metrics = Default::default();
+    for _ in 0..updates {
+        metrics = agent.train(&mut carry, &batch).unwrap().metrics;
+    }
+    (metrics, agent.save())
+}
+
+#[test]
+fn any_mix_of_keys_trains_acts_and_reports() {
+    let (obs, act) = everything();
+    let mut agent = Agent::new(&obs, &act, &tiny()).unwrap();
+    let batch = batch(&agent, &obs, &act);
+    let mut carry = agent.initial(3);
+    let trained = agent.train(&mut carry, &batch).unwrap();
+    for key in ["camera", "depth", "joints", "level", "tools", "door", "policy", "value", "repval", "dyn", "rep"] {
+        assert!(trained.metrics[&format!("loss/{key}")].is_finite());
+    }
+    assert_eq!(trained.replay["stepid"].shape, [3, 4, 20]);
+    assert_eq!(trained.replay["dyn/deter"].shape, [3, 4, 16]);
+    assert_eq!(trained.replay["dyn/stoch"].shape, [3, 4, 4]);
+
+    let reported = agent.report(&mut agent.initial(3), &batch).unwrap();
+    // Truth, prediction and error of 12 x 20 with a border of 2, three sequences side by side, a pause at the end.
+    assert_eq!(reported.videos["openloop/camera"].shape, [4 + 10, 36 + 4, 3 * 24, 3]);
+    assert_eq!(reported.videos["openloop/depth"].shape[3], 3);
+
+    let step: Record = batch.iter().map(|(k, a)| (k.clone(), a.at(0))).collect();
+    let mut carry = agent.initial(5);
+    let acted = agent.act(&mut carry, &step, Mode::Train).unwrap();
+    for (key, space) in act.iter().filter(|(k, _)| *k != "reset") {
+        let space = if key == "arm" { Space::float(&[2]) } else { space.clone() }; // normal samples may leave the bounds
+        for i in 0..5 {
+            space.check(key, &acted.action[key].at(i)).unwrap();
+        }
+    }
+    for (key, space) in agent.replay_space() {
+        space.check(&key, &acted.replay[&key].at(0)).unwrap();
+    }
+}
+
+#[test]
+fn every_parameter_learns_in_every_variant() {
+    type Change = fn(&mut AgentConfig);
+    let variants: [(&str, Change); 12] = [
+        ("defaults", |_| ()),
+        ("layer norm", |c| {
+            c.dynamics.rssm.norm = "layer".into();
+            c.enc.simple.norm = "layer".into();
+            c.dec.simple.norm = "layer".into();
+            c.value.norm = "layer".into();
+        }),
+        ("swiglu", |c| {
+            c.dynamics.rssm.act = "swiglu".into();
+            c.enc.simple.act = "swiglu".into();
+            c.dec.simple.act = "swiglu".into();
+            c.policy.act = "swiglu".into();
+        }),
+        ("deep recurrence", |c| {
+            let r = &mut c.dynamics.rssm;
+            (r.dynlayers, r.obslayers, r.imglayers) = (2, 2, 1);
+        }),
+        ("no hidden layers", |c| {
+            let r = &mut c.dynamics.rssm;
+            (r.dynlayers, r.obslayers, r.imglayers) = (0, 0, 0);
+            (c.enc.simple.layers, c.value.layers) = (0, 0);
+        }),
+        ("absolute", |c| (c.dynamics.rssm.absolute, c.dynamics.rssm.free_nats) = (true, 0.0)),
+        ("strided", |c| (c.enc.simple.strided, c.dec.simple.strided) = (true, true)),
+        ("outer", |c| {
+            (c.enc.simple.outer, c.dec.simple.outer) = (true, true);
+            (c.enc.simple.mults, c.dec.simple.mults) = (vec![2, 3, 4], vec![2, 3, 4]);
+        }),
+        ("plain space", |c| (c.dec.simple.bspace, c.dec.simple.kernel, c.enc.simple.kernel) = (0, 3, 3)),
+        ("regression heads", |c| {
+            c.rewhead.output = "mse".into();
+            c.value.output = "symlog_mse".into();
+            c.policy_dist_cont = "normal_logstd".into();
+            c.policy_dist_disc = "categorical_unimix".into();
+        }),
+        ("actor gradients", |c| (c.ac_grads, c.imag_last, c.replay_context) = (true, 2, 0)),
+        ("normalised", |c| {
+            (c.valnorm.kind, c.advnorm.kind, c.retnorm.kind) = ("meanstd".into(), "perc".into(), "meanstd".into());
+            (c.contdisc, c.imag_loss.slowtar, c.opt.wd) = (false, true, 0.1);
+        }),
+    ];
+    for (name, change) in variants {
+        let mut c = tiny();
+        change(&mut c);
+        c.dynamics.rssm.free_nats = 0.0;
+        for head in [&mut c.rewhead, &mut c.policy, &mut c.value] {
+            head.outscale = 1.0;
+        }
+        let (metrics, state) = train(&c, 2);
+        assert!(metrics.values().all(|v| v.is_finite()), "{name}: {metrics:?}");
+        for (key, moment) in state.iter().filter(|(k, _)| k.starts_with("opt/state/1/1/")) {
+            assert!(moment.to_f32().iter().any(|&v| v > 0.0), "{name}: no gradient ever reached {key}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| train(&tiny(), 3).1)
+    };
+    let one = train(&tiny(), 3).1;
+    assert!(one == run(1) && one == run(3));
+    let mut other = tiny();
+    other.seed = 1;
+    assert!(one != train(&other, 3).1);
+}
+
+#[test]
+fn saving_and_loading_continues_bit_for_bit() {
+    let (obs, act) = everything();
+    let mut agent = Agent::new(&obs, &act, &tiny()).unwrap();
+    let batch = batch(&agent, &obs, &act);
+    let mut carry = agent.initial(3);
+    agent.train(&mut carry, &batch).unwrap();
+
+    let mut copy = Agent::new(&obs, &act, &AgentConfig { seed: 9, ..tiny() }).unwrap();
+    copy.load(&agent.save(), None).unwrap();
+    let mut copy_carry = dreamer_agent::Carry::from_record(&carry.to_record()).unwrap();
+    assert_eq!(copy.updates(), 1);
+    let snapshot = agent.clone();
+    let before = snapshot.save();
+    // The seed is the configuration's, not the state's: give the copy the same to compare draws.
+    let mut same = Agent::new(&obs, &act, &tiny()).unwrap();
+    same.load(&copy.save(), None).unwrap();
+    let a = agent.train(&mut carry, &batch).unwrap();
+    let b = same.train(&mut copy_carry, &batch).unwrap();
+    assert_eq!(a.metrics, b.metrics);
+    assert!(agent.save() == same.save());
+    assert!(snapshot.save() == before, "a clone is a snapshot that training leaves alone");
+}
+
+#[test]
+fn loading_part_of_a_state_by_regular_expression() {
+    let (obs, act) = everything();
+    let trained = train(&tiny(), 2).1;
+    let mut agent = Agent::new(&obs, &act, &AgentConfig { seed: 5, ..tiny() }).unwrap();
+    let fresh = agent.save();
+    agent.load(&trained, Some("^(enc|dyn)/")).unwrap();
+    let now = agent.save();
+    for key in now.keys() {
+        let source = if key.starts_with("enc/") || key.starts_with("dyn/") { &trained } else { &fresh };
+        assert!(now[key] == source[key], "{key}");
+    }
+    let error = agent.load(&trained, Some("nothing")).unwrap_err().to_string();
+    assert!(error.contains("'nothing'"), "{error}");
+    let mut short = trained.clone();
+    short.remove("pol/mlp/linear0/kernel");
+    let error = agent.load(&short, None).unwrap_err().to_string();
+    assert!(error.contains("pol/mlp/linear0/kernel"), "{error}");
+    assert!(agent.save() == now, "a failed load changes nothing");
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_the_key() {
+    type Change = fn(&mut AgentConfig);
+    let cases: [(Change, &str); 11] = [
+        (|c| c.dynamics.rssm.blocks = 5, "agent.dyn.rssm.blocks"),
+        (|c| c.dynamics.rssm.act = "sile".into(), "agent.dyn.rssm.act"),
+        (|c| c.enc.simple.norm = "batch".into(), "agent.enc.simple.norm"),
+        (|c| c.enc.simple.kernel = 4, "agent.enc.simple.kernel"),
+        (|c| c.dec.simple.bspace = 3, "agent.dec.simple.bspace"),
+        (|c| c.enc.simple.mults = vec![2, 3, 4, 4], "'camera'"),
+        (|c| c.opt.schedule = "cosine".into(), "agent.opt.anneal"),
+        (|c| c.retnorm.kind = "max".into(), "agent.retnorm.impl"),
+        (|c| c.policy_dist_cont = "beta".into(), "agent.policy_dist_cont"),
+        (|c| c.imag_length = 0, "agent.imag_length"),
+        (|c| c.opt.wdregex = "(".into(), "agent.opt.wdregex"),
+    ];
+    let (obs, act) = everything();
+    for (change, key) in cases {
+        let mut c = tiny();
+        change(&mut c);
+        let error = Agent::new(&obs, &act, &c).err().map(|e| format!("{e:#}")).unwrap_or_default();
+        assert!(error.contains(key), "expected {key} in: {error}");
+    }
+    let mixed = obs_space(&[("a", Space::image(12, 20, 3)), ("b", Space::image(16, 20, 3))]);
+    let error = Agent::new(&mixed, &act, &tiny()).err().unwrap().to_string();
+    assert!(error.contains("'b'") && error.contains("'a'"), "{error}");
+    assert!(Agent::new(&obs_space(&[]), &act, &tiny()).is_err());
+    assert!(Agent::new(&obs, &Spaces::new(), &tiny()).is_err());
+}
+
+#[test]
+fn bad_data_is_an_error_that_names_it_and_changes_nothing() {
+    let (obs, act) = everything();
+    let mut agent = Agent::new(&obs, &act, &tiny()).unwrap();
+    let good = batch(&agent, &obs, &act);
+    let before = agent.save();
+    let mut fails = |change: &dyn Fn(&mut Record), word: &str| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let mut carry = agent.initial(3);
+        let error = agent.train(&mut carry, &bad).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(word), "expected {word} in: {error}");
+        assert!(agent.save() == before);
+    };
+    fails(&|b| drop(b.remove("joints")), "'joints'");
+    fails(&|b| drop(b.remove("arm")), "'arm'");
+    fails(&|b| drop(b.insert("level".into(), Array::from_f32(&[3], vec![0.0; 3]))), "'level'");
+    fails(&|b| drop(b.insert("reward".into(), Array::from_f32(&[3, 5], vec![f32::NAN; 15]))), "rew");
+}
