@@ -93,6 +93,17 @@ fn numbers(c: &AgentConfig) -> Result<()> {
     if r.classes > 256 {
         bail!("agent.dyn.rssm.classes is {}; the replay stores classes as bytes, so at most 256 work", r.classes);
     }
+    swiglu_widths(c)?;
+    if c.repval_loss && c.imag_last == 1 {
+        bail!("agent.imag_last is 1; agent.repval_loss needs at least 2 steps");
+    }
+    for (key, norm) in [("retnorm", &c.retnorm), ("valnorm", &c.valnorm), ("advnorm", &c.advnorm)] {
+        for (part, q) in [("perclo", norm.perclo), ("perchi", norm.perchi)] {
+            if !(0.0..=100.0).contains(&q) {
+                bail!("agent.{key}.{part} is {q}; a percentile lies in 0 to 100");
+            }
+        }
+    }
     if c.repval_loss && c.batch_length < 2 {
         bail!("batch_length is {}; agent.repval_loss needs at least 2 steps", c.batch_length);
     }
@@ -109,6 +120,29 @@ fn numbers(c: &AgentConfig) -> Result<()> {
     }
     if c.horizon <= 1.0 {
         bail!("agent.horizon is {}; it must be above 1", c.horizon);
+    }
+    Ok(())
+}
+
+/// swiglu halves its input, so the widths before it must be even.
+fn swiglu_widths(c: &AgentConfig) -> Result<()> {
+    let (r, e, d) = (&c.dynamics.rssm, &c.enc.simple, &c.dec.simple);
+    let widths = [
+        ("dyn.rssm.hidden", &r.act, 1, r.hidden),
+        ("dyn.rssm.deter", &r.act, r.dynlayers, r.deter / r.blocks.max(1)),
+        ("enc.simple.units", &e.act, e.layers, e.units),
+        ("dec.simple.units", &d.act, d.layers, d.units),
+        ("rewhead.units", &c.rewhead.act, c.rewhead.layers, c.rewhead.units),
+        ("conhead.units", &c.conhead.act, c.conhead.layers, c.conhead.units),
+        ("policy.units", &c.policy.act, c.policy.layers, c.policy.units),
+        ("value.units", &c.value.act, c.value.layers, c.value.units),
+    ];
+    for (key, act, layers, width) in widths {
+        if act == "swiglu" && layers > 0 && width % 2 != 0 {
+            bail!(
+                "agent.{key} gives a width of {width} (of deter, in each block); swiglu halves it, so it must be even"
+            );
+        }
     }
     Ok(())
 }
@@ -133,6 +167,9 @@ fn observation_space(space: &Spaces, c: &AgentConfig) -> Result<()> {
         bail!("the environment has no observation key besides its flags and log/ keys; there is nothing to see");
     }
     for (key, s) in space {
+        if s.is_image() && s.size() == 0 {
+            bail!("image key '{key}' is {s}, which holds no pixels");
+        }
         if s.shape.len() > 3 {
             bail!("observation key '{key}' is {s}; at most three axes work");
         }
@@ -157,6 +194,15 @@ fn image_size(key: &str, s: &Space, c: &AgentConfig) -> Result<()> {
     for (part, mults, kernel, outer) in [("enc", &e.mults, e.kernel, e.outer), ("dec", &d.mults, d.kernel, d.outer)] {
         if kernel.is_multiple_of(2) {
             bail!("agent.{part}.simple.kernel is {kernel}; convolution kernels must be odd");
+        }
+        if mults.contains(&0) {
+            bail!("agent.{part}.simple.mults is {mults:?}; every stage needs channels");
+        }
+        let (act, depth) = if part == "enc" { (&e.act, e.depth) } else { (&d.act, d.depth) };
+        if act == "swiglu" && mults.iter().any(|m| depth * m % 2 != 0) {
+            bail!(
+                "agent.{part}.simple.depth {depth} times mults {mults:?} must be even, since swiglu halves the channels"
+            );
         }
         if mults.is_empty() {
             bail!("agent.{part}.simple.mults is empty; images need at least one stage");

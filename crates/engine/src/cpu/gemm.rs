@@ -157,7 +157,11 @@ impl Product<'_> {
                             a: self.a.add(m0 * self.lda + k0),
                             lda: self.lda,
                             panel: w.panels.as_ptr().add((p * w.k + self.row0 + k0) * w.width),
-                            bias: if k0 > 0 || self.bias.is_null() { std::ptr::null() } else { self.bias.add(j) },
+                            bias: if k0 + k < self.k || self.bias.is_null() {
+                                std::ptr::null()
+                            } else {
+                                self.bias.add(j)
+                            },
                             c: self.c.add(m0 * self.ldc + j),
                             ldc: self.ldc,
                             n: w.width.min(w.n - j),
@@ -210,14 +214,9 @@ impl Tile {
         let mut acc = [[S::zero(); 2]; R];
         // SAFETY: `c` and `bias` hold `n` columns here, `panel` holds `k` rows of two vectors, `a` `R` rows of `k`.
         unsafe {
-            if !self.bias.is_null() {
-                let b = load_pair::<S>(self.bias, self.n, full);
-                acc = [b; R];
-            }
             if self.accumulate {
                 for r in 0..R {
-                    let c = load_pair::<S>(self.c.add(r * self.ldc), self.n, full);
-                    acc[r] = [acc[r][0] + c[0], acc[r][1] + c[1]];
+                    acc[r] = load_pair::<S>(self.c.add(r * self.ldc), self.n, full);
                 }
             }
             let mut panel = self.panel;
@@ -228,6 +227,13 @@ impl Tile {
                     acc[r] = [a.mul_add(b0, acc[r][0]), a.mul_add(b1, acc[r][1])];
                 }
                 panel = panel.add(2 * l);
+            }
+            // Last, so that a large bias does not take digits from every product on the way.
+            if !self.bias.is_null() {
+                let b = load_pair::<S>(self.bias, self.n, full);
+                for r in 0..R {
+                    acc[r] = [acc[r][0] + b[0], acc[r][1] + b[1]];
+                }
             }
             for r in 0..R {
                 store_pair(acc[r], self.c.add(r * self.ldc), self.n, full);

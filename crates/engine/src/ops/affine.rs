@@ -138,7 +138,7 @@ fn forward_cpu(l: &Layout, terms: &[Term], w: &Tensor, bias: Option<&Tensor>, ad
         for g in 0..l.blocks {
             for (j, (part, term)) in l.parts.iter().zip(terms).enumerate() {
                 let x = &term.x.data()[i * ROWS * part.width + part.start(g)..];
-                let bias = bias.filter(|_| j == 0).map(|b| &b.data()[g * l.n..(g + 1) * l.n]);
+                let bias = bias.filter(|_| j + 1 == terms.len()).map(|b| &b.data()[g * l.n..(g + 1) * l.n]);
                 let accumulate = j > 0 || add.is_some();
                 let y = &mut y[g * l.n..];
                 gemm_packed(rows, part.k, x, part.width, &packs[j][g], 0, bias, y, width, accumulate);

@@ -26,7 +26,7 @@ pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &[i32])
         let mut g = Buffer::zeros(p.len());
         let choices = width / classes;
         if let Some(d) = &grads[0] {
-            for (i, &c) in chosen.iter().enumerate() {
+            for (i, &c) in chosen.iter().enumerate().filter(|(_, c)| (0..classes as i32).contains(c)) {
                 let at = i * classes + c as usize;
                 g[at] += d.data()[i / choices] / p[at];
             }
@@ -48,7 +48,13 @@ fn forward_cpu(p: &[f32], width: usize, classes: usize, chosen: &[i32]) -> (Buff
     math::log_slice(&mut log_p);
     let choices = width / classes;
     let rows = p.len() / width;
-    let logp = |i: usize| (0..choices).map(|k| log_p[i * width + k * classes + chosen[i * choices + k] as usize]).sum();
+    // A class that does not exist, such as the -1 of a value that is not available, has no logarithm to add (officially
+    // its one-hot vector is zero).
+    let one = |i: usize, k: usize| match usize::try_from(chosen[i * choices + k]) {
+        Ok(c) if c < classes => log_p[i * width + k * classes + c],
+        _ => 0.0,
+    };
+    let logp = |i: usize| (0..choices).map(|k| one(i, k)).sum();
     let term = |j: usize| if p[j] > 0.0 { -p[j] * log_p[j] } else { 0.0 };
     let ent = |i: usize| (i * width..(i + 1) * width).map(term).sum();
     let (logp, ent) = ((0..rows).map(logp).collect(), (0..rows).map(ent).collect());
@@ -144,6 +150,14 @@ mod tests {
                 (0..m).map(row).collect()
             });
         }
+    }
+
+    #[test]
+    fn a_class_that_does_not_exist_adds_nothing() {
+        let x = Tensor::from_slice(&[1, 4], &[1.0, 2.0, 3.0, 4.0]);
+        let loss = categorical_loss(&x, 2, &[-1, 1]);
+        assert_eq!(loss.data(), categorical_loss(&Tensor::from_slice(&[1, 2], &[3.0, 4.0]), 2, &[1]).data());
+        check(&[&[2, 3]], |x| categorical_loss(&x[0], 3, &[-1, 3]), |_| vec![0.0; 2]);
     }
 
     #[test]

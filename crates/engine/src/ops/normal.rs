@@ -48,6 +48,12 @@ pub fn normal(mean: &Tensor, std: &Tensor, kind: NormalKind, action: &Tensor) ->
         return outputs.try_into().expect("two outputs");
     }
     let action = action.detach();
+    // sigmoid(std + 2): not from the deviation, which does not tell it where minimum and maximum are (nearly) the same.
+    let mut q = Buffer::from_slice(std.data());
+    if let NormalKind::Bounded { .. } = kind {
+        q.iter_mut().for_each(|x| *x += 2.0);
+        math::sigmoid_slice(&mut q);
+    }
     let outputs = record(&[mean, std], outputs, move |grads, _| {
         let (mut dm, mut ds) = (Buffer::stale(m.len()), Buffer::stale(m.len()));
         let at = |g: &Option<Tensor>, i: usize| g.as_ref().map_or(0.0, |g| g.data()[i / width]);
@@ -57,10 +63,7 @@ pub fn normal(mean: &Tensor, std: &Tensor, kind: NormalKind, action: &Tensor) ->
             let (dlogp, dent) = (at(&grads[0], i), at(&grads[1], i));
             let (dmu, dsigma) = (dlogp * z / sigma, (dlogp * (z * z - 1.0) + dent) / sigma);
             (dm[i], ds[i]) = match kind {
-                NormalKind::Bounded { min, max } => {
-                    let q = (sigma - min) / (max - min); // sigmoid(std + 2)
-                    (dmu * (1.0 - mu * mu), dsigma * (max - min) * q * (1.0 - q))
-                }
+                NormalKind::Bounded { min, max } => (dmu * (1.0 - mu * mu), dsigma * (max - min) * q[i] * (1.0 - q[i])),
                 NormalKind::LogStd => (dmu, dsigma * sigma),
             };
         }

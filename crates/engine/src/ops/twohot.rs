@@ -10,8 +10,10 @@ use crate::tensor::{Device, Tensor};
 pub fn symexp_bins(count: usize) -> Vec<f32> {
     let symexp = |x: f32| -((-x) as f64).exp_m1() as f32; // for x <= 0
     let points = if count % 2 == 1 { (count - 1) / 2 + 1 } else { count / 2 };
-    let at = |i: usize| if points == 1 { -20.0 } else { -20.0 + 20.0 * i as f64 / (points - 1) as f64 };
-    let half: Vec<f32> = (0..points).map(|i| symexp(at(i) as f32)).collect();
+    // In single precision, as XLA compiles `jnp.linspace`: a unit in the last place of a point is 2e-6 of its bin.
+    let step = 1.0 / (points - 1).max(1) as f32;
+    let at = |i: usize| if i > 0 && i == points - 1 { 0.0 } else { -20.0 * (1.0 - i as f32 * step) };
+    let half: Vec<f32> = (0..points).map(|i| symexp(at(i))).collect();
     let mirrored = half[..points - count % 2].iter().rev().map(|x| -x);
     half.iter().copied().chain(mirrored).collect()
 }
