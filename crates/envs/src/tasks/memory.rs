@@ -16,11 +16,13 @@ pub const LONGEST: usize = 10_000;
 pub struct Options {
     /// The reward of a wrong answer.
     pub wrong: f32,
+    /// Whether the last record shows the cue again, so that a wrong answer can be learned from.
+    pub feedback: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { wrong: 0.0 }
+        Options { wrong: 0.0, feedback: true }
     }
 }
 
@@ -34,14 +36,15 @@ struct State {
 
 /// `vector` holds the one-hot cue in the first record, zeros for `delay` records, then the go
 /// flag in its fifth place. The action taken at the go flag is the answer: it pays 1 where it
-/// names the cue and `wrong` otherwise, and ends the episode. Earlier actions do nothing. Since
-/// nothing but the first record tells the cue, success without memory is 0.25.
+/// names the cue and `wrong` otherwise, and ends the episode. Earlier actions do nothing. The last
+/// record, which no action follows, shows the cue again unless `feedback` is off. Since nothing
+/// else before the answer tells the cue than the first record, success without memory is 0.25.
 pub struct Memory {
     obs_space: Spaces,
     act_space: Spaces,
     name: String,
     delay: usize,
-    wrong: f32,
+    options: Options,
     state: State,
 }
 
@@ -55,7 +58,7 @@ impl Memory {
             act_space: act_space([("action", Space::discrete(&[], CUES))]),
             name: format!("memory_{delay}"),
             delay,
-            wrong: options.wrong,
+            options,
             state: State { time: 0, cue: 0, done: true, rng },
         })
     }
@@ -65,6 +68,7 @@ impl Memory {
         match self.state.time {
             0 => vector[self.state.cue] = 1.0,
             time if time == self.delay + 1 => vector[CUES] = 1.0,
+            time if time == self.delay + 2 && self.options.feedback => vector[self.state.cue] = 1.0,
             _ => {}
         }
         Array::from_f32(&[CUES + 1], vector)
@@ -96,7 +100,7 @@ impl Env for Memory {
             let reward = match (state.done, success) {
                 (false, _) => 0.0,
                 (true, true) => 1.0,
-                (true, false) => self.wrong,
+                (true, false) => self.options.wrong,
             };
             Moment { reward, is_first: false, is_last: state.done, is_terminal: state.done }
         };
@@ -137,8 +141,8 @@ mod tests {
 
     #[test]
     fn the_cue_is_shown_once_and_the_answer_pays() {
-        for delay in [0, 1, 10] {
-            let mut env = Memory::new(delay, Options { wrong: -1.0 }, Rng::new(0, 0)).unwrap();
+        for (delay, feedback) in [(0, true), (1, false), (10, true)] {
+            let mut env = Memory::new(delay, Options { wrong: -1.0, feedback }, Rng::new(0, 0)).unwrap();
             let mut cues = [0; CUES];
             for round in 0..100 {
                 let right = round % 2 == 0;
@@ -148,7 +152,9 @@ mod tests {
                 assert!(records[1..=delay].iter().all(|record| record["vector"].to_f32() == [0.0; CUES + 1]));
                 assert_eq!(records[delay + 1]["vector"].to_f32(), [0.0, 0.0, 0.0, 0.0, 1.0]);
                 let last = &records[delay + 2];
-                assert_eq!(last["vector"].to_f32(), [0.0; CUES + 1]);
+                let shown = last["vector"].to_f32();
+                assert_eq!(shown.iter().sum::<f32>(), feedback as u8 as f32);
+                assert_eq!(shown[cue], feedback as u8 as f32);
                 assert_eq!(last["reward"].item(), if right { 1.0 } else { -1.0 });
                 assert_eq!(last["log/success"].item(), right as u8 as f32);
                 assert!(flag(last, "is_terminal").unwrap());
