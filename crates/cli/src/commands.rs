@@ -66,7 +66,15 @@ fn eval(mut args: Args) -> Result<(), Failure> {
         let run = run.trim_end_matches('/').to_string();
         args.configs.insert(0, format!("{run}/config.yaml"));
         // Flags that the user gives come later and win.
-        let own = [("logdir", "~/logdir/{timestamp}"), ("run.from_checkpoint", run.as_str())];
+        // What the run started from, and for how long it trained, is no concern of its evaluation.
+        let own = [
+            ("logdir", "~/logdir/{timestamp}"),
+            ("run.from_checkpoint", run.as_str()),
+            ("run.from_checkpoint_regex", ".*"),
+            ("run.steps", "1e4"),
+            ("run.duration", "0"),
+            ("random_agent", "False"),
+        ];
         args.flags.splice(0..0, own.map(|(key, value)| (key.to_string(), vec![value.to_string()])));
     }
     args.flags.push(("script".into(), vec!["eval_only".into()]));

@@ -15,7 +15,7 @@ use crate::params::{Builder, Params};
 use crate::policy::Policy;
 use crate::rssm::{Latent, Rssm};
 use crate::{Carry, Metrics};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use engine::ops::{self, UpdateStats};
 use engine::{Sink, Tensor, backward};
 use spaces::{Array, Record, Space, Spaces};
@@ -52,7 +52,8 @@ pub struct Parts {
 /// Names of the parts whose parameters are trained, in order.
 const PARTS: [&str; 7] = ["enc", "dyn", "dec", "rew", "con", "pol", "val"];
 
-/// Whether actions are taken for training or evaluation; both sample from the policy, as officially.
+/// Whether actions are taken for training or evaluation. Both sample from the policy, as officially, with draws of
+/// their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     Train,
@@ -133,8 +134,9 @@ impl Agent {
     }
 
     /// One acting step on `obs` [N, ...] per key (keys beyond the observation space are ignored).
-    pub fn act(&self, carry: &mut Carry, obs: &Record, _mode: Mode) -> Result<Acted> {
-        let noise = Noise::Counter { seed: self.config.seed, purpose: Purpose::Act, step: carry.step };
+    pub fn act(&self, carry: &mut Carry, obs: &Record, mode: Mode) -> Result<Acted> {
+        let purpose = if mode == Mode::Train { Purpose::Act } else { Purpose::Eval };
+        let noise = Noise::Counter { seed: self.config.seed, purpose, step: carry.step };
         self.act_with(carry, obs, &noise)
     }
 
@@ -152,12 +154,9 @@ impl Agent {
         let latent = Latent { deter: flat(&seen.deter), stoch: flat(&seen.stoch) };
         let at = crate::noise::At { rows: 0..n, step: 0, steps: 1 };
         let actions = self.parts.pol.sample(&p, &[&latent.deter, &latent.stoch], noise, &at);
+        finite("the latent state while acting", &latent.deter)?;
         for (name, action) in self.parts.pol.names().zip(&actions) {
-            if action.data().iter().any(|x| !x.is_finite()) {
-                bail!(
-                    "the policy's action '{name}' is not finite; the observation or the parameters hold NaN or infinity"
-                );
-            }
+            finite(&format!("the action '{name}'"), action)?;
         }
         carry.prevact = self.parts.pol.embed(&actions);
         carry.latent = latent;
@@ -189,6 +188,10 @@ impl Agent {
 
     pub(crate) fn train_with(&mut self, carry: &mut Carry, record: &Record, noise: &Noise) -> Result<Trained> {
         let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
+        let ids = record.get("stepid");
+        if self.config.replay_context > 0 && ids.is_none() {
+            bail!("the batch lacks the key 'stepid', by which fresh latents are written back");
+        }
         let (mut out, mut grads) = self.gradients(&batch, noise)?;
         let stats = self.opt.update(&mut self.params, &mut grads);
         self.update_slow();
@@ -199,7 +202,8 @@ impl Agent {
         let mut replay = Record::new();
         if self.config.replay_context > 0 {
             self.store_latents(&out.observed.deter, &out.observed.stoch, &[batch.b, batch.t], &mut replay);
-            let ids = record.get("stepid").ok_or_else(|| anyhow!("the batch lacks the key 'stepid'"))?;
+        }
+        if let Some(ids) = ids.filter(|_| self.config.replay_context > 0) {
             replay.insert("stepid".into(), data::skip_steps(ids, self.config.replay_context));
         }
         Ok(Trained { metrics, replay })
@@ -310,6 +314,6 @@ fn copy_value(params: &Params, slow: &mut Params) {
 fn finite(what: &str, x: &Tensor) -> Result<()> {
     match x.data().iter().find(|v| !v.is_finite()) {
         None => Ok(()),
-        Some(v) => bail!("{what} holds {v}; training cannot go on from here"),
+        Some(v) => bail!("{what} holds {v}; nothing good can come after it"),
     }
 }

@@ -16,6 +16,11 @@ pub struct Carry {
 }
 
 impl Carry {
+    /// The same state with another count of steps, which chooses other draws.
+    pub fn at_step(self, step: u64) -> Carry {
+        Carry { step, ..self }
+    }
+
     /// Number of environments or sequences.
     pub fn len(&self) -> usize {
         self.latent.deter.dim(0)

@@ -104,9 +104,12 @@ fn numbers(c: &AgentConfig) -> Result<()> {
             }
         }
     }
-    if c.repval_loss && c.batch_length < 2 {
-        bail!("batch_length is {}; agent.repval_loss needs at least 2 steps", c.batch_length);
+    for (key, length) in [("batch_length", c.batch_length), ("report_length", c.report_length)] {
+        if c.repval_loss && length < 2 {
+            bail!("{key} is {length}; agent.repval_loss needs at least 2 steps");
+        }
     }
+    ranges(c)?;
     for (key, head) in [("rewhead", &c.rewhead), ("value", &c.value)] {
         if head.output == "symexp_twohot" && head.bins < 2 {
             bail!("agent.{key}.bins is {}; symexp_twohot needs at least 2", head.bins);
@@ -118,8 +121,34 @@ fn numbers(c: &AgentConfig) -> Result<()> {
     if c.slowvalue.rate != 1.0 && c.slowvalue.rate >= 0.5 {
         bail!("agent.slowvalue.rate is {}; it must be 1 or below 0.5", c.slowvalue.rate);
     }
-    if c.horizon <= 1.0 {
-        bail!("agent.horizon is {}; it must be above 1", c.horizon);
+    Ok(())
+}
+
+/// Numbers that must lie in a range, its lower end included and its upper end not.
+fn ranges(c: &AgentConfig) -> Result<()> {
+    let tiny = f64::MIN_POSITIVE;
+    let one = 1.0 + f64::EPSILON;
+    let numbers = [
+        ("agent.horizon", c.horizon, one, f64::INFINITY),
+        ("agent.opt.lr", c.opt.lr, 0.0, f64::INFINITY),
+        ("agent.opt.agc", c.opt.agc as f64, 0.0, f64::INFINITY),
+        ("agent.opt.eps", c.opt.eps as f64, 0.0, f64::INFINITY),
+        ("agent.opt.beta1", c.opt.beta1, 0.0, 1.0),
+        ("agent.opt.beta2", c.opt.beta2, 0.0, 1.0),
+        ("agent.dyn.rssm.unimix", c.dynamics.rssm.unimix as f64, 0.0, one),
+        ("agent.policy.unimix", c.policy.unimix as f64, 0.0, one),
+        ("agent.policy.minstd", c.policy.minstd as f64, tiny, f64::INFINITY),
+        ("agent.policy.maxstd", c.policy.maxstd as f64, c.policy.minstd as f64, f64::INFINITY),
+        ("agent.imag_loss.lam", c.imag_loss.lam as f64, 0.0, one),
+        ("agent.repl_loss.lam", c.repl_loss.lam as f64, 0.0, one),
+        ("agent.retnorm.rate", c.retnorm.rate as f64, 0.0, one),
+        ("agent.valnorm.rate", c.valnorm.rate as f64, 0.0, one),
+        ("agent.advnorm.rate", c.advnorm.rate as f64, 0.0, one),
+    ];
+    for (key, value, low, high) in numbers {
+        if !(low..high).contains(&value) {
+            bail!("{key} is {value}; it must be at least {low:.3} and below {high:.3}");
+        }
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The agent's configuration: official names, official defaults, and the checks that refuse what cannot work.
+//! The agent's configuration: official names and official defaults. What cannot work is refused in `checks.rs`.
 
 use serde::{Deserialize, Serialize};
 

@@ -229,9 +229,7 @@ fn rule(name: &str) -> Option<(&str, Rule)> {
             Some((group, Rule::Relative(FORWARD)))
         }
         "grad" | "agc" => Some((group, Rule::Relative(GRADIENT))),
-        // Scalars along three updates: after the second, parameters differ within the tolerance of the update.
-        "step1" => Some((group, Rule::Relative(FORWARD))),
-        "step2" | "step3" => Some((group, Rule::Relative(GRADIENT))),
+        "step1" | "step2" | "step3" => Some((group, Rule::Relative(FORWARD))),
         "state3" => Some((group, Rule::Change(UPDATE))),
         _ => None,
     }

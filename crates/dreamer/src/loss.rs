@@ -8,7 +8,7 @@ use crate::data::Batch;
 use crate::noise::Noise;
 use crate::params::Params;
 use crate::rssm::{Imagined, Latent, Observed};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use engine::Tensor;
 use engine::ops;
 
@@ -30,7 +30,7 @@ pub struct Loss {
     pub targets: Targets,
 }
 
-/// Random draws of one call: for the posterior, and for imagination.
+/// What the loss of a batch depends on besides the batch.
 pub struct Inputs<'a> {
     pub config: &'a AgentConfig,
     pub parts: &'a Parts,
@@ -46,6 +46,11 @@ pub struct Inputs<'a> {
 pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
     let Inputs { config: c, parts, params: p, .. } = *i;
     let (b, t) = (batch.b, batch.t);
+    if c.repval_loss && t < 2 {
+        bail!(
+            "sequences of {t} step are too short for agent.repval_loss, which needs two; raise batch_length or report_length"
+        );
+    }
     let mut losses: Vec<(String, Tensor)> = Vec::new();
     let mut metrics = Metrics::new();
     let mut norms = i.norms.clone();

@@ -16,6 +16,7 @@ pub enum Purpose {
     Act = 1000,
     Train = 2000,
     Report = 3000,
+    Eval = 4000,
 }
 
 /// Where the draws of one call come from.

@@ -34,7 +34,8 @@ impl Agent {
         let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
         let mut out = self.loss(&batch, &noise, false)?;
         if self.config.report_gradnorms {
-            self.gradient_norms(&batch, &noise, &mut out.metrics)?;
+            let names: Vec<String> = out.losses.iter().map(|(name, _)| name.clone()).collect();
+            self.gradient_norms(&batch, &noise, &names, &mut out.metrics)?;
         }
         let videos = self.open_loop(&batch, &out.tokens, &noise);
         self.move_carry(carry, &out, record, batch.b)?;
@@ -42,8 +43,7 @@ impl Agent {
     }
 
     /// The norm of the gradient of each loss alone.
-    fn gradient_norms(&self, batch: &Batch, noise: &Noise, metrics: &mut Metrics) -> Result<()> {
-        let names: Vec<String> = self.loss(batch, noise, false)?.losses.into_iter().map(|(name, _)| name).collect();
+    fn gradient_norms(&self, batch: &Batch, noise: &Noise, names: &[String], metrics: &mut Metrics) -> Result<()> {
         for (i, name) in names.iter().enumerate() {
             let out = self.loss(batch, noise, false)?;
             let mut sink = Sink::new();

@@ -1,27 +1,43 @@
 //! How work is shared among threads: by shape, never by thread count, so that results do not depend on it.
 
 use rayon::prelude::*;
+use std::cell::Cell;
 
 /// Below this many operations a task is not worth handing to another thread (about 20 µs).
 const WORTH: usize = 2_000_000;
+
+thread_local!(static IN_TASK: Cell<bool> = const { Cell::new(false) });
+
+/// Runs `f` as a task, inside of which further work is not shared.
+fn task<R>(f: impl FnOnce() -> R) -> R {
+    let outer = IN_TASK.replace(true);
+    let result = f();
+    IN_TASK.set(outer);
+    result
+}
+
+/// Whether `count` tasks of `work` operations in total are worth sharing.
+fn serial(count: usize, work: usize) -> bool {
+    count < 2 || work < WORTH || IN_TASK.get()
+}
 
 /// Calls `f(i, item)` for each item, on several threads where `work` (operations in total) is worth it and
 /// the caller is not itself a task of the pool: a chunk of rows is the unit of parallelism, and the operations inside
 /// run on its own thread.
 pub fn par_items<T: Send>(items: impl ExactSizeIterator<Item = T>, work: usize, f: impl Fn(usize, T) + Sync) {
-    if items.len() < 2 || work < WORTH || rayon::current_thread_index().is_some() {
+    if serial(items.len(), work) {
         items.enumerate().for_each(|(i, item)| f(i, item));
     } else {
         let items: Vec<(usize, T)> = items.enumerate().collect();
-        items.into_par_iter().with_max_len(1).for_each(|(i, item)| f(i, item));
+        items.into_par_iter().with_max_len(1).for_each(|(i, item)| task(|| f(i, item)));
     }
 }
 
 /// `par_items` that collects results in order.
 pub fn par_map<T: Send, R: Send>(items: Vec<T>, work: usize, f: impl Fn(usize, T) -> R + Sync) -> Vec<R> {
-    if items.len() < 2 || work < WORTH || rayon::current_thread_index().is_some() {
+    if serial(items.len(), work) {
         items.into_iter().enumerate().map(|(i, item)| f(i, item)).collect()
     } else {
-        items.into_par_iter().enumerate().with_max_len(1).map(|(i, item)| f(i, item)).collect()
+        items.into_par_iter().enumerate().with_max_len(1).map(|(i, item)| task(|| f(i, item))).collect()
     }
 }

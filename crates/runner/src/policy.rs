@@ -18,6 +18,10 @@ impl Policy {
     /// A fresh policy for `count` environments: the agent's, or a random one where there is none.
     pub fn new(agent: Option<&Agent>, act_space: &Spaces, count: usize, seed: u64, mode: Mode) -> Self {
         match agent {
+            // Each evaluation has draws of its own; training goes on counting from zero.
+            Some(agent) if mode == Mode::Eval => {
+                Policy::Agent { carry: agent.initial(count).at_step(seed.wrapping_shl(24)), mode }
+            }
             Some(agent) => Policy::Agent { carry: agent.initial(count), mode },
             None => {
                 let act_space = act_space.iter().filter(|(key, _)| *key != "reset");

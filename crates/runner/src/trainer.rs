@@ -162,7 +162,7 @@ impl Trainer {
         if ended {
             self.logger.flush()?;
         }
-        // The official condition counts sequences, of which there is one for each step but the first.
+        // The official condition counts sequences: one for each step of a stream but its first `length - 1`.
         let enough = lock(&self.replay).len() >= self.config.batch_size * self.config.batch_length;
         if self.agent.is_some() && enough {
             self.counters.owed = self.ratio.owed(self.counters.step);

@@ -1,6 +1,6 @@
 //! Categorical and Bernoulli outputs: log-probability, entropy, losses and samples.
 
-use super::latent::{Draw, argmax, mix, quantile, softmax, softmax_grad};
+use super::latent::{Draw, argmax, log_mixed, mix, quantile, softmax, softmax_grad};
 use crate::buffer::Buffer;
 use crate::cpu::math;
 use crate::graph::{record, record1, recording};
@@ -14,7 +14,7 @@ pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &[i32])
     let width = logits.width();
     let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
     let (log_p, logp, ent) = match logits.device() {
-        Device::Cpu => forward_cpu(&p, width, classes, chosen),
+        Device::Cpu => forward_cpu(logits, &p, classes, unimix, chosen),
     };
     let outputs = vec![Tensor::from_slice(&shape, &logp), Tensor::from_slice(&shape, &ent)];
     if !recording(&[logits]) {
@@ -24,28 +24,39 @@ pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &[i32])
     let outputs = record(&[logits], outputs, move |grads, _| {
         // The gradient with respect to the mixed probabilities, then back through the mixture and the softmax.
         let mut g = Buffer::zeros(p.len());
-        let choices = width / classes;
-        if let Some(d) = &grads[0] {
-            for (i, &c) in chosen.iter().enumerate().filter(|(_, c)| (0..classes as i32).contains(c)) {
-                let at = i * classes + c as usize;
-                g[at] += d.data()[i / choices] / p[at];
-            }
-        }
         if let Some(d) = &grads[1] {
             for (i, x) in g.iter_mut().enumerate() {
                 *x -= d.data()[i / width] * log_p[i];
             }
         }
         softmax_grad(&soft, classes, 1.0 - unimix, &mut g);
+        if let Some(d) = &grads[0] {
+            logp_grad(&soft, &p, classes, 1.0 - unimix, &chosen, d.data(), &mut g);
+        }
         vec![Some(Tensor::new(&full, g))]
     });
     outputs.try_into().expect("two outputs")
 }
 
+/// Adds the gradient of the chosen classes' log-probabilities: with s the softmax and p the mixture, that of logit k is
+/// `(1 - unimix) s_k (1[k = c] - s_c) / p_c`, where s_c / p_c is 1 without a mixture, however small both are.
+fn logp_grad(soft: &[f32], p: &[f32], classes: usize, scale: f32, chosen: &[i32], d: &[f32], g: &mut [f32]) {
+    let choices = chosen.len() / d.len().max(1);
+    for (i, &c) in chosen.iter().enumerate().filter(|(_, c)| (0..classes as i32).contains(c)) {
+        let (span, at) = (i * classes, i * classes + c as usize);
+        let ratio = if scale == 1.0 { 1.0 } else { soft[at] / p[at] };
+        let factor = d[i / choices] * scale * ratio;
+        for k in 0..classes {
+            g[span + k] -= factor * soft[span + k];
+        }
+        g[at] += factor;
+    }
+}
+
 /// log p, and per row of `width` the log-probability of what was chosen and the entropy.
-fn forward_cpu(p: &[f32], width: usize, classes: usize, chosen: &[i32]) -> (Buffer, Vec<f32>, Vec<f32>) {
-    let mut log_p = Buffer::from_slice(p);
-    math::log_slice(&mut log_p);
+fn forward_cpu(x: &Tensor, p: &[f32], classes: usize, unimix: f32, chosen: &[i32]) -> (Buffer, Vec<f32>, Vec<f32>) {
+    let width = x.width();
+    let log_p = log_mixed(x, p, classes, unimix);
     let choices = width / classes;
     let rows = p.len() / width;
     // A class that does not exist, such as the -1 of a value that is not available, has no logarithm to add (officially
@@ -158,6 +169,22 @@ mod tests {
         let loss = categorical_loss(&x, 2, &[-1, 1]);
         assert_eq!(loss.data(), categorical_loss(&Tensor::from_slice(&[1, 2], &[3.0, 4.0]), 2, &[1]).data());
         check(&[&[2, 3]], |x| categorical_loss(&x[0], 3, &[-1, 3]), |_| vec![0.0; 2]);
+    }
+
+    #[test]
+    fn a_hopeless_class_has_a_finite_loss_and_gradient() {
+        let op = |x: &[Tensor]| {
+            let [logp, ent] = categorical(&x[0], 2, 0.0, &[1]);
+            let one = Tensor::full(&[1], 1.0);
+            linear_combination(&[(&logp, &one), (&ent, &one)])
+        };
+        let leaf = crate::graph::Leaf::new();
+        let x = Tensor::from_slice(&[1, 2], &[0.0, -200.0]).leaf(leaf);
+        let y = op(&[x]);
+        assert_eq!(y.data(), [-200.0]);
+        let mut sink = crate::sink::Sink::new();
+        crate::graph::backward(&[(&y, Tensor::full(&[1], 1.0))], &mut sink);
+        assert_eq!(sink.finish(&[(leaf, vec![1, 2])])[0].data(), [-1.0, 1.0]);
     }
 
     #[test]

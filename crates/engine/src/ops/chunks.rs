@@ -27,7 +27,10 @@ pub fn chunks<F>(n: usize, size: usize, work: usize, inputs: &[&Tensor], f: F) -
 where
     F: Fn(Range<usize>, &[Tensor]) -> Vec<Tensor> + Sync,
 {
-    let ranges: Vec<Range<usize>> = (0..n).step_by(size).map(|i| i..(i + size).min(n)).collect();
+    let mut ranges: Vec<Range<usize>> = (0..n).step_by(size).map(|i| i..(i + size).min(n)).collect();
+    if n == 0 {
+        ranges.push(0..0); // the shapes of the outputs are f's to say
+    }
     let kept: Vec<Kept> = par_map(ranges.clone(), work, |_, rows| {
         let mut leaves = Vec::new();
         let parts: Vec<Tensor> = inputs.iter().map(|x| inner_leaf(x, &rows, &mut leaves)).collect();

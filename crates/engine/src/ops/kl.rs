@@ -1,8 +1,7 @@
 //! Kullback-Leibler divergence and entropy of the categorical latents.
 
-use super::latent::{mix, softmax, softmax_grad};
+use super::latent::{log_mixed, mix, softmax, softmax_grad};
 use crate::buffer::Buffer;
-use crate::cpu::math;
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -13,7 +12,10 @@ pub fn kl(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -
     let (mixed_p, mixed_q) = (mix(&soft_p, classes, unimix), mix(&soft_q, classes, unimix));
     let width = p.width();
     let (log_ratio, raw) = match p.device() {
-        Device::Cpu => divergence_cpu(&mixed_p, &mixed_q, width),
+        Device::Cpu => {
+            let logs = [log_mixed(p, &mixed_p, classes, unimix), log_mixed(q, &mixed_q, classes, unimix)];
+            divergence_cpu(&mixed_p, logs, width)
+        }
     };
     // Where free nats are off the official code takes no maximum at all.
     let clipped: Vec<f32> = raw.iter().map(|&x| if free_nats > 0.0 { x.max(free_nats) } else { x }).collect();
@@ -35,11 +37,14 @@ pub fn kl(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -
         });
         let grad_q = flow_q.then(|| {
             let mut g = Buffer::stale(mixed_q.len());
-            for (i, x) in g.iter_mut().enumerate() {
-                *x = -mixed_p[i] / mixed_q[i];
+            if unimix > 0.0 {
+                g.iter_mut().zip(mixed_p.iter().zip(mixed_q.iter())).for_each(|(g, (p, q))| *g = -p / q);
+                softmax_grad(&soft_q, classes, 1.0 - unimix, &mut g);
+            } else {
+                // The quotient and the softmax gradient cancel; by themselves they may overflow.
+                g.iter_mut().zip(mixed_p.iter().zip(mixed_q.iter())).for_each(|(g, (p, q))| *g = q - p);
             }
             scale(&mut g, width, flow);
-            softmax_grad(&soft_q, classes, 1.0 - unimix, &mut g);
             Tensor::new(&full, g)
         });
         vec![grad_p, grad_q]
@@ -54,12 +59,7 @@ fn scale(grad: &mut [f32], width: usize, factor: impl Fn(usize) -> f32) {
 }
 
 /// log(p / q) elementwise, and its p-weighted sum over each row of `width`.
-fn divergence_cpu(p: &[f32], q: &[f32], width: usize) -> (Buffer, Vec<f32>) {
-    let mut ratio = Buffer::stale(p.len());
-    let mut log_q = Buffer::from_slice(q);
-    ratio.copy_from_slice(p);
-    math::log_slice(&mut ratio);
-    math::log_slice(&mut log_q);
+fn divergence_cpu(p: &[f32], [mut ratio, log_q]: [Buffer; 2], width: usize) -> (Buffer, Vec<f32>) {
     ratio.iter_mut().zip(log_q.iter()).for_each(|(a, b)| *a -= b);
     let sum = |(p, r): (&[f32], &[f32])| p.iter().zip(r).map(|(p, r)| p * r).sum();
     let sums = p.chunks_exact(width).zip(ratio.chunks_exact(width)).map(sum).collect();
@@ -69,8 +69,7 @@ fn divergence_cpu(p: &[f32], q: &[f32], width: usize) -> (Buffer, Vec<f32>) {
 /// Entropy of logits [.., S*C] mixed with `unimix` of the uniform distribution, summed over S -> [..]. No gradient.
 pub fn entropy(logits: &Tensor, classes: usize, unimix: f32) -> Tensor {
     let p = mix(&softmax(logits, classes), classes, unimix);
-    let mut log_p = Buffer::from_slice(&p);
-    math::log_slice(&mut log_p);
+    let log_p = log_mixed(logits, &p, classes, unimix);
     let width = logits.width();
     let sum = |(p, l): (&[f32], &[f32])| -p.iter().zip(l).map(|(p, l)| if *p > 0.0 { p * l } else { 0.0 }).sum::<f32>();
     let sums: Vec<f32> = p.chunks_exact(width).zip(log_p.chunks_exact(width)).map(sum).collect();
@@ -98,6 +97,8 @@ mod tests {
             let shape = [m, s * c];
             let op = |x: &[Tensor]| kl(&x[0], &x[1], c, 0.01, 0.0);
             check_scaled(&[&shape, &shape], 1.5, op, |x| reference(x, c, s * c, 0.01f32 as f64));
+            let op = |x: &[Tensor]| kl(&x[0], &x[1], c, 0.0, 0.0);
+            check_scaled(&[&shape, &shape], 1.5, op, |x| reference(x, c, s * c, 0.0));
         }
     }
 

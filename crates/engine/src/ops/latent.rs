@@ -58,6 +58,23 @@ pub(super) fn mix(p: &[f32], classes: usize, unimix: f32) -> Buffer {
     q
 }
 
+/// Logarithms of the mixed probabilities `p` of `logits`: finite where a probability underflows, too.
+pub(super) fn log_mixed(logits: &Tensor, p: &[f32], classes: usize, unimix: f32) -> Buffer {
+    if unimix > 0.0 {
+        let mut log_p = Buffer::from_slice(p);
+        math::log_slice(&mut log_p);
+        return log_p;
+    }
+    let mut log_p = Buffer::from_slice(logits.data());
+    let mut sums = Buffer::stale(log_p.len() / classes);
+    softmax_rows(&mut log_p, classes, &mut sums);
+    log_p.copy_from_slice(logits.data());
+    for (row, sum) in log_p.chunks_exact_mut(classes).zip(sums.iter()) {
+        row.iter_mut().for_each(|x| *x -= sum);
+    }
+    log_p
+}
+
 fn sample_cpu(soft: &[f32], classes: usize, unimix: f32, draw: Draw) -> Buffer {
     let mut y = mix(soft, classes, unimix);
     match draw {
