@@ -73,7 +73,6 @@ fn eval(mut args: Args) -> Result<(), Failure> {
             ("run.from_checkpoint_regex", ".*"),
             ("run.steps", "1e4"),
             ("run.duration", "0"),
-            ("random_agent", "False"),
         ];
         args.flags.splice(0..0, own.map(|(key, value)| (key.to_string(), vec![value.to_string()])));
     }
