@@ -1,6 +1,7 @@
 //! Named parameters: how they are initialised, looked up and handed to the layers.
 
 use engine::{Buffer, Leaf, Rng, Tensor};
+use std::sync::Arc;
 
 /// Index of a parameter in its [`Params`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub struct Id(usize);
 /// Parameters in the order of their creation, under their official names. Cloning shares the values.
 #[derive(Clone, Default)]
 pub struct Params {
-    names: Vec<String>,
+    names: Arc<Vec<String>>,
     values: Vec<Tensor>,
 }
 
@@ -32,7 +33,7 @@ impl Params {
 
     /// The same values without gradients.
     pub fn frozen(&self) -> Params {
-        Params { values: self.values.iter().map(Tensor::detach).collect(), ..self.clone() }
+        Params { names: self.names.clone(), values: self.values.iter().map(Tensor::detach).collect() }
     }
 
     /// Leaves and shapes in order, as the engine's sink wants them.
@@ -48,7 +49,7 @@ impl Params {
 
     fn push(&mut self, name: String, value: Tensor) -> Id {
         let id = self.values.len();
-        self.names.push(name);
+        Arc::make_mut(&mut self.names).push(name);
         self.values.push(value.leaf(Leaf::new()));
         Id(id)
     }
