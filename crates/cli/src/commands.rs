@@ -1,11 +1,11 @@
 //! The subcommands: which there are, and how each turns its arguments into a call.
 
-use crate::{Failure, envs_list, help, plot, print};
+use crate::{Failure, bench, envs_list, help, plot, print};
 use anyhow::anyhow;
 use config::{Args, Config};
 
 /// Every subcommand, as users type it.
-const COMMANDS: [&str; 6] = ["train", "eval", "config", "envs", "plot", "help"];
+const COMMANDS: [&str; 7] = ["train", "eval", "config", "envs", "plot", "bench", "help"];
 
 /// Runs the command line `args`, without the program's name.
 pub fn run(args: &[String]) -> Result<(), Failure> {
@@ -44,6 +44,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
             Ok(())
         }
         "envs" => envs_list::run(&args),
+        "bench" => bench::run(args),
         _ => plot::run(args),
     }
 }

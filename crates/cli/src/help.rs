@@ -11,6 +11,7 @@ Commands:
   config    Print the resolved configuration with a comment for each key.
   envs      List the tasks with what they see and do.
   plot      Draw learning curves of runs as SVG or CSV.
+  bench     Measure the speed of updates and of acting on this machine.
   help      Explain a command: `dreamer help train`.
 
 Options:
@@ -94,6 +95,27 @@ Examples:
   dreamer plot small=~/logdir/a large=~/logdir/b --reference scores.csv --task cartpole_swingup
 ";
 
+const BENCH: &str = "\
+Measure the speed of updates and of acting on this machine, on random data.
+
+Usage: dreamer bench [--configs BLOCK...] [--FLAG VALUE...] [--KEY VALUE...]
+
+Without --configs the agent is size1m. Operations are those of products and convolutions. The peak
+is what multiply-adds in registers reach on as many threads just before and after. Times of parts
+are thread time divided by threads; with `idle` they add up to an update.
+
+Flags:
+  --obs image,vector  What is seen: 64x64x3 with 6 discrete actions, 24 floats with 6 continuous
+                      ones, or one after the other (the default).
+  --task TASK         What is seen and done is that of a task.
+  --updates N         Updates to time after two that do not count (10).
+  --json FILE         Where to write the figures as well.
+
+Examples:
+  dreamer bench --configs size12m --obs vector
+  dreamer bench --obs image --threads 1 --batch_size 4 --json speed.json
+";
+
 const SYNTAX: &str = "
 Flags:
   --configs A B C    Blocks of settings, applied in order to the defaults. A name that ends in
@@ -137,6 +159,7 @@ pub fn text(command: &str) -> String {
         "config" => [CONFIG, SYNTAX, &blocks(), EXAMPLES].concat(),
         "envs" => ENVS.into(),
         "plot" => PLOT.into(),
+        "bench" => [BENCH, SYNTAX, &blocks()].concat(),
         _ => [GENERAL, SYNTAX, &blocks()].concat(),
     }
 }

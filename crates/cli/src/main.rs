@@ -1,5 +1,6 @@
 //! The binary `dreamer`: argument parsing and nothing else.
 
+mod bench;
 mod commands;
 mod envs_list;
 mod help;

@@ -4,14 +4,14 @@
 use crate::Metrics;
 use crate::config::AgentConfig;
 use crate::heads::ScalarHead;
+use crate::imagination::{Dream, Predictions};
 use crate::normalize::Normalizer;
 use crate::params::Params;
 use crate::policy::{Likelihood, Policy};
 use engine::Tensor;
-use engine::ops;
+use engine::ops::{self, Staged};
+use std::ops::Range;
 
-/// Imagined starts that one thread evaluates at a time, each with all its steps.
-const CHUNK: usize = 8;
 /// Replayed steps that one thread evaluates at a time.
 const ROWS: usize = 128;
 
@@ -22,21 +22,6 @@ pub struct Heads<'a> {
     pub pol: &'a Policy,
     pub val: &'a ScalarHead,
     pub slow: &'a ScalarHead,
-}
-
-/// Imagined features [N, H + 1, ..] from the start to the last state, and the actions taken in them.
-pub struct Trajectory {
-    pub deter: Tensor,
-    pub stoch: Tensor,
-    pub actions: Vec<Tensor>,
-}
-
-/// What the heads predict in each imagined state: [N, H + 1] each, values as the heads give them.
-pub struct Predictions {
-    pub rew: Tensor,
-    pub con: Tensor,
-    pub val: Tensor,
-    pub slow: Tensor,
 }
 
 /// The running statistics that targets and advantages are normalised by.
@@ -52,11 +37,11 @@ pub struct Normalizers {
 pub struct Targets {
     /// Lambda returns [N, H].
     pub ret: Tensor,
-    /// Normalised value targets [N, H + 1], zero in the last state.
+    /// Normalised value targets [N, H].
     pub value: Tensor,
-    /// Normalised advantages [N, H + 1], zero in the last state.
+    /// Normalised advantages [N, H].
     pub adv: Tensor,
-    /// Weight of each state's losses [N, H + 1], zero in the last.
+    /// Weight of each state's losses [N, H].
     pub weight: Tensor,
     /// Values and slow values in units of return [N, H + 1].
     pub val: Tensor,
@@ -64,48 +49,26 @@ pub struct Targets {
 }
 
 impl Heads<'_> {
-    /// Predictions in all states of a trajectory. No gradient: `p` is frozen.
-    pub fn predict(&self, p: &Params, slow: &Params, x: &Trajectory) -> Predictions {
-        let (n, t) = (x.deter.dim(0), x.deter.dim(1));
-        let work = 100 * n * t * (x.deter.dim(2) + x.stoch.dim(2));
-        let outputs = ops::chunks(n, CHUNK, work, &[], |rows, _| {
-            let deter = ops::rows(&x.deter, rows.clone());
-            let stoch = ops::rows(&x.stoch, rows);
-            let feat = [&deter, &stoch];
-            vec![
-                self.rew.pred(&self.rew.apply(p, &feat)),
-                self.con.pred(&self.con.apply(p, &feat)),
-                self.val.pred(&self.val.apply(p, &feat)),
-                self.slow.pred(&self.slow.apply(slow, &feat)),
-            ]
-        });
-        let [rew, con, val, slow] = outputs.try_into().expect("four outputs");
-        Predictions { rew, con, val, slow }
-    }
-
-    /// Actor and critic losses [N, H + 1] of each imagined state, zero in the last, and the entropies per action key.
+    /// Actor and critic losses [N, H] of each imagined state but the last, and the entropies [N, H] per action key.
     pub fn imagination_losses(
         &self,
-        p: &Params,
         c: &AgentConfig,
-        x: &Trajectory,
-        predictions: &Predictions,
+        dreams: Staged<Dream>,
         targets: &Targets,
     ) -> (Tensor, Tensor, Vec<Tensor>) {
-        let (n, t) = (x.deter.dim(0), x.deter.dim(1));
-        let work = 600 * n * t * (x.deter.dim(2) + x.stoch.dim(2));
-        let mut outputs = ops::chunks(n, CHUNK, work, &[&x.deter, &x.stoch], |rows, inputs| {
-            let feat = [&inputs[0], &inputs[1]];
-            let part = |x: &Tensor| ops::rows(x, rows.clone());
-            let actions: Vec<Tensor> = x.actions.iter().map(part).collect();
-            let likelihoods = self.pol.evaluate(p, &feat, &actions.iter().collect::<Vec<_>>());
-            let (weight, adv) = (part(&targets.weight), part(&targets.adv));
-            let policy = policy_loss(&likelihoods, &weight, &adv, c.imag_loss.actent);
-            let raw = self.val.apply(p, &feat);
-            let loss =
-                self.val.loss(&raw, &[(&part(&targets.value), 1.0), (&part(&predictions.slow), c.imag_loss.slowreg)]);
-            let mut outputs = vec![policy, ops::linear_combination(&[(&loss, &weight)])];
-            outputs.extend(likelihoods.into_iter().map(|l| l.entropy.detach()));
+        let mut outputs = dreams.finish(|rows, dream| {
+            let (mut policy, mut value) = (Vec::new(), Vec::new());
+            let mut entropies = vec![Vec::new(); self.pol.names().count()];
+            for (step, (likelihoods, raw)) in dream.likelihoods.iter().zip(&dream.values).enumerate() {
+                let at = |x: &Tensor| column(x, &rows, step);
+                let (weight, slow) = (at(&targets.weight), column(&dream.predictions.slow, &(0..rows.len()), step));
+                policy.push(policy_loss(likelihoods, &weight, &at(&targets.adv), c.imag_loss.actent));
+                let loss = self.val.loss(raw, &[(&at(&targets.value), 1.0), (&slow, c.imag_loss.slowreg)]);
+                value.push(ops::linear_combination(&[(&loss, &weight)]));
+                entropies.iter_mut().zip(likelihoods).for_each(|(list, l)| list.push(l.entropy.detach()));
+            }
+            let mut outputs = vec![ops::stack_time(&policy), ops::stack_time(&value)];
+            outputs.extend(entropies.iter().map(|list| ops::stack_time(list)));
             outputs
         });
         let entropies = outputs.split_off(2);
@@ -221,8 +184,7 @@ pub fn targets(
     put("ret_max", ret_normed.data().iter().copied().fold(f32::NEG_INFINITY, f32::max));
     put("ret_rate", mean(&map(&ret_normed, |r| (r.abs() >= 1.0) as u8 as f32)));
 
-    let weight = pad(&head_steps(&weight), 0.0);
-    Targets { ret, value: pad(&tar, 0.0), adv: pad(&adv_normed, 0.0), weight, val, slowval }
+    Targets { ret, value: tar, adv: adv_normed, weight: head_steps(&weight), val, slowval }
 }
 
 /// `cumprod(disc * con) / disc` along each row.
@@ -243,6 +205,13 @@ fn head_steps(x: &Tensor) -> Tensor {
     let t = x.dim(1);
     let out: Vec<f32> = x.data().chunks_exact(t).flat_map(|row| &row[..t - 1]).copied().collect();
     Tensor::from_slice(&[x.dim(0), t - 1], &out)
+}
+
+/// Rows of one step of x [N, T] -> [rows].
+fn column(x: &Tensor, rows: &Range<usize>, step: usize) -> Tensor {
+    let t = x.dim(1);
+    let values: Vec<f32> = rows.clone().map(|row| x.data()[row * t + step]).collect();
+    Tensor::from_slice(&[rows.len()], &values)
 }
 
 /// [N, T] with one more step of `value`.

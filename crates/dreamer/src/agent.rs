@@ -17,6 +17,7 @@ use crate::rssm::{Latent, Rssm};
 use crate::{Carry, Metrics};
 use anyhow::{Result, bail};
 use engine::ops::{self, UpdateStats};
+use engine::profile::part;
 use engine::{Sink, Tensor, backward};
 use spaces::{Array, Record, Space, Spaces};
 use std::sync::Arc;
@@ -193,8 +194,11 @@ impl Agent {
             bail!("the batch lacks the key 'stepid', by which fresh latents are written back");
         }
         let (mut out, mut grads) = self.gradients(&batch, noise)?;
-        let stats = self.opt.update(&mut self.params, &mut grads);
-        self.update_slow();
+        let stats = part("optimizer", || {
+            let stats = self.opt.update(&mut self.params, &mut grads);
+            self.update_slow();
+            stats
+        });
         self.norms = out.norms.clone();
         let mut metrics = std::mem::take(&mut out.metrics);
         self.optimizer_metrics(&out, stats, &mut metrics);

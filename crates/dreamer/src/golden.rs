@@ -289,25 +289,29 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
     put("wm/deter".into(), loss.observed.deter.data());
     put("wm/stoch".into(), loss.observed.stoch.data());
     put("wm/logit".into(), loss.observed.logit.data());
-    let (h, n) = (golden.steps, loss.imagined.deter.dim(0));
-    let taken = |x: &Tensor| -> Vec<f32> { x.data().chunks_exact(h + 1).flat_map(|r| &r[..h]).copied().collect() };
+    let h = golden.steps;
+    let checked = &loss.checked;
+    let trajectory = &checked.trajectory;
+    // The start of each trajectory is not imagined.
+    let imagined = |x: &Tensor| ops::stack_time(&ops::unstack_time(x)[1..]);
+    let deter = imagined(&trajectory.deter);
     for (name, x) in [
-        ("deter", &loss.imagined.deter),
-        ("stoch", &loss.imagined.stoch),
-        ("logit", &loss.imagined.logit),
-        ("rew", &loss.predictions.rew),
-        ("con", &loss.predictions.con),
-        ("val", &loss.targets.val),
-        ("slowval", &loss.targets.slowval),
-        ("ret", &loss.targets.ret),
+        ("deter", &deter),
+        ("stoch", &imagined(&trajectory.stoch)),
+        ("logit", &agent.parts.dyn_.prior(&agent.params.frozen(), &deter)),
+        ("rew", &checked.predictions.rew),
+        ("con", &checked.predictions.con),
+        ("val", &checked.targets.val),
+        ("slowval", &checked.targets.slowval),
+        ("ret", &checked.targets.ret),
     ] {
         put(format!("img/{name}"), x.data());
     }
-    for (name, x) in policy_outputs(agent, &loss.trajectory) {
+    for (name, x) in policy_outputs(agent, trajectory, noise) {
         put(format!("img/{name}"), &x);
     }
-    if let Some(r) = &loss.replayed {
-        let boot: Vec<f32> = loss.targets.ret.data().iter().step_by(h).copied().collect();
+    if let Some(r) = &checked.replayed {
+        let boot: Vec<f32> = checked.targets.ret.data().iter().step_by(h).copied().collect();
         put("repl/boot".into(), &boot);
         put("repl/ret".into(), r.ret.data());
         put("repl/val".into(), r.val.data());
@@ -315,9 +319,8 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
     }
     for (name, x) in &loss.losses {
         if name == "policy" || name == "value" {
-            put(format!("img/{name}_loss"), &taken(x));
-            let means: Vec<f32> = taken(x).chunks_exact(h).map(|r| r.iter().sum::<f32>() / h as f32).collect();
-            assert_eq!(means.len(), n);
+            put(format!("img/{name}_loss"), x.data());
+            let means: Vec<f32> = x.data().chunks_exact(h).map(|r| r.iter().sum::<f32>() / h as f32).collect();
             put(format!("loss/{name}"), &means);
         } else {
             put(format!("loss/{name}"), x.data());
@@ -357,12 +360,22 @@ fn unembed(act_space: &Spaces, x: &Tensor) -> Vec<(String, Vec<f32>)> {
 }
 
 /// Distributions of the policy and of the value over the whole trajectory.
-fn policy_outputs(agent: &Agent, x: &crate::actor_critic::Trajectory) -> Vec<(String, Vec<f32>)> {
+fn policy_outputs(agent: &Agent, x: &crate::loss::Trajectory, noise: &Noise) -> Vec<(String, Vec<f32>)> {
     let p = agent.params.frozen();
     let feat = [&x.deter, &x.stoch];
     let mut out = Vec::new();
-    let likelihoods = agent.parts.pol.evaluate(&p, &feat, &x.actions.iter().collect::<Vec<_>>());
-    for ((name, action), l) in agent.parts.pol.names().zip(&x.actions).zip(&likelihoods) {
+    // The official code samples an action in the last state as well.
+    let last = |x: &Tensor| ops::unstack_time(x).pop().expect("at least the start");
+    let at = crate::noise::At { rows: 0..x.deter.dim(0), step: x.deter.dim(1) - 1, steps: x.deter.dim(1) };
+    let sampled = agent.parts.pol.sample(&p, &[&last(&x.deter), &last(&x.stoch)], noise, &at);
+    let actions = x.actions.iter().zip(sampled).map(|(taken, last)| {
+        let mut steps = ops::unstack_time(taken);
+        steps.push(last);
+        ops::stack_time(&steps)
+    });
+    let actions: Vec<Tensor> = actions.collect();
+    let likelihoods = agent.parts.pol.evaluate(&p, &feat, &actions.iter().collect::<Vec<_>>());
+    for ((name, action), l) in agent.parts.pol.names().zip(&actions).zip(&likelihoods) {
         out.push((format!("act/{name}"), action.data().to_vec()));
         out.push((format!("logp/{name}"), l.logp.data().to_vec()));
         out.push((format!("ent/{name}"), l.entropy.data().to_vec()));

@@ -12,6 +12,7 @@ mod decoder;
 mod encoder;
 mod heads;
 mod images;
+mod imagination;
 mod loss;
 mod nets;
 mod noise;

@@ -1,33 +1,53 @@
 //! The loss of one batch: world model, imagination, actor and critic (official agent.py, `loss`).
 
 use crate::Metrics;
-use crate::actor_critic::{self, Heads, Normalizers, Predictions, ReplaySteps, Replayed, Targets, Trajectory};
+#[cfg(test)]
+use crate::actor_critic::Replayed;
+use crate::actor_critic::{self, Heads, Normalizers, ReplaySteps};
 use crate::agent::Parts;
 use crate::config::AgentConfig;
 use crate::data::Batch;
+#[cfg(test)]
+use crate::imagination::{Dream, Visit};
+use crate::imagination::{Imagination, Predictions};
 use crate::noise::Noise;
 use crate::params::Params;
-use crate::rssm::{Imagined, Latent, Observed};
+use crate::rssm::{Latent, Observed};
 use anyhow::{Result, bail};
 use engine::Tensor;
 use engine::ops;
+use engine::profile::part;
+use std::ops::Range;
 
-/// The total loss with everything that was computed on the way.
-#[cfg_attr(not(test), allow(dead_code))] // the golden test compares every part
+/// The total loss with what its callers use of the way there.
 pub struct Loss {
     pub total: Tensor,
-    /// Every loss by name, before its mean and scale: [B, T], [B, T - 1], or [N, H + 1] with a zero last step.
+    /// Every loss by name, before its mean and scale: [B, T], [B, T - 1], or [N, H].
     pub losses: Vec<(String, Tensor)>,
     pub metrics: Metrics,
     pub norms: Normalizers,
     pub tokens: Tensor,
     pub observed: Observed,
+    #[cfg(test)]
+    pub checked: Checked,
+}
+
+/// What only the golden test looks at.
+#[cfg(test)]
+pub struct Checked {
     /// Without the replay value loss, `None`.
     pub replayed: Option<Replayed>,
-    pub imagined: Imagined,
     pub trajectory: Trajectory,
     pub predictions: Predictions,
-    pub targets: Targets,
+    pub targets: actor_critic::Targets,
+}
+
+/// Imagined states [N, H + 1, ..] and the actions taken in all but the last, [N, H, width] per key.
+#[cfg(test)]
+pub struct Trajectory {
+    pub deter: Tensor,
+    pub stoch: Tensor,
+    pub actions: Vec<Tensor>,
 }
 
 /// What the loss of a batch depends on besides the batch.
@@ -56,30 +76,42 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
     let mut norms = i.norms.clone();
 
     // World model.
-    let tokens = parts.enc.apply(p, &batch.record, b * t)?; // [B*T, E]
+    let tokens = part("encoder", || parts.enc.apply(p, &batch.record, b * t))?; // [B*T, E]
     let tokens = ops::reshape(&tokens, &[b, t, tokens.width()]);
-    let observed = parts.dyn_.observe(p, &batch.start, &tokens, &batch.prevact, &batch.is_first, i.noise);
+    let observed =
+        part("scan", || parts.dyn_.observe(p, &batch.start, &tokens, &batch.prevact, &batch.is_first, i.noise));
     let (deter, stoch) = (flat(&observed.deter), flat(&observed.stoch)); // [B*T, D], [B*T, S*C]
     world_model_losses(i, batch, &observed, &mut losses, &mut metrics)?;
 
     // Imagination from the last K steps of each sequence.
     let k = if c.imag_last == 0 { t } else { c.imag_last.min(t) };
-    let frozen = p.frozen();
     let first = Latent { deter: last_steps(&deter, b, t, k), stoch: last_steps(&stoch, b, t, k) };
-    let start = Latent { deter: first.deter.detach(), stoch: first.stoch.detach() };
-    let imagined = parts.dyn_.imagine(&frozen, &parts.pol, &start, c.imag_length, i.noise);
-    let trajectory = trajectory(if c.ac_grads { &first } else { &start }, &imagined);
+    let plain = Latent { deter: first.deter.detach(), stoch: first.stoch.detach() };
     let heads = Heads { rew: &parts.rew, con: &parts.con, pol: &parts.pol, val: &parts.val, slow: &parts.slow };
-    let predictions = heads.predict(&frozen, i.slow, &trajectory);
+    let frozen = p.frozen();
+    let imagination = Imagination {
+        config: c,
+        dyn_: &parts.dyn_,
+        heads: &heads,
+        params: p,
+        frozen: &frozen,
+        slow: i.slow,
+        noise: i.noise,
+    };
+    let dreams = part("imagination", || imagination.dream(if c.ac_grads { &first } else { &plain }));
+    let predictions = Predictions::join(dreams.states());
+    #[cfg(test)]
+    let trajectory = Trajectory::join(dreams.states());
     let targets = actor_critic::targets(c, &predictions, &mut norms, i.training, &mut metrics);
-    let (policy, value, entropies) = heads.imagination_losses(p, c, &trajectory, &predictions, &targets);
+    let (policy, value, entropies) = part("heads", || heads.imagination_losses(c, dreams, &targets));
     losses.extend([("policy".to_string(), policy), ("value".to_string(), value)]);
     entropy_metrics(&parts.pol, &entropies, &mut metrics);
 
     // Value of the replayed steps, bootstrapped by imagination.
+    #[cfg(test)]
     let mut replayed = None;
     if c.repval_loss {
-        let feat = if c.repval_grad { &first } else { &start };
+        let feat = if c.repval_grad { &first } else { &plain };
         let boot: Vec<f32> = targets.ret.data().iter().step_by(c.imag_length).copied().collect();
         let last = |x: &Tensor| ops::reshape(&last_steps(&ops::reshape(x, &[b * t, 1]), b, t, k), &[b, k]);
         let steps = ReplaySteps {
@@ -90,34 +122,41 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
             rew: last(&batch.reward),
             boot: Tensor::from_slice(&[b, k], &boot),
         };
-        let out = heads.replay_loss(p, i.slow, c, &steps, &mut norms.val, i.training);
+        let out = part("heads", || heads.replay_loss(p, i.slow, c, &steps, &mut norms.val, i.training));
         losses.push(("repval".to_string(), out.loss.clone()));
-        replayed = Some(out);
+        #[cfg(test)]
+        replayed.replace(out);
     }
 
-    let steps = c.imag_length as f32;
-    let weights: Vec<(f32, f32)> = losses.iter().map(|(name, _)| weight(c, name, steps)).collect();
-    let terms: Vec<(&Tensor, f32)> = losses.iter().zip(&weights).map(|((_, x), (s, f))| (x, s * f)).collect();
-    for ((name, x), (_, factor)) in losses.iter().zip(&weights) {
-        metrics.insert(format!("loss/{name}"), actor_critic::mean(x) * factor);
+    let terms: Vec<(&Tensor, f32)> = losses.iter().map(|(name, x)| (x, scale(c, name))).collect();
+    for (name, x) in &losses {
+        metrics.insert(format!("loss/{name}"), actor_critic::mean(x));
     }
     let total = ops::weighted_mean(&terms);
-    Ok(Loss { total, losses, metrics, norms, tokens, observed, replayed, imagined, trajectory, predictions, targets })
+    Ok(Loss {
+        total,
+        losses,
+        metrics,
+        norms,
+        tokens,
+        observed,
+        #[cfg(test)]
+        checked: Checked { replayed, trajectory, predictions, targets },
+    })
 }
 
-/// The scale of a loss, and the factor that corrects the mean of losses which carry a zero for the last imagined state.
-fn weight(c: &AgentConfig, name: &str, steps: f32) -> (f32, f32) {
+/// The scale of a loss.
+fn scale(c: &AgentConfig, name: &str) -> f32 {
     let s = &c.loss_scales;
-    let imagined = (steps + 1.0) / steps;
     match name {
-        "dyn" => (s.dynamics, 1.0),
-        "rep" => (s.rep, 1.0),
-        "rew" => (s.rew, 1.0),
-        "con" => (s.con, 1.0),
-        "policy" => (s.policy, imagined),
-        "value" => (s.value, imagined),
-        "repval" => (s.repval, 1.0),
-        _ => (s.rec, 1.0),
+        "dyn" => s.dynamics,
+        "rep" => s.rep,
+        "rew" => s.rew,
+        "con" => s.con,
+        "policy" => s.policy,
+        "value" => s.value,
+        "repval" => s.repval,
+        _ => s.rec,
     }
 }
 
@@ -136,7 +175,7 @@ fn world_model_losses(
     let shape = |x: &Tensor| ops::reshape(x, &[b, t]);
 
     let work = 100 * b * t * (r.deter + stoch.width());
-    let outputs = ops::chunks(b * t, ROWS, work, &[&deter, &post], |_, inputs| {
+    let prior_and_kl = |_, inputs: &[Tensor]| {
         let (prior, post) = (parts.dyn_.prior(p, &inputs[0]), &inputs[1]);
         vec![
             ops::kl(&post.detach(), &prior, r.classes, r.unimix, r.free_nats),
@@ -144,7 +183,8 @@ fn world_model_losses(
             ops::entropy(&prior, r.classes, r.unimix),
             ops::entropy(post, r.classes, r.unimix),
         ]
-    });
+    };
+    let outputs = part("prior and KL", || ops::chunks(b * t, ROWS, work, &[&deter, &post], prior_and_kl));
     losses.push(("dyn".into(), shape(&outputs[0])));
     losses.push(("rep".into(), shape(&outputs[1])));
     metrics.insert("dyn_ent".into(), actor_critic::mean(&outputs[2]));
@@ -154,7 +194,7 @@ fn world_model_losses(
     let con: Vec<f32> = batch.is_terminal.data().iter().map(|&term| (1.0 - term) * con_scale).collect();
     let con = Tensor::from_slice(&[b * t], &con);
     let rew = ops::reshape(&batch.reward, &[b * t]);
-    let outputs = ops::chunks(b * t, ROWS, work, &[&deter, &stoch], |rows, inputs| {
+    let heads = |rows: Range<usize>, inputs: &[Tensor]| {
         let feat = [&inputs[0], &inputs[1]];
         let (d, s) = (inputs[0].detach(), inputs[1].detach());
         let rew_feat = if c.reward_grad { feat } else { [&d, &s] };
@@ -162,10 +202,11 @@ fn world_model_losses(
             parts.rew.loss(&parts.rew.apply(p, &rew_feat), &[(&ops::rows(&rew, rows.clone()), 1.0)]),
             parts.con.loss(&parts.con.apply(p, &feat), &[(&ops::rows(&con, rows), 1.0)]),
         ]
-    });
+    };
+    let outputs = part("heads", || ops::chunks(b * t, ROWS, work, &[&deter, &stoch], heads));
     losses.push(("rew".into(), shape(&outputs[0])));
     losses.push(("con".into(), shape(&outputs[1])));
-    for (key, x) in parts.dec.losses(p, &deter, &stoch, &batch.record)? {
+    for (key, x) in part("decoder", || parts.dec.losses(p, &deter, &stoch, &batch.record))? {
         losses.push((key, shape(&x)));
     }
     Ok(())
@@ -174,22 +215,29 @@ fn world_model_losses(
 /// Rows of features that one thread takes through a head.
 const ROWS: usize = 128;
 
-/// The start and the imagined states as one sequence [N, H + 1, ..].
-fn trajectory(first: &Latent, x: &Imagined) -> Trajectory {
-    let join = |first: &Tensor, rest: &Tensor| {
-        let (n, h, w) = (rest.dim(0), rest.dim(1), rest.dim(2));
-        let joined = ops::concat_last(&[first, &ops::reshape(rest, &[n, h * w])]);
-        ops::reshape(&joined, &[n, h + 1, w])
-    };
-    Trajectory { deter: join(&first.deter, &x.deter), stoch: join(&first.stoch, &x.stoch), actions: x.actions.clone() }
+#[cfg(test)]
+impl Trajectory {
+    /// Those of all dreams together.
+    fn join<'a>(dreams: impl Iterator<Item = &'a Dream>) -> Self {
+        let traces: Vec<_> = dreams.map(|dream| &dream.trace).collect();
+        let steps = traces[0].len();
+        let over_time = |f: &dyn Fn(&Visit) -> Tensor, steps: usize| {
+            let rows: Vec<Tensor> =
+                traces.iter().map(|t| ops::stack_time(&t[..steps].iter().map(f).collect::<Vec<_>>())).collect();
+            ops::concat(&rows.iter().collect::<Vec<_>>())
+        };
+        let keys = traces[0][0].1.len();
+        Trajectory {
+            deter: over_time(&|s| s.0.deter.detach(), steps),
+            stoch: over_time(&|s| s.0.stoch.detach(), steps),
+            actions: (0..keys).map(|k| over_time(&|s| s.1[k].clone(), steps - 1)).collect(),
+        }
+    }
 }
 
 fn entropy_metrics(policy: &crate::policy::Policy, entropies: &[Tensor], metrics: &mut Metrics) {
     for (index, (name, entropy)) in policy.names().zip(entropies).enumerate() {
-        let steps = entropy.dim(1);
-        let taken = entropy.data().chunks_exact(steps).flat_map(|row| &row[..steps - 1]);
-        let count = entropy.len() / steps * (steps - 1);
-        let mean = (taken.map(|&x| x as f64).sum::<f64>() / count as f64) as f32;
+        let mean = actor_critic::mean(entropy);
         metrics.insert(format!("ent/{name}"), mean);
         if let Some((low, high)) = policy.entropy_range(index) {
             metrics.insert(format!("rand/{name}"), (mean - low) / (high - low));

@@ -29,6 +29,13 @@ enum Dist {
     Normal { mean: Linear, std: Linear, kind: NormalKind },
 }
 
+/// What the network says about one action key, before it is made into a distribution.
+enum Raw {
+    Logits(Tensor),
+    /// Mean and standard deviation.
+    Normal(Tensor, Tensor),
+}
+
 /// Log-probability and entropy [..] of one action key.
 pub struct Likelihood {
     pub logp: Tensor,
@@ -71,13 +78,26 @@ impl Policy {
     /// Actions for features [M, ..], one tensor [M, width] per key in sorted order. No gradient.
     pub fn sample(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> Vec<Tensor> {
         let x = self.mlp.apply_parts(p, feat);
-        self.keys.iter().enumerate().map(|(i, key)| key.sample(p, &x, i, noise, at)).collect()
+        self.keys.iter().enumerate().map(|(i, key)| key.sample(&key.raw(p, &x), i, noise, at)).collect()
     }
 
-    /// Likelihood of the actions taken, per key in sorted order.
+    /// Like `sample`, with the likelihood of each key's action, through which gradients flow.
+    pub fn act(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Vec<Tensor>, Vec<Likelihood>) {
+        let x = self.mlp.apply_parts(p, feat);
+        let act = |(i, key): (usize, &Key)| {
+            let raw = key.raw(p, &x);
+            let action = key.sample(&raw, i, noise, at);
+            let likelihood = key.evaluate(&raw, &action);
+            (action, likelihood)
+        };
+        self.keys.iter().enumerate().map(act).unzip()
+    }
+
+    /// Likelihood of given actions, per key in sorted order.
+    #[cfg(test)]
     pub fn evaluate(&self, p: &Params, feat: &[&Tensor], actions: &[&Tensor]) -> Vec<Likelihood> {
         let x = self.mlp.apply_parts(p, feat);
-        self.keys.iter().zip(actions).map(|(key, action)| key.evaluate(p, &x, action)).collect()
+        self.keys.iter().zip(actions).map(|(key, action)| key.evaluate(&key.raw(p, &x), action)).collect()
     }
 
     /// The actions as the recurrent model sees them: one-hot or float, all keys in sorted order [M, sum of widths].
@@ -131,17 +151,24 @@ impl Policy {
 }
 
 impl Key {
-    fn sample(&self, p: &Params, x: &Tensor, index: usize, noise: &Noise, at: &At) -> Tensor {
+    /// The raw outputs for the last layer's x [M, units]: logits, or mean and standard deviation.
+    fn raw(&self, p: &Params, x: &Tensor) -> Raw {
         match &self.dist {
-            Dist::Categorical { logits, classes, unimix } => {
-                let logits = logits.apply(p, x);
+            Dist::Categorical { logits, .. } => Raw::Logits(logits.apply(p, x)),
+            Dist::Normal { mean, std, .. } => Raw::Normal(mean.apply(p, x), std.apply(p, x)),
+        }
+    }
+
+    fn sample(&self, raw: &Raw, index: usize, noise: &Noise, at: &At) -> Tensor {
+        match (&self.dist, raw) {
+            (Dist::Categorical { classes, unimix, .. }, Raw::Logits(logits)) => {
                 let drawn = noise.discrete(&self.name, index, at, self.space.size());
-                let chosen = ops::sample_categorical(&logits, *classes, *unimix, drawn.draw());
+                let chosen = ops::sample_categorical(logits, *classes, *unimix, drawn.draw());
                 let chosen: Vec<f32> = chosen.into_iter().map(|c| c as f32).collect();
-                Tensor::from_slice(&[x.dim(0), self.space.size()], &chosen)
+                Tensor::from_slice(&[logits.dim(0), self.space.size()], &chosen)
             }
-            Dist::Normal { mean, std, kind } => {
-                let [mean, std] = ops::normal_params(&mean.apply(p, x), &std.apply(p, x), *kind);
+            (Dist::Normal { kind, .. }, Raw::Normal(mean, std)) => {
+                let [mean, std] = ops::normal_params(mean, std, *kind);
                 let noise = noise.normal(&self.name, index, at, mean.width());
                 let mut out = Buffer::from_slice(noise.data());
                 for (i, a) in out.iter_mut().enumerate() {
@@ -149,16 +176,18 @@ impl Key {
                 }
                 Tensor::new(mean.shape(), out)
             }
+            _ => unreachable!("`raw` makes what the distribution takes"),
         }
     }
 
-    fn evaluate(&self, p: &Params, x: &Tensor, action: &Tensor) -> Likelihood {
-        let [logp, entropy] = match &self.dist {
-            Dist::Categorical { logits, classes, unimix } => {
+    fn evaluate(&self, raw: &Raw, action: &Tensor) -> Likelihood {
+        let [logp, entropy] = match (&self.dist, raw) {
+            (Dist::Categorical { classes, unimix, .. }, Raw::Logits(logits)) => {
                 let chosen: Vec<i32> = action.data().iter().map(|&a| a as i32).collect();
-                ops::categorical(&logits.apply(p, x), *classes, *unimix, &chosen)
+                ops::categorical(logits, *classes, *unimix, &chosen)
             }
-            Dist::Normal { mean, std, kind } => ops::normal(&mean.apply(p, x), &std.apply(p, x), *kind, action),
+            (Dist::Normal { kind, .. }, Raw::Normal(mean, std)) => ops::normal(mean, std, *kind, action),
+            _ => unreachable!("`raw` makes what the distribution takes"),
         };
         Likelihood { logp, entropy }
     }

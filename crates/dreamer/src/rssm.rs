@@ -5,14 +5,12 @@ use crate::config::Rssm as Config;
 use crate::nets::{Layer, Linear, Mlp, NormAct, Style};
 use crate::noise::{At, Noise};
 use crate::params::{Builder, Params};
-use crate::policy::Policy;
 use engine::Tensor;
 use engine::ops::{self, Term};
+use std::ops::Range;
 
 /// Sequences that one thread takes through all steps. The split depends on the batch alone.
 const SCAN_ROWS: usize = 8;
-/// Imagined trajectories that one thread takes through all steps.
-const IMAGINE_ROWS: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Rssm {
@@ -39,19 +37,6 @@ pub struct Observed {
     pub deter: Tensor,
     pub stoch: Tensor,
     pub logit: Tensor,
-}
-
-/// Imagined trajectories from N starts, without gradient: the states after each of H steps, and actions per key.
-#[cfg_attr(not(test), allow(dead_code))] // the golden test compares every part
-pub struct Imagined {
-    /// [N, H, D]
-    pub deter: Tensor,
-    /// [N, H, S*C]
-    pub stoch: Tensor,
-    /// [N, H, S*C], prior logits
-    pub logit: Tensor,
-    /// [N, H + 1, width] per key: the action taken in each state from the start to the last.
-    pub actions: Vec<Tensor>,
 }
 
 impl Rssm {
@@ -143,37 +128,25 @@ impl Rssm {
         (Latent { deter, stoch }, logit)
     }
 
-    /// H steps from `start` [N, ..] with actions sampled from the policy.
-    pub fn imagine(&self, p: &Params, policy: &Policy, start: &Latent, steps: usize, noise: &Noise) -> Imagined {
-        let n = start.deter.dim(0);
-        let keys = policy.names().count();
-        let work = 2 * n * steps * self.config.deter * self.config.deter;
-        let outputs = ops::chunks(n, IMAGINE_ROWS, work, &[&start.deter, &start.stoch], |rows, inputs| {
-            let mut state = Latent { deter: inputs[0].clone(), stoch: inputs[1].clone() };
-            let (mut deters, mut stochs, mut logits) = (Vec::new(), Vec::new(), Vec::new());
-            let mut actions = vec![Vec::new(); keys];
-            for step in 0..=steps {
-                let at = At { rows: rows.clone(), step, steps: steps + 1 };
-                let action = policy.sample(p, &[&state.deter, &state.stoch], noise, &at);
-                if step < steps {
-                    let projected = self.project_actions(p, &self.forget(policy.embed(&action)));
-                    let at = At { steps, ..at };
-                    let (next, logit) = self.imagine_step(p, &state, &projected, noise, &at);
-                    deters.push(next.deter.clone());
-                    stochs.push(next.stoch.clone());
-                    logits.push(logit);
-                    state = next;
-                }
-                actions.iter_mut().zip(action).for_each(|(list, a)| list.push(a));
-            }
-            let mut outputs = vec![ops::stack_time(&deters), ops::stack_time(&stochs), ops::stack_time(&logits)];
-            outputs.extend(actions.iter().map(|list| ops::stack_time(list)));
-            outputs
-        });
-        let mut outputs = outputs.into_iter();
-        let mut next = || outputs.next().expect("three outputs and one per action key");
-        let (deter, stoch, logit) = (next(), next(), next());
-        Imagined { deter, stoch, logit, actions: outputs.collect() }
+    /// `steps` steps from `start` [rows, ..]. `act` sees each state, the first and the last included, and returns the
+    /// embedded action taken in it; none ends the trajectory.
+    pub fn imagine(
+        &self,
+        p: &Params,
+        start: Latent,
+        rows: Range<usize>,
+        steps: usize,
+        noise: &Noise,
+        mut act: impl FnMut(&Latent, &At) -> Option<Tensor>,
+    ) {
+        let mut state = start;
+        for step in 0..=steps {
+            let at = At { rows: rows.clone(), step, steps: steps + 1 };
+            let Some(action) = act(&state, &at) else { break };
+            let projected = self.project_actions(p, &self.forget(action));
+            let now = Latent { deter: state.deter.detach(), stoch: state.stoch.detach() };
+            state = self.imagine_step(p, &now, &projected, noise, &At { steps, ..at }).0;
+        }
     }
 
     /// Steps from `start` [N, ..] under given actions [N, T, A]: the states [N, T, ..].

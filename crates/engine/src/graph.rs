@@ -4,6 +4,7 @@
 //! closure that turns the gradients of its outputs into those of its inputs. Parameters are leaves: their
 //! gradients go to the `Sink`, which may defer work (see `sink.rs`).
 
+use crate::profile::{self, Part};
 use crate::sink::Sink;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub type Backward = Box<dyn FnOnce(&[Option<Tensor>], &mut Sink) -> Vec<Option<T
 pub struct Node {
     id: u64,
     outputs: usize,
+    part: Part,
     /// Taken when the sweep reaches this node, which frees what it kept.
     rest: Mutex<Option<(Vec<Origin>, Backward)>>,
 }
@@ -62,7 +64,7 @@ pub fn record(
 ) -> Vec<Tensor> {
     let origins = inputs.iter().map(|x| x.origin.clone()).collect();
     let rest = Mutex::new(Some((origins, Box::new(backward) as Backward)));
-    let node = Arc::new(Node { id: next_id(), outputs: outputs.len(), rest });
+    let node = Arc::new(Node { id: next_id(), outputs: outputs.len(), part: profile::here(), rest });
     let link = |(i, x): (usize, Tensor)| x.with_origin(Origin::Node(node.clone(), i));
     outputs.into_iter().enumerate().map(link).collect()
 }
@@ -95,8 +97,9 @@ pub fn backward(outputs: &[(&Tensor, Tensor)], sink: &mut Sink) {
     while let Some((_, (node, grads))) = pending.pop_last() {
         let rest = node.rest.lock().expect("no panic in a gradient").take();
         let (inputs, run) = rest.expect("a graph is swept once");
+        let part = node.part.backward();
         drop(node);
-        let found = run(&grads, sink);
+        let found = profile::within(part, || run(&grads, sink));
         for (origin, grad) in inputs.iter().zip(found) {
             if let Some(grad) = grad {
                 deliver(origin, grad, &mut pending, sink);

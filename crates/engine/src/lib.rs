@@ -8,6 +8,7 @@ pub mod cpu;
 mod graph;
 pub mod ops;
 mod parallel;
+pub mod profile;
 mod rng;
 mod sink;
 mod tensor;

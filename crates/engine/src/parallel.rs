@@ -1,5 +1,6 @@
 //! How work is shared among threads: by shape, never by thread count, so that results do not depend on it.
 
+use crate::profile::{self, Part};
 use rayon::prelude::*;
 use std::cell::Cell;
 
@@ -8,10 +9,10 @@ const WORTH: usize = 2_000_000;
 
 thread_local!(static IN_TASK: Cell<bool> = const { Cell::new(false) });
 
-/// Runs `f` as a task, inside of which further work is not shared.
-fn task<R>(f: impl FnOnce() -> R) -> R {
+/// Runs `f` as a task of `part`, inside of which further work is not shared.
+fn task<R>(part: Part, f: impl FnOnce() -> R) -> R {
     let outer = IN_TASK.replace(true);
-    let result = f();
+    let result = profile::within(part, f);
     IN_TASK.set(outer);
     result
 }
@@ -29,7 +30,9 @@ pub fn par_items<T: Send>(items: impl ExactSizeIterator<Item = T>, work: usize, 
         items.enumerate().for_each(|(i, item)| f(i, item));
     } else {
         let items: Vec<(usize, T)> = items.enumerate().collect();
-        items.into_par_iter().with_max_len(1).for_each(|(i, item)| task(|| f(i, item)));
+        let part = profile::here();
+        let run = |(i, item)| task(part, || f(i, item));
+        profile::waiting(|| items.into_par_iter().with_max_len(1).for_each(run));
     }
 }
 
@@ -38,6 +41,8 @@ pub fn par_map<T: Send, R: Send>(items: Vec<T>, work: usize, f: impl Fn(usize, T
     if serial(items.len(), work) {
         items.into_iter().enumerate().map(|(i, item)| f(i, item)).collect()
     } else {
-        items.into_par_iter().enumerate().with_max_len(1).map(|(i, item)| task(|| f(i, item))).collect()
+        let part = profile::here();
+        let run = |(i, item)| task(part, || f(i, item));
+        profile::waiting(|| items.into_par_iter().enumerate().with_max_len(1).map(run).collect())
     }
 }

@@ -1,8 +1,8 @@
 //! `Sink`: where the gradients of parameters collect during a backward sweep.
 //!
 //! A recurrent network uses each weight once a step. Adding up one small product a step would cost more than
-//! the recurrence itself, so small products only leave their factors here, and `finish` multiplies
-//! them in one go, in a fixed order.
+//! the recurrence itself, so products only leave their factors here, and `finish` multiplies them all in one go,
+//! cut into jobs by their shapes alone and added up in a fixed order.
 
 use crate::buffer::Buffer;
 use crate::cpu::conv::{ConvShape, UpsampleShape, reduce_bias_grad, reduce_upsample_grad, reduce_weight_grad};
@@ -10,8 +10,10 @@ use crate::cpu::conv::{ConvShape, UpsampleShape, reduce_bias_grad, reduce_upsamp
 use crate::cpu::gemm_tn::{Segment, column_sums, gemm_tn};
 use crate::graph::Leaf;
 use crate::parallel::par_items;
+use crate::profile::{self, Part};
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A part of a weight's gradient, at `offset` in it: the sum over all factors of `xᵀ dy`, [k, n].
 #[derive(Default)]
@@ -30,14 +32,36 @@ pub(crate) struct Factors {
     pub rows: usize,
 }
 
+impl Factors {
+    fn segment(&self) -> Segment<'_> {
+        let (x, dy) = (&self.x.data()[self.x_start..], &self.dy.data()[self.dy_start..]);
+        Segment { x, ldx: self.x.width(), dy, ldy: self.dy.width(), rows: self.rows }
+    }
+}
+
 /// What has come in for one leaf.
-#[derive(Default)]
 struct Entry {
+    /// The part of the computation that first left something here.
+    part: Part,
     dense: Option<Tensor>,
     products: BTreeMap<usize, Products>,
-    /// Output gradients whose column sums are the gradient of a bias.
-    sums: Vec<Tensor>,
     lanes: Option<Lanes>,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        let (dense, products, lanes) = Default::default();
+        Entry { part: profile::here(), dense, products, lanes }
+    }
+}
+
+impl Entry {
+    fn add(&mut self, grad: &Tensor) {
+        match &mut self.dense {
+            None => self.dense = Some(grad.detach()),
+            Some(sum) => sum.make_mut().iter_mut().zip(grad.data()).for_each(|(a, b)| *a += b),
+        }
+    }
 }
 
 /// Accumulators with one sum a lane, which the end of the sweep adds up.
@@ -68,11 +92,7 @@ impl Sink {
 
     /// Adds a gradient of the leaf's own shape.
     pub fn add(&mut self, leaf: Leaf, grad: &Tensor) {
-        let entry = self.entries.entry(leaf).or_default();
-        match &mut entry.dense {
-            None => entry.dense = Some(grad.detach()),
-            Some(sum) => sum.make_mut().iter_mut().zip(grad.data()).for_each(|(a, b)| *a += b),
-        }
+        self.entries.entry(leaf).or_default().add(grad);
     }
 
     /// Adds `xᵀ dy` [k, n] at `offset` of the leaf's gradient, later.
@@ -82,9 +102,10 @@ impl Sink {
         products.factors.push(factors);
     }
 
-    /// Adds the column sums of `dy` [M, n] to the leaf's gradient [n], later.
-    pub(crate) fn column_sums(&mut self, leaf: Leaf, dy: Tensor) {
-        self.entries.entry(leaf).or_default().sums.push(dy);
+    /// Adds the column sums of `dy` [M, n] to the leaf's gradient [n].
+    pub(crate) fn column_sums(&mut self, leaf: Leaf, n: usize, dy: &Tensor) {
+        let sums = self.entries.entry(leaf).or_default().dense.get_or_insert_with(|| Tensor::zeros(&[n]));
+        column_sums(dy.len() / n.max(1), n, dy.data(), n, sums.make_mut());
     }
 
     /// Lane accumulators of `len` floats for the leaf's gradient, zero at first.
@@ -96,16 +117,15 @@ impl Sink {
     /// Takes over what another sink collected, after what is here.
     pub fn merge(&mut self, other: Sink) {
         for (leaf, theirs) in other.entries {
+            let ours = self.entries.entry(leaf).or_insert_with(|| Entry { part: theirs.part, ..Entry::default() });
             if let Some(grad) = &theirs.dense {
-                self.add(leaf, grad);
+                ours.add(grad);
             }
-            let ours = self.entries.entry(leaf).or_default();
             for (offset, products) in theirs.products {
                 let mine = ours.products.entry(offset).or_default();
                 (mine.k, mine.n) = (products.k, products.n);
                 mine.factors.extend(products.factors);
             }
-            ours.sums.extend(theirs.sums);
             match (&mut ours.lanes, theirs.lanes) {
                 (None, lanes) => ours.lanes = lanes,
                 (Some(a), Some(b)) => a.buffer.iter_mut().zip(b.buffer.iter()).for_each(|(x, y)| *x += y),
@@ -121,21 +141,84 @@ impl Sink {
 
     /// Does the deferred work and returns the gradient of each of `leaves` (zeros where none came).
     pub fn finish(mut self, leaves: &[(Leaf, Vec<usize>)]) -> Vec<Tensor> {
-        let work: Vec<_> = leaves.iter().map(|(leaf, shape)| (self.entries.remove(leaf), shape)).collect();
-        // A task a tensor would leave the largest for the end of one thread; a product splits itself further.
-        work.into_iter().map(|(entry, shape)| finish_leaf(entry.unwrap_or_default(), shape)).collect()
+        let mut entries: Vec<Entry> =
+            leaves.iter().map(|(leaf, _)| self.entries.remove(leaf).unwrap_or_default()).collect();
+        let all: Vec<_> = entries.iter_mut().map(|entry| std::mem::take(&mut entry.products)).collect();
+        let mut jobs: Vec<Job> = Vec::new();
+        for (leaf, (products, entry)) in all.iter().zip(&entries).enumerate() {
+            products.iter().for_each(|(offset, p)| p.cut(leaf, *offset, entry.part, &mut jobs));
+        }
+        let flops = jobs.iter().map(Job::flops).sum();
+        par_items(jobs.iter_mut(), flops, |_, job| profile::within(job.part, || job.run()));
+        let mut jobs = jobs.iter().peekable();
+        let finish = |(leaf, (entry, (_, shape))): (usize, (Entry, &(Leaf, Vec<usize>)))| {
+            let done: Vec<&Job> = std::iter::from_fn(|| jobs.next_if(|job| job.leaf == leaf)).collect();
+            profile::within(entry.part, || finish_leaf(entry, &done, shape))
+        };
+        entries.into_iter().zip(leaves).enumerate().map(finish).collect()
     }
 }
 
-fn finish_leaf(entry: Entry, shape: &[usize]) -> Tensor {
+/// Floats of a weight's gradient that one job adds to: they stay in the second cache.
+const NEAR: usize = 1 << 17;
+/// Jobs of one product at least, where its rows allow it: one for each of so many threads.
+const JOBS: usize = 8;
+/// Rows of a job at least: fewer would not pay for adding up its result.
+const ROWS: usize = 1024;
+
+/// Some rows of the gradient of one product, from some of its factors.
+struct Job<'a> {
+    leaf: usize,
+    part: Part,
+    /// Where the result belongs in the leaf's gradient.
+    offset: usize,
+    /// Rows of the product's gradient [k, n].
+    band: Range<usize>,
+    n: usize,
+    factors: &'a [Factors],
+    /// [band, n], once it ran.
+    out: Buffer,
+}
+
+impl Products {
+    /// Cuts the product into jobs: bands of rows of the gradient, and for each of them slices of the factors.
+    fn cut<'a>(&'a self, leaf: usize, offset: usize, part: Part, jobs: &mut Vec<Job<'a>>) {
+        let (k, n) = (self.k, self.n);
+        if k * n == 0 {
+            return;
+        }
+        let band = if k * n <= NEAR { k } else { (NEAR / n).next_multiple_of(32) };
+        let rows: usize = self.factors.iter().map(|f| f.rows).sum();
+        let slices = JOBS.div_ceil(k.div_ceil(band)).min(rows / ROWS).max(1);
+        let slice = self.factors.len().div_ceil(slices).max(1);
+        for start in (0..k).step_by(band) {
+            let band = start..(start + band).min(k);
+            for factors in self.factors.chunks(slice) {
+                let (offset, band) = (offset + start * n, band.clone());
+                jobs.push(Job { leaf, part, offset, band, n, factors, out: Buffer::zeros(0) });
+            }
+        }
+    }
+}
+
+impl Job<'_> {
+    fn flops(&self) -> usize {
+        2 * self.band.len() * self.n * self.factors.iter().map(|f| f.rows).sum::<usize>()
+    }
+
+    fn run(&mut self) {
+        let segments: Vec<Segment> = self.factors.iter().map(Factors::segment).collect();
+        self.out = Buffer::zeros(self.band.len() * self.n);
+        gemm_tn(self.band.clone(), self.n, &segments, &mut self.out, self.n);
+    }
+}
+
+/// Adds up what came for one leaf.
+fn finish_leaf(entry: Entry, jobs: &[&Job], shape: &[usize]) -> Tensor {
     let mut grad = entry.dense.unwrap_or_else(|| Tensor::zeros(shape));
     let out = grad.make_mut();
-    for (offset, products) in &entry.products {
-        let Products { k, n, factors } = products;
-        multiply(factors, *k, *n, &mut out[*offset..offset + k * n]);
-    }
-    for dy in &entry.sums {
-        column_sums(dy.len() / out.len().max(1), out.len(), dy.data(), out.len(), out);
+    for job in jobs {
+        out[job.offset..].iter_mut().zip(job.out.iter()).for_each(|(sum, x)| *sum += x);
     }
     if let Some(lanes) = &entry.lanes {
         match &lanes.kind {
@@ -145,27 +228,4 @@ fn finish_leaf(entry: Entry, shape: &[usize]) -> Tensor {
         }
     }
     grad
-}
-
-/// dw [k, n] += Σ xᵀ dy over all factors, in bands of rows of dw that threads share.
-fn multiply(factors: &[Factors], k: usize, n: usize, dw: &mut [f32]) {
-    const BAND: usize = 32;
-    if k * n == 0 {
-        return;
-    }
-    let flops = 2 * k * n * factors.iter().map(|f| f.rows).sum::<usize>();
-    par_items(dw.chunks_mut(BAND * n), flops, |i, band| {
-        let from = i * BAND;
-        let segments: Vec<Segment> = factors
-            .iter()
-            .map(|f| Segment {
-                x: &f.x.data()[f.x_start..],
-                ldx: f.x.width(),
-                dy: &f.dy.data()[f.dy_start..],
-                ldy: f.dy.width(),
-                rows: f.rows,
-            })
-            .collect();
-        gemm_tn(from..(from + BAND).min(k), n, &segments, band, n);
-    });
 }

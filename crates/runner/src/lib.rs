@@ -5,6 +5,7 @@
 
 mod banner;
 mod batches;
+pub mod bench;
 pub mod checkpoint;
 mod clock;
 mod diagnostic;
@@ -31,15 +32,20 @@ use anyhow::{Context, Result, bail, ensure};
 /// Ctrl-C or SIGTERM saves and returns; the second ends the process at once.
 pub fn run(config: config::Config) -> Result<()> {
     check(&config)?;
-    if config.threads > 0 {
-        // A second run in one process keeps the threads of the first; results do not depend on them.
-        rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global().ok();
-    }
+    use_threads(&config);
     let stop = signals::Stop::on_signals()?;
     match config.script.as_str() {
         "train" | "train_eval" => train::train(config, &stop).context("the run ended early"),
         "eval_only" => eval_only::eval_only(config, &stop),
         other => bail!("script '{other}' is unknown; there are train, train_eval and eval_only"),
+    }
+}
+
+/// Starts `config.threads` threads, where that is a number.
+fn use_threads(config: &config::Config) {
+    if config.threads > 0 {
+        // A second run in one process keeps the threads of the first; results do not depend on them.
+        rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global().ok();
     }
 }
 

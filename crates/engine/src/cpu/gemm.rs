@@ -4,7 +4,7 @@
 //! rows of `c` stay in registers. Each element of `c` is one sum over `k` in order, however rows are cut.
 
 use super::simd::{Isa, Simd, with_simd};
-use crate::Buffer;
+use crate::{Buffer, profile};
 
 /// Inner length for which a slice of a panel (64 KiB at most) and a few rows of `a` stay in the near caches.
 const BLOCK_K: usize = 512;
@@ -101,6 +101,7 @@ pub fn gemm_packed(
     assert!(row0 + k <= w.k, "rows {row0}..{} of packed weights that have {}", row0 + k, w.k);
     assert!(bias.is_none_or(|b| b.len() >= w.n), "bias is shorter than the {} columns", w.n);
     assert_eq!(w.width, 2 * Isa::get().lanes(), "weights were packed for another instruction set");
+    profile::count(2 * m * k * w.n, 2 * m * k * w.n);
     let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
     let product = Product { k, a: a.as_ptr(), lda, w, row0, bias, c: c.as_mut_ptr(), ldc, accumulate };
     // SAFETY: the lengths were checked above.

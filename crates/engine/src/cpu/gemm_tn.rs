@@ -1,16 +1,22 @@
 //! Weight gradients as one product over all rows: `dw[k, n] += Σ xᵀ dy`, from rows that lie in several places.
+//!
+//! Rows are taken in blocks. Both operands of a block are copied to where the inner loop reads them in order: `dy` as
+//! panels two vectors wide, `x` as strips of a tile's rows. The copies read whole rows, which lie far apart and
+//! often far away, one after the other: a tile that fetched its few columns of each row itself would wait for memory.
 
 use super::gemm::{load_pair, store_pair};
 use super::simd::{Simd, with_simd};
-use crate::Buffer;
+use crate::{Buffer, profile};
 use std::ops::Range;
 
-/// Most rows taken at a time: their part of `dy` is packed and used for every tile of `dw`.
+/// Most rows of a block.
 const BLOCK: usize = 256;
 /// Floats of packed `dy` that stay in the near caches.
 const NEAR: usize = 1 << 16;
-/// Columns of `x` that are copied at a time: two cache lines, a whole number of tiles.
-const GROUP: usize = 32;
+/// Columns of `x` that are copied at a time.
+const COLUMNS: usize = 512;
+/// Floats between the ends of strips: without them all strips would begin in the same set of the cache.
+const GAP: usize = 16;
 
 /// Rows `x[rows, k]` and `dy[rows, n]` of one product, `ldx` and `ldy` floats apart.
 #[derive(Clone, Copy)]
@@ -28,10 +34,12 @@ struct Block {
     x: [*const f32; BLOCK],
     dy: [*const f32; BLOCK],
     rows: usize,
+    /// Rows of a full block.
+    limit: usize,
     /// `dy` as panels `[ceil(n / width)][rows][width]`, two vectors wide.
     panels: Buffer,
-    /// The columns of `x` that the next tiles want, `[rows][GROUP]`, where they are wanted often.
-    columns: [f32; BLOCK * GROUP],
+    /// Columns of `x` as strips `[columns / tile][limit][tile]`, with gaps.
+    strips: Buffer,
 }
 
 /// The gradient to be added to: `[k, n]`, rows `ld` floats apart.
@@ -56,6 +64,8 @@ pub fn gemm_tn(k: Range<usize>, n: usize, segments: &[Segment], dw: &mut [f32], 
         return;
     }
     assert!(ldw >= n && dw.len() >= (k.len() - 1) * ldw + n, "dw: {} floats for {} rows of {n}", dw.len(), k.len());
+    let flops = 2 * k.len() * n * segments.iter().map(|s| s.rows).sum::<usize>();
+    profile::count(flops, flops);
     let dw = Gradient { p: dw.as_mut_ptr(), k: k.len(), n, ld: ldw };
     // SAFETY: the lengths were checked above.
     with_simd!(S, unsafe { run::<S>(k.start, segments, dw) })
@@ -66,8 +76,15 @@ unsafe fn run<S: Simd>(first: usize, segments: &[Segment], dw: Gradient) {
     let null = std::ptr::null();
     let padded = dw.n.next_multiple_of(2 * S::LANES);
     let limit = (NEAR / padded).clamp(32, BLOCK);
-    let panels = Buffer::stale(limit * padded);
-    let mut block = Block { x: [null; BLOCK], dy: [null; BLOCK], rows: 0, panels, columns: [0.0; BLOCK * GROUP] };
+    let strips = dw.k.min(COLUMNS).div_ceil(S::TILE_ROWS) * (limit * S::TILE_ROWS + GAP);
+    let mut block = Block {
+        x: [null; BLOCK],
+        dy: [null; BLOCK],
+        rows: 0,
+        limit,
+        panels: Buffer::stale(limit * padded),
+        strips: Buffer::stale(strips),
+    };
     for segment in segments {
         for row in 0..segment.rows {
             // SAFETY: the row exists; a full block is used up before the next row comes.
@@ -92,25 +109,21 @@ impl Block {
         // SAFETY: the tile's rows and columns exist by the loops' bounds.
         unsafe {
             self.pack::<S>(dw.n);
-            // With few panels a copy of x would cost more than the distance between its rows.
-            let copy = dw.n > 4 * S::LANES;
-            let group = GROUP / S::TILE_ROWS * S::TILE_ROWS;
-            for first in (0..dw.k).step_by(group) {
-                let end = dw.k.min(first + group);
-                if copy {
-                    self.copy_columns::<S>(first, end - first);
-                }
+            let columns = COLUMNS / S::TILE_ROWS * S::TILE_ROWS;
+            for first in (0..dw.k).step_by(columns) {
+                let end = dw.k.min(first + columns);
+                self.copy_columns::<S>(first, end - first);
                 for i in (first..end).step_by(S::TILE_ROWS) {
-                    let x = if copy { Some(i - first) } else { None };
+                    let strip = self.strips.as_ptr().add(self.strip::<S>((i - first) / S::TILE_ROWS));
                     match S::TILE_ROWS.min(end - i) {
-                        1 => self.row::<S, 1>(i, x, dw),
-                        2 => self.row::<S, 2>(i, x, dw),
-                        3 => self.row::<S, 3>(i, x, dw),
-                        4 => self.row::<S, 4>(i, x, dw),
-                        5 => self.row::<S, 5>(i, x, dw),
-                        6 => self.row::<S, 6>(i, x, dw),
-                        7 => self.row::<S, 7>(i, x, dw),
-                        _ => self.row::<S, 8>(i, x, dw),
+                        1 => self.row::<S, 1>(i, strip, dw),
+                        2 => self.row::<S, 2>(i, strip, dw),
+                        3 => self.row::<S, 3>(i, strip, dw),
+                        4 => self.row::<S, 4>(i, strip, dw),
+                        5 => self.row::<S, 5>(i, strip, dw),
+                        6 => self.row::<S, 6>(i, strip, dw),
+                        7 => self.row::<S, 7>(i, strip, dw),
+                        _ => self.row::<S, 8>(i, strip, dw),
                     }
                 }
             }
@@ -118,69 +131,69 @@ impl Block {
         self.rows = 0;
     }
 
+    /// Where strip number `i` begins.
+    #[inline(always)]
+    fn strip<S: Simd>(&self, i: usize) -> usize {
+        i * (self.limit * S::TILE_ROWS + GAP)
+    }
+
     #[inline(always)]
     unsafe fn pack<S: Simd>(&mut self, n: usize) {
         let width = 2 * S::LANES;
-        let mut to = self.panels.as_mut_ptr();
-        for j in (0..n).step_by(width) {
-            let columns = width.min(n - j);
-            for r in 0..self.rows {
+        for r in 0..self.rows {
+            for (p, j) in (0..n).step_by(width).enumerate() {
+                let columns = width.min(n - j);
                 // SAFETY: columns j.. of every row of `dy` exist, and `panels` has room for all.
                 unsafe {
+                    let to = self.panels.as_mut_ptr().add((p * self.rows + r) * width);
                     store_pair(load_pair::<S>(self.dy[r].add(j), columns, columns == width), to, width, true);
-                    to = to.add(width);
                 }
             }
         }
     }
 
-    /// Copies `count` columns of `x` from `first`.
+    /// Copies `count` columns of `x` from `first` into strips.
     #[inline(always)]
     unsafe fn copy_columns<S: Simd>(&mut self, first: usize, count: usize) {
-        let group = GROUP / S::TILE_ROWS * S::TILE_ROWS;
+        let whole = count / S::TILE_ROWS;
         for r in 0..self.rows {
-            // SAFETY: row r of `x` has the columns, and `columns` has `GROUP` floats for it.
+            // SAFETY: row r of `x` has the columns, and the strips have room for them.
             unsafe {
-                let (from, to) = (self.x[r].add(first), self.columns.as_mut_ptr().add(r * GROUP));
-                if count == group {
-                    std::ptr::copy_nonoverlapping(from, to, group); // a length known when compiled
-                } else {
-                    std::ptr::copy_nonoverlapping(from, to, count);
+                let from = self.x[r].add(first);
+                let to = self.strips.as_mut_ptr().add(r * S::TILE_ROWS);
+                for i in 0..whole {
+                    // A length known when compiled.
+                    std::ptr::copy_nonoverlapping(from.add(i * S::TILE_ROWS), to.add(self.strip::<S>(i)), S::TILE_ROWS);
                 }
+                let done = whole * S::TILE_ROWS;
+                std::ptr::copy_nonoverlapping(from.add(done), to.add(self.strip::<S>(whole)), count - done);
             }
         }
     }
 
-    /// `R` rows of the gradient from inner index `i`, which may lie at some column of the copy.
+    /// `R` rows of the gradient from inner index `i`, whose columns of `x` are in `strip`.
     #[inline(always)]
-    unsafe fn row<S: Simd, const R: usize>(&self, i: usize, copied: Option<usize>, dw: Gradient) {
+    unsafe fn row<S: Simd, const R: usize>(&self, i: usize, strip: *const f32, dw: Gradient) {
         if R > S::TILE_ROWS {
             return; // never asked for; keeps the compiler from generating it
         }
         let width = 2 * S::LANES;
-        // SAFETY: rows of `x` hold `R` floats from `i`, `dw` has `R` rows from `i`.
+        // SAFETY: the strip holds `R` floats of each row, `dw` has `R` rows from `i`.
         unsafe {
             for j in (0..dw.n).step_by(width) {
                 let panel = self.panels.as_ptr().add(j * self.rows);
                 let to = dw.p.add(i * dw.ld + j);
-                let columns = width.min(dw.n - j);
-                if let Some(column) = copied {
-                    let x = self.columns.as_ptr().add(column);
-                    tile::<S, R>(self.rows, |r| x.add(r * GROUP), panel, to, dw.ld, columns);
-                } else {
-                    let x = self.x.as_ptr();
-                    tile::<S, R>(self.rows, |r| (*x.add(r)).add(i), panel, to, dw.ld, columns);
-                }
+                tile::<S, R>(self.rows, strip, panel, to, dw.ld, width.min(dw.n - j));
             }
         }
     }
 }
 
-/// `R` rows of the gradient, two vectors wide: `dw[q] += Σ over rows of x(row)[q] dy[row]`.
+/// `R` rows of the gradient, two vectors wide: `dw[q] += Σ over rows of x[row][q] dy[row]`.
 #[inline(always)]
 unsafe fn tile<S: Simd, const R: usize>(
     rows: usize,
-    x: impl Fn(usize) -> *const f32,
+    mut x: *const f32,
     mut dy: *const f32,
     dw: *mut f32,
     ldw: usize,
@@ -188,18 +201,18 @@ unsafe fn tile<S: Simd, const R: usize>(
 ) {
     let full = columns == 2 * S::LANES;
     let mut acc = [[S::zero(); 2]; R];
-    // SAFETY: `R` rows of `dw` with `columns` floats exist; `x` gives places with `R` floats.
+    // SAFETY: `R` rows of `dw` with `columns` floats exist; `x` holds `rows` times a tile's rows, `dy` two vectors.
     unsafe {
         for r in 0..R {
             acc[r] = load_pair(dw.add(r * ldw), columns, full);
         }
-        for row in 0..rows {
+        for _ in 0..rows {
             let (d0, d1) = (S::load(dy), S::load(dy.add(S::LANES)));
-            let x = x(row);
             for r in 0..R {
                 let a = S::splat(*x.add(r));
                 acc[r] = [a.mul_add(d0, acc[r][0]), a.mul_add(d1, acc[r][1])];
             }
+            x = x.add(S::TILE_ROWS);
             dy = dy.add(2 * S::LANES);
         }
         for r in 0..R {

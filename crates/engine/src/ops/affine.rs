@@ -59,7 +59,7 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
             weight_grad(&layout, &kept, &w_kept, dy, sink);
         }
         if let Some(leaf) = bias_leaf {
-            sink.column_sums(leaf, dy.detach());
+            sink.column_sums(leaf, layout.blocks * layout.n, dy);
         }
         grads.push(None); // the weight's went to the sink
         if has_bias {

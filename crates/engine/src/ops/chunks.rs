@@ -27,24 +27,66 @@ pub fn chunks<F>(n: usize, size: usize, work: usize, inputs: &[&Tensor], f: F) -
 where
     F: Fn(Range<usize>, &[Tensor]) -> Vec<Tensor> + Sync,
 {
+    stage(n, size, work, inputs, f).finish(|_, outputs| outputs)
+}
+
+/// Chunks on the way: each has a state of its own, which may hold recorded tensors. In between, something can be
+/// computed from all of them.
+pub struct Staged<S> {
+    chunks: Vec<Chunk<S>>,
+    inputs: Vec<Tensor>,
+    work: usize,
+}
+
+struct Chunk<S> {
+    rows: Range<usize>,
+    leaves: Vec<(Leaf, Vec<usize>)>,
+    state: S,
+}
+
+/// The first half of [`chunks`]: calls `f(rows, inputs[rows])` and keeps what it returns as the chunk's state.
+pub fn stage<S, F>(n: usize, size: usize, work: usize, inputs: &[&Tensor], f: F) -> Staged<S>
+where
+    S: Send,
+    F: Fn(Range<usize>, &[Tensor]) -> S + Sync,
+{
     let mut ranges: Vec<Range<usize>> = (0..n).step_by(size).map(|i| i..(i + size).min(n)).collect();
     if n == 0 {
         ranges.push(0..0); // the shapes of the outputs are f's to say
     }
-    let kept: Vec<Kept> = par_map(ranges.clone(), work, |_, rows| {
+    let chunks = par_map(ranges, work, |_, rows| {
         let mut leaves = Vec::new();
         let parts: Vec<Tensor> = inputs.iter().map(|x| inner_leaf(x, &rows, &mut leaves)).collect();
-        let outputs = f(rows, &parts);
-        Kept { leaves, outputs }
+        let state = f(rows.clone(), &parts);
+        Chunk { rows, leaves, state }
     });
-    let count = kept[0].outputs.len();
-    let outputs: Vec<Tensor> = (0..count).map(|j| join(kept.iter().map(|k| &k.outputs[j]))).collect();
-    if !kept.iter().any(|k| recording(&k.outputs.iter().collect::<Vec<_>>())) {
-        return outputs;
+    Staged { chunks, inputs: inputs.iter().map(|&x| x.clone()).collect(), work }
+}
+
+impl<S: Send> Staged<S> {
+    /// The states in the order of their rows.
+    pub fn states(&self) -> impl Iterator<Item = &S> + Clone {
+        self.chunks.iter().map(|chunk| &chunk.state)
     }
-    let flows: Vec<bool> = inputs.iter().map(|x| x.requires_grad()).collect();
-    let shapes: Vec<Vec<usize>> = inputs.iter().map(|x| x.shape().to_vec()).collect();
-    record(inputs, outputs, move |grads, sink| sweep(kept, ranges, grads, &flows, &shapes, 2 * work, sink))
+
+    /// The second half of [`chunks`]: turns each state into outputs, which are joined along the first axis.
+    pub fn finish(self, f: impl Fn(Range<usize>, S) -> Vec<Tensor> + Sync) -> Vec<Tensor> {
+        let Staged { chunks, inputs, work } = self;
+        let ranges: Vec<Range<usize>> = chunks.iter().map(|chunk| chunk.rows.clone()).collect();
+        let kept: Vec<Kept> = par_map(chunks, work, |_, Chunk { rows, leaves, state }| {
+            let outputs = f(rows, state);
+            Kept { leaves, outputs }
+        });
+        let count = kept[0].outputs.len();
+        let outputs: Vec<Tensor> = (0..count).map(|j| join(kept.iter().map(|k| &k.outputs[j]))).collect();
+        if !kept.iter().any(|k| recording(&k.outputs.iter().collect::<Vec<_>>())) {
+            return outputs;
+        }
+        let flows: Vec<bool> = inputs.iter().map(|x| x.requires_grad()).collect();
+        let shapes: Vec<Vec<usize>> = inputs.iter().map(|x| x.shape().to_vec()).collect();
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        record(&inputs, outputs, move |grads, sink| sweep(kept, ranges, grads, &flows, &shapes, 2 * work, sink))
+    }
 }
 
 /// Rows of `x` as a leaf of the chunk's own graph, if a gradient flows to `x`.

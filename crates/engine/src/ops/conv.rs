@@ -10,6 +10,7 @@ use crate::cpu::conv::{
 use crate::cpu::lanes;
 use crate::cpu::norm::{norm_act_lanes, norm_act_lanes_grad};
 use crate::graph::{record1, recording};
+use crate::profile;
 use crate::sink::{LaneSums, Sink};
 use crate::tensor::{Device, PackKey, Tensor};
 use std::sync::Arc;
@@ -95,6 +96,18 @@ impl Stage {
         }
     }
 
+    /// Counts the operations of one group in one direction.
+    fn count(&self) {
+        let (flops, official) = match &self.kind {
+            Kind::Conv(s) | Kind::Pool(s) => (s.flops(), s.dense_flops()),
+            Kind::Upsample(s) => {
+                let large = ConvShape { h: 2 * s.h, w: 2 * s.w, ci: s.ci, co: s.co, k: s.k, stride: 1 };
+                (s.low().flops(), large.dense_flops())
+            }
+        };
+        profile::count(flops, official);
+    }
+
     /// The convolution's output and, of a pool, where its maxima were.
     fn convolve(&self, x: &Planes, w: &Tensor, bias: &Tensor) -> (Buffer, Vec<u16>) {
         let weights = self.weights(w);
@@ -107,6 +120,7 @@ impl Stage {
         let bias = Some(bias.data());
         for (g, out) in out.chunks_exact_mut(size).enumerate() {
             let input = &x.x.data()[g * x.group()..(g + 1) * x.group()];
+            self.count();
             match &self.kind {
                 Kind::Conv(s) => conv(s, &weights, input, x.pad, bias, out, x.pad),
                 Kind::Upsample(s) => upsample_conv(s, &weights, input, x.pad, bias, out, x.pad),
@@ -214,9 +228,11 @@ impl Kept {
             }
         };
         if let Some(leaf) = self.w.as_leaf() {
+            self.stage.count();
             conv_weight_grad(&shape, x, pad, dy, pad, sink.lanes(leaf, sums, shape.weight_grad_len()));
         }
         if let (Some(weights), Some(dx)) = (weights, dx) {
+            self.stage.count();
             conv_input_grad(&shape, weights, dy, pad, dx, pad);
         }
     }

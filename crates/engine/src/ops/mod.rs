@@ -21,7 +21,7 @@ mod twohot;
 
 pub use affine::{Term, affine, linear};
 pub use categorical::{binary_loss, binary_prob, categorical, categorical_loss, sample_categorical};
-pub use chunks::chunks;
+pub use chunks::{Staged, chunks, stage};
 pub use conv::{Resample, conv_stage};
 pub use gru::gru;
 pub use image::{image_loss, images};

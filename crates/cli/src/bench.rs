@@ -1,0 +1,115 @@
+//! `dreamer bench`: speed and memory of a configuration on this machine.
+
+use crate::{Failure, print};
+use anyhow::{Context, Result, anyhow, bail};
+use config::Args;
+use runner::bench::{Case, Measurement, bench, plain_case, task_case};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// What the command line asks for.
+struct Request {
+    config: config::Config,
+    size: String,
+    cases: Vec<Case>,
+    updates: usize,
+    json: Option<PathBuf>,
+}
+
+/// Measures every case, prints a table for each and writes all of them to `--json`.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let request = read(args).map_err(Failure::Usage)?;
+    measure(&request).map_err(Failure::Run)
+}
+
+fn measure(request: &Request) -> Result<()> {
+    let mut measurements = Vec::new();
+    for case in &request.cases {
+        let found = bench(&request.config, &request.size, case, request.updates)?;
+        print(&table(&found));
+        measurements.push(found);
+    }
+    if let Some(path) = &request.json {
+        let text = serde_json::to_string_pretty(&measurements)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write '{}'", path.display()))?;
+    }
+    Ok(())
+}
+
+fn read(mut args: Args) -> Result<Request> {
+    if let Some(word) = args.words.first() {
+        bail!("the word '{word}' belongs to no flag; 'bench' takes flags alone");
+    }
+    let mut take = |key: &str| {
+        let value = args.get(key).map(<[String]>::to_vec);
+        args.flags.retain(|flag| flag.0 != key);
+        value
+    };
+    let (obs, updates, json) = (take("obs"), take("updates"), take("json"));
+    let updates = match &updates {
+        None => 10,
+        Some(words) => match words.join(" ").parse() {
+            Ok(n) if n > 0 => n,
+            _ => bail!("'--updates' is '{}', but expects a number of at least 1", words.join(" ")),
+        },
+    };
+    if args.configs.is_empty() {
+        args.configs.push("size1m".into());
+    }
+    let size = args.configs.iter().rev().find_map(|name| name.strip_prefix("size")).unwrap_or("custom").to_string();
+    let task = args.get("task").is_some();
+    let (config, warnings) = config::Config::resolve_with_warnings(&args.configs, &args.flags)?;
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let cases = match obs {
+        Some(_) if task => bail!("--obs and --task exclude each other: a task has observations of its own"),
+        None if task => vec![task_case(&config)?],
+        None => ["image", "vector"].into_iter().filter_map(plain_case).collect(),
+        Some(words) => {
+            let names = words.iter().flat_map(|word| word.split(','));
+            let case = |name: &str| {
+                plain_case(name).ok_or_else(|| anyhow!("'--obs' is '{name}', but must be image or vector, or both"))
+            };
+            names.map(case).collect::<Result<_>>()?
+        }
+    };
+    Ok(Request { config, size, cases, updates, json: json.map(|words| PathBuf::from(words.join(" "))) })
+}
+
+fn table(m: &Measurement) -> String {
+    let updates = 1e3 / m.update_ms;
+    let steps = updates * (m.batch_size * m.batch_length) as f64;
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let mut line = |text: std::fmt::Arguments| writeln!(out, "{text}").unwrap_or_default();
+    let Measurement { size, obs, batch_size, batch_length, threads, isa, .. } = m;
+    let plural = if *threads == 1 { "" } else { "s" };
+    line(format_args!("{size} {obs} · batch {batch_size} x {batch_length} · {threads} thread{plural} · {isa}"));
+    line(format_args!("  update      {:.1} ms median, {:.1} ms least", m.update_ms, m.update_ms_min));
+    line(format_args!("              {updates:.2} updates a second, {steps:.0} replayed steps a second"));
+    line(format_args!("  operations  {:.1} GFLOP executed, {:.1} as formulated officially", m.gflop, m.gflop_official));
+    line(format_args!(
+        "  rate        {:.0} GFLOP/s, {:.0} % of the peak of {:.0} GFLOP/s",
+        m.gflop / m.update_ms_min * 1e3,
+        100.0 * m.share_of_peak,
+        m.peak_gflops
+    ));
+    line(format_args!("  acting      {:.3} ms for 1 environment, {:.3} ms for 16", m.act1_ms, m.act16_ms));
+    line(format_args!("  memory      {:.0} MB at most", m.rss_mb));
+    line(format_args!("  part            forward ms   GFLOP  % peak   backward ms   GFLOP  % peak"));
+    let share = |gflop: f64, ms: f64| match ms > 0.0 && gflop > 0.0 {
+        true => format!("{:.0}", 100.0 * gflop / (ms * 1e-3) / m.peak_gflops),
+        false => "-".into(),
+    };
+    for (name, p) in &m.parts {
+        line(format_args!(
+            "  {name:<14}  {:>10.1}  {:>6.2}  {:>6}   {:>11.1}  {:>6.2}  {:>6}",
+            p.forward_ms,
+            p.forward_gflop,
+            share(p.forward_gflop, p.forward_ms),
+            p.backward_ms,
+            p.backward_gflop,
+            share(p.backward_gflop, p.backward_ms)
+        ));
+    }
+    out + "\n"
+}

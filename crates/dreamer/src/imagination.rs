@@ -1,0 +1,123 @@
+//! Imagination: trajectories under the policy from replayed states, with what the heads say of every state on
+//! the way (official agent.py, the part of `loss` named "Imagination").
+//!
+//! Each state is evaluated while it is at hand: actor and critic record what their losses will need as they are
+//! asked, so nothing is computed twice and no trajectory is copied together.
+
+use crate::actor_critic::Heads;
+use crate::config::AgentConfig;
+use crate::noise::Noise;
+use crate::params::Params;
+use crate::policy::Likelihood;
+use crate::rssm::{Latent, Rssm};
+use engine::Tensor;
+use engine::ops::{self, Staged};
+use engine::profile::part;
+
+/// Imagined trajectories that one thread takes through all steps. The split depends on the batch alone.
+const ROWS: usize = 64;
+
+/// Some trajectories of H steps, between imagining them and learning from them.
+pub struct Dream {
+    /// What the heads predict in each of the H + 1 states, without gradient.
+    pub predictions: Predictions,
+    /// For each of the first H states, the likelihood of the action taken, per action key: [rows].
+    pub likelihoods: Vec<Vec<Likelihood>>,
+    /// For each of the first H states, the raw outputs of the value head: [rows, bins].
+    pub values: Vec<Tensor>,
+    /// The H + 1 states with the actions taken in the first H.
+    #[cfg(test)]
+    pub trace: Vec<Visit>,
+}
+
+/// A state and the action taken in it, per key.
+#[cfg(test)]
+pub type Visit = (Latent, Vec<Tensor>);
+
+/// What the heads predict in each imagined state: [N, H + 1] each, values as the heads give them.
+pub struct Predictions {
+    pub rew: Tensor,
+    pub con: Tensor,
+    pub val: Tensor,
+    pub slow: Tensor,
+}
+
+impl Predictions {
+    /// Those of all dreams together.
+    pub fn join<'a>(dreams: impl Iterator<Item = &'a Dream> + Clone) -> Self {
+        let all = |f: fn(&Predictions) -> &Tensor| {
+            let parts: Vec<&Tensor> = dreams.clone().map(|dream| f(&dream.predictions)).collect();
+            ops::concat(&parts)
+        };
+        Predictions { rew: all(|p| &p.rew), con: all(|p| &p.con), val: all(|p| &p.val), slow: all(|p| &p.slow) }
+    }
+}
+
+/// What imagination takes besides its starts.
+pub struct Imagination<'a> {
+    pub config: &'a AgentConfig,
+    pub dyn_: &'a Rssm,
+    pub heads: &'a Heads<'a>,
+    pub params: &'a Params,
+    /// The same without gradients.
+    pub frozen: &'a Params,
+    pub slow: &'a Params,
+    pub noise: &'a Noise,
+}
+
+impl Imagination<'_> {
+    /// H steps from each of N starts. Where `starts` carry a gradient, the losses of the first state pass it on; the
+    /// world model has none.
+    pub fn dream(&self, starts: &Latent) -> Staged<Dream> {
+        let (n, steps) = (starts.deter.dim(0), self.config.imag_length);
+        let work = 2 * n * steps * starts.deter.width() * starts.deter.width();
+        ops::stage(n, ROWS, work, &[&starts.deter, &starts.stoch], |rows, inputs| {
+            let start = Latent { deter: inputs[0].clone(), stoch: inputs[1].clone() };
+            let mut states: [Vec<Tensor>; 4] = Default::default();
+            let (mut likelihoods, mut values) = (Vec::new(), Vec::new());
+            #[cfg(test)]
+            let mut trace = Vec::new();
+            self.dyn_.imagine(self.frozen, start, rows, steps, self.noise, |state, at| {
+                let (predicted, value) = part("heads", || self.predict(state, at.step < steps));
+                states.iter_mut().zip(predicted).for_each(|(list, x)| list.push(x));
+                if at.step == steps {
+                    #[cfg(test)]
+                    trace.push((state.clone(), vec![]));
+                    return None;
+                }
+                let feat = [&state.deter, &state.stoch];
+                let (actions, likelihood) = part("heads", || self.heads.pol.act(self.params, &feat, self.noise, at));
+                let embedded = self.heads.pol.embed(&actions);
+                likelihoods.push(likelihood);
+                values.push(value);
+                #[cfg(test)]
+                trace.push((state.clone(), actions));
+                Some(embedded)
+            });
+            let [rew, con, val, slow] = states.map(|list| ops::stack_time(&list));
+            Dream {
+                predictions: Predictions { rew, con, val, slow },
+                likelihoods,
+                values,
+                #[cfg(test)]
+                trace,
+            }
+        })
+    }
+
+    /// Predictions [rows] of reward, continue, value and slow value in a state, and the value head's raw output, which
+    /// is recorded where it is `learned`.
+    fn predict(&self, state: &Latent, learned: bool) -> ([Tensor; 4], Tensor) {
+        let h = self.heads;
+        let feat = [&state.deter, &state.stoch];
+        let plain = [&state.deter.detach(), &state.stoch.detach()];
+        let value = if learned { h.val.apply(self.params, &feat) } else { h.val.apply(self.frozen, &plain) };
+        let predicted = [
+            h.rew.pred(&h.rew.apply(self.frozen, &plain)),
+            h.con.pred(&h.con.apply(self.frozen, &plain)),
+            h.val.pred(&value),
+            h.slow.pred(&h.slow.apply(self.slow, &plain)),
+        ];
+        (predicted, value)
+    }
+}

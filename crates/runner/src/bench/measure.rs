@@ -1,0 +1,112 @@
+//! The machine's peak, the process's memory, and the cost of each part of an update.
+
+use anyhow::Result;
+use engine::cpu::peak::multiply_adds;
+use engine::profile::{self, Cost};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// What one part of an update costs. Milliseconds are thread time divided by the number of threads, so that those
+/// of all parts, `idle` included, add up to the update.
+#[derive(Serialize, Default, Clone)]
+pub struct PartCost {
+    pub forward_ms: f64,
+    pub forward_gflop: f64,
+    pub backward_ms: f64,
+    pub backward_gflop: f64,
+    /// Both directions in the official formulation.
+    pub official_gflop: f64,
+}
+
+/// Seconds of one round of the peak, about.
+const ROUND: f64 = 0.01;
+const ROUNDS: usize = 30;
+
+/// Multiply-adds in registers on all threads of the pool, in 10^9 operations a second: the best of some rounds.
+pub fn peak() -> f64 {
+    let iterations = {
+        let (start, count) = (Instant::now(), 100_000);
+        multiply_adds(count);
+        (ROUND / start.elapsed().as_secs_f64().max(1e-6) * count as f64) as usize
+    };
+    let round = |_| {
+        let start = Instant::now();
+        let flops: f64 = rayon::broadcast(|_| multiply_adds(iterations)).into_iter().sum();
+        flops / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..ROUNDS).map(round).fold(0.0, f64::max)
+}
+
+/// Runs `update` and returns the cost of its parts by name.
+pub fn parts(update: impl FnOnce() -> Result<()>) -> Result<BTreeMap<String, PartCost>> {
+    let start = Instant::now();
+    let (result, costs) = profile::measure(update);
+    let wall = start.elapsed().as_secs_f64() * 1e3;
+    result?;
+    let threads = rayon::current_num_threads() as f64;
+    let ms = |cost: Cost| cost.seconds * 1e3 / threads;
+    let mut parts: BTreeMap<String, PartCost> = costs
+        .into_iter()
+        .filter(|(name, _)| *name != profile::WAITING)
+        .map(|(name, c)| {
+            let part = PartCost {
+                forward_ms: ms(c.forward),
+                forward_gflop: c.forward.flops as f64 / 1e9,
+                backward_ms: ms(c.backward),
+                backward_gflop: c.backward.flops as f64 / 1e9,
+                official_gflop: (c.forward.official + c.backward.official) as f64 / 1e9,
+            };
+            (name.to_string(), part)
+        })
+        .collect();
+    let busy: f64 = parts.values().map(|p| p.forward_ms + p.backward_ms).sum();
+    parts.insert("idle".into(), PartCost { forward_ms: (wall - busy).max(0.0), ..PartCost::default() });
+    Ok(parts)
+}
+
+/// The middle of `times`, which must not be empty.
+pub fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Starts the count of [`largest_memory`] anew, where the system can.
+pub fn forget_memory() {
+    std::fs::write("/proc/self/clear_refs", "5").ok();
+}
+
+/// Largest resident memory of the process so far, in bytes; 0 where the system does not tell.
+pub fn largest_memory() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok());
+    kilobytes.unwrap_or(0.0) * 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_add_up_to_the_whole() {
+        let wait = || std::thread::sleep(std::time::Duration::from_millis(20));
+        let start = Instant::now();
+        let parts = parts(|| {
+            profile::part("bench test", wait);
+            wait();
+            Ok(())
+        })
+        .unwrap();
+        let wall = start.elapsed().as_secs_f64() * 1e3;
+        let sum: f64 = parts.values().map(|p| p.forward_ms + p.backward_ms).sum();
+        assert!(sum <= wall && sum >= 40.0, "{sum} of {wall}");
+        assert!(parts["bench test"].forward_ms * rayon::current_num_threads() as f64 >= 20.0);
+    }
+
+    #[test]
+    fn the_middle_of_some_times() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [5.0]), 5.0);
+    }
+}
