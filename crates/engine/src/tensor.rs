@@ -15,10 +15,29 @@ pub enum Device {
 /// A row-major float32 array. Cloning shares the storage; operations never write to their inputs.
 #[derive(Clone)]
 pub struct Tensor {
-    shape: Vec<usize>,
+    shape: Shape,
     storage: Arc<Storage>,
     start: usize,
     pub(crate) origin: Origin,
+}
+
+/// Sizes of the axes, in place: tensors are made and cloned more often than memory should be asked for.
+#[derive(Clone, Copy)]
+struct Shape {
+    sizes: [usize; MAX_RANK],
+    rank: usize,
+}
+
+/// Axes that a tensor may have.
+const MAX_RANK: usize = 6;
+
+impl Shape {
+    fn new(shape: &[usize]) -> Self {
+        assert!(shape.len() <= MAX_RANK, "a tensor has at most {MAX_RANK} axes, not {shape:?}");
+        let mut sizes = [0; MAX_RANK];
+        sizes[..shape.len()].copy_from_slice(shape);
+        Shape { sizes, rank: shape.len() }
+    }
 }
 
 /// Shared memory of tensors, and the packed copies that products keep of weights.
@@ -30,8 +49,8 @@ struct Storage {
 /// Which packed copy of a weight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PackKey {
-    /// Rows `row..row + rows` of one block of a weight [blocks, k, n], as they are or transposed.
-    Matrix { block: usize, row: usize, rows: usize, transposed: bool },
+    /// Rows `row..row + rows` of each block of a weight [blocks, k, n], as they are or transposed.
+    Matrix { row: usize, rows: usize, transposed: bool },
     /// A convolution's weight [kernel, kernel, in, out].
     Conv,
     /// The same for upsampling before the convolution.
@@ -41,7 +60,7 @@ pub(crate) enum PackKey {
 /// A packed copy.
 #[derive(Clone)]
 enum Pack {
-    Matrix(Arc<Packed>),
+    Matrix(Arc<Vec<Packed>>),
     Conv(Arc<ConvWeights>),
 }
 
@@ -50,7 +69,7 @@ impl Tensor {
     pub fn new(shape: &[usize], buffer: Buffer) -> Self {
         assert_eq!(shape.iter().product::<usize>(), buffer.len(), "shape {shape:?}");
         let storage = Storage { buffer, packs: Mutex::default() };
-        Tensor { shape: shape.to_vec(), storage: Arc::new(storage), start: 0, origin: Origin::None }
+        Tensor { shape: Shape::new(shape), storage: Arc::new(storage), start: 0, origin: Origin::None }
     }
 
     pub fn from_slice(shape: &[usize], xs: &[f32]) -> Self {
@@ -76,16 +95,16 @@ impl Tensor {
     }
 
     pub fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.shape.sizes[..self.shape.rank]
     }
 
     /// Size of axis `i`.
     pub fn dim(&self, i: usize) -> usize {
-        self.shape[i]
+        self.shape()[i]
     }
 
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        self.shape().iter().product()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -94,12 +113,12 @@ impl Tensor {
 
     /// Size of the last axis.
     pub fn width(&self) -> usize {
-        *self.shape.last().expect("a tensor with at least one axis")
+        *self.shape().last().expect("a tensor with at least one axis")
     }
 
     /// Number of rows where everything but the last axis is flattened.
     pub fn rows(&self) -> usize {
-        self.shape[..self.shape.len() - 1].iter().product()
+        self.shape()[..self.shape.rank - 1].iter().product()
     }
 
     pub fn data(&self) -> &[f32] {
@@ -142,7 +161,7 @@ impl Tensor {
     /// Elements `start..` of the storage under `shape`, without origin.
     pub(crate) fn view(&self, start: usize, shape: &[usize]) -> Tensor {
         debug_assert!(start + shape.iter().product::<usize>() <= self.len());
-        Tensor { shape: shape.to_vec(), storage: self.storage.clone(), start: self.start + start, origin: Origin::None }
+        Tensor { shape: Shape::new(shape), storage: self.storage.clone(), start: self.start + start, origin: Origin::None }
     }
 
     /// Mutable access to the values, copied first where they are shared. Packed copies are dropped.
@@ -158,18 +177,17 @@ impl Tensor {
         &mut storage.buffer
     }
 
-    /// A packed copy of rows of a weight [blocks, k, n] (or [k, n]).
-    pub(crate) fn packed(&self, block: usize, row: usize, rows: usize, transposed: bool) -> Arc<Packed> {
-        let rank = self.shape.len();
-        let (k, n) = (self.shape[rank - 2], self.shape[rank - 1]);
-        let start = (block * k + row) * n;
-        let pack = self.pack(PackKey::Matrix { block, row, rows, transposed }, |data| {
-            let w = &data[start..start + rows * n];
-            Pack::Matrix(Arc::new(if transposed {
-                Packed::transposed(w, n, rows, n)
-            } else {
-                Packed::new(w, rows, n, n)
-            }))
+    /// Packed copies of rows `row..row + rows` of each block of a weight [blocks, k, n] (or [k, n]).
+    pub(crate) fn packed(&self, row: usize, rows: usize, transposed: bool) -> Arc<Vec<Packed>> {
+        let rank = self.shape.rank;
+        let (k, n) = (self.dim(rank - 2), self.dim(rank - 1));
+        let pack = self.pack(PackKey::Matrix { row, rows, transposed }, |data| {
+            let pack = |block: &[f32]| {
+                let w = &block[row * n..(row + rows) * n];
+                if transposed { Packed::transposed(w, n, rows, n) } else { Packed::new(w, rows, n, n) }
+            };
+            let blocks = if rank == 3 { self.dim(0) } else { 1 };
+            Pack::Matrix(Arc::new((0..blocks).map(|g| pack(&data[g * k * n..(g + 1) * k * n])).collect()))
         });
         match pack {
             Pack::Matrix(pack) => pack,
@@ -200,6 +218,6 @@ impl Tensor {
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let data = self.data();
-        write!(f, "Tensor{:?} {:?}", self.shape, &data[..data.len().min(8)])
+        write!(f, "Tensor{:?} {:?}", self.shape(), &data[..data.len().min(8)])
     }
 }

@@ -14,9 +14,11 @@
 pub mod conv;
 pub mod gemm;
 pub mod gemm_tn;
+pub mod gru;
 pub mod math;
 pub mod norm;
 pub mod peak;
+pub mod sample;
 pub(crate) mod simd;
 pub mod softmax;
 #[cfg(test)]

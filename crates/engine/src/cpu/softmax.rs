@@ -1,6 +1,7 @@
 //! Softmax over groups of values: narrow ones such as latents, wide ones such as the bins of a two-hot head.
 
-use super::math::{exp, exp_slice};
+use super::math::exp;
+use super::sample::Lanes;
 use super::simd::{MAX_LANES, Simd, with_simd};
 
 /// Replaces each group of `n` logits by its probabilities. `log_sums`, if not empty, receives the logarithm of
@@ -22,12 +23,24 @@ pub fn softmax_rows(x: &mut [f32], n: usize, log_sums: &mut [f32]) {
         });
     }
     match n {
-        4 => narrow::<4>(x),
-        8 => narrow::<8>(x),
-        16 => narrow::<16>(x),
-        24 => narrow::<24>(x),
-        _ => any(x, n),
+        4 => narrow(x, 4), // widths known when compiled
+        8 => narrow(x, 8),
+        16 => narrow(x, 16),
+        _ => narrow(x, n),
     }
+}
+
+/// As many groups at a time as there are lanes.
+#[inline(always)]
+fn narrow(x: &mut [f32], n: usize) {
+    with_simd!(S, {
+        let mut lanes = Lanes::new();
+        for groups in x.chunks_mut(n * S::LANES) {
+            lanes.fill(groups, n);
+            lanes.softmax::<S>(n, 1.0, 0.0);
+            lanes.empty(groups, n);
+        }
+    })
 }
 
 /// One row in a few passes of whole vectors; returns the logarithm of the sum of exponentials.
@@ -67,49 +80,6 @@ fn wide<S: Simd>(row: &mut [f32]) -> f32 {
         }
         row[whole..].iter_mut().zip(tail).for_each(|(x, e)| *x = e * inverse);
         max + sum.ln()
-    }
-}
-
-/// Groups of a size known when compiling: the loops over a group unroll into vectors.
-fn narrow<const N: usize>(x: &mut [f32]) {
-    let (groups, _) = x.as_chunks_mut::<N>();
-    with_simd!(S, {
-        let _ = S::LANES;
-        for group in groups.iter_mut() {
-            let mut max = group[0];
-            for j in 1..N {
-                max = if group[j] > max { group[j] } else { max };
-            }
-            for v in group.iter_mut() {
-                *v -= max;
-            }
-        }
-    });
-    exp_slice(groups.as_flattened_mut());
-    with_simd!(S, {
-        let _ = S::LANES;
-        for group in groups.iter_mut() {
-            let mut sum = 0.0;
-            for j in 0..N {
-                sum += group[j];
-            }
-            let inverse = 1.0 / sum;
-            for v in group.iter_mut() {
-                *v *= inverse;
-            }
-        }
-    });
-}
-
-fn any(x: &mut [f32], n: usize) {
-    for group in x.chunks_exact_mut(n) {
-        let max = group.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        group.iter_mut().for_each(|v| *v -= max);
-    }
-    exp_slice(x);
-    for group in x.chunks_exact_mut(n) {
-        let inverse = 1.0 / group.iter().sum::<f32>();
-        group.iter_mut().for_each(|v| *v *= inverse);
     }
 }
 

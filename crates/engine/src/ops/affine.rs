@@ -115,8 +115,8 @@ impl Part {
         if self.shared { 0 } else { block * self.k }
     }
 
-    fn pack(&self, w: &Tensor, block: usize, transposed: bool) -> Arc<Packed> {
-        w.packed(block, self.row, self.k, transposed)
+    fn pack(&self, w: &Tensor, transposed: bool) -> Arc<Vec<Packed>> {
+        w.packed(self.row, self.k, transposed)
     }
 }
 
@@ -131,8 +131,7 @@ fn forward_cpu(l: &Layout, terms: &[Term], w: &Tensor, bias: Option<&Tensor>, ad
         Some(add) => Buffer::from_slice(add.data()),
         None => Buffer::stale(l.m * width),
     };
-    let packs: Vec<Vec<Arc<Packed>>> =
-        l.parts.iter().map(|p| (0..l.blocks).map(|g| p.pack(w, g, false)).collect()).collect();
+    let packs: Vec<Arc<Vec<Packed>>> = l.parts.iter().map(|p| p.pack(w, false)).collect();
     par_items(y.chunks_mut((ROWS * width).max(1)), l.flops(), |i, y| {
         let rows = y.len() / width;
         for g in 0..l.blocks {
@@ -155,7 +154,7 @@ fn input_grad_cpu(l: &Layout, part: &Part, w: &Tensor, dy: &Tensor, shape: &[usi
     if !part.shared && part.k * l.blocks < part.width || l.n == 0 {
         dx.fill(0.0);
     }
-    let packs: Vec<Arc<Packed>> = (0..l.blocks).map(|g| part.pack(w, g, true)).collect();
+    let packs = part.pack(w, true);
     let flops = 2 * l.m * l.n * l.blocks * part.k;
     par_items(dx.chunks_mut((ROWS * part.width).max(1)), flops, |i, dx| {
         let rows = dx.len() / part.width;

@@ -1,6 +1,6 @@
 //! Categorical and Bernoulli outputs: log-probability, entropy, losses and samples.
 
-use super::latent::{Draw, argmax, log_mixed, mix, quantile, softmax, softmax_grad};
+use super::latent::{Draw, log_mixed, mix, sample_cpu, softmax, softmax_grad};
 use crate::buffer::Buffer;
 use crate::cpu::math;
 use crate::graph::{record, record1, recording};
@@ -80,21 +80,7 @@ pub fn categorical_loss(logits: &Tensor, classes: usize, targets: &[i32]) -> Ten
 
 /// Classes [.. * K] drawn from logits [.., K*C] mixed with `unimix` of the uniform distribution.
 pub fn sample_categorical(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Vec<i32> {
-    let mut p = mix(&softmax(logits, classes), classes, unimix);
-    match draw {
-        Draw::Uniform(u) => p.chunks_exact(classes).zip(u.data()).map(|(p, &u)| quantile(p, u) as i32).collect(),
-        Draw::Gumbel(noise) => {
-            // Log-probabilities and logits differ by a constant a row; where nothing is mixed in, the logits
-            // themselves keep ties and order exactly as given.
-            if unimix > 0.0 {
-                math::log_slice(&mut p);
-            } else {
-                p.copy_from_slice(logits.data());
-            }
-            p.iter_mut().zip(noise.data()).for_each(|(x, n)| *x += n);
-            p.chunks_exact(classes).map(|row| argmax(row) as i32).collect()
-        }
-    }
+    sample_cpu(logits, classes, unimix, draw).into_iter().map(|class| class as i32).collect()
 }
 
 /// Cross entropy of Bernoulli logits [M, ..] with targets in [0, 1], elementwise and summed over the last axis -> [M].

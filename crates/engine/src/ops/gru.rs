@@ -1,7 +1,7 @@
 //! The gate of the block GRU: the new deterministic state from three pre-activations and the old state.
 
 use crate::buffer::Buffer;
-use crate::cpu::math;
+use crate::cpu::gru as kernel;
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -9,16 +9,19 @@ use crate::tensor::{Device, Tensor};
 /// `u c + (1 - u) h` with `c = tanh(sigmoid(reset) cand)`, `u = sigmoid(update - 1)` (official rssm.py, `_core`).
 pub fn gru(gates: &Tensor, deter: &Tensor, blocks: usize) -> Tensor {
     assert_eq!(gates.len(), 3 * deter.len());
-    let activated = match gates.device() {
-        Device::Cpu => activate_cpu(gates, deter.width() / blocks),
-    };
-    let [_, c, u] = &activated;
-    let mut out = Buffer::stale(deter.len());
-    for (i, (y, h)) in out.iter_mut().zip(deter.data()).enumerate() {
-        *y = u[i] * c[i] + (1.0 - u[i]) * h;
+    let (width, n) = (deter.width() / blocks, deter.len());
+    let mut out = Buffer::stale(n);
+    let keep = recording(&[gates, deter]);
+    let mut activated = [(); 3].map(|()| Buffer::stale(if keep { n } else { 0 }));
+    match gates.device() {
+        Device::Cpu => {
+            let [reset, candidate, update] = &mut activated;
+            let kept = keep.then_some(kernel::Activated { reset, candidate, update });
+            kernel::gru(gates.data(), deter.data(), width, &mut out, kept);
+        }
     }
     let out = Tensor::new(deter.shape(), out);
-    if !recording(&[gates, deter]) {
+    if !keep {
         return out;
     }
     let (gates_kept, deter_kept) = (gates.detach(), deter.detach());
@@ -41,23 +44,6 @@ pub fn gru(gates: &Tensor, deter: &Tensor, blocks: usize) -> Tensor {
         }
         vec![Some(Tensor::new(gates_kept.shape(), dgates)), Some(Tensor::new(deter_kept.shape(), dh))]
     })
-}
-
-/// sigmoid(reset), the candidate and sigmoid(update - 1), each [M, D].
-fn activate_cpu(gates: &Tensor, w: usize) -> [Buffer; 3] {
-    let n = gates.len() / 3;
-    let (mut r, mut c, mut u) = (Buffer::stale(n), Buffer::stale(n), Buffer::stale(n));
-    for (b, block) in gates.data().chunks_exact(3 * w).enumerate() {
-        let span = b * w..(b + 1) * w;
-        r[span.clone()].copy_from_slice(&block[..w]);
-        c[span.clone()].copy_from_slice(&block[w..2 * w]);
-        u[span].iter_mut().zip(&block[2 * w..]).for_each(|(u, x)| *u = x - 1.0);
-    }
-    math::sigmoid_slice(&mut r);
-    c.iter_mut().zip(r.iter()).for_each(|(c, r)| *c *= r);
-    math::tanh_slice(&mut c);
-    math::sigmoid_slice(&mut u);
-    [r, c, u]
 }
 
 #[cfg(test)]

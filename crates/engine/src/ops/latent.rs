@@ -2,8 +2,8 @@
 //! passes gradients straight through to the probabilities.
 
 use crate::buffer::Buffer;
-use crate::cpu::math;
 use crate::cpu::softmax::softmax_rows;
+use crate::cpu::{math, sample};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -18,15 +18,17 @@ pub enum Draw<'a> {
 /// logits [.., S*C] -> one-hot samples [.., S*C] of `(1 - unimix) softmax(logits) + unimix / C`.
 /// The gradient is that of the probabilities (official outs.py, `OneHot`).
 pub fn latent(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Tensor {
-    let soft = softmax(logits, classes);
-    let y = match logits.device() {
-        Device::Cpu => sample_cpu(&soft, classes, unimix, draw),
+    let chosen = match logits.device() {
+        Device::Cpu => sample_cpu(logits, classes, unimix, draw),
     };
+    let mut y = Buffer::zeros(logits.len());
+    y.chunks_exact_mut(classes).zip(chosen).for_each(|(row, class)| row[class as usize] = 1.0);
     let y = Tensor::new(logits.shape(), y);
     if !recording(&[logits]) {
         return y;
     }
     let shape = logits.shape().to_vec();
+    let soft = softmax(logits, classes);
     record1(&[logits], y, move |dy, _| {
         let mut dx = Buffer::from_slice(dy.data());
         softmax_grad(&soft, classes, 1.0 - unimix, &mut dx);
@@ -75,23 +77,29 @@ pub(super) fn log_mixed(logits: &Tensor, p: &[f32], classes: usize, unimix: f32)
     log_p
 }
 
-fn sample_cpu(soft: &[f32], classes: usize, unimix: f32, draw: Draw) -> Buffer {
-    let mut y = mix(soft, classes, unimix);
+/// A class for each group of logits.
+pub(super) fn sample_cpu(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Vec<u32> {
+    let mixed = || mix(&softmax(logits, classes), classes, unimix);
     match draw {
-        Draw::Gumbel(noise) => {
-            math::log_slice(&mut y);
-            for (row, noise) in y.chunks_exact_mut(classes).zip(noise.data().chunks_exact(classes)) {
-                row.iter_mut().zip(noise).for_each(|(x, n)| *x += n);
-                one_hot(row, argmax(row));
-            }
+        Draw::Uniform(u) if classes <= sample::NARROW => {
+            let mut chosen = vec![0; u.len()];
+            sample::sample_classes(logits.data(), classes, unimix, u.data(), &mut chosen);
+            chosen
         }
-        Draw::Uniform(noise) => {
-            for (row, &u) in y.chunks_exact_mut(classes).zip(noise.data()) {
-                one_hot(row, quantile(row, u));
+        Draw::Uniform(u) => {
+            mixed().chunks_exact(classes).zip(u.data()).map(|(p, &u)| quantile(p, u) as u32).collect()
+        }
+        Draw::Gumbel(noise) => {
+            // Log-probabilities and logits differ by a constant a row; where nothing is mixed in, the logits
+            // themselves keep ties and order exactly as given.
+            let mut x = if unimix > 0.0 { mixed() } else { Buffer::from_slice(logits.data()) };
+            if unimix > 0.0 {
+                math::log_slice(&mut x);
             }
+            x.iter_mut().zip(noise.data()).for_each(|(x, n)| *x += n);
+            x.chunks_exact(classes).map(|row| argmax(row) as u32).collect()
         }
     }
-    y
 }
 
 /// Index of the largest value, the lowest among ties.
@@ -108,11 +116,6 @@ pub(super) fn quantile(p: &[f32], u: f32) -> usize {
         sum <= target
     };
     p.iter().take_while(below).count().min(p.len() - 1)
-}
-
-fn one_hot(row: &mut [f32], index: usize) {
-    row.fill(0.0);
-    row[index] = 1.0;
 }
 
 #[cfg(test)]

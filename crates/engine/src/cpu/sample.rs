@@ -1,0 +1,142 @@
+//! Samples from narrow categorical distributions: as many groups at a time as a vector has lanes.
+
+use super::math::exp;
+use super::simd::{MAX_LANES, Simd, with_simd};
+
+/// Widest group that fits the registers and the nearest cache with one group a lane.
+pub const NARROW: usize = 64;
+
+/// Element `j` of several groups side by side.
+#[repr(align(64))]
+pub(super) struct Lanes(pub [[f32; MAX_LANES]; NARROW]);
+
+impl Lanes {
+    pub fn new() -> Self {
+        Lanes([[0.0; MAX_LANES]; NARROW])
+    }
+
+    /// Takes over groups of `n`; where they do not fill the lanes the rest keeps what was there.
+    #[inline(always)]
+    pub fn fill(&mut self, groups: &[f32], n: usize) {
+        for (g, group) in groups.chunks_exact(n).enumerate() {
+            for (to, v) in self.0.iter_mut().zip(group) {
+                to[g] = *v;
+            }
+        }
+    }
+
+    /// Gives the groups back.
+    #[inline(always)]
+    pub fn empty(&self, groups: &mut [f32], n: usize) {
+        for (g, group) in groups.chunks_exact_mut(n).enumerate() {
+            for (from, v) in self.0.iter().zip(group) {
+                *v = from[g];
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn get<S: Simd>(&self, j: usize) -> S {
+        // SAFETY: a row holds MAX_LANES floats.
+        unsafe { S::load(self.0[j].as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn set<S: Simd>(&mut self, j: usize, v: S) {
+        // SAFETY: a row holds MAX_LANES floats.
+        unsafe { v.store(self.0[j].as_mut_ptr()) }
+    }
+
+    /// Replaces the first `n` elements by `scale p + offset`, `p` their probabilities as logits.
+    #[inline(always)]
+    pub fn softmax<S: Simd>(&mut self, n: usize, scale: f32, offset: f32) {
+        let mut max = self.get::<S>(0);
+        for j in 1..n {
+            max = max.max(self.get(j));
+        }
+        let mut sum = S::zero();
+        for j in 0..n {
+            let e = exp(self.get::<S>(j) - max);
+            sum = sum + e;
+            self.set(j, e);
+        }
+        let factor = S::splat(scale) / sum;
+        for j in 0..n {
+            self.set(j, self.get::<S>(j).mul_add(factor, S::splat(offset)));
+        }
+    }
+
+    /// How many elements it takes, less one, until their sum passes the share `u` of the whole sum.
+    #[inline(always)]
+    fn quantile<S: Simd>(&self, n: usize, u: S) -> S {
+        let mut total = S::zero();
+        for j in 0..n {
+            total = total + self.get(j);
+        }
+        let (target, one) = (u * total, S::splat(1.0));
+        let (mut sum, mut count) = (S::zero(), S::zero());
+        for j in 0..n {
+            sum = sum + self.get(j);
+            count = count + S::select(target.lt(sum), S::zero(), one);
+        }
+        count.min(S::splat(n as f32 - 1.0)) // rounding may leave the last sum short of the target
+    }
+}
+
+/// Draws a class for each group of `n` logits from its probabilities mixed with a share `unimix` of a uniform
+/// distribution. `uniform` has a number in (0, 1) for each group; `n` is at most [`NARROW`].
+pub fn sample_classes(logits: &[f32], n: usize, unimix: f32, uniform: &[f32], classes: &mut [u32]) {
+    assert!((1..=NARROW).contains(&n), "groups of {n}, not 1 to {NARROW}");
+    assert_eq!(logits.len(), n * classes.len(), "logits of {} groups of {n}", classes.len());
+    assert_eq!(uniform.len(), classes.len(), "uniform numbers of {} groups", classes.len());
+    let (scale, offset) = (1.0 - unimix, unimix / n as f32);
+    with_simd!(S, {
+        let mut lanes = Lanes::new();
+        let groups = logits.chunks(n * S::LANES);
+        for ((x, u), to) in groups.zip(uniform.chunks(S::LANES)).zip(classes.chunks_mut(S::LANES)) {
+            lanes.fill(x, n);
+            lanes.softmax::<S>(n, scale, offset);
+            let mut row = [0.0; MAX_LANES];
+            row[..u.len()].copy_from_slice(u);
+            // SAFETY: `row` holds MAX_LANES floats.
+            unsafe { lanes.quantile::<S>(n, S::load(row.as_ptr())).store(row.as_mut_ptr()) };
+            to.iter_mut().zip(row).for_each(|(to, class)| *to = class as u32);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::on_every_isa;
+    use super::*;
+
+    /// Away from the edges between classes, which rounding may move, every class is the exact one.
+    #[test]
+    fn classes_are_quantiles_of_the_mixed_distribution() {
+        on_every_isa(|| {
+            for (n, groups, unimix) in [(1, 3, 0.0), (4, 37, 0.01), (6, 16, 0.3), (64, 5, 0.0)] {
+                let x: Vec<f32> = (0..n * groups).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.1).collect();
+                let u: Vec<f32> = (0..groups).map(|i| (i as f32 + 0.5) / groups as f32).collect();
+                let mut classes = vec![0; groups];
+                sample_classes(&x, n, unimix, &u, &mut classes);
+                for (g, row) in x.chunks(n).enumerate() {
+                    let total: f64 = row.iter().map(|&v| (v as f64).exp()).sum();
+                    let p = |v: f32| (1.0 - unimix as f64) * (v as f64).exp() / total + unimix as f64 / n as f64;
+                    let below: f64 = row[..classes[g] as usize].iter().map(|&v| p(v)).sum();
+                    let u = u[g] as f64;
+                    assert!(below - 1e-6 <= u && u <= below + p(row[classes[g] as usize]) + 1e-6, "{n}: group {g}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn the_ends_of_the_interval_and_bad_numbers_stay_inside() {
+        on_every_isa(|| {
+            let mut classes = [9; 3];
+            let x = [0.0, 1.0, f32::NAN, 0.0, -200.0, 0.0];
+            sample_classes(&x, 2, 0.0, &[1.0, 0.5, 1e-7], &mut classes);
+            assert_eq!(classes, [1, 1, 1]);
+        });
+    }
+}
