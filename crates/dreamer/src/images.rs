@@ -5,7 +5,7 @@ use crate::nets::{Linear, NormAct, act_width};
 use crate::params::{Builder, Id, Params};
 use anyhow::{Result, anyhow, bail};
 use engine::Tensor;
-use engine::ops::{self, Planes, Resample};
+use engine::ops::{self, Act, FewImages, FewStage, Planes, Resample};
 use spaces::{Data, Record, Spaces};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -104,6 +104,11 @@ impl Cnn {
         let [h, w] = self.size;
         let pixels: Vec<(&[u8], usize)> =
             self.keys.iter().map(|k| bytes(obs, k, rows * h * w)).collect::<Result<_>>()?;
+        if rows <= ops::FEW_IMAGES
+            && let Some(stages) = self.few_stages(p)
+        {
+            return Ok(FewImages::new(&pixels, rows, h, w).apply(&stages));
+        }
         let work = 200 * rows * h * w * self.stages.len();
         let outputs = ops::chunks(rows, IMAGES, work, &[], |rows, _| {
             let x = ops::byte_planes(&of_rows(&pixels, h * w, &rows), rows.len(), h, w, self.pad);
@@ -111,6 +116,16 @@ impl Cnn {
             vec![ops::rows_of_planes(&x)]
         });
         Ok(outputs.into_iter().next().expect("one output"))
+    }
+
+    /// The stages as the way for few images takes them; none where it cannot: it has no gradient and no stride.
+    fn few_stages<'a>(&self, p: &'a Params) -> Option<Vec<FewStage<'a>>> {
+        let stage = |(conv, norm): &(Conv, NormAct)| {
+            let (w, bias, act) = (p.get(conv.kernel), p.get(conv.bias), norm.act());
+            let fits = !w.requires_grad() && conv.resample != Resample::Stride && act != Act::Swiglu;
+            fits.then(|| FewStage { w, bias, pool: conv.resample == Resample::Pool, norm: norm.norm(p), act })
+        };
+        self.stages.iter().map(stage).collect()
     }
 }
 

@@ -161,7 +161,12 @@ impl Tensor {
     /// Elements `start..` of the storage under `shape`, without origin.
     pub(crate) fn view(&self, start: usize, shape: &[usize]) -> Tensor {
         debug_assert!(start + shape.iter().product::<usize>() <= self.len());
-        Tensor { shape: Shape::new(shape), storage: self.storage.clone(), start: self.start + start, origin: Origin::None }
+        Tensor {
+            shape: Shape::new(shape),
+            storage: self.storage.clone(),
+            start: self.start + start,
+            origin: Origin::None,
+        }
     }
 
     /// Mutable access to the values, copied first where they are shared. Packed copies are dropped.

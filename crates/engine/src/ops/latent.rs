@@ -86,9 +86,7 @@ pub(super) fn sample_cpu(logits: &Tensor, classes: usize, unimix: f32, draw: Dra
             sample::sample_classes(logits.data(), classes, unimix, u.data(), &mut chosen);
             chosen
         }
-        Draw::Uniform(u) => {
-            mixed().chunks_exact(classes).zip(u.data()).map(|(p, &u)| quantile(p, u) as u32).collect()
-        }
+        Draw::Uniform(u) => mixed().chunks_exact(classes).zip(u.data()).map(|(p, &u)| quantile(p, u) as u32).collect(),
         Draw::Gumbel(noise) => {
             // Log-probabilities and logits differ by a constant a row; where nothing is mixed in, the logits
             // themselves keep ties and order exactly as given.

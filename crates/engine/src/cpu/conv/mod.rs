@@ -8,6 +8,7 @@
 //! Every function works on one group. A function that writes a padded buffer also writes its zeros.
 
 mod forward;
+mod image;
 mod input_grad;
 mod layout;
 mod pool;
@@ -20,6 +21,7 @@ mod weights;
 mod tests;
 
 pub use forward::conv;
+pub use image::{Image, conv_image};
 pub use input_grad::conv_input_grad;
 pub use layout::{f32_to_lanes, lanes_to_f32, u8_to_lanes};
 pub use pool::{conv_pool, unpool};

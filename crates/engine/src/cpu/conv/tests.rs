@@ -292,3 +292,30 @@ proptest! {
         check_pool(ConvShape { h: h + h % 2, w: w + w % 2, ci, co, k: 2 * k + 1, stride: 1 }, 2.0, k);
     }
 }
+
+#[test]
+fn one_image_equals_the_same_image_in_lanes() {
+    on_every_isa(|| {
+        for (h, w, ci, co, k) in [(6, 8, 3, 5, 3), (12, 20, 2, 9, 5), (4, 70, 1, 4, 3), (2, 2, 3, 1, 7)] {
+            let s = ConvShape { h, w, ci, co, k, stride: 1 };
+            let x = Images::noise(1, h, w, ci, 1);
+            let weights = ConvWeights::new(&noise(k * k * ci * co, 2), k, ci, co);
+            let bias = noise(co, 3);
+            let (mut out, mut ties) = (vec![0.0; group_len(co, h / 2, w / 2, 0)], vec![0; co * h * w]);
+            conv_pool(&s, &weights, &x.to_lanes(s.pad()), s.pad(), Some(&bias), &mut out, 0, &mut ties);
+            let mut expected = vec![0.0; co * h * w / 4];
+            lanes_to_f32(&out, 1, h / 2, w / 2, co, 0, &mut expected);
+
+            let mut image = Image::zeros(ci, h, w, s.pad());
+            for (i, v) in x.data.iter().enumerate() {
+                image.pixels_mut(i % ci, i / ci / w)[i / ci % w] = *v as f32;
+            }
+            let got = conv_image(&s, &weights, &bias, &image).pooled().padded(2);
+            for (i, v) in expected.iter().enumerate() {
+                let (c, x, y) = (i % co, i / co % (w / 2), i / co / (w / 2));
+                let error = (got.pixels(c, y)[x] - v).abs();
+                assert!(error < 1e-4, "{h} x {w}, {ci} to {co}, kernel {k}: off by {error}");
+            }
+        }
+    });
+}
