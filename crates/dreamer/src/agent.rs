@@ -15,15 +15,15 @@ use crate::params::{Builder, Params};
 use crate::policy::Policy;
 use crate::rssm::{Latent, Rssm};
 use crate::{Carry, Metrics};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use engine::ops::{self, UpdateStats};
 use engine::profile::part;
 use engine::{Sink, Tensor, backward};
 use spaces::{Array, Record, Space, Spaces};
 use std::sync::Arc;
 
-/// A DreamerV3 agent. Cloning is cheap: parameters are shared until the next update replaces them,
-/// so a clone is a frozen snapshot that another thread may act with.
+/// A DreamerV3 agent. Cloning is cheap: parameters and moments are shared until the next update replaces them.
+/// To act in one thread while another trains, take a [`snapshot`](Agent::snapshot).
 #[derive(Clone)]
 pub struct Agent {
     pub(crate) config: AgentConfig,
@@ -113,6 +113,22 @@ impl Agent {
         [("dyn/deter".to_string(), deter), ("dyn/stoch".to_string(), stoch)].into_iter().collect()
     }
 
+    /// The agent as it is now, for another thread to act with while this one trains. It shares the parameters until they
+    /// change, and leaves out what only training needs: it cannot be trained or saved.
+    pub fn snapshot(&self) -> Agent {
+        Agent {
+            config: self.config.clone(),
+            obs_space: self.obs_space.clone(),
+            act_space: self.act_space.clone(),
+            parts: self.parts.clone(),
+            params: self.params.clone(),
+            slow: self.slow.clone(),
+            slow_count: self.slow_count,
+            norms: self.norms.clone(),
+            opt: self.opt.without_moments(),
+        }
+    }
+
     /// Trainable parameters per part (`enc`, `dyn`, `dec`, `rew`, `con`, `pol`, `val`).
     pub fn param_counts(&self) -> Vec<(String, usize)> {
         PARTS.iter().map(|part| (part.to_string(), self.params.count(&format!("{part}/")))).collect()
@@ -189,6 +205,7 @@ impl Agent {
 
     pub(crate) fn train_with(&mut self, carry: &mut Carry, record: &Record, noise: &Noise) -> Result<Trained> {
         let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
+        ensure!(self.opt.rms.len() == self.params.len(), "a snapshot of an agent cannot be trained; train the agent itself");
         let ids = record.get("stepid");
         if self.config.replay_context > 0 && ids.is_none() {
             bail!("the batch lacks the key 'stepid', by which fresh latents are written back");

@@ -25,19 +25,29 @@ pub fn fetch<'a>(record: &'a Record, key: &str, lead: &[usize], tail: &[usize]) 
     Ok(array)
 }
 
-/// Sub-steps `from..` of an array [B, L, ...] -> [B, L - from, ...].
+/// Sub-steps `from..` of an array [B, L, ...] -> [B, L - from, ...], copied once: images are large.
 pub fn skip_steps(array: &Array, from: usize) -> Array {
     if from == 0 {
         return array.clone();
     }
-    let rows: Vec<Array> = (0..array.shape[0])
-        .map(|b| {
-            let row = array.at(b);
-            let steps = row.shape[0];
-            row.rows(from..steps)
-        })
-        .collect();
-    Array::stack(&rows)
+    let (b, steps) = (array.shape[0], array.shape[1]);
+    let step: usize = array.shape[2..].iter().product();
+    fn cut<T: Copy>(xs: &[T], row: usize, skip: usize) -> Vec<T> {
+        let mut out = Vec::with_capacity(xs.len());
+        xs.chunks_exact(row.max(1)).for_each(|row| out.extend_from_slice(&row[skip..]));
+        out
+    }
+    let (row, skip) = (steps * step, from * step);
+    let data = match &array.data {
+        Data::Bool(xs) => Data::Bool(cut(xs, row, skip)),
+        Data::U8(xs) => Data::U8(cut(xs, row, skip)),
+        Data::I32(xs) => Data::I32(cut(xs, row, skip)),
+        Data::F16(xs) => Data::F16(cut(xs, row, skip)),
+        Data::F32(xs) => Data::F32(cut(xs, row, skip)),
+    };
+    let mut shape = array.shape.clone();
+    (shape[0], shape[1]) = (b, steps - from);
+    Array::new(&shape, data)
 }
 
 /// Vector keys as the networks see them: sorted, floats squashed where `squash`, discrete values one-hot, values that

@@ -44,6 +44,12 @@ impl Optimizer {
         })
     }
 
+    /// A copy that counts as many updates and cannot do any.
+    pub fn without_moments(&self) -> Self {
+        let (rms, momentum) = Default::default();
+        Optimizer { config: self.config.clone(), decays: self.decays.clone(), rms, momentum, step: self.step }
+    }
+
     /// The learning rate of the update after `count` others: zero at first where there is a warm-up.
     fn learning_rate(&self, count: u64) -> f64 {
         let Config { lr, warmup, anneal, .. } = self.config;

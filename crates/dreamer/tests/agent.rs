@@ -126,6 +126,27 @@ fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
 }
 
 #[test]
+fn a_snapshot_acts_as_the_agent_did_and_cannot_be_trained() {
+    let (obs, act) = everything();
+    let mut agent = Agent::new(&obs, &act, &tiny()).unwrap();
+    let batch = batch(&agent, &obs, &act);
+    let seen: Record = batch.iter().map(|(key, a)| (key.clone(), spaces::Array::stack([&a.at(0).at(0)]))).collect();
+    let acted = |agent: &Agent| {
+        let mut carry = agent.initial(1);
+        agent.act(&mut carry, &seen, Mode::Train).unwrap();
+        carry.to_record()
+    };
+    let before = acted(&agent);
+    let mut snapshot = agent.snapshot();
+    for _ in 0..2 {
+        agent.train(&mut agent.initial(3), &batch).unwrap();
+    }
+    assert!(acted(&snapshot) == before && acted(&agent) != before);
+    let error = snapshot.train(&mut agent.initial(3), &batch).err().unwrap().to_string();
+    assert!(error.contains("snapshot"), "{error}");
+}
+
+#[test]
 fn saving_and_loading_continues_bit_for_bit() {
     let (obs, act) = everything();
     let mut agent = Agent::new(&obs, &act, &tiny()).unwrap();

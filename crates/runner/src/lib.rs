@@ -14,6 +14,7 @@ mod episodes;
 mod eval_only;
 mod evaluation;
 mod exact;
+mod flight;
 mod folder;
 pub mod log;
 pub mod plot;

@@ -10,7 +10,7 @@ const STREAM: u64 = 1 << 40;
 
 /// The acting side of an agent: its recurrent state for `n` environments.
 pub enum Policy {
-    Agent { carry: Carry, mode: Mode },
+    Agent { carry: Box<Carry>, mode: Mode },
     Random { act_space: Spaces, seed: u64, steps: u64 },
 }
 
@@ -20,9 +20,9 @@ impl Policy {
         match agent {
             // Each evaluation has draws of its own; training goes on counting from zero.
             Some(agent) if mode == Mode::Eval => {
-                Policy::Agent { carry: agent.initial(count).at_step(seed.wrapping_shl(24)), mode }
+                Policy::Agent { carry: Box::new(agent.initial(count).at_step(seed.wrapping_shl(24))), mode }
             }
-            Some(agent) => Policy::Agent { carry: agent.initial(count), mode },
+            Some(agent) => Policy::Agent { carry: Box::new(agent.initial(count)), mode },
             None => {
                 let act_space = act_space.iter().filter(|(key, _)| *key != "reset");
                 Policy::Random { act_space: act_space.map(|(k, s)| (k.clone(), s.clone())).collect(), seed, steps: 0 }
@@ -57,7 +57,7 @@ impl Policy {
 
     pub fn load(&mut self, state: &Record) -> Result<()> {
         match self {
-            Policy::Agent { carry, .. } => *carry = Carry::from_record(state)?,
+            Policy::Agent { carry, .. } => **carry = Carry::from_record(state)?,
             Policy::Random { steps, .. } => {
                 let bytes = state.get("steps").and_then(|a| a.to_bytes().try_into().ok());
                 *steps = u64::from_le_bytes(bytes.unwrap_or_default());

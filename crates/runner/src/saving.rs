@@ -65,6 +65,7 @@ impl State {
 impl Trainer {
     /// Saves replay and checkpoint. Where it fails, the earlier ones are as they were.
     pub fn save(&mut self) -> Result<()> {
+        self.land()?;
         self.logger.flush()?;
         lock(&self.replay).save()?;
         if let Some(evaluation) = &self.evaluation {

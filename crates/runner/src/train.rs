@@ -116,7 +116,7 @@ fn note_start(trainer: &Trainer) {
 impl Trainer {
     fn run(&mut self, stop: &Stop) -> Result<()> {
         while !stop.asked() && self.turn()? {}
-        Ok(())
+        self.land()
     }
 
     /// One update where one is owed, else a look at the clocks and one step of the environments; false
@@ -155,6 +155,7 @@ impl Trainer {
             self.log()?;
         }
         if self.clocks.save.due(step) {
+            self.land()?; // what goes wrong in an update ends the run, what goes wrong in saving does not
             self.try_save();
         }
         Ok(())

@@ -241,3 +241,24 @@ fn evaluation_of_a_run_and_a_start_from_its_checkpoint() {
     assert_eq!(started.counters.step, 0);
     assert_eq!(started.agent.as_ref().unwrap().save(), trained.agent.as_ref().unwrap().save());
 }
+
+#[test]
+fn acting_overlaps_with_one_update_and_loses_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = open(config(dir.path(), &[("run.sync", "false")])).unwrap();
+    let mut launched = 0;
+    while trainer.turn().unwrap() {
+        let under_way = trainer.flight.is_some() as u64;
+        launched = launched.max(trainer.counters.updates + under_way);
+        // The acting agent lags behind by at most the update under way.
+        let acting = trainer.agent.as_ref().unwrap().updates();
+        assert_eq!(acting, trainer.counters.updates);
+        assert!(under_way == 0 || launched == acting + 1);
+    }
+    assert!(launched > 50, "{launched}");
+    trainer.land().unwrap();
+    assert_eq!(trainer.agent.as_ref().unwrap().updates(), launched);
+    // What was under way is part of what is saved.
+    trainer.save().unwrap();
+    assert!(trainer.is_saved());
+}

@@ -6,13 +6,14 @@ use crate::clock::{Clock, Ratio};
 use crate::driver::Driver;
 use crate::episodes::Episodes;
 use crate::evaluation::Evaluation;
+use crate::flight::{Flight, Landed};
 use crate::folder::Folder;
 use crate::log::{Agg, Fps, Logger, Metrics, Usage, Value, insert_scalar};
 use crate::policy::Policy;
 use crate::{banner, diagnostic, setup};
 use anyhow::Result;
 use config::Config;
-use dreamer_agent::{Agent, Carry, Mode};
+use dreamer_agent::{Agent, Carry, Mode, Trained};
 use spaces::Record;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ pub struct Trainer {
     pub config: Config,
     pub folder: Folder,
     pub checkpoints: Checkpoints,
-    /// None where actions are random: then nothing is trained.
+    /// None where actions are random: then nothing is trained. While an update is under way, the agent before it.
     pub agent: Option<Agent>,
     pub driver: Driver,
     pub policy: Policy,
@@ -35,6 +36,8 @@ pub struct Trainer {
     pub ratio: Ratio,
     pub clocks: Clocks,
     pub counters: Counters,
+    /// The update under way.
+    pub flight: Option<Flight>,
     /// Where the run was when it was last saved.
     pub saved: Option<Place>,
     pub logger: Logger,
@@ -130,6 +133,7 @@ impl Trainer {
             clocks: Clocks::new(&config.run),
             counters: Counters::default(),
             saved: None,
+            flight: None,
             logger,
             speed: Speed::new(),
             replay,
@@ -170,11 +174,35 @@ impl Trainer {
         Ok(())
     }
 
-    /// One gradient update on the next batch.
+    /// One gradient update on the next batch. In synchronous mode it is done when this returns; else it is under way,
+    /// and the one before it is done. Until it lands, `agent` is as it was before.
     pub fn update(&mut self) -> Result<()> {
+        self.land()?;
         let (Some(agent), Some(carry)) = (&mut self.agent, &mut self.train.carry) else { return Ok(()) };
         let batch = self.train.batches.next()?;
-        match agent.train(carry, &batch) {
+        if self.config.run.sync {
+            let result = agent.train(carry, &batch);
+            return self.learned(&batch, result);
+        }
+        let snapshot = agent.snapshot();
+        let agent = std::mem::replace(agent, snapshot);
+        if let Some(carry) = self.train.carry.take() {
+            self.flight = Some(Flight::start(agent, carry, batch)?);
+        }
+        Ok(())
+    }
+
+    /// Waits for the update under way, if there is one. Whoever saves, reports or evaluates needs its agent.
+    pub fn land(&mut self) -> Result<()> {
+        let Some(flight) = self.flight.take() else { return Ok(()) };
+        let Landed { agent, carry, batch, result } = flight.land()?;
+        (self.agent, self.train.carry) = (Some(agent), Some(carry));
+        self.learned(&batch, result)
+    }
+
+    /// Takes in what an update on `batch` returned.
+    fn learned(&mut self, batch: &Record, result: Result<Trained>) -> Result<()> {
+        match result {
             Ok(trained) => {
                 if !trained.replay.is_empty() {
                     lock(&self.replay).update(&trained.replay)?;
@@ -186,7 +214,7 @@ impl Trainer {
                 self.counters.updates += 1;
                 Ok(())
             }
-            Err(error) => Err(self.diagnose(&batch, error)),
+            Err(error) => Err(self.diagnose(batch, error)),
         }
     }
 
@@ -209,6 +237,7 @@ impl Trainer {
 
     /// Metrics and videos on fresh batches, without an update.
     pub fn report(&mut self) -> Result<()> {
+        self.land()?;
         let batches = self.config.consec_report * self.config.run.report_batches;
         let Some(agent) = &self.agent else { return Ok(()) };
         if lock(&self.replay).is_empty() {
@@ -221,6 +250,7 @@ impl Trainer {
 
     /// Evaluates, where the script has an evaluation.
     pub fn evaluate(&mut self) -> Result<()> {
+        self.land()?;
         match &mut self.evaluation {
             Some(evaluation) => {
                 evaluation.run(&self.config, self.agent.as_ref(), self.counters.step, &mut self.logger)?;

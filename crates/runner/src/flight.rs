@@ -1,0 +1,33 @@
+//! An update under way in a thread of its own, while the environments go on with the agent as it was before.
+
+use anyhow::{Context, Result, anyhow};
+use dreamer_agent::{Agent, Carry, Trained};
+use spaces::Record;
+use std::thread::JoinHandle;
+
+/// An update that has been started.
+pub struct Flight(JoinHandle<Landed>);
+
+/// What comes back: what went in, and what the update returned.
+pub struct Landed {
+    pub agent: Agent,
+    pub carry: Carry,
+    pub batch: Record,
+    pub result: Result<Trained>,
+}
+
+impl Flight {
+    pub fn start(mut agent: Agent, mut carry: Carry, batch: Record) -> Result<Self> {
+        let work = move || {
+            let result = agent.train(&mut carry, &batch);
+            Landed { agent, carry, batch, result }
+        };
+        let thread = std::thread::Builder::new().name("update".into()).spawn(work);
+        Ok(Flight(thread.context("cannot start a thread for the update")?))
+    }
+
+    /// Waits for the update's end.
+    pub fn land(self) -> Result<Landed> {
+        self.0.join().map_err(|_| anyhow!("the update panicked; what it said is above"))
+    }
+}
