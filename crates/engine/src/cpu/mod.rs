@@ -23,6 +23,7 @@ pub(crate) mod simd;
 pub mod softmax;
 #[cfg(test)]
 mod testing;
+pub mod twohot;
 
 pub use simd::Isa;
 

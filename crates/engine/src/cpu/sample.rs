@@ -84,23 +84,25 @@ impl Lanes {
 }
 
 /// Draws a class for each group of `n` logits from its probabilities mixed with a share `unimix` of a uniform
-/// distribution. `uniform` has a number in (0, 1) for each group; `n` is at most [`NARROW`].
-pub fn sample_classes(logits: &[f32], n: usize, unimix: f32, uniform: &[f32], classes: &mut [u32]) {
+/// distribution, and calls `f(group, class)`. `uniform` has a number in (0, 1) for each group; `n` is at most [`NARROW`].
+pub fn sample_classes(logits: &[f32], n: usize, unimix: f32, uniform: &[f32], mut f: impl FnMut(usize, usize)) {
     assert!((1..=NARROW).contains(&n), "groups of {n}, not 1 to {NARROW}");
-    assert_eq!(logits.len(), n * classes.len(), "logits of {} groups of {n}", classes.len());
-    assert_eq!(uniform.len(), classes.len(), "uniform numbers of {} groups", classes.len());
+    assert_eq!(logits.len(), n * uniform.len(), "logits of {} groups of {n}", uniform.len());
     let (scale, offset) = (1.0 - unimix, unimix / n as f32);
+    let mut group = 0;
     with_simd!(S, {
         let mut lanes = Lanes::new();
-        let groups = logits.chunks(n * S::LANES);
-        for ((x, u), to) in groups.zip(uniform.chunks(S::LANES)).zip(classes.chunks_mut(S::LANES)) {
+        for (x, u) in logits.chunks(n * S::LANES).zip(uniform.chunks(S::LANES)) {
             lanes.fill(x, n);
             lanes.softmax::<S>(n, scale, offset);
             let mut row = [0.0; MAX_LANES];
             row[..u.len()].copy_from_slice(u);
             // SAFETY: `row` holds MAX_LANES floats.
             unsafe { lanes.quantile::<S>(n, S::load(row.as_ptr())).store(row.as_mut_ptr()) };
-            to.iter_mut().zip(row).for_each(|(to, class)| *to = class as u32);
+            for class in &row[..u.len()] {
+                f(group, *class as usize);
+                group += 1;
+            }
         }
     })
 }
@@ -118,13 +120,13 @@ mod tests {
                 let x: Vec<f32> = (0..n * groups).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.1).collect();
                 let u: Vec<f32> = (0..groups).map(|i| (i as f32 + 0.5) / groups as f32).collect();
                 let mut classes = vec![0; groups];
-                sample_classes(&x, n, unimix, &u, &mut classes);
+                sample_classes(&x, n, unimix, &u, |g, class| classes[g] = class);
                 for (g, row) in x.chunks(n).enumerate() {
                     let total: f64 = row.iter().map(|&v| (v as f64).exp()).sum();
                     let p = |v: f32| (1.0 - unimix as f64) * (v as f64).exp() / total + unimix as f64 / n as f64;
-                    let below: f64 = row[..classes[g] as usize].iter().map(|&v| p(v)).sum();
+                    let below: f64 = row[..classes[g]].iter().map(|&v| p(v)).sum();
                     let u = u[g] as f64;
-                    assert!(below - 1e-6 <= u && u <= below + p(row[classes[g] as usize]) + 1e-6, "{n}: group {g}");
+                    assert!(below - 1e-6 <= u && u <= below + p(row[classes[g]]) + 1e-6, "{n}: group {g}");
                 }
             }
         });
@@ -135,7 +137,7 @@ mod tests {
         on_every_isa(|| {
             let mut classes = [9; 3];
             let x = [0.0, 1.0, f32::NAN, 0.0, -200.0, 0.0];
-            sample_classes(&x, 2, 0.0, &[1.0, 0.5, 1e-7], &mut classes);
+            sample_classes(&x, 2, 0.0, &[1.0, 0.5, 1e-7], |g, class| classes[g] = class);
             assert_eq!(classes, [1, 1, 1]);
         });
     }

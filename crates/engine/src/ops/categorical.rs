@@ -80,7 +80,9 @@ pub fn categorical_loss(logits: &Tensor, classes: usize, targets: &[i32]) -> Ten
 
 /// Classes [.. * K] drawn from logits [.., K*C] mixed with `unimix` of the uniform distribution.
 pub fn sample_categorical(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Vec<i32> {
-    sample_cpu(logits, classes, unimix, draw).into_iter().map(|class| class as i32).collect()
+    let mut chosen = Vec::with_capacity(logits.len() / classes);
+    sample_cpu(logits, classes, unimix, draw, |_, class| chosen.push(class as i32));
+    chosen
 }
 
 /// Cross entropy of Bernoulli logits [M, ..] with targets in [0, 1], elementwise and summed over the last axis -> [M].

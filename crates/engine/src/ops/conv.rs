@@ -109,14 +109,15 @@ impl Stage {
     }
 
     /// The convolution's output and, of a pool, where its maxima were.
-    fn convolve(&self, x: &Planes, w: &Tensor, bias: &Tensor) -> (Buffer, Vec<u16>) {
+    fn convolve(&self, x: &Planes, w: &Tensor, bias: &Tensor) -> (Buffer, Buffer) {
         let weights = self.weights(w);
         let [c, h, width] = self.out;
         let size = group_len(c, h, width, x.pad);
         let groups = x.x.dim(0);
         let mut out = Buffer::stale(planes_shape(x.n, self.out, x.pad).iter().product());
         let masks = if matches!(self.kind, Kind::Pool(_)) { 4 * c * h * width } else { 0 };
-        let mut ties = vec![0u16; groups * masks];
+        let mut ties = Buffer::stale(groups * masks / 2); // two masks in the place of a float
+        let all: &mut [u16] = bytemuck::cast_slice_mut(&mut ties);
         let bias = Some(bias.data());
         for (g, out) in out.chunks_exact_mut(size).enumerate() {
             let input = &x.x.data()[g * x.group()..(g + 1) * x.group()];
@@ -125,7 +126,7 @@ impl Stage {
                 Kind::Conv(s) => conv(s, &weights, input, x.pad, bias, out, x.pad),
                 Kind::Upsample(s) => upsample_conv(s, &weights, input, x.pad, bias, out, x.pad),
                 Kind::Pool(s) => {
-                    let ties = &mut ties[g * masks..(g + 1) * masks];
+                    let ties = &mut all[g * masks..(g + 1) * masks];
                     conv_pool(s, &weights, input, x.pad, bias, out, x.pad, ties);
                 }
             }
@@ -142,7 +143,8 @@ struct Kept {
     bias: Option<crate::graph::Leaf>,
     /// The convolution's output, before norm and activation.
     z: Planes,
-    ties: Vec<u16>,
+    /// Masks of u16, see [`conv_pool`].
+    ties: Buffer,
     held: Option<Held>,
 }
 
@@ -218,8 +220,9 @@ impl Kept {
         let (shape, dy, sums) = match &self.stage.kind {
             Kind::Conv(s) => (*s, dz, LaneSums::Conv(*s)),
             Kind::Pool(s) => {
-                let masks = self.ties.len() / self.x.x.dim(0);
-                unpool(s.co, s.h, s.w, dz, pad, &self.ties[g * masks..(g + 1) * masks], full, pad);
+                let ties: &[u16] = bytemuck::cast_slice(&self.ties);
+                let masks = ties.len() / self.x.x.dim(0);
+                unpool(s.co, s.h, s.w, dz, pad, &ties[g * masks..(g + 1) * masks], full, pad);
                 (*s, &*full, LaneSums::Conv(*s))
             }
             Kind::Upsample(s) => {

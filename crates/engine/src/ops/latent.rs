@@ -18,11 +18,10 @@ pub enum Draw<'a> {
 /// logits [.., S*C] -> one-hot samples [.., S*C] of `(1 - unimix) softmax(logits) + unimix / C`.
 /// The gradient is that of the probabilities (official outs.py, `OneHot`).
 pub fn latent(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Tensor {
-    let chosen = match logits.device() {
-        Device::Cpu => sample_cpu(logits, classes, unimix, draw),
-    };
     let mut y = Buffer::zeros(logits.len());
-    y.chunks_exact_mut(classes).zip(chosen).for_each(|(row, class)| row[class as usize] = 1.0);
+    match logits.device() {
+        Device::Cpu => sample_cpu(logits, classes, unimix, draw, |i, class| y[i * classes + class] = 1.0),
+    }
     let y = Tensor::new(logits.shape(), y);
     if !recording(&[logits]) {
         return y;
@@ -77,16 +76,24 @@ pub(super) fn log_mixed(logits: &Tensor, p: &[f32], classes: usize, unimix: f32)
     log_p
 }
 
-/// A class for each group of logits.
-pub(super) fn sample_cpu(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Vec<u32> {
+/// Calls `f(group, class)` with a class for each group of logits.
+pub(super) fn sample_cpu(
+    logits: &Tensor,
+    classes: usize,
+    unimix: f32,
+    draw: Draw,
+    mut f: impl FnMut(usize, usize),
+) {
     let mixed = || mix(&softmax(logits, classes), classes, unimix);
     match draw {
         Draw::Uniform(u) if classes <= sample::NARROW => {
-            let mut chosen = vec![0; u.len()];
-            sample::sample_classes(logits.data(), classes, unimix, u.data(), &mut chosen);
-            chosen
+            sample::sample_classes(logits.data(), classes, unimix, u.data(), f);
         }
-        Draw::Uniform(u) => mixed().chunks_exact(classes).zip(u.data()).map(|(p, &u)| quantile(p, u) as u32).collect(),
+        Draw::Uniform(u) => {
+            let groups = mixed();
+            let groups = groups.chunks_exact(classes).zip(u.data()).enumerate();
+            groups.for_each(|(i, (p, &u))| f(i, quantile(p, u)));
+        }
         Draw::Gumbel(noise) => {
             // Log-probabilities and logits differ by a constant a row; where nothing is mixed in, the logits
             // themselves keep ties and order exactly as given.
@@ -95,7 +102,7 @@ pub(super) fn sample_cpu(logits: &Tensor, classes: usize, unimix: f32, draw: Dra
                 math::log_slice(&mut x);
             }
             x.iter_mut().zip(noise.data()).for_each(|(x, n)| *x += n);
-            x.chunks_exact(classes).map(|row| argmax(row) as u32).collect()
+            x.chunks_exact(classes).enumerate().for_each(|(i, row)| f(i, argmax(row)));
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Symexp two-hot regression: a categorical over exponentially spaced bins (paper, "Critic learning").
 
-use super::latent::softmax;
 use crate::buffer::Buffer;
-use crate::cpu::softmax::softmax_rows;
+use crate::cpu::twohot as kernel;
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -19,7 +18,7 @@ pub fn symexp_bins(count: usize) -> Vec<f32> {
 }
 
 /// The two bins around `target` and their weights; beyond the ends all weight is on the last bin.
-fn two_hot(bins: &[f32], target: f32) -> [(usize, f32); 2] {
+fn two_hot(bins: &[f32], target: f32) -> kernel::TwoHot {
     if target.is_nan() {
         return [(0, f32::NAN); 2]; // a bad reward must not pass for a very small one
     }
@@ -54,42 +53,26 @@ pub fn twohot_loss(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) ->
     })
 }
 
-/// The loss of each row and, if wanted, its gradient with respect to the logits.
 fn loss_cpu(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)], want: bool) -> (Buffer, Option<Buffer>) {
-    let n = bins.len();
     let total: f32 = targets.iter().map(|(_, c)| c).sum();
-    let (mut loss, mut log_sums) = (Buffer::zeros(logits.rows()), Buffer::stale(logits.rows()));
-    let mut grad = Buffer::from_slice(logits.data());
-    softmax_rows(&mut grad, n, &mut log_sums);
-    for (i, (row, p)) in logits.data().chunks_exact(n).zip(grad.chunks_exact_mut(n)).enumerate() {
-        p.iter_mut().for_each(|x| *x *= total);
-        for (target, coefficient) in targets {
-            for (bin, weight) in two_hot(bins, target.data()[i]) {
-                loss[i] -= coefficient * weight * (row[bin] - log_sums[i]);
-                p[bin] -= coefficient * weight;
-            }
-        }
-    }
+    let mut loss = Buffer::stale(logits.rows());
+    let mut grad = Buffer::stale(if want { logits.len() } else { 0 });
+    let each = |i: usize, f: &mut dyn FnMut(kernel::TwoHot, f32)| {
+        targets.iter().for_each(|(target, coefficient)| f(two_hot(bins, target.data()[i]), *coefficient));
+    };
+    kernel::loss_rows(logits.data(), bins.len(), total, each, &mut loss, &mut grad);
     (loss, want.then_some(grad))
 }
 
 /// The mean of the bins under logits [.., bins] -> [..]. Summed in mirrored pairs from the inside out, so
 /// that uniform logits give exactly zero: bins reach 4.85e8 and any other order leaves garbage. No gradient.
 pub fn twohot_pred(logits: &Tensor, bins: &[f32]) -> Tensor {
-    let n = bins.len();
-    let p = softmax(logits, n);
-    let half = n / 2;
-    let predict = |p: &[f32]| {
-        let centre = if n % 2 == 1 { p[half] * bins[half] } else { 0.0 };
-        // Any order of the pairs will do, since each is zero by itself: four sums at a time do not wait for one another.
-        let mut sums = [0.0f32; 4];
-        for i in 0..half {
-            sums[i % 4] += p[half - 1 - i] * bins[half - 1 - i] + p[n - half + i] * bins[n - half + i];
-        }
-        centre + sums.iter().sum::<f32>()
-    };
-    let y: Vec<f32> = p.chunks_exact(n).map(predict).collect();
-    Tensor::from_slice(&logits.shape()[..logits.shape().len() - 1], &y)
+    assert_eq!(logits.width(), bins.len());
+    let mut y = Buffer::stale(logits.rows());
+    match logits.device() {
+        Device::Cpu => kernel::predict_rows(logits.data(), bins, &mut y),
+    }
+    Tensor::new(&logits.shape()[..logits.shape().len() - 1], y)
 }
 
 #[cfg(test)]
