@@ -10,6 +10,7 @@
 //! ```
 
 mod blocks;
+mod check;
 mod compat;
 mod config;
 mod flags;

@@ -205,7 +205,10 @@ impl Agent {
 
     pub(crate) fn train_with(&mut self, carry: &mut Carry, record: &Record, noise: &Noise) -> Result<Trained> {
         let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
-        ensure!(self.opt.rms.len() == self.params.len(), "a snapshot of an agent cannot be trained; train the agent itself");
+        ensure!(
+            self.opt.rms.len() == self.params.len(),
+            "a snapshot of an agent cannot be trained; train the agent itself"
+        );
         let ids = record.get("stepid");
         if self.config.replay_context > 0 && ids.is_none() {
             bail!("the batch lacks the key 'stepid', by which fresh latents are written back");

@@ -49,7 +49,12 @@ pub struct Key {
 }
 
 /// Writes `arrays` under `header` (whose `keys` are filled in here), replacing `path` at once.
-pub fn write(path: &Path, mut header: Header, arrays: &[(&str, &Array)]) -> Result<()> {
+pub fn write(path: &Path, header: Header, arrays: &[(&str, &Array)]) -> Result<()> {
+    replace(path, |file| encode(header, arrays, file))
+}
+
+/// Writes the content of a file.
+pub fn encode(mut header: Header, arrays: &[(&str, &Array)], file: &mut impl Write) -> std::io::Result<()> {
     let mut offset = 0;
     for (name, array) in arrays {
         let (dtype, shape) = (array.dtype().name().to_string(), array.shape.clone());
@@ -58,23 +63,21 @@ pub fn write(path: &Path, mut header: Header, arrays: &[(&str, &Array)]) -> Resu
     }
     let mut json = serde_json::to_vec(&header)?;
     json.resize((PREFIX + json.len()).next_multiple_of(ALIGN) - PREFIX, b' ');
-    replace(path, |file| {
-        let mut sum = crc32fast::Hasher::new();
-        let mut put = |bytes: &[u8]| {
-            sum.update(bytes);
-            file.write_all(bytes)
-        };
-        put(&MAGIC)?;
-        put(&VERSION.to_le_bytes())?;
-        put(&(json.len() as u32).to_le_bytes())?;
-        put(&json)?;
-        for (_, array) in arrays {
-            let bytes = array.to_bytes();
-            put(&bytes)?;
-            put(&[0; ALIGN][..bytes.len().next_multiple_of(ALIGN) - bytes.len()])?;
-        }
-        file.write_all(&sum.finalize().to_le_bytes())
-    })
+    let mut sum = crc32fast::Hasher::new();
+    let mut put = |bytes: &[u8]| {
+        sum.update(bytes);
+        file.write_all(bytes)
+    };
+    put(&MAGIC)?;
+    put(&VERSION.to_le_bytes())?;
+    put(&(json.len() as u32).to_le_bytes())?;
+    put(&json)?;
+    for (_, array) in arrays {
+        let bytes = array.to_bytes();
+        put(&bytes)?;
+        put(&[0; ALIGN][..bytes.len().next_multiple_of(ALIGN) - bytes.len()])?;
+    }
+    file.write_all(&sum.finalize().to_le_bytes())
 }
 
 /// The header alone, without a look at the checksum.
@@ -91,9 +94,13 @@ pub fn read_header(path: &Path) -> Result<Header> {
 
 /// Header and arrays, after the checksum has been found right.
 pub fn read(path: &Path) -> Result<(Header, Record)> {
-    let bytes = fs::read(path)?;
+    decode(&fs::read(path)?)
+}
+
+/// The same from the content of a file.
+pub fn decode(bytes: &[u8]) -> Result<(Header, Record)> {
     ensure!(bytes.len() >= PREFIX + 4, "it has {} bytes, fewer than an empty file of this format", bytes.len());
-    let length = header_length(&bytes)?;
+    let length = header_length(bytes)?;
     let (content, sum) = bytes.split_at(bytes.len() - 4);
     ensure!(crc32fast::hash(content).to_le_bytes() == sum, "its checksum is wrong: it is damaged or incomplete");
     let (Some(json), Some(data)) = (content.get(PREFIX..PREFIX + length), content.get(PREFIX + length..)) else {

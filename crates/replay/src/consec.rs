@@ -3,7 +3,6 @@
 use crate::blockfile::{self, Header};
 use anyhow::{Context, Result, ensure};
 use spaces::{Array, Record};
-use std::path::Path;
 
 /// Cuts batches [B, consec * length + prefix, …] into `consec` batches [B, prefix + length, …],
 /// each of which starts `length` steps after the one before, so that its first `prefix` steps are
@@ -72,28 +71,24 @@ impl Consec {
         Ok(())
     }
 
-    /// Writes what is left of the current sequence to the file `path`, so that a resumed run goes
-    /// on in its middle.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    /// What is left of the current sequence, so that a resumed run goes on in its middle.
+    pub fn save(&self) -> Result<Vec<u8>> {
         let header = Header { kind: "batch".into(), id: self.index as u64, length: self.needed(), ..Header::default() };
         let arrays: Vec<_> = self.current.iter().map(|(name, x)| (name.as_str(), x)).collect();
-        blockfile::write(path, header, &arrays)
+        let mut bytes = Vec::new();
+        blockfile::encode(header, &arrays, &mut bytes)?;
+        Ok(bytes)
     }
 
-    /// Continues from what [`Consec::save`] wrote.
-    pub fn load(&mut self, path: &Path) -> Result<()> {
-        let read = || {
-            let (header, record) = blockfile::read(path)?;
-            ensure!(header.kind == "batch", "it holds a {}, not a batch", header.kind);
-            let index = header.id as usize;
-            if index < self.consec {
-                self.check(&record)?;
-            }
-            Ok((index, record))
-        };
-        let failed =
-            || format!("cannot continue the sequence in {}; remove the file to start a new one", path.display());
-        (self.index, self.current) = read().with_context(failed)?;
+    /// Continues from what [`Consec::save`] returned.
+    pub fn load(&mut self, bytes: &[u8]) -> Result<()> {
+        let (header, record) = blockfile::decode(bytes).context("the saved sequence is damaged")?;
+        ensure!(header.kind == "batch", "the saved sequence is a {}, not a batch", header.kind);
+        let index = header.id as usize;
+        if index < self.consec {
+            self.check(&record).context("the saved sequence does not fit the configuration")?;
+        }
+        (self.index, self.current) = (index, record);
         Ok(())
     }
 }
@@ -126,8 +121,6 @@ mod tests {
     #[test]
     fn parts_overlap_by_the_prefix_and_count_up() {
         let mut stream = Consec::new(3, 3, 1, true);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("consec");
         for round in 0..2 {
             for part in 0..3 {
                 let batch = stream.next(|| (part == 0).then(|| source(10))).unwrap().unwrap();
@@ -136,9 +129,10 @@ mod tests {
                 assert_eq!(batch["t"], Array::from_i32(&[2, 4], want), "round {round}");
                 assert_eq!(batch["consec"], Array::from_i32(&[2, 4], vec![part; 8]));
                 // A new process goes on where this one was.
-                stream.save(&path).unwrap();
+                let saved = stream.save().unwrap();
                 stream = Consec::new(3, 3, 1, true);
-                stream.load(&path).unwrap();
+                stream.load(&saved).unwrap();
+                assert!(stream.load(&saved[1..]).is_err());
             }
         }
         assert!(stream.next(|| None).unwrap().is_none());

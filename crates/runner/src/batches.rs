@@ -4,7 +4,6 @@ use anyhow::{Context, Result, anyhow};
 use config::Config;
 use replay::{Consec, Mode, Replay};
 use spaces::{Array, Data, Record};
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,9 +73,7 @@ impl Batches {
     pub fn save(&self) -> Result<Record> {
         match self {
             Batches::Direct(source) | Batches::Waiting(source) if source.several => {
-                let file = Scratch::new(source.mode)?;
-                source.consec.save(&file.0)?;
-                let bytes = std::fs::read(&file.0)?;
+                let bytes = source.consec.save()?;
                 Ok(Record::from([("consec".to_string(), Array::from_u8(&[bytes.len()], bytes))]))
             }
             _ => Ok(Record::new()),
@@ -86,9 +83,7 @@ impl Batches {
     pub fn load(&mut self, state: &Record) -> Result<()> {
         let saved = state.get("consec").map(|array| &array.data);
         if let (Batches::Direct(source) | Batches::Waiting(source), Some(Data::U8(bytes))) = (self, saved) {
-            let file = Scratch::new(source.mode)?;
-            std::fs::write(&file.0, bytes)?;
-            source.consec.load(&file.0)?;
+            source.consec.load(bytes)?;
         }
         Ok(())
     }
@@ -106,21 +101,5 @@ impl Source {
         let work = move || while send.send(self.next()).is_ok() {};
         std::thread::Builder::new().name("prefetch".into()).spawn(work).context("cannot start the prefetch thread")?;
         Ok(ready)
-    }
-}
-
-/// A file for a moment: [`Consec`] reads and writes files.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(mode: Mode) -> Result<Self> {
-        let name = format!("dreamer-{}-{mode:?}.consec", std::process::id());
-        Ok(Scratch(std::env::temp_dir().join(name)))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.0).ok();
     }
 }

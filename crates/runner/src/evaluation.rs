@@ -5,6 +5,7 @@ use crate::driver::Driver;
 use crate::episodes::Episodes;
 use crate::log::Logger;
 use crate::policy::Policy;
+use crate::signals::Stop;
 use crate::trainer::{Stream, report};
 use anyhow::Result;
 use config::Config;
@@ -25,14 +26,25 @@ impl Evaluation {
         Evaluation { episodes: Episodes::new(driver.count()), driver, replay, stream: Stream { batches, carry } }
     }
 
-    /// Plays `run.eval_eps` episodes with the present agent, then reports on what was played.
-    pub fn run(&mut self, config: &Config, agent: Option<&Agent>, step: u64, logger: &mut Logger) -> Result<()> {
+    /// Plays `run.eval_eps` episodes with the present agent, then reports on what was played. Ends early where `stop`
+    /// is asked, unless the run must be the same wherever it stops.
+    pub fn run(
+        &mut self,
+        config: &Config,
+        agent: Option<&Agent>,
+        step: u64,
+        logger: &mut Logger,
+        stop: &Stop,
+    ) -> Result<()> {
         let (space, count) = (self.driver.act_space().clone(), self.driver.count());
         let mut policy = Policy::new(agent, &space, count, config.seed.wrapping_add(step + 1), Mode::Eval);
         self.driver.reset();
         self.episodes.reset();
         let goal = self.episodes.ended + config.run.eval_eps as u64;
         while self.episodes.ended < goal {
+            if stop.asked() && !config.run.sync {
+                return Ok(());
+            }
             let steps = self.driver.step(|obs| policy.act(agent, obs))?;
             for (i, transition) in steps.iter().enumerate() {
                 lock(&self.replay).add(transition, i)?;

@@ -52,27 +52,8 @@ fn use_threads(config: &config::Config) {
 
 /// Refuses what cannot work before anything is built.
 fn check(config: &config::Config) -> Result<()> {
-    let positive = [
-        ("batch_size", config.batch_size),
-        ("batch_length", config.batch_length),
-        ("report_length", config.report_length),
-        ("consec_train", config.consec_train),
-        ("consec_report", config.consec_report),
-        ("run.report_batches", config.run.report_batches),
-        ("run.envs", config.run.envs),
-    ];
-    for (key, value) in positive {
-        ensure!(value > 0, "{key} is 0; it must be at least 1");
-    }
+    config.check()?;
     let device = config.device.as_str();
     ensure!(device == "auto" || device == "cpu", "device '{device}' is not in this build; use cpu or auto");
-    let fits = config.consec_report * config.report_length <= config.consec_train * config.batch_length;
-    ensure!(
-        fits,
-        "consec_report * report_length is {}, more than consec_train * batch_length, {}: reports are cut from \
-         sequences of training; lower report_length",
-        config.consec_report * config.report_length,
-        config.consec_train * config.batch_length
-    );
     Ok(())
 }

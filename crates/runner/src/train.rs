@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 /// Trains until `run.steps` policy steps are done, `run.duration` has passed, or `stop` is asked.
 pub fn train(config: Config, stop: &Stop) -> Result<()> {
     let mut trainer = open(config)?;
+    trainer.stop = stop.clone();
     println_above(&trainer.banner()?);
     note_start(&trainer);
     let result = trainer.run(stop);

@@ -10,6 +10,7 @@ use crate::flight::{Flight, Landed};
 use crate::folder::Folder;
 use crate::log::{Agg, Fps, Logger, Metrics, Usage, Value, insert_scalar};
 use crate::policy::Policy;
+use crate::signals::Stop;
 use crate::{banner, diagnostic, setup};
 use anyhow::Result;
 use config::Config;
@@ -42,6 +43,8 @@ pub struct Trainer {
     pub saved: Option<Place>,
     pub logger: Logger,
     pub speed: Speed,
+    /// Whether Ctrl-C was pressed.
+    pub stop: Stop,
 }
 
 /// Batches, and the state that the agent carries from one to the next.
@@ -134,6 +137,7 @@ impl Trainer {
             counters: Counters::default(),
             saved: None,
             flight: None,
+            stop: Stop::default(),
             logger,
             speed: Speed::new(),
             replay,
@@ -253,7 +257,7 @@ impl Trainer {
         self.land()?;
         match &mut self.evaluation {
             Some(evaluation) => {
-                evaluation.run(&self.config, self.agent.as_ref(), self.counters.step, &mut self.logger)?;
+                evaluation.run(&self.config, self.agent.as_ref(), self.counters.step, &mut self.logger, &self.stop)?;
                 self.logger.flush()
             }
             None => Ok(()),

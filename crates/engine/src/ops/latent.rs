@@ -77,13 +77,7 @@ pub(super) fn log_mixed(logits: &Tensor, p: &[f32], classes: usize, unimix: f32)
 }
 
 /// Calls `f(group, class)` with a class for each group of logits.
-pub(super) fn sample_cpu(
-    logits: &Tensor,
-    classes: usize,
-    unimix: f32,
-    draw: Draw,
-    mut f: impl FnMut(usize, usize),
-) {
+pub(super) fn sample_cpu(logits: &Tensor, classes: usize, unimix: f32, draw: Draw, mut f: impl FnMut(usize, usize)) {
     let mixed = || mix(&softmax(logits, classes), classes, unimix);
     match draw {
         Draw::Uniform(u) if classes <= sample::NARROW => {

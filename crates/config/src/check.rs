@@ -1,0 +1,68 @@
+//! Values that no run can work with.
+
+use crate::{Config, nearest};
+use anyhow::{Result, anyhow, bail, ensure};
+use regex::Regex;
+
+impl Config {
+    /// Refuses values that no run can work with, with a sentence that names the key. The agent checks its own part when
+    /// it is built.
+    pub fn check(&self) -> Result<()> {
+        let config = self;
+        choice("script", &config.script, &["train", "train_eval", "eval_only"])?;
+        choice("device", &config.device, &["auto", "cpu", "cuda"])?;
+        for output in &config.logger.outputs {
+            choice("logger.outputs", output, &["jsonl", "tensorboard"])?;
+        }
+        let positive = [
+            ("batch_size", config.batch_size),
+            ("batch_length", config.batch_length),
+            ("report_length", config.report_length),
+            ("consec_train", config.consec_train),
+            ("consec_report", config.consec_report),
+            ("replay.chunksize", config.replay.chunksize),
+            ("run.envs", config.run.envs),
+            ("run.report_batches", config.run.report_batches),
+            ("logger.fps", config.logger.fps as usize),
+        ];
+        for (key, value) in positive {
+            ensure!(value > 0, "'{key}' is 0, but must be at least 1");
+        }
+        let (report, train) = (config.consec_report * config.report_length, config.consec_train * config.batch_length);
+        ensure!(
+            report <= train,
+            "'consec_report' * 'report_length' is {report}, more than 'consec_train' * 'batch_length', {train}: \
+             reports are cut from sequences of training; lower 'report_length'"
+        );
+        let share = config.replay.memory_share;
+        ensure!(share > 0.0 && share <= 1.0, "'replay.memory_share' is {share}, but must be above 0 and at most 1");
+        let needed = config.batch_size * (config.consec_train * config.batch_length + config.replay_context);
+        let size = config.replay.size;
+        ensure!(size >= needed, "'replay.size' is {size}, but must be at least {needed} steps: one training batch");
+        let fracs = &config.replay.fracs;
+        for (key, frac) in [("uniform", fracs.uniform), ("priority", fracs.priority), ("recency", fracs.recency)] {
+            ensure!(frac >= 0.0, "'replay.fracs.{key}' is {frac}, but must not be negative");
+        }
+        let sum = fracs.uniform + fracs.priority + fracs.recency;
+        ensure!((sum - 1.0).abs() < 1e-6, "'replay.fracs' add up to {sum}, but must add up to 1");
+        let patterns = [
+            ("logger.filter", &config.logger.filter),
+            ("run.from_checkpoint_regex", &config.run.from_checkpoint_regex),
+            ("agent.opt.wdregex", &config.agent.opt.wdregex),
+        ];
+        for (key, pattern) in patterns {
+            Regex::new(pattern)
+                .map_err(|_| anyhow!("'{key}' is '{pattern}', which is not a valid regular expression"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a `value` that is not among the `valid` ones.
+fn choice(key: &str, value: &str, valid: &[&str]) -> Result<()> {
+    if valid.contains(&value) {
+        return Ok(());
+    }
+    let near = nearest(value, valid.iter().copied()).unwrap_or_default();
+    bail!("'{key}' is '{value}', but must be one of {}; the nearest is '{near}'", valid.join(", "))
+}
