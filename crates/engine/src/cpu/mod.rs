@@ -18,6 +18,7 @@ pub mod gru;
 pub mod math;
 pub mod norm;
 pub mod peak;
+pub mod pixel_loss;
 pub mod sample;
 pub(crate) mod simd;
 pub mod softmax;
@@ -25,7 +26,16 @@ pub mod softmax;
 mod testing;
 pub mod twohot;
 
-pub use simd::Isa;
+pub use simd::{Isa, MAX_LANES};
+
+/// Runs plain loops compiled for the instruction set in use: the compiler vectorises them as far as it can.
+#[inline(always)]
+pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    simd::with_simd!(S, {
+        let _ = <S as simd::Simd>::LANES;
+        f()
+    })
+}
 
 /// Floats in a vector of the instruction set in use, and images in a group of the lanes layout.
 pub fn lanes() -> usize {

@@ -2,85 +2,63 @@
 
 use super::planes::{Planes, images_in};
 use crate::buffer::Buffer;
-use crate::cpu::conv::{group_len, lanes_to_f32, u8_to_lanes};
-use crate::cpu::{lanes, math};
+use crate::cpu::conv::{lanes_to_f32, u8_to_lanes};
+use crate::cpu::pixel_loss::{pixel_loss, scale_lanes};
+use crate::cpu::{MAX_LANES, lanes, math};
 use crate::graph::{record, recording};
 use crate::tensor::{Device, Tensor};
 
 /// The squared error of `sigmoid(logits)` against `bytes / 255`, summed over the pixels and channels of each image. The
 /// channels are split among keys in order: per key its bytes [n, h, w, c] and c -> a loss [n] per key.
 pub fn image_loss(logits: &Planes, keys: &[(&[u8], usize)]) -> Vec<Tensor> {
-    let n = logits.n;
-    let mut error = Buffer::from_slice(logits.x.data());
-    match logits.x.device() {
-        Device::Cpu => math::sigmoid_slice(&mut error),
-    }
-    let sigmoid = error.clone();
-    let mut losses = vec![vec![0.0f32; n]; keys.len()];
-    subtract_targets(logits, keys, &mut error, &mut losses);
-    let losses: Vec<Tensor> = losses.iter().map(|l| Tensor::from_slice(&[n], l)).collect();
-    if !recording(&[&logits.x]) {
+    let keep = recording(&[&logits.x]);
+    let (losses, grad) = match logits.x.device() {
+        Device::Cpu => loss_cpu(logits, keys, keep),
+    };
+    if !keep {
         return losses;
     }
-    let kept = logits.clone();
-    let channels: Vec<usize> = keys.iter().map(|(_, c)| *c).collect();
+    let (n, group, shape) = (logits.n, logits.group(), logits.x.shape().to_vec());
+    let lens: Vec<usize> = keys.iter().map(|(_, c)| logits.key_len(*c)).collect();
     record(&[&logits.x], losses, move |grads, _| {
-        let mut dx = error;
-        let (h, w, l) = (kept.height(), kept.width(), lanes());
-        for (g, group) in dx.chunks_exact_mut(kept.group()).enumerate() {
+        let mut dx = grad;
+        for (g, group) in dx.chunks_exact_mut(group).enumerate() {
+            let (count, first) = (images_in(g, n), g * lanes());
             let mut at = 0;
-            for (c, grad) in channels.iter().zip(grads) {
-                let mut factors = vec![0.0; l];
+            for (len, grad) in lens.iter().zip(grads) {
+                let mut factors = [0.0; MAX_LANES];
                 if let Some(grad) = grad {
-                    let count = images_in(g, kept.n);
-                    factors[..count].copy_from_slice(&grad.data()[g * l..g * l + count]);
+                    factors[..count].copy_from_slice(&grad.data()[first..first + count]);
                 }
-                let len = group_len(*c, h, w, kept.pad);
-                let sigmoid = &sigmoid[g * kept.group() + at..][..len];
-                for (error, s) in group[at..at + len].chunks_exact_mut(l).zip(sigmoid.chunks_exact(l)) {
-                    for lane in 0..l {
-                        error[lane] *= 2.0 * factors[lane] * s[lane] * (1.0 - s[lane]);
-                    }
-                }
+                scale_lanes(&mut group[at..at + len], &factors);
                 at += len;
             }
         }
-        vec![Some(Tensor::new(kept.x.shape(), dx))]
+        vec![Some(Tensor::new(&shape, dx))]
     })
 }
 
-/// Turns predictions into differences to the targets, zero in the padding, and adds up their squares by image.
-fn subtract_targets(x: &Planes, keys: &[(&[u8], usize)], error: &mut [f32], losses: &mut [Vec<f32>]) {
-    let (h, w, l) = (x.height(), x.width(), lanes());
-    for (g, group) in error.chunks_exact_mut(x.group()).enumerate() {
-        let count = images_in(g, x.n);
-        let mut at = 0;
-        for ((bytes, c), loss) in keys.iter().zip(losses.iter_mut()) {
-            let len = group_len(*c, h, w, x.pad);
-            let mut target = Buffer::stale(len);
-            let images = &bytes[g * l * h * w * c..][..count * h * w * c];
-            u8_to_lanes(images, count, h, w, *c, 255.0, 0.0, &mut target, x.pad);
-            // A row of pixels adds up in float32, rows in float64: an image has tens of thousands of terms.
-            let mut sums = vec![0.0f64; l];
-            let row = (w + 2 * x.pad) * l;
-            for (error, target) in group[at..at + len].chunks_exact_mut(row).zip(target.chunks_exact(row)) {
-                let mut squares = [0.0f32; 16];
-                for (i, (pixel, target)) in error.chunks_exact_mut(l).zip(target.chunks_exact(l)).enumerate() {
-                    let inside = (x.pad..x.pad + w).contains(&i);
-                    for lane in 0..l {
-                        let d = if inside { pixel[lane] - target[lane] } else { 0.0 };
-                        pixel[lane] = d;
-                        squares[lane] += d * d;
-                    }
-                }
-                sums.iter_mut().zip(squares).for_each(|(a, b)| *a += b as f64);
-            }
-            for (loss, sum) in loss[g * l..].iter_mut().zip(&sums).take(count) {
-                *loss = *sum as f32;
-            }
-            at += len;
+/// The losses and, if wanted, the gradient of each image's loss.
+fn loss_cpu(logits: &Planes, keys: &[(&[u8], usize)], want: bool) -> (Vec<Tensor>, Buffer) {
+    let (n, h, w, pad) = (logits.n, logits.height(), logits.width(), logits.pad);
+    let mut grad = Buffer::stale(if want { logits.x.len() } else { 0 });
+    let mut losses = vec![Buffer::stale(n); keys.len()];
+    let mut first = 0;
+    for ((bytes, c), losses) in keys.iter().zip(&mut losses) {
+        let len = logits.key_len(*c);
+        let mut target = Buffer::stale(len);
+        for (g, loss) in losses.chunks_mut(lanes()).enumerate() {
+            let images = &bytes[g * lanes() * h * w * c..][..loss.len() * h * w * c];
+            u8_to_lanes(images, loss.len(), h, w, *c, 255.0, 0.0, &mut target, pad);
+            let span = g * logits.group() + first..g * logits.group() + first + len;
+            let grad = if want { &mut grad[span.clone()] } else { &mut [] };
+            let mut sums = [0.0; MAX_LANES];
+            pixel_loss([*c, h, w], pad, &logits.x.data()[span], &target, &mut sums, grad);
+            loss.iter_mut().zip(sums).for_each(|(loss, sum)| *loss = sum as f32);
         }
+        first += len;
     }
+    (losses.into_iter().map(|l| Tensor::new(&[n], l)).collect(), grad)
 }
 
 /// `sigmoid(logits)` as pictures [n, h, w, c] per key, whose channels are given in order. No gradient.
@@ -90,7 +68,7 @@ pub fn images(logits: &Planes, channels: &[usize]) -> Vec<Tensor> {
     math::sigmoid_slice(&mut pixels);
     let mut at = 0;
     let mut key = |c: usize| {
-        let len = group_len(c, h, w, logits.pad);
+        let len = logits.key_len(c);
         let mut out = Buffer::stale(n * h * w * c);
         for (g, group) in pixels.chunks_exact(logits.group()).enumerate() {
             let count = images_in(g, n);

@@ -1,6 +1,7 @@
 //! The optimizer step over all tensors at once: adaptive gradient clipping, RMS scaling, momentum, learning rate
 //! (official opt.py: clip_by_agc, scale_by_rms, scale_by_momentum), and the exponential moving average of parameters.
 
+use crate::cpu::vectorized;
 use crate::parallel::par_items;
 use crate::tensor::Tensor;
 
@@ -51,16 +52,86 @@ pub fn optimizer_step(slots: &mut [Slot], step: OptimizerStep) -> UpdateStats {
     })
 }
 
-fn sum_of_squares(xs: &[f32]) -> f64 {
-    // Lanes of float32 within a block, float64 across blocks: fast, and exact enough for a norm.
-    let block = |b: &[f32]| {
-        let mut lanes = [0.0f32; 16];
-        b.iter().enumerate().for_each(|(i, x)| lanes[i % 16] += x * x);
-        lanes.iter().map(|&x| x as f64).sum::<f64>()
-    };
-    xs.chunks(1024).map(block).sum()
+/// Elements that add up in float32 lanes before they go into a float64 sum: fast, and exact enough for a norm.
+const BLOCK: usize = 1024;
+/// Sums side by side.
+const LANES: usize = 16;
+
+fn total(lanes: [f32; LANES]) -> f64 {
+    lanes.iter().map(|&x| x as f64).sum()
 }
 
+fn sum_of_squares(xs: &[f32]) -> f64 {
+    let block = |xs: &[f32]| {
+        let mut sums = [0.0f32; LANES];
+        vectorized(
+            #[inline(always)]
+            || {
+                let (groups, rest) = xs.as_chunks::<LANES>();
+                groups.iter().for_each(|x| (0..LANES).for_each(|j| sums[j] += x[j] * x[j]));
+                rest.iter().zip(&mut sums).for_each(|(x, sum)| *sum += x * x);
+            },
+        );
+        total(sums)
+    };
+    xs.chunks(BLOCK).map(block).sum()
+}
+
+/// The constants of one tensor's update.
+#[derive(Clone, Copy)]
+struct Rule {
+    clip: f32,
+    lr: f32,
+    eps: f32,
+    nesterov: bool,
+    decay: f32,
+    beta1: f32,
+    beta2: f32,
+    new1: f32,
+    new2: f32,
+    correct1: f32,
+    correct2: f32,
+}
+
+impl Rule {
+    fn new(s: OptimizerStep, clip: f32, decay: f32) -> Self {
+        let (beta1, beta2) = (s.beta1 as f32, s.beta2 as f32);
+        Rule {
+            clip,
+            lr: s.lr,
+            eps: s.eps,
+            nesterov: s.nesterov,
+            decay,
+            beta1,
+            beta2,
+            // Rounded once, from float64, where the official code has Python numbers; the powers are float32.
+            new1: (1.0 - s.beta1) as f32,
+            new2: (1.0 - s.beta2) as f32,
+            correct1: 1.0 - beta1.powf(s.count as f32),
+            correct2: 1.0 - beta2.powf(s.count as f32),
+        }
+    }
+
+    /// Updates one parameter; returns the squares of its change and of its new value.
+    #[inline(always)]
+    fn apply(self, param: &mut f32, grad: &mut f32, rms: &mut f32, momentum: &mut f32) -> [f32; 2] {
+        let g = *grad * self.clip;
+        *grad = g;
+        let v = self.beta2 * *rms + self.new2 * (g * g);
+        *rms = v;
+        let scaled = g / ((v / self.correct2).sqrt() + self.eps);
+        let mut m = self.beta1 * *momentum + self.new1 * scaled;
+        *momentum = m;
+        if self.nesterov {
+            m = self.beta1 * m + self.new1 * scaled;
+        }
+        let change = -self.lr * (m / self.correct1 + self.decay * *param);
+        *param += change;
+        [change * change, *param * *param]
+    }
+}
+
+/// One pass over the tensor's arrays, after one over gradient and parameter for their norms.
 fn update_cpu(slot: &mut Slot, s: OptimizerStep) -> UpdateStats {
     let grad = sum_of_squares(slot.grad);
     let clip = if s.agc > 0.0 {
@@ -69,34 +140,46 @@ fn update_cpu(slot: &mut Slot, s: OptimizerStep) -> UpdateStats {
     } else {
         1.0
     };
-    let (beta1, beta2) = (s.beta1 as f32, s.beta2 as f32);
-    // 1 - beta is rounded once, from float64, where the official code has Python numbers; the powers are float32.
-    let (new1, new2) = ((1.0 - s.beta1) as f32, (1.0 - s.beta2) as f32);
-    let correct1 = 1.0 - beta1.powf(s.count as f32);
-    let correct2 = 1.0 - beta2.powf(s.count as f32);
-    let mut update = 0.0;
-    for i in 0..slot.param.len() {
-        let g = slot.grad[i] * clip;
-        slot.grad[i] = g;
-        let v = beta2 * slot.rms[i] + new2 * (g * g);
-        slot.rms[i] = v;
-        let scaled = g / ((v / correct2).sqrt() + s.eps);
-        let mut m = beta1 * slot.momentum[i] + new1 * scaled;
-        slot.momentum[i] = m;
-        if s.nesterov {
-            m = beta1 * m + new1 * scaled;
-        }
-        let change = -s.lr * (m / correct1 + slot.decay * slot.param[i]);
-        slot.param[i] += change;
-        update += (change * change) as f64;
+    let rule = Rule::new(s, clip, slot.decay);
+    let blocks = slot.param.chunks_mut(BLOCK).zip(slot.grad.chunks_mut(BLOCK));
+    let moments = slot.rms.chunks_mut(BLOCK).zip(slot.momentum.chunks_mut(BLOCK));
+    let mut stats = UpdateStats { grad, ..UpdateStats::default() };
+    for ((param, grad), (rms, momentum)) in blocks.zip(moments) {
+        let (mut updates, mut params) = ([0.0f32; LANES], [0.0f32; LANES]);
+        vectorized(
+            #[inline(always)]
+            || {
+                let n = param.len();
+                let (grad, rms, momentum) = (&mut grad[..n], &mut rms[..n], &mut momentum[..n]);
+                for first in (0..n / LANES * LANES).step_by(LANES) {
+                    for j in 0..LANES {
+                        let i = first + j;
+                        let [update, square] = rule.apply(&mut param[i], &mut grad[i], &mut rms[i], &mut momentum[i]);
+                        updates[j] += update;
+                        params[j] += square;
+                    }
+                }
+                for i in n / LANES * LANES..n {
+                    let [update, square] = rule.apply(&mut param[i], &mut grad[i], &mut rms[i], &mut momentum[i]);
+                    updates[i % LANES] += update;
+                    params[i % LANES] += square;
+                }
+            },
+        );
+        stats.update += total(updates);
+        stats.param += total(params);
     }
-    UpdateStats { grad, update, param: sum_of_squares(slot.param) }
+    stats
 }
 
 /// `target = mix * source + (1 - mix) * target`.
 pub fn ema(source: &Tensor, target: &mut Tensor, mix: f32) {
     let xs = source.data();
-    target.make_mut().iter_mut().zip(xs).for_each(|(t, s)| *t = mix * s + (1.0 - mix) * *t);
+    let to = target.make_mut();
+    vectorized(
+        #[inline(always)]
+        || to.iter_mut().zip(xs).for_each(|(t, s)| *t = mix * s + (1.0 - mix) * *t),
+    );
 }
 
 #[cfg(test)]

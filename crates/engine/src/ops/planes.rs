@@ -34,6 +34,11 @@ impl Planes {
         self.x.len() / self.x.dim(0).max(1)
     }
 
+    /// Floats of `c` channels of one group.
+    pub(super) fn key_len(&self, c: usize) -> usize {
+        group_len(c, self.height(), self.width(), self.pad)
+    }
+
     /// The same images with other contents, of `channels`, `height` and `width`.
     pub(super) fn like(&self, shape: [usize; 3], buffer: Buffer) -> Planes {
         let x = Tensor::new(&planes_shape(self.n, shape, self.pad), buffer);

@@ -99,7 +99,7 @@ pub(crate) trait Simd:
 }
 
 /// The widest vector there is; a buffer of this many floats holds any.
-pub(crate) const MAX_LANES: usize = 16;
+pub const MAX_LANES: usize = 16;
 
 /// An instruction set that kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
