@@ -224,8 +224,13 @@ unsafe fn tile<S: Simd, const R: usize>(
 /// `db[n] += Σ over rows of dy[m, n]`, rows `ldy` floats apart: the gradient of a bias.
 pub fn column_sums(m: usize, n: usize, dy: &[f32], ldy: usize, db: &mut [f32]) {
     let db = &mut db[..n];
-    for row in 0..m {
-        let dy = &dy[row * ldy..][..n];
-        db.iter_mut().zip(dy).for_each(|(sum, d)| *sum += d);
-    }
+    super::vectorized(
+        #[inline(always)]
+        || {
+            for row in 0..m {
+                let dy = &dy[row * ldy..][..n];
+                db.iter_mut().zip(dy).for_each(|(sum, d)| *sum += d);
+            }
+        },
+    );
 }

@@ -1,7 +1,7 @@
 //! The gate of the block GRU: the new deterministic state from three pre-activations and the old state.
 
 use crate::buffer::Buffer;
-use crate::cpu::gru as kernel;
+use crate::cpu::{gru as kernel, vectorized};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -31,16 +31,25 @@ pub fn gru(gates: &Tensor, deter: &Tensor, blocks: usize) -> Tensor {
         let (mut dgates, mut dh) = (Buffer::stale(gates_kept.len()), Buffer::stale(deter_kept.len()));
         let cand = gates_kept.data();
         let (dy, h) = (dy.data(), deter_kept.data());
-        for b in 0..h.len() / w.max(1) {
-            let (at, to) = (b * w, b * 3 * w);
-            for j in 0..w {
-                let (i, o) = (at + j, to + j);
-                let dpre = dy[i] * u[i] * (1.0 - c[i] * c[i]); // d (sigmoid(reset) cand)
-                dgates[o] = dpre * cand[o + w] * r[i] * (1.0 - r[i]);
-                dgates[o + w] = dpre * r[i];
-                dgates[o + 2 * w] = dy[i] * (c[i] - h[i]) * u[i] * (1.0 - u[i]);
-                dh[i] = dy[i] * (1.0 - u[i]);
-            }
+        for (b, dgates) in dgates.chunks_exact_mut((3 * w).max(1)).enumerate() {
+            let span = b * w..(b + 1) * w;
+            let (dreset, rest) = dgates.split_at_mut(w);
+            let (dcand, dupdate) = rest.split_at_mut(w);
+            let cand = &cand[3 * span.start + w..][..w];
+            let (r, c, u) = (&r[span.clone()], &c[span.clone()], &u[span.clone()]);
+            let (dy, h, dh) = (&dy[span.clone()], &h[span.clone()], &mut dh[span]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for j in 0..w {
+                        let dpre = dy[j] * u[j] * (1.0 - c[j] * c[j]); // d (sigmoid(reset) cand)
+                        dreset[j] = dpre * cand[j] * r[j] * (1.0 - r[j]);
+                        dcand[j] = dpre * r[j];
+                        dupdate[j] = dy[j] * (c[j] - h[j]) * u[j] * (1.0 - u[j]);
+                        dh[j] = dy[j] * (1.0 - u[j]);
+                    }
+                },
+            );
         }
         vec![Some(Tensor::new(gates_kept.shape(), dgates)), Some(Tensor::new(deter_kept.shape(), dh))]
     })
