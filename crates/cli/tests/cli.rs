@@ -37,7 +37,7 @@ fn value<'a>(yaml: &'a str, key: &str) -> &'a str {
 #[test]
 fn help_is_complete_and_fits() {
     let general = stdout("--help");
-    for command in ["train", "eval", "config", "envs", "plot"] {
+    for command in ["train", "eval", "config", "envs", "plot", "bench"] {
         assert!(general.contains(&format!("\n  {command} ")), "{command}");
         let help = stdout(&format!("{command} --help"));
         assert_eq!(help, stdout(&format!("help {command}")));
@@ -82,6 +82,39 @@ fn wrong_usage_names_the_nearest() {
     refuses("plot x --refrence y", &["'--refrence'", "'--reference'"]);
     refuses("plot x --format svgg", &["'svgg'", "'svg'"]);
     refuses("envs no_such_task", &["unknown task 'no_such_task'"]);
+    refuses("bench --obs sound", &["'sound'", "image or vector"]);
+    refuses("bench --obs image --task catch", &["exclude each other"]);
+    refuses("bench --updates 0", &["'--updates' is '0'"]);
+    refuses("bench --task cacth", &["'cacth'", "catch"]);
+    refuses("bench --configs debug --batch_size 0", &["'batch_size' is 0"]);
+}
+
+#[test]
+fn a_bench_measures_every_case_and_writes_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("speed.json");
+    let flags = "--configs debug --batch_size 2 --batch_length 4 --report_length 4 --updates 2 --threads 2";
+    let text = stdout(&format!("bench {flags} --json {}", file.display()));
+    for word in ["image", "vector", "% of the peak", "encoder", "imagination", "optimizer", "idle"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(found.as_array().unwrap().len(), 2);
+    for m in found.as_array().unwrap() {
+        assert_eq!(m["threads"], 2);
+        for key in ["update_ms", "update_ms_min", "peak_gflops", "gflop", "share_of_peak", "act1_ms", "act16_ms"] {
+            assert!(m[key].as_f64().unwrap() > 0.0, "{key} of {m}");
+        }
+        assert!(m["update_ms"].as_f64() >= m["update_ms_min"].as_f64());
+        assert!(m["size"].is_string() && m["obs"].is_string() && m["rss_mb"].is_number());
+        let parts = m["parts"].as_object().unwrap();
+        let gflop: f64 =
+            parts.values().map(|p| p["forward_gflop"].as_f64().unwrap() + p["backward_gflop"].as_f64().unwrap()).sum();
+        assert!((gflop - m["gflop"].as_f64().unwrap()).abs() < 1e-9);
+    }
+    let task = stdout(&format!("bench {flags} --task catch --updates 1"));
+    assert!(task.contains("catch"), "{task}");
 }
 
 #[test]
