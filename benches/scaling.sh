@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures updates over threads, batch sizes and model sizes, and prints the table of docs/performance.md.
-# Takes about a quarter of an hour on two cores: benches/scaling.sh [path to the binary]
+# Takes about a quarter of an hour on two cores, and a few minutes more for each doubling of them: benches/scaling.sh [path to the binary]
 set -euo pipefail
 dreamer=${1:-target/release/dreamer}
 json=$(mktemp)
@@ -16,16 +16,19 @@ row() { # configuration flags
              size, obs, batch, threads, ms, batch * 64000 / ms, gflop, 100 * share, rss / 1000, command }'
 }
 
+# 1, 2, 4, ... and all
+threads_list=$(for ((n = 1; n < $(nproc); n *= 2)); do echo $n; done; nproc)
+
 echo "| size | sees | batch | threads | ms per update | steps/s | GFLOP | share of peak | GB | command |"
 echo "|---|---|---|---|---|---|---|---|---|---|"
-for threads in $(seq "$(nproc)"); do
+for threads in $threads_list; do
   for batch in 4 16 64; do
     for obs in image vector; do
       row --configs size1m --obs $obs --batch_size $batch --threads "$threads" --updates 5
     done
   done
 done
-for threads in $(seq "$(nproc)"); do
+for threads in $threads_list; do
   for batch in 4 16; do
     for obs in image vector; do
       row --configs size12m --obs $obs --batch_size $batch --threads "$threads" --updates 2

@@ -23,6 +23,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn measure(request: &Request) -> Result<()> {
+    if let Some(path) = &request.json {
+        // Minutes of measuring are not to end in a folder that does not exist.
+        std::fs::write(path, "").with_context(|| format!("cannot write '{}'", path.display()))?;
+    }
     let mut measurements = Vec::new();
     for case in &request.cases {
         let found = bench(&request.config, &request.size, case, request.updates)?;
@@ -50,7 +54,7 @@ fn read(mut args: Args) -> Result<Request> {
         None => 10,
         Some(words) => match words.join(" ").parse() {
             Ok(n) if n > 0 => n,
-            _ => bail!("'--updates' is '{}', but expects a number of at least 1", words.join(" ")),
+            _ => bail!("'--updates' is '{}', but expects a number from 1 to {}", words.join(" "), usize::MAX),
         },
     };
     if args.configs.is_empty() {

@@ -8,6 +8,23 @@ fn dreamer(line: &str) -> Output {
     command.args(line.split_whitespace()).output().expect("the binary starts")
 }
 
+#[test]
+fn an_instruction_set_that_does_not_exist_is_a_sentence() {
+    for line in ["bench --updates 1", "train --configs debug --run.steps 1 --logdir /nonexistent/run"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dreamer"));
+        let output = command.args(line.split_whitespace()).env("ENGINE_SIMD", "sse9").output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).to_string();
+        assert!(output.status.code() == Some(1) && errors.contains("sse9") && !errors.contains("panicked"), "{errors}");
+    }
+}
+
+#[test]
+fn a_bench_that_could_not_write_its_figures_measures_nothing() {
+    let output = dreamer("bench --configs size400m --json /nonexistent/folder/figures.json");
+    let errors = String::from_utf8_lossy(&output.stderr).to_string();
+    assert!(output.status.code() == Some(1) && errors.contains("/nonexistent/folder/figures.json"), "{errors}");
+}
+
 /// Standard output of a command that must succeed.
 fn stdout(line: &str) -> String {
     let output = dreamer(line);

@@ -1,7 +1,7 @@
 //! Official keys that mean nothing here: accepted with a warning, so that official commands keep working.
 
 /// Official keys, or prefixes ending in a dot, with the reason why they have no effect.
-const IGNORED: [(&str, &str); 22] = [
+const IGNORED: [(&str, &str); 21] = [
     ("jax.", "there is no JAX here"),
     ("ipv6", "a run is one process"),
     ("clock_addr", "a run is one process"),
@@ -16,7 +16,6 @@ const IGNORED: [(&str, &str); 22] = [
     ("run.agent_process", "a run is one process"),
     ("run.remote_replay", "a run is one process"),
     ("run.remote_envs", "a run is one process"),
-    ("run.episode_timeout", "a run is one process"),
     ("run.debug", "environments always run in threads"),
     ("run.usage.", "memory and processor use are always logged"),
     ("errfile", "errors go to standard error"),

@@ -105,9 +105,20 @@ pub struct Run {
     /// Episodes of an evaluation.
     pub eval_eps: usize,
     pub report_batches: usize,
+    /// Seconds that one step or reset of an environment in another process may take.
+    pub episode_timeout: f64,
     /// Empty for none.
     pub from_checkpoint: String,
     pub from_checkpoint_regex: String,
+}
+
+impl Config {
+    /// The block `env` as environments take it: with `run.episode_timeout` as its `timeout`.
+    pub fn env_options(&self) -> serde_json::Value {
+        let mut options = self.env.clone();
+        options["timeout"] = self.run.episode_timeout.into();
+        options
+    }
 }
 
 /// JSON lacks infinities: they travel as strings.

@@ -1,6 +1,6 @@
 //! Resolving: defaults, then blocks, then flags, then types and checks.
 
-use crate::{Config, Value, blocks, compat, paths, render, tree::Tree, yaml};
+use crate::{Config, Value, blocks, compat, paths, render, tree::OPEN, tree::Tree, yaml};
 use anyhow::{Context, Result, bail};
 use indexmap::IndexMap;
 
@@ -64,7 +64,13 @@ impl Config {
             let value = node.and_then(|node| Value::from_json(node, default));
             (key.clone(), value.unwrap_or_else(|| default.clone()))
         };
-        blocks::defaults().0.iter().map(value).collect()
+        let mut flat: IndexMap<String, Value> = blocks::defaults().0.iter().map(value).collect();
+        if let Some(kwargs) = json["env"]["kwargs"].as_object() {
+            for (name, json) in kwargs {
+                flat.extend(Value::free(json).map(|value| (format!("{OPEN}{name}"), value)));
+            }
+        }
+        flat
     }
 }
 

@@ -9,6 +9,14 @@ use regex::Regex;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tree(pub IndexMap<String, Value>);
 
+/// Keys right below this are the user's own: any name, with the type that its value looks like.
+pub(crate) const OPEN: &str = "env.kwargs.";
+
+/// Whether `key` is one of the user's own.
+fn is_open(key: &str) -> bool {
+    key.strip_prefix(OPEN).is_some_and(|name| !name.is_empty() && !name.contains('.') && !is_pattern(name))
+}
+
 /// Whether `key` is a regular expression: it holds something that no key holds.
 pub(crate) fn is_pattern(key: &str) -> bool {
     key.chars().any(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(c)))
@@ -24,6 +32,10 @@ impl Tree {
     pub fn update(&mut self, key: &str, value: &Value) -> Result<()> {
         // Official blocks match from the start of the key and leave its end open.
         for key in self.matches(key, |key| format!("^(?:{key})"))? {
+            if is_open(&key) {
+                self.0.insert(key, value.clone());
+                continue;
+            }
             let old = &self.0[&key];
             let new = value.clone().cast(old).with_context(|| format!("'{key}' is"));
             self.0.insert(key, new.map_err(one_line)?);
@@ -42,7 +54,11 @@ impl Tree {
             return Ok(());
         }
         for key in self.matches(key, |key| format!("^(?:{key})$"))? {
-            let new = Value::from_words(words, &self.0[&key]).with_context(|| format!("'{key}' is"));
+            let new = match is_open(&key) {
+                true => Value::guess(words),
+                false => Value::from_words(words, &self.0[&key]),
+            };
+            let new = new.with_context(|| format!("'{key}' is"));
             self.0.insert(key, new.map_err(one_line)?);
         }
         Ok(())
@@ -50,7 +66,7 @@ impl Tree {
 
     /// The keys that `key` stands for, at least one. `anchor` turns a pattern into a regular expression.
     fn matches(&self, key: &str, anchor: impl Fn(&str) -> String) -> Result<Vec<String>> {
-        if self.0.contains_key(key) {
+        if self.0.contains_key(key) || is_open(key) {
             return Ok(vec![key.into()]);
         }
         if !is_pattern(key) {

@@ -68,6 +68,20 @@ impl Value {
         }
     }
 
+    /// The value of a flag whose key has no default: of the type that YAML would read.
+    pub fn guess(words: &[String]) -> Result<Value> {
+        let one = |word: &String| match word.as_str() {
+            "True" => Value::Bool(true),
+            "False" => Value::Bool(false),
+            word => Value::from_yaml(&Yaml::from_str(word)).unwrap_or_else(|| Value::Str(word.into())),
+        };
+        match words {
+            [] => bail!("given without a value"),
+            [word] => Ok(one(word)),
+            words => Ok(Value::List(words.iter().map(one).collect())),
+        }
+    }
+
     /// One word read as the type of `default`, which must not be a list.
     fn parse(word: &str, default: &Value) -> Result<Value> {
         let number = || parse_number(word);
@@ -137,6 +151,18 @@ impl Value {
             _ => return None,
         };
         value.cast(default).ok()
+    }
+
+    /// The inverse of [`Value::to_json`] for scalars and lists of any type.
+    pub(crate) fn free(json: &serde_json::Value) -> Option<Value> {
+        use serde_json::Value as Json;
+        Some(match json {
+            Json::Bool(x) => Value::Bool(*x),
+            Json::Number(x) => x.as_i64().map(Value::Int).or(x.as_f64().map(Value::Float))?,
+            Json::String(x) => Value::Str(x.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Value::free).collect::<Option<_>>()?),
+            _ => return None,
+        })
     }
 
     /// As YAML on one line, quoted where a reader would take it for another type.

@@ -1,5 +1,6 @@
 //! For tests: compares an operation and its gradient with a float64 reference and its finite differences.
 
+use crate::cpu::simd::on_every_isa;
 use crate::graph::{Leaf, backward};
 use crate::rng::Rng;
 use crate::sink::Sink;
@@ -11,12 +12,21 @@ pub fn check(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Tensor, reference: i
     check_scaled(shapes, 1.0, op, reference);
 }
 
-/// `check` with inputs of another standard deviation.
+/// `check` with inputs of another standard deviation. On every instruction set that this machine has.
 pub fn check_scaled(
     shapes: &[&[usize]],
     scale: f32,
     op: impl Fn(&[Tensor]) -> Tensor,
     reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    on_every_isa(|| check_here(shapes, scale, &op, &reference));
+}
+
+fn check_here(
+    shapes: &[&[usize]],
+    scale: f32,
+    op: &impl Fn(&[Tensor]) -> Tensor,
+    reference: &impl Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
     let values: Vec<Tensor> = shapes.iter().enumerate().map(|(i, s)| random(s, i as u32, scale)).collect();
     let leaves: Vec<(Leaf, Vec<usize>)> = shapes.iter().map(|s| (Leaf::new(), s.to_vec())).collect();

@@ -11,10 +11,17 @@ thread_local!(static IN_TASK: Cell<bool> = const { Cell::new(false) });
 
 /// Runs `f` as a task of `part`, inside of which further work is not shared.
 fn task<R>(part: Part, f: impl FnOnce() -> R) -> R {
-    let outer = IN_TASK.replace(true);
-    let result = profile::within(part, f);
-    IN_TASK.set(outer);
-    result
+    let _inside = Inside(IN_TASK.replace(true));
+    profile::within(part, f)
+}
+
+/// Restores what was before, after a panic too: the pool's thread outlives it.
+struct Inside(bool);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        IN_TASK.set(self.0);
+    }
 }
 
 /// Whether `count` tasks of `work` operations in total are worth sharing.

@@ -5,14 +5,14 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// What one part cost in one direction.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Cost {
-    /// Thread time in seconds, summed over the threads that worked.
+    /// Time in seconds, summed over the threads that worked.
     pub seconds: f64,
     /// Operations of products and convolutions as executed; a multiply-add is two.
     pub flops: u64,
@@ -57,9 +57,11 @@ struct Here {
 thread_local!(static HERE: Cell<Here> =
     const { Cell::new(Here { part: OUTSIDE, since: None, flops: 0, official: 0 }) });
 
-/// Runs `f` and returns what its parts cost, by name. One measurement at a time: a second one in another
-/// thread would mix with it.
+/// Runs `f` and returns what its parts cost, by name. A second measurement waits for the first; what other threads do
+/// meanwhile is charged too.
 pub fn measure<R>(f: impl FnOnce() -> R) -> (R, BTreeMap<&'static str, Costs>) {
+    static MEASURING: Mutex<()> = Mutex::new(());
+    let _alone = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
     let table = || TABLE.lock().expect("no panic while the table is locked");
     table().clear();
     ON.store(true, Ordering::SeqCst);

@@ -187,7 +187,7 @@ impl Products {
         if k * n == 0 {
             return;
         }
-        let band = if k * n <= NEAR { k } else { (NEAR / n).next_multiple_of(32) };
+        let band = if k * n <= NEAR { k } else { (NEAR / n).max(1).next_multiple_of(32) };
         let rows: usize = self.factors.iter().map(|f| f.rows).sum();
         let slices = JOBS.div_ceil(k.div_ceil(band)).min(rows / ROWS).max(1);
         let slice = self.factors.len().div_ceil(slices).max(1);
@@ -207,7 +207,9 @@ impl Job<'_> {
     }
 
     fn run(&mut self) {
-        let segments: Vec<Segment> = self.factors.iter().map(Factors::segment).collect();
+        // Without rows there may be no columns to point at either.
+        let factors = self.factors.iter().filter(|factors| factors.rows > 0);
+        let segments: Vec<Segment> = factors.map(Factors::segment).collect();
         self.out = Buffer::zeros(self.band.len() * self.n);
         gemm_tn(self.band.clone(), self.n, &segments, &mut self.out, self.n);
     }

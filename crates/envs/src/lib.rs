@@ -15,6 +15,7 @@
 //! # anyhow::Ok(())
 //! ```
 
+mod bridge;
 mod draw;
 mod make;
 mod random_action;
@@ -25,7 +26,8 @@ mod suggest;
 mod tasks;
 pub mod wrappers;
 
-pub use make::{TaskInfo, make, tasks};
+pub use bridge::{SUITES, is_external, suite};
+pub use make::{TaskInfo, make, make_many, tasks};
 pub use random_action::random_action;
 pub use rng::Rng;
 
@@ -45,6 +47,10 @@ pub trait Env: Send {
 
     /// The action's keys: always `reset` (bool []).
     fn act_space(&self) -> &Spaces;
+
+    /// Tells the action of the coming step ahead of time, so that environments in other processes step while
+    /// others are waited for. It changes nothing for those that do not care.
+    fn begin(&mut self, _action: &Record) {}
 
     /// Advances by one step. An error names the key or value at fault.
     fn step(&mut self, action: &Record) -> anyhow::Result<Record>;

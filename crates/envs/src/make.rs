@@ -6,11 +6,12 @@ use crate::tasks::dummy::{Dummy, Kind};
 use crate::tasks::memory::Memory;
 use crate::tasks::pinpad::{self, PinPad};
 use crate::wrappers::{ActionRepeat, CheckSpaces, ClipAction, NormalizeAction, ResizeImage, TimeLimit};
-use crate::{Env, Rng, suggest};
+use crate::{Env, Rng, bridge, suggest};
 use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spaces::Spaces;
+use std::ops::Range;
 
 /// A native task as a list of them shows it, its spaces under the default options.
 #[derive(Clone, Debug)]
@@ -21,19 +22,32 @@ pub struct TaskInfo {
     pub act_space: Spaces,
 }
 
-/// Suites that the official configuration names and this build does not have.
-const MISSING: [&str; 9] =
-    ["atari", "atari100k", "bsuite", "crafter", "dmc", "dmlab", "loconav", "minecraft", "procgen"];
-
 /// The environment of a task, the `index`-th of a run: each index has random numbers of its own.
 ///
 /// `options` is the block `env` of the configuration: one object for each suite, named by the
-/// task's first word, of which every key has a default. Null means all defaults. The result
-/// checks its spaces, and takes continuous actions of any size: they are cut to `[-1, 1]`, which
+/// task's first word, of which every key has a default. Null means all defaults. A task that is not native
+/// runs in a worker process of its own. The result checks its spaces, and takes continuous actions of any size: they are cut to `[-1, 1]`, which
 /// spans the task's own bounds.
 pub fn make(task: &str, index: usize, seed: u64, options: &Value) -> Result<Box<dyn Env>> {
+    if bridge::is_external(task) {
+        return make_many(task, index..index + 1, seed, options)?.pop().context("no environment was made");
+    }
     let rng = Rng::new(seed, index as u64);
     let env = native(task, rng, options)?.ok_or_else(|| unknown(task))?;
+    wrap(env, task)
+}
+
+/// The environments `indices` of a task. Those that run in worker processes start at the same time, and
+/// several of them may share a process.
+pub fn make_many(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Result<Vec<Box<dyn Env>>> {
+    if !bridge::is_external(task) {
+        return indices.map(|index| make(task, index, seed, options)).collect();
+    }
+    bridge::make(task, indices, seed, options)?.into_iter().map(|env| wrap(env, task)).collect()
+}
+
+/// What every environment is wrapped in.
+fn wrap(env: Box<dyn Env>, task: &str) -> Result<Box<dyn Env>> {
     let env = Box::new(CheckSpaces::new(env, task)?);
     let env = Box::new(NormalizeAction::new(env));
     Ok(Box::new(ClipAction::new(env, -1.0, 1.0)?))
@@ -127,11 +141,6 @@ fn names() -> Vec<(String, String)> {
 /// A sentence for a task that does not exist.
 fn unknown(task: &str) -> anyhow::Error {
     let names: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
-    let suite = task.split('_').next().unwrap_or(task);
-    if MISSING.contains(&suite) {
-        let all = names.join(", ");
-        return anyhow!("task '{task}': this build does not have the suite '{suite}' yet; it has: {all}");
-    }
     let near = suggest::nearest(task, &names, 3).join(", ");
     anyhow!("unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all)")
 }
@@ -156,18 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn unknown_tasks_name_the_nearest_or_the_missing_suite() {
+    fn unknown_tasks_name_the_nearest() {
         let error = complaint("cartpole_swing", Value::Null);
         assert!(error.starts_with("unknown task 'cartpole_swing'; the nearest are: cartpole_swingup, "), "{error}");
         assert!(complaint("memory_x", Value::Null).contains("memory_10"));
         assert!(complaint("memory_99999", Value::Null).contains("longest delay is 10000"));
         assert!(complaint("", Value::Null).contains("unknown task ''"));
-        for suite in MISSING {
-            let error = complaint(&format!("{suite}_any"), Value::Null);
-            let start =
-                format!("task '{suite}_any': this build does not have the suite '{suite}' yet; it has: catch, ");
-            assert!(error.starts_with(&start), "{error}");
-        }
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn use_threads(config: &config::Config) {
 /// Refuses what cannot work before anything is built.
 fn check(config: &config::Config) -> Result<()> {
     config.check()?;
+    engine::cpu::Isa::detect().map_err(|sentence| anyhow::anyhow!(sentence))?;
     let device = config.device.as_str();
     ensure!(device == "auto" || device == "cpu", "device '{device}' is not in this build; use cpu or auto");
     Ok(())

@@ -24,12 +24,16 @@ pub fn driver(config: &Config, eval: bool) -> Result<Driver> {
     let (count, first) = if eval { (config.run.eval_envs, EVAL_INDEX) } else { (config.run.envs, 0) };
     let key = if eval { "run.eval_envs" } else { "run.envs" };
     ensure!(count > 0, "{key} is 0; at least one environment is needed");
-    let envs = (0..count).map(|i| environment(config, first + i)).collect::<Result<Vec<Box<dyn Env>>>>()?;
+    let envs = if envs::is_external(&config.task) {
+        envs::make_many(&config.task, first..first + count, config.seed, &config.env_options())?
+    } else {
+        (0..count).map(|i| environment(config, first + i)).collect::<Result<Vec<Box<dyn Env>>>>()?
+    };
     let processors = available_parallelism().map_or(1, |n| n.get());
     Driver::new(envs, if config.run.sync { 1 } else { processors })
 }
 
-/// One environment, which is built anew when it crashes, with other random numbers than before.
+/// One native environment, which is built anew when it crashes, with other random numbers than before.
 fn environment(config: &Config, index: usize) -> Result<Box<dyn Env>> {
     let (task, seed, options) = (config.task.clone(), config.seed, config.env.clone());
     let build = move |restarts| envs::make(&task, index + restarts * RESTART_INDEX, seed, &options);
@@ -100,8 +104,13 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool) -> Result<Replay> {
 
 /// Environment frames a policy step: the action repeat of the task's suite.
 pub fn action_repeat(config: &Config) -> u64 {
-    let suite = config.task.split('_').next().unwrap_or_default();
-    config.env.get(suite).and_then(|options| options.get("repeat")).and_then(|n| n.as_u64()).unwrap_or(1).max(1)
+    config
+        .env
+        .get(envs::suite(&config.task))
+        .and_then(|options| options.get("repeat"))
+        .and_then(|n| n.as_u64())
+        .unwrap_or(1)
+        .max(1)
 }
 
 /// The outputs of metrics in `root`; `resume` is the policy step at which a resumed run goes on.

@@ -116,8 +116,13 @@ fn note_start(trainer: &Trainer) {
 
 impl Trainer {
     fn run(&mut self, stop: &Stop) -> Result<()> {
-        while !stop.asked() && self.turn()? {}
-        self.land()
+        let mut going = Ok(true);
+        while !stop.asked() && matches!(going, Ok(true)) {
+            going = self.turn();
+        }
+        // Whatever ended the loop, the update under way ends too, and says what went wrong in it.
+        let landed = self.land();
+        going.and(landed)
     }
 
     /// One update where one is owed, else a look at the clocks and one step of the environments; false

@@ -15,6 +15,7 @@ use crate::{banner, diagnostic, setup};
 use anyhow::Result;
 use config::Config;
 use dreamer_agent::{Agent, Carry, Mode, Trained};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use spaces::Record;
 use std::time::Instant;
 
@@ -39,6 +40,8 @@ pub struct Trainer {
     pub counters: Counters,
     /// The update under way.
     pub flight: Option<Flight>,
+    /// Threads for acting beside it: on the common ones it would wait behind the update's tasks.
+    pub acting: ThreadPool,
     /// Where the run was when it was last saved.
     pub saved: Option<Place>,
     pub logger: Logger,
@@ -137,6 +140,7 @@ impl Trainer {
             counters: Counters::default(),
             saved: None,
             flight: None,
+            acting: ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build()?,
             stop: Stop::default(),
             logger,
             speed: Speed::new(),
@@ -156,7 +160,10 @@ impl Trainer {
     /// same number of updates is done, so that a run can stop between any two updates.
     pub fn act(&mut self) -> Result<()> {
         let (policy, agent) = (&mut self.policy, self.agent.as_ref());
-        let steps = self.driver.step(|obs| policy.act(agent, obs))?;
+        let steps = match (&self.flight, &self.acting) {
+            (Some(_), pool) => self.driver.step(|obs| pool.install(|| policy.act(agent, obs)))?,
+            (None, _) => self.driver.step(|obs| policy.act(agent, obs))?,
+        };
         let mut ended = false;
         for (i, step) in steps.iter().enumerate() {
             self.counters.step += 1;

@@ -62,7 +62,7 @@ impl Workers {
     /// Steps every environment with its action; the records come in the same order.
     pub fn step(&mut self, actions: Vec<Record>) -> Result<Vec<Record>> {
         let results = match self {
-            Workers::Inline(slots) => slots.iter_mut().zip(&actions).map(|(slot, a)| slot.step(a)).collect(),
+            Workers::Inline(slots) => step_all(slots, &actions),
             Workers::Threads(workers) => {
                 let mut actions = actions.into_iter();
                 for worker in workers.iter() {
@@ -120,7 +120,20 @@ fn gather<T>(workers: &mut [Worker], take: impl Fn(Answer) -> Vec<T>) -> Result<
     Ok(all)
 }
 
+/// Steps each environment; those in other processes work at the same time.
+fn step_all(slots: &mut [Slot], actions: &[Record]) -> Vec<Result<Record>> {
+    for (slot, action) in slots.iter_mut().zip(actions) {
+        slot.begin(action);
+    }
+    slots.iter_mut().zip(actions).map(|(slot, action)| slot.step(action)).collect()
+}
+
 impl Slot {
+    /// A panic here shows again in `step`, which can report it.
+    fn begin(&mut self, action: &Record) {
+        catch_unwind(AssertUnwindSafe(|| self.env.begin(action))).ok();
+    }
+
     /// One step. A panic becomes an error, so that it can be told which environment it was.
     fn step(&mut self, action: &Record) -> Result<Record> {
         let result = catch_unwind(AssertUnwindSafe(|| self.env.step(action)));
@@ -155,9 +168,7 @@ impl Worker {
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             while let Ok(ask) = asked.recv() {
                 let answer = match ask {
-                    Ask::Step(actions) => {
-                        Answer::Steps(slots.iter_mut().zip(&actions).map(|(slot, a)| slot.step(a)).collect())
-                    }
+                    Ask::Step(actions) => Answer::Steps(step_all(&mut slots, &actions)),
                     Ask::Save => Answer::Saved(slots.iter().map(|slot| slot.env.save()).collect()),
                     Ask::Load(states) => {
                         Answer::Loaded(slots.iter_mut().zip(states).map(|(slot, s)| slot.load(s)).collect())

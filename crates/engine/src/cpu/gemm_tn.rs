@@ -166,7 +166,9 @@ impl Block {
                     std::ptr::copy_nonoverlapping(from.add(i * S::TILE_ROWS), to.add(self.strip::<S>(i)), S::TILE_ROWS);
                 }
                 let done = whole * S::TILE_ROWS;
-                std::ptr::copy_nonoverlapping(from.add(done), to.add(self.strip::<S>(whole)), count - done);
+                if done < count {
+                    std::ptr::copy_nonoverlapping(from.add(done), to.add(self.strip::<S>(whole)), count - done);
+                }
             }
         }
     }

@@ -74,6 +74,7 @@ pub fn loss_rows(
 /// `out = e^(x - max x)`; returns the maximum and the sum.
 #[inline(always)]
 fn exponentials<S: Simd>(x: &[f32], out: &mut [f32]) -> (f32, f32) {
+    assert_eq!(x.len(), out.len());
     let whole = x.len() / S::LANES * S::LANES;
     let rest = x.len() - whole;
     let (from, to) = (x.as_ptr(), out.as_mut_ptr());

@@ -183,6 +183,8 @@ fn weight_grad(l: &Layout, xs: &[Tensor], w: &Tensor, dy: &Tensor, sink: &mut Si
 mod tests {
     use super::*;
     use crate::check::check;
+    use crate::graph::{Leaf, backward};
+    use crate::sink::Sink;
 
     /// x [m, g * k] times blocks w [g, rows, n], from row `row` of each block.
     fn product(x: &[f64], w: &[f64], [m, g, k, n]: [usize; 4], rows: usize, row: usize, shared: bool) -> Vec<f64> {
@@ -206,6 +208,24 @@ mod tests {
                     y.iter().enumerate().map(|(i, y)| y + x[2][i % n]).collect()
                 },
             );
+        }
+    }
+
+    #[test]
+    fn block_linear_layers_without_rows() {
+        check(&[&[0, 6], &[2, 3, 4], &[8]], |x| affine(&[Term::new(&x[0], 0)], &x[1], Some(&x[2]), None), |_| vec![]);
+    }
+
+    #[test]
+    fn a_layer_with_very_many_outputs_has_a_gradient() {
+        let (x, n) = (Tensor::from_slice(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), (1 << 17) + 1);
+        let leaf = Leaf::new();
+        let y = linear(&x, &Tensor::zeros(&[3, n]).leaf(leaf), &Tensor::zeros(&[n]));
+        let mut sink = Sink::new();
+        backward(&[(&y, Tensor::full(&[2, n], 1.0))], &mut sink);
+        let grad = &sink.finish(&[(leaf, vec![3, n])])[0];
+        for (row, sum) in grad.data().chunks(n).zip([5.0, 7.0, 9.0]) {
+            assert!(row.iter().all(|&g| g == sum));
         }
     }
 

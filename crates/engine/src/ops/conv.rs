@@ -1,7 +1,7 @@
 //! A convolution stage: convolution, resampling, normalisation and activation.
 
 use super::norm_act::{Act, Held, Norm, swiglu};
-use super::planes::{Planes, planes_shape};
+use super::planes::{Planes, images_in, planes_shape};
 use crate::buffer::Buffer;
 use crate::cpu::conv::{
     ConvShape, ConvWeights, UpsampleShape, conv, conv_bias_grad, conv_input_grad, conv_pool, conv_weight_grad,
@@ -96,8 +96,8 @@ impl Stage {
         }
     }
 
-    /// Counts the operations of one group in one direction.
-    fn count(&self) {
+    /// Counts the operations of group `g` of `n` images in one direction. Empty lanes do no work worth the name.
+    fn count(&self, g: usize, n: usize) {
         let (flops, official) = match &self.kind {
             Kind::Conv(s) | Kind::Pool(s) => (s.flops(), s.dense_flops()),
             Kind::Upsample(s) => {
@@ -105,7 +105,8 @@ impl Stage {
                 (s.low().flops(), large.dense_flops())
             }
         };
-        profile::count(flops, official);
+        let images = images_in(g, n);
+        profile::count(flops * images, official * images);
     }
 
     /// The convolution's output and, of a pool, where its maxima were.
@@ -121,7 +122,7 @@ impl Stage {
         let bias = Some(bias.data());
         for (g, out) in out.chunks_exact_mut(size).enumerate() {
             let input = &x.x.data()[g * x.group()..(g + 1) * x.group()];
-            self.count();
+            self.count(g, x.n);
             match &self.kind {
                 Kind::Conv(s) => conv(s, &weights, input, x.pad, bias, out, x.pad),
                 Kind::Upsample(s) => upsample_conv(s, &weights, input, x.pad, bias, out, x.pad),
@@ -231,11 +232,11 @@ impl Kept {
             }
         };
         if let Some(leaf) = self.w.as_leaf() {
-            self.stage.count();
+            self.stage.count(g, self.x.n);
             conv_weight_grad(&shape, x, pad, dy, pad, sink.lanes(leaf, sums, shape.weight_grad_len()));
         }
         if let (Some(weights), Some(dx)) = (weights, dx) {
-            self.stage.count();
+            self.stage.count(g, self.x.n);
             conv_input_grad(&shape, weights, dy, pad, dx, pad);
         }
     }
@@ -252,8 +253,9 @@ fn gate(x: &Planes) -> Planes {
 mod tests {
     use super::super::planes::{planes, rows_of_planes};
     use super::*;
-    use crate::check::check;
+    use crate::check::{check, random};
     use crate::cpu::norm::Norm as NormKind;
+    use crate::cpu::simd::on_every_isa;
 
     /// SAME convolution of one image [h, w, ci] with [k, k, ci, co], in float64.
     fn conv64(x: &[f64], [h, w, ci]: [usize; 3], wt: &[f64], k: usize, co: usize, stride: usize) -> Vec<f64> {
@@ -342,6 +344,19 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn operations_are_those_of_the_images_whatever_the_lanes() {
+        // One stage of 3 images of 8x6, 2 channels to 4, 5x5: the two rows at either edge lack 2 + 1 rows of the kernel.
+        on_every_isa(|| {
+            let x = planes(&random(&[3, 8, 6, 2], 1, 1.0), 8, 6, 2, 2);
+            let (w, bias) = (random(&[5, 5, 2, 4], 2, 1.0), random(&[4], 3, 1.0));
+            let run = || profile::part("stage", || conv_stage(&x, &w, &bias, Resample::None, None));
+            let costs = profile::measure(run).1["stage"];
+            assert_eq!(costs.forward.official, 3 * 2 * 8 * 6 * 25 * 2 * 4);
+            assert_eq!(costs.forward.flops, 3 * 2 * (8 * 5 - 6) * 6 * 5 * 2 * 4);
+        });
     }
 
     #[test]

@@ -57,6 +57,7 @@ fn same_kind(space: &Space, value: &Array) -> bool {
 impl Env for CheckSpaces {
     forward!(obs_space);
     forward!(act_space);
+    forward!(begin);
     forward!(render);
     forward!(save, load);
 

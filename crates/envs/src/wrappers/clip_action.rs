@@ -21,6 +21,14 @@ impl ClipAction {
         let keys = floats.map(|(key, _)| key.clone()).collect();
         Ok(ClipAction { env, low, high, keys })
     }
+
+    fn clip(&self, action: &Record) -> Result<Record> {
+        let mut action = action.clone();
+        for key in &self.keys {
+            map_floats(&mut action, key, |x| x.clamp(self.low, self.high))?;
+        }
+        Ok(action)
+    }
 }
 
 impl Env for ClipAction {
@@ -29,11 +37,14 @@ impl Env for ClipAction {
     forward!(render);
     forward!(save, load);
 
-    fn step(&mut self, action: &Record) -> Result<Record> {
-        let mut action = action.clone();
-        for key in &self.keys {
-            map_floats(&mut action, key, |x| x.clamp(self.low, self.high))?;
+    fn begin(&mut self, action: &Record) {
+        if let Ok(action) = self.clip(action) {
+            self.env.begin(&action);
         }
+    }
+
+    fn step(&mut self, action: &Record) -> Result<Record> {
+        let action = self.clip(action)?;
         self.env.step(&action)
     }
 }

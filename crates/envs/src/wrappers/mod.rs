@@ -12,6 +12,11 @@ macro_rules! forward {
             self.env.act_space()
         }
     };
+    (begin) => {
+        fn begin(&mut self, action: &spaces::Record) {
+            self.env.begin(action);
+        }
+    };
     (render) => {
         fn render(&self) -> Option<spaces::Array> {
             self.env.render()

@@ -24,6 +24,16 @@ impl NormalizeAction {
         }
         NormalizeAction { env, act_space, keys }
     }
+
+    fn scale(&self, action: &Record) -> Result<Record> {
+        let mut action = action.clone();
+        for (key, low, high) in &self.keys {
+            // In float64, as the sum may otherwise round to beyond a bound.
+            let scale = |x: f32| ((1.0 - x as f64) / 2.0 * low + (1.0 + x as f64) / 2.0 * high) as f32;
+            map_floats(&mut action, key, scale)?;
+        }
+        Ok(action)
+    }
 }
 
 impl Env for NormalizeAction {
@@ -35,13 +45,14 @@ impl Env for NormalizeAction {
         &self.act_space
     }
 
-    fn step(&mut self, action: &Record) -> Result<Record> {
-        let mut action = action.clone();
-        for (key, low, high) in &self.keys {
-            // In float64, as the sum may otherwise round to beyond a bound.
-            let scale = |x: f32| ((1.0 - x as f64) / 2.0 * low + (1.0 + x as f64) / 2.0 * high) as f32;
-            map_floats(&mut action, key, scale)?;
+    fn begin(&mut self, action: &Record) {
+        if let Ok(action) = self.scale(action) {
+            self.env.begin(&action);
         }
+    }
+
+    fn step(&mut self, action: &Record) -> Result<Record> {
+        let action = self.scale(action)?;
         self.env.step(&action)
     }
 }

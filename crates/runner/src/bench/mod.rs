@@ -62,7 +62,7 @@ pub fn plain_case(name: &str) -> Option<Case> {
 
 /// The observations and actions of the configured task.
 pub fn task_case(config: &Config) -> Result<Case> {
-    let env = envs::make(&config.task, 0, config.seed, &config.env)?;
+    let env = envs::make(&config.task, 0, config.seed, &config.env_options())?;
     Ok(Case { name: config.task.clone(), obs: env.obs_space().clone(), act: env.act_space().clone() })
 }
 
@@ -82,7 +82,7 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
     for _ in 0..2 {
         agent.train(&mut carry, &batch)?;
     }
-    let mut times = Vec::with_capacity(updates);
+    let mut times = Vec::new();
     for _ in 0..updates {
         let start = Instant::now();
         agent.train(&mut carry, &batch)?;

@@ -88,6 +88,7 @@ pub fn conv_image(shape: &ConvShape, weights: &ConvWeights, bias: &[f32], x: &Im
     shape.check();
     assert_eq!((weights.k, weights.ci, weights.co), (shape.k, shape.ci, shape.co), "weights of another shape");
     assert_eq!((x.c, x.h, x.w), (shape.ci, shape.h, shape.w), "an image of another shape");
+    assert!(x.data.len() >= x.c * x.plane(), "an image without its pixels");
     assert!(
         shape.stride == 1 && x.pad == shape.pad() && bias.len() >= shape.co,
         "stride, padding or bias of {shape:?}"

@@ -65,18 +65,18 @@ impl ConvShape {
         self.k * self.k * self.ci * self.co * super::lanes()
     }
 
-    /// Operations of one group as executed: kernel rows beyond the image are skipped, columns are not. The
+    /// Operations for one image as executed: kernel rows beyond the image are skipped, columns are not. The
     /// gradients of input and weight take as many.
     pub fn flops(&self) -> usize {
         let (top, k) = (self.before(self.h), self.k);
         let rows = (0..self.out_h()).map(|y| y * self.stride);
         let taps: usize = rows.map(|y| (y + k).min(top + self.h).saturating_sub(y.max(top))).sum();
-        2 * taps * self.out_w() * k * self.ci * self.co * super::lanes()
+        2 * taps * self.out_w() * k * self.ci * self.co
     }
 
-    /// Operations of one group without leaving out anything.
+    /// Operations for one image without leaving out anything.
     pub fn dense_flops(&self) -> usize {
-        2 * self.out_h() * self.out_w() * self.k * self.k * self.ci * self.co * super::lanes()
+        2 * self.out_h() * self.out_w() * self.k * self.k * self.ci * self.co
     }
 
     /// Rows or columns of zeros before an input of `size`: half of what SAME adds in all, rounded down.

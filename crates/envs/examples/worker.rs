@@ -1,0 +1,114 @@
+//! A worker of the bridge in Rust: counts its steps, and fails in the way that `kwargs` asks for. The tests use it.
+//!
+//! `dreamer train --task exec:target/release/examples/worker` steps it; `docs/bridge.md` is the protocol.
+
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+// Where the keys lie in a slot.
+const RESET: usize = 0;
+const ACTION: usize = 4;
+const STEP: usize = 64;
+const REWARD: usize = 68;
+const FLAGS: usize = 72; // is_first, is_last, is_terminal
+const SEED: usize = 76;
+const STRIDE: usize = 128;
+
+/// One environment: its step within the episode, and whether the next step starts one.
+#[derive(Clone)]
+struct Counter {
+    step: i32,
+    over: bool,
+}
+
+fn main() -> std::io::Result<()> {
+    // Standard input is the socket; a copy of it leaves the name free for others.
+    let mut socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let ask: Value = serde_json::from_str(&read_line(&mut socket)?)?;
+    let kwargs = &ask["kwargs"];
+    let number = |key: &str, default: i64| kwargs[key].as_i64().unwrap_or(default);
+    if kwargs["fault"] == "missing" {
+        return writeln!(socket, "{}", json!({"error": "the counter is not installed", "cure": "pip install counter"}));
+    }
+    let (slots, length) = (ask["slots"].as_u64().unwrap_or(1) as usize, number("length", 10) as i32);
+    let path = std::env::temp_dir().join(format!("counter-{}", std::process::id()));
+    let memory = File::options().read(true).write(true).create_new(true).open(&path)?;
+    memory.set_len((STRIDE * slots) as u64)?;
+    writeln!(socket, "{}", hello(slots, &path))?;
+
+    // The fault strikes once in a run: at step `at` of the process whose seed file does not exist yet.
+    let armed = kwargs["once"].as_str().is_none_or(|path| File::create_new(path).is_ok());
+    let (fault, at) = (kwargs["fault"].as_str().unwrap_or("").to_string(), number("at", 5));
+    let mut counters = vec![Counter { step: 0, over: true }; slots];
+    let mut steps = 0;
+    let mut slot = [0];
+    while socket.read(&mut slot)? == 1 {
+        steps += 1;
+        let struck = armed && steps == at;
+        match fault.as_str() {
+            "crash" if struck => {
+                eprintln!("the counter broke its spring");
+                std::process::abort();
+            }
+            "hang" if struck => std::thread::sleep(Duration::from_secs(3600)),
+            "error" if struck => {
+                socket.write_all(&[255])?;
+                writeln!(socket, "{}", json!({"error": "the counter lost count"}))?;
+            }
+            "echo" if struck => socket.write_all(&[77])?,
+            _ => {}
+        }
+        let base = slot[0] as usize * STRIDE;
+        let counter = &mut counters[slot[0] as usize];
+        step(counter, length, &memory, base)?;
+        let value = if struck && fault == "nan" { f32::NAN } else { counter.step as f32 };
+        let value = if struck && fault == "bounds" { -3.0 } else { value };
+        memory.write_all_at(&value.to_le_bytes(), (base + STEP) as u64)?;
+        memory.write_all_at(&(ask["seed"].as_i64().unwrap_or(0) as i32).to_le_bytes(), (base + SEED) as u64)?;
+        socket.write_all(&slot)?;
+    }
+    Ok(())
+}
+
+/// The spaces and where their values lie.
+fn hello(slots: usize, path: &std::path::Path) -> Value {
+    let flag = |offset| json!({"dtype": "bool", "shape": [], "offset": offset});
+    json!({
+        "version": 1, "slots": slots, "memory": path, "stride": STRIDE,
+        "act": {
+            "reset": flag(RESET),
+            "action": {"dtype": "int32", "shape": [], "low": 0, "high": 3, "offset": ACTION},
+        },
+        "obs": {
+            "step": {"dtype": "float32", "shape": [], "low": 0, "high": 1e6, "offset": STEP},
+            "log/seed": {"dtype": "int32", "shape": [], "low": 0, "high": 2147483647, "offset": SEED},
+            "reward": {"dtype": "float32", "shape": [], "offset": REWARD},
+            "is_first": flag(FLAGS), "is_last": flag(FLAGS + 1), "is_terminal": flag(FLAGS + 2),
+        },
+    })
+}
+
+/// One step: the reward is the action.
+fn step(counter: &mut Counter, length: i32, memory: &File, base: usize) -> std::io::Result<()> {
+    let mut action = [0; 8];
+    memory.read_exact_at(&mut action, base as u64)?;
+    let first = action[RESET] != 0 || counter.over;
+    counter.step = if first { 0 } else { counter.step + 1 };
+    counter.over = counter.step == length;
+    let reward = if first { 0.0 } else { f32::from(action[ACTION]) };
+    memory.write_all_at(&reward.to_le_bytes(), (base + REWARD) as u64)?;
+    memory.write_all_at(&[first as u8, counter.over as u8, 0], (base + FLAGS) as u64)
+}
+
+fn read_line(socket: &mut UnixStream) -> std::io::Result<String> {
+    let (mut line, mut byte) = (vec![], [0]);
+    while socket.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}

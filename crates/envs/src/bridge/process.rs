@@ -1,0 +1,170 @@
+//! `Process`: one running worker, from its start to its certain end.
+
+use super::hello::{Ask, Layout, read};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Lines of a worker's log that are kept to explain its failure.
+const TAIL: usize = 12;
+/// Bytes of a line of the log that are kept.
+const LINE: u64 = 2000;
+/// How long a worker may take to leave by itself once its socket is closed.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A worker process with its socket and its memory. Dropping it ends the process and all that it started.
+pub struct Process {
+    child: Child,
+    socket: Option<UnixStream>,
+    _lifeline: PipeWriter, // closes when this program ends, however it does
+    memory: Option<File>,
+    log: Arc<Mutex<VecDeque<String>>>,
+    timeout: Duration,
+}
+
+impl Process {
+    /// Starts `command` and asks it; [`Process::hello`] reads its answer.
+    pub fn start(command: &[String], ask: &Ask, timeout: Duration) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair().context("no socket for a worker")?;
+        let (hears, lifeline) = std::io::pipe().context("no pipe for a worker")?;
+        ours.set_read_timeout(Some(timeout))?;
+        ours.set_write_timeout(Some(timeout))?;
+        let program = &command[0];
+        let mut child = Command::new(program)
+            .args(&command[1..])
+            .stdin(OwnedFd::from(theirs))
+            .stdout(hears)
+            .stderr(Stdio::piped())
+            .process_group(0) // Ctrl-C is for the trainer, and all that the worker starts ends with it
+            .spawn()
+            .with_context(|| format!("the program '{program}' of the worker could not be started"))?;
+        let log = Arc::new(Mutex::new(VecDeque::new()));
+        if let Some(stderr) = child.stderr.take() {
+            let log = log.clone();
+            std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))?;
+        }
+        let process = Process { child, socket: Some(ours), _lifeline: lifeline, memory: None, log, timeout };
+        let line = serde_json::to_string(ask)? + "\n";
+        // A worker that could not even start says why in its log; `hello` finds out.
+        process.socket()?.write_all(line.as_bytes()).ok();
+        Ok(process)
+    }
+
+    /// Waits for the worker's answer and opens its memory.
+    pub fn hello(&mut self, slots: usize) -> Result<Layout> {
+        let line = self.line().context("the worker did not start")?;
+        let (layout, path) = read(&line, slots)?;
+        let memory = File::options().read(true).write(true).open(&path);
+        std::fs::remove_file(&path).ok(); // both sides hold it open; nobody else needs its name
+        let memory = memory.with_context(|| format!("the worker's memory '{}' cannot be opened", path.display()))?;
+        let (len, need) = (memory.metadata()?.len(), layout.stride * slots);
+        ensure!(len >= need as u64, "the worker's memory has {len} bytes, but its keys need {need}");
+        self.memory = Some(memory);
+        Ok(layout)
+    }
+
+    /// A line of text from the worker.
+    pub fn line(&self) -> Result<String> {
+        let mut line = vec![];
+        let mut byte = [0];
+        while line.last() != Some(&b'\n') {
+            ensure!(line.len() < 1 << 20, "the worker sent a line of more than a megabyte");
+            match self.read(&mut byte)? {
+                0 => bail!("the worker ended"),
+                _ => line.push(byte[0]),
+            }
+        }
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+
+    /// Bytes from the worker, at least one, or none where it has ended.
+    pub fn read(&self, bytes: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.socket()?.read(bytes) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    bail!("the worker did not answer within {} s (run.episode_timeout)", self.timeout.as_secs_f64())
+                }
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(0),
+                Err(error) => return Err(error).context("the worker's socket failed"),
+            }
+        }
+    }
+
+    /// Sends one byte.
+    pub fn send(&self, byte: u8) -> Result<()> {
+        self.socket()?.write_all(&[byte]).context("the worker ended")
+    }
+
+    pub fn write_memory(&self, bytes: &[u8], offset: usize) -> Result<()> {
+        let memory = self.memory.as_ref().context("the worker has no memory yet")?;
+        memory.write_all_at(bytes, offset as u64).context("the worker's memory cannot be written")
+    }
+
+    pub fn read_memory(&self, len: usize, offset: usize) -> Result<Vec<u8>> {
+        let memory = self.memory.as_ref().context("the worker has no memory yet")?;
+        let mut bytes = vec![0; len];
+        memory.read_exact_at(&mut bytes, offset as u64).context("the worker's memory cannot be read")?;
+        Ok(bytes)
+    }
+
+    /// The last lines of the worker's log, once it is dead and has said all: kills it.
+    pub fn last_words(&mut self) -> Vec<String> {
+        self.kill();
+        // The log's thread may lag behind the process by a moment.
+        std::thread::sleep(Duration::from_millis(50));
+        self.log.lock().map(|log| log.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    fn socket(&self) -> Result<&UnixStream> {
+        self.socket.as_ref().context("the worker's socket is closed")
+    }
+
+    /// Ends the process and its group at once.
+    fn kill(&mut self) {
+        self.socket = None;
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return; // waited for: its number may be somebody else's now
+        }
+        kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.socket = None; // a sound worker leaves at this
+        let start = Instant::now();
+        while start.elapsed() < FAREWELL && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+    }
+}
+
+/// Keeps the last lines of what a worker prints.
+fn keep_tail(stderr: ChildStderr, log: &Mutex<VecDeque<String>>) {
+    let mut reader = BufReader::new(stderr);
+    loop {
+        let mut line = vec![];
+        match reader.by_ref().take(LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let Ok(mut log) = log.lock() else { return };
+        if log.len() == TAIL {
+            log.pop_front();
+        }
+        log.push_back(String::from_utf8_lossy(&line).trim_end().to_string());
+    }
+}

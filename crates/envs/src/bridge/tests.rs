@@ -1,0 +1,176 @@
+//! The bridge against a worker that counts its steps and fails as it is told (`examples/worker.rs`).
+
+use crate::record::{flag, number};
+use crate::{Env, make_many};
+use serde_json::{Value, json};
+use spaces::{Array, Record};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The example worker. Cargo builds examples for all tests of a package, but not for those that a filter names.
+fn worker() -> String {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    let path = PATH.get_or_init(|| {
+        let deps = std::env::current_exe().unwrap();
+        let profile = deps.ancestors().nth(2).unwrap(); // target/PROFILE/deps/this
+        let release = profile.ends_with("release").then_some("--release");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "-q", "-p", "envs", "--example", "worker"]).args(release);
+        assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+        profile.join("examples/worker")
+    });
+    format!("exec:{}", path.display())
+}
+
+fn envs(count: usize, options: Value) -> anyhow::Result<Vec<Box<dyn Env>>> {
+    make_many(&worker(), 0..count, 7, &options)
+}
+
+fn one(options: Value) -> Box<dyn Env> {
+    envs(1, options).unwrap().pop().unwrap()
+}
+
+fn act(action: i32, reset: bool) -> Record {
+    [("action".into(), Array::i32(action)), ("reset".into(), Array::bool(reset))].into()
+}
+
+/// A path of which nothing exists yet, for a fault that shall strike once.
+fn once(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("bridge-once-{}-{name}", std::process::id()));
+    std::fs::remove_file(&path).ok();
+    path
+}
+
+#[test]
+fn steps_episodes_and_rewards_arrive() {
+    let mut env = one(json!({"kwargs": {"length": 4}}));
+    assert_eq!(env.obs_space()["step"].high, 1e6);
+    for _ in 0..3 {
+        for step in 0..=4 {
+            let obs = env.step(&act(2, step == 0)).unwrap();
+            assert_eq!(number(&obs, "step").unwrap(), step as f32);
+            assert_eq!(number(&obs, "reward").unwrap(), if step == 0 { 0.0 } else { 2.0 });
+            assert_eq!(flag(&obs, "is_first").unwrap(), step == 0);
+            assert_eq!(flag(&obs, "is_last").unwrap(), step == 4);
+        }
+    }
+    let error = env.step(&act(3, false)).unwrap_err().to_string();
+    assert!(error.contains("in the action, key 'action' holds 3, outside its bounds 0 to 3"), "{error}");
+}
+
+#[test]
+fn every_fault_closes_the_episode_and_starts_another() {
+    for fault in ["crash", "error", "nan", "bounds", "echo", "hang"] {
+        let (once, timeout) = (once(fault), if fault == "hang" { 0.5 } else { 20.0 });
+        let mut env = one(json!({"timeout": timeout, "kwargs": {"fault": fault, "at": 5, "once": once}}));
+        let seed = number(&env.step(&act(1, true)).unwrap(), "log/seed").unwrap();
+        for step in 1..=3 {
+            assert_eq!(number(&env.step(&act(1, false)).unwrap(), "step").unwrap(), step as f32, "{fault}");
+        }
+        let closing = env.step(&act(1, false)).unwrap();
+        assert_eq!(number(&closing, "step").unwrap(), 3.0, "{fault}: the last good observation");
+        assert_eq!(number(&closing, "reward").unwrap(), 0.0);
+        assert!(flag(&closing, "is_last").unwrap() && !flag(&closing, "is_terminal").unwrap());
+        let first = env.step(&act(0, true)).unwrap();
+        assert!(flag(&first, "is_first").unwrap(), "{fault}");
+        assert_ne!(number(&first, "log/seed").unwrap(), seed, "{fault}: another seed");
+        assert_eq!(number(&env.step(&act(1, false)).unwrap(), "step").unwrap(), 1.0, "{fault}");
+        std::fs::remove_file(once).unwrap();
+    }
+}
+
+#[test]
+fn a_worker_that_keeps_failing_ends_the_run_with_its_last_words() {
+    // A restarted worker resets once unasked, and once more for the next episode: its third step is the first action.
+    let mut env = one(json!({"restarts": 2, "kwargs": {"fault": "crash", "at": 3}}));
+    env.step(&act(0, true)).unwrap();
+    env.step(&act(0, false)).unwrap();
+    for _ in 0..2 {
+        assert!(flag(&env.step(&act(0, false)).unwrap(), "is_last").unwrap());
+        env.step(&act(0, true)).unwrap();
+    }
+    let error = format!("{:#}", env.step(&act(0, false)).unwrap_err());
+    assert!(error.contains("the worker failed 3 times in a row (env.restarts is 2)"), "{error}");
+    assert!(error.contains("the counter broke its spring"), "{error}");
+}
+
+#[test]
+fn workers_that_cannot_start_say_why() {
+    let error = |task: &str, options: Value| format!("{:#}", make_many(task, 0..1, 0, &options).err().unwrap());
+    let missing = error(&worker(), json!({"kwargs": {"fault": "missing"}}));
+    assert!(missing.ends_with("the counter is not installed; this helps: pip install counter"), "{missing}");
+    let absent = error("exec:/no/such/worker", json!({}));
+    assert!(absent.contains("'/no/such/worker' of the worker could not be started"), "{absent}");
+    let silent = error("exec:true", json!({}));
+    assert!(silent.contains("the worker ended"), "{silent}");
+    assert!(error("exec:", json!({})).contains("names no program"));
+    assert!(error(&worker(), json!({"slots": 0})).contains("env.slots is 0"));
+    let python = error("gym_CartPole-v1", json!({"python": "no-such-python"}));
+    assert!(python.contains("'no-such-python' of the worker could not be started"), "{python}");
+}
+
+#[test]
+fn slots_share_a_worker_and_fail_together() {
+    let once = once("slots");
+    let mut envs = envs(3, json!({"slots": 2, "kwargs": {"fault": "crash", "at": 7, "once": once}})).unwrap();
+    // Steps 1 and 2 of the first worker are resets, so the fault strikes slot 0 in round 3; which of the two
+    // workers has it is decided by who came first.
+    let mut last = [0; 3];
+    for round in 0..8 {
+        let actions: Vec<Record> = last.iter().map(|&is_last| act(1, round == 0 || is_last == 1)).collect();
+        envs.iter_mut().zip(&actions).for_each(|(env, action)| env.begin(action));
+        for (i, env) in envs.iter_mut().enumerate() {
+            let obs = env.step(&actions[i]).unwrap();
+            assert_eq!(flag(&obs, "is_first").unwrap(), round == 0 || last[i] == 1, "environment {i}, round {round}");
+            last[i] = flag(&obs, "is_last").unwrap() as i32;
+        }
+    }
+    std::fs::remove_file(once).unwrap();
+}
+
+/// Kills workers at random while two environments step, for `DREAMER_KILL_SECONDS` (two by default).
+#[test]
+fn killing_workers_at_random_loses_no_step() {
+    let seconds = std::env::var("DREAMER_KILL_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2.0);
+    let mark = format!("kill-{}", std::process::id());
+    let mut envs = envs(2, json!({"restarts": 1000, "kwargs": {"length": 50, "mark": mark}})).unwrap();
+    let (start, mut next, mut kills) = (Instant::now(), Duration::ZERO, 0);
+    let mut rng = crate::Rng::new(1, 2);
+    let (mut expected, mut reset, mut total) = ([0.0; 2], [true; 2], 0);
+    while start.elapsed().as_secs_f64() < seconds {
+        if start.elapsed() > next {
+            kills += kill_a_child(&mut rng);
+            next = start.elapsed() + Duration::from_millis(rng.below(200) as u64);
+        }
+        for (i, env) in envs.iter_mut().enumerate() {
+            let obs = env.step(&act(1, reset[i])).unwrap();
+            let (step, last) = (number(&obs, "step").unwrap(), flag(&obs, "is_last").unwrap());
+            let closing = last && step < 50.0;
+            let due = if reset[i] { 0.0 } else { expected[i] + if closing { 0.0 } else { 1.0 } };
+            assert_eq!(step, due, "after {total} steps");
+            assert_eq!(flag(&obs, "is_first").unwrap(), reset[i]);
+            (expected[i], reset[i], total) = (step, last, total + 1);
+        }
+    }
+    println!("{total} steps, {kills} workers killed");
+    assert!(kills > 3 && total > 100);
+}
+
+/// Kills one of this process's workers that run the example; 1 if there was one.
+fn kill_a_child(rng: &mut crate::Rng) -> usize {
+    let me = std::process::id().to_string();
+    let mine = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).unwrap_or("").to_string();
+        let mark = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        parent == me && String::from_utf8_lossy(&mark).contains("examples/worker")
+    };
+    let all =
+        std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let children: Vec<String> = all.filter(|name| name.parse::<u32>().is_ok() && mine(name)).collect();
+    let Some(pid) = children.get(rng.below(children.len())) else { return 0 };
+    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok() as usize
+}

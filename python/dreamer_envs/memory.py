@@ -1,0 +1,154 @@
+"""The file in memory through which actions and observations pass, and its layout."""
+
+import mmap
+import os
+import tempfile
+
+import numpy as np
+
+from .env import FLAGS, Problem
+
+INTEGERS = {'bool': (0, 1), 'uint8': (0, 255), 'int32': (-2**31, 2**31 - 1)}
+# Python and numpy scalars that can be written without a further look.
+SCALARS = {
+    'float32': {float, int, np.float32, np.float64},
+    'bool': {bool, np.bool_},
+    'int32': {np.int32},
+    'uint8': {np.uint8},
+}
+
+
+def align(offset, nbytes):
+  return -(-offset // nbytes) * nbytes
+
+
+def bound(value, dtype, pick):
+  """A bound for the answer: None where there is none, else as float32 or integer holds it."""
+  if value is None or dtype == bool:
+    return None
+  value = pick(np.asarray(value, np.float64))
+  if not np.isfinite(value):
+    return None
+  return float(np.float32(value)) if dtype == np.float32 else int(value)
+
+
+def check_spaces(act, obs):
+  for key, space in FLAGS.items():
+    if key not in obs:
+      raise Problem(f"the environment's obs_space lacks '{key}'")
+    if np.dtype(obs[key].dtype) != space.dtype or tuple(obs[key].shape):
+      raise Problem(f"'{key}' of obs_space has to be {space.dtype.name} of shape ()")
+  if 'reset' not in act or np.dtype(act['reset'].dtype) != bool or tuple(act['reset'].shape):
+    raise Problem("the environment's act_space needs 'reset', bool of shape ()")
+  for key in act:
+    if key in obs:
+      raise Problem(f"'{key}' is a key of both obs_space and act_space")
+  for key, space in [*act.items(), *obs.items()]:
+    name = np.dtype(space.dtype).name
+    if name not in INTEGERS and name != 'float32':
+      raise Problem(f"'{key}' is {name}, which is none of bool, uint8, int32 and float32")
+
+
+class Memory:
+  """Actions and observations of every slot, as numpy views of one mapped file."""
+
+  def __init__(self, act, obs, slots):
+    check_spaces(act, obs)
+    self.act, self.obs, offset = {}, {}, 0
+    for spaces, layout in ((act, self.act), (obs, self.obs)):
+      for key, space in spaces.items():
+        dtype, shape = np.dtype(space.dtype), tuple(int(n) for n in space.shape)
+        nbytes = int(np.prod(shape, dtype=int)) * dtype.itemsize
+        offset = align(offset, 64 if nbytes >= 64 else dtype.itemsize)
+        entry = {'dtype': dtype.name, 'shape': shape, 'offset': offset}
+        for name, pick in (('low', np.min), ('high', np.max)):
+          value = bound(getattr(space, name, None), dtype, pick)
+          if value is not None:
+            entry[name] = value
+        layout[key] = entry
+        offset += nbytes
+      offset = align(offset, 64)
+    self.slots, self.stride = slots, offset
+    self.path, self.map = create(self.stride * slots)
+    self.ins = [self.views(self.act, slot) for slot in range(slots)]
+    self.outs = [
+        [(key, view, view.dtype, view.shape, () if view.shape else SCALARS[view.dtype.name])
+         for key, view in self.views(self.obs, slot)]
+        for slot in range(slots)]
+
+  def views(self, layout, slot):
+    return [(key, np.ndarray(entry['shape'], entry['dtype'], self.map,
+                             slot * self.stride + entry['offset']))
+            for key, entry in layout.items()]
+
+  def answer(self):
+    return {'version': 1, 'slots': self.slots, 'memory': self.path, 'stride': self.stride,
+            'act': self.act, 'obs': self.obs}
+
+  def get(self, slot):
+    return {key: view.copy() if view.shape else view[()] for key, view in self.ins[slot]}
+
+  def put(self, slot, obs):
+    for key, view, dtype, shape, scalars in self.outs[slot]:
+      try:
+        value = obs[key]
+      except (KeyError, TypeError, IndexError):
+        raise Problem(missing(key, obs))
+      if type(value) is np.ndarray:
+        if value.dtype != dtype or value.shape != shape:
+          value = fit(key, value, dtype, shape)
+      elif type(value) not in scalars:
+        value = fit(key, value, dtype, shape)
+      view[...] = value
+
+  def remove(self):
+    try:
+      os.unlink(self.path)
+    except OSError:
+      pass
+
+
+def missing(key, obs):
+  if not isinstance(obs, dict):
+    return f'the environment returned a {type(obs).__name__} where a dict of observations is due'
+  return f"the observation lacks the key '{key}'; it has {', '.join(map(str, obs))}"
+
+
+def fit(key, value, dtype, shape):
+  """The value as an array of its space, or a Problem that tells why it is none."""
+  due = f'its space says {dtype.name} {shape}'
+  try:
+    array = np.asarray(value)
+  except Exception as e:
+    raise Problem(f"observation '{key}' is a {type(value).__name__} that is no array ({e}); {due}")
+  held = f"observation '{key}' holds {array.dtype.name} {array.shape}"
+  if array.dtype.kind == 'O':
+    held = f"observation '{key}' holds a {type(value).__name__}"
+  if array.shape != shape or array.dtype.kind not in 'biuf':
+    raise Problem(f'{held}; {due}')
+  if dtype == np.float32:
+    return array
+  if array.dtype.kind == 'f':
+    raise Problem(f'{held}; {due}')
+  low, high = INTEGERS[dtype.name]
+  if array.size and not (low <= array.min() and array.max() <= high):
+    raise Problem(f'{held} from {array.min()} to {array.max()}; {due}')
+  return array.astype(dtype)
+
+
+def create(size):
+  """A new file of `size` zeros, in memory where there is room, and its map."""
+  fault = None
+  for folder in ('/dev/shm', tempfile.gettempdir()):
+    path = None
+    try:
+      file, path = tempfile.mkstemp(prefix='dreamer-', dir=folder)
+      with os.fdopen(file, 'r+b') as f:
+        f.write(bytes(size))
+        f.flush()
+        return path, mmap.mmap(f.fileno(), size)
+    except OSError as e:
+      fault = e
+      if path:
+        os.unlink(path)
+  raise Problem(f'no room for the {size} bytes that environment and trainer share: {fault}')

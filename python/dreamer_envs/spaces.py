@@ -1,0 +1,273 @@
+"""Gymnasium's spaces as ours, and the values of one as those of the other.
+
+Spaces are told apart by the name of their class, so that gymnasium is not needed and the spaces of
+the older gym are understood too.
+"""
+
+import sys
+
+import numpy as np
+
+from .env import FLAGS, Problem, Space
+from .resize import resizer
+
+FLOAT_MAX = np.float32(np.finfo(np.float32).max)
+# Bounds beyond this stand for none, such as the largest float32.
+UNBOUNDED = 1e30
+KINDS = ('Discrete', 'MultiDiscrete', 'MultiBinary', 'Box', 'Dict', 'Tuple')
+
+
+def kind(space):
+  for cls in type(space).__mro__:
+    if cls.__name__ in KINDS:
+      return cls.__name__
+  return None
+
+
+def children(space):
+  """The parts of a Dict or Tuple by key or index, None for other spaces."""
+  if kind(space) == 'Dict':
+    return dict(space.spaces)
+  if kind(space) == 'Tuple':
+    return dict(enumerate(space.spaces))
+  return None
+
+
+def walk(space, path=()):
+  """The path and the space of every part that is neither Dict nor Tuple."""
+  parts = children(space)
+  if parts is None:
+    yield path, space
+  else:
+    for key, part in parts.items():
+      yield from walk(part, path + (key,))
+
+
+def add(spaces, key, space):
+  if key in spaces:
+    raise Problem(f"two parts of the space are both called '{key}'")
+  spaces[key] = space
+
+
+def starts(space):
+  """Sizes and first values of the entries of a MultiDiscrete space."""
+  sizes = np.asarray(space.nvec)
+  first = getattr(space, 'start', None)
+  return sizes, np.zeros_like(sizes) if first is None else np.broadcast_to(first, sizes.shape)
+
+
+class Obs:
+  """The observations of a space: `spaces` by key; a call turns a value into arrays by key.
+
+  Keys in `taken` and those that the protocol uses get the prefix `obs/`. Images are resized to
+  `size`, [height, width], unless it is [0, 0].
+  """
+
+  def __init__(self, space, taken=(), size=(0, 0)):
+    self.spaces = {}
+    self.leaves = []
+    for path, leaf in walk(space):
+      parts = observed(leaf, tuple(size))
+      name = '/'.join(str(part) for part in path)
+      if kind(space) == 'Tuple':
+        name = 'obs/' + name
+      if not name:
+        name = 'image' if parts and is_image(parts[0][1]) else 'vector'
+      if not parts or not all(part.nbytes for _, part, _ in parts):
+        print(f"observation '{name}' is left out: {leaf}", file=sys.stderr)
+        continue
+      if name in FLAGS or name == 'reset' or name in taken or name.startswith('log/'):
+        name = 'obs/' + name
+      for suffix, part, convert in parts:
+        add(self.spaces, name + suffix, part)
+        self.leaves.append((name + suffix, path, convert))
+    if not self.spaces:
+      raise Problem(f'the observation space has nothing that can be used: {space}')
+
+  def __call__(self, value):
+    out = {}
+    for key, path, convert in self.leaves:
+      try:
+        out[key] = convert(find(value, path))
+      except Exception as e:
+        raise fault(key, e)
+    return out
+
+  def batch(self, value, count):
+    """The observations of `count` environments from one value with a leading axis."""
+    out = [{} for _ in range(count)]
+    for key, path, convert in self.leaves:
+      try:
+        part = find(value, path)
+        for i in range(count):
+          out[i][key] = convert(part[i])
+      except Exception as e:
+        raise fault(key, e)
+    return out
+
+
+def find(value, path):
+  for part in path:
+    value = value[part]
+  return value
+
+
+def fault(key, e):
+  if isinstance(e, KeyError):
+    return Problem(f"the environment's observation lacks the key {e} of its space (for '{key}')")
+  return Problem(f"observation key '{key}' does not fit its space: {type(e).__name__}: {e}")
+
+
+def is_image(space):
+  return space.dtype == np.uint8 and len(space.shape) == 3
+
+
+def to_float(value):
+  value = np.asarray(value)
+  if value.dtype.kind not in 'biuf':
+    return value
+  if value.dtype.kind == 'f':
+    value = np.minimum(np.maximum(value, -FLOAT_MAX), FLOAT_MAX)
+  return np.asarray(value, np.float32)
+
+
+def observed(space, size):
+  """The parts of one space: suffix of the key, our space and what turns a value into its array."""
+  name = kind(space)
+  if name == 'Discrete':
+    start = int(getattr(space, 'start', 0))
+    return [('', Space(np.int32, (), 0, int(space.n)), lambda value: np.asarray(value) - start)]
+  if name == 'MultiDiscrete':
+    sizes, first = starts(space)
+    if (sizes == sizes.flat[0]).all():
+      return [('', Space(np.int32, sizes.shape, 0, int(sizes.flat[0])),
+               lambda value: np.asarray(value) - first)]
+    return [(f'/{i}', Space(np.int32, (), 0, int(n)),
+             lambda value, i=i: np.asarray(value).flat[i] - first.flat[i])
+            for i, n in enumerate(sizes.flat)]
+  if name == 'MultiBinary':
+    return [('', Space(bool, space.shape), lambda value: np.asarray(value, bool))]
+  if name == 'Box':
+    if space.dtype == np.uint8 and len(space.shape) in (2, 3):
+      return [('', *image(space.shape, size))]
+    return [('', Space(np.float32, space.shape), to_float)]
+  return None
+
+
+def image(shape, size=(0, 0)):
+  """Space and conversion of images of `shape`. One of rank 2 gets an axis for its channels; axes
+  like (4, 84, 84) are taken for [channels, height, width] and put in order."""
+  steps = []
+  if len(shape) == 2:
+    full = (*shape, 1)
+    steps.append(lambda value: np.asarray(value)[..., None])
+  elif shape[0] < shape[1] and shape[0] < shape[2] and shape[2] > 16:
+    full = (*shape[1:], shape[0])
+    steps.append(lambda value: np.moveaxis(np.asarray(value), 0, -1))
+  else:
+    full = tuple(shape)
+  if any(size) and tuple(size) != full[:2]:
+    steps.append(resizer(full, size))
+    full = (*size, full[2])
+
+  def convert(value):
+    for step in steps:
+      value = step(value)
+    return value
+
+  return Space(np.uint8, full), convert
+
+
+class Act:
+  """The actions of a space: `spaces` by key, with `reset`; a call turns arrays by key into a value."""
+
+  def __init__(self, space):
+    self.spaces = {'reset': Space(bool)}
+    self.build = self.builder(space, ('action',) if kind(space) != 'Dict' else ())
+
+  def __call__(self, action):
+    return self.build(action)
+
+  def builder(self, space, path):
+    parts = children(space)
+    if parts is not None:
+      parts = {key: self.builder(part, path + (key,)) for key, part in parts.items()}
+      if kind(space) == 'Tuple':
+        return lambda action: tuple(part(action) for part in parts.values())
+      return lambda action: {key: part(action) for key, part in parts.items()}
+    name = '/'.join(str(part) for part in path)
+    if name in FLAGS or name == 'reset':
+      name = 'action/' + name
+    if kind(space) is None:
+      raise Problem(f"action '{name}' is of a kind of space that has no meaning here: {space}")
+    if kind(space) == 'MultiDiscrete':
+      sizes, first = starts(space)
+      if (sizes != sizes.flat[0]).any():
+        keys = [f'{name}/{i}' for i in range(sizes.size)]
+        for key, n in zip(keys, sizes.flat):
+          add(self.spaces, key, Space(np.int32, (), 0, int(n)))
+        return lambda action: (
+            np.array([action[key] for key in keys], space.dtype).reshape(sizes.shape) + first)
+    ours, convert = acted(space)
+    add(self.spaces, name, ours)
+    return lambda action: convert(action[name])
+
+
+def acted(space):
+  """Our space and what turns a value of it into one of `space`, for spaces of one key."""
+  dtype = np.dtype(space.dtype).type
+  name = kind(space)
+  if name == 'Discrete':
+    start = int(getattr(space, 'start', 0))
+    return Space(np.int32, (), 0, int(space.n)), lambda value: dtype(int(value) + start)
+  if name == 'MultiDiscrete':
+    sizes, first = starts(space)
+    return (Space(np.int32, sizes.shape, 0, int(sizes.flat[0])),
+            lambda value: value.astype(dtype) + first)
+  if name == 'MultiBinary':
+    return Space(bool, space.shape), lambda value: value.astype(dtype)
+  return boxed(space, dtype)
+
+
+def boxed(space, dtype):
+  whole = np.dtype(dtype).kind in 'biu'
+  low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
+  if whole and (low == low.flat[0]).all() and (high == high.flat[0]).all():
+    first, count = int(low.flat[0]), int(high.flat[0]) - int(low.flat[0]) + 1
+    if count <= 256:
+      return (Space(np.int32, space.shape, 0, count),
+              lambda value: (np.asarray(value, np.int64) + first).astype(dtype))
+  bounded = (abs(low) < UNBOUNDED) & (abs(high) < UNBOUNDED)
+  scale, middle = np.ones(low.shape), np.zeros(low.shape)
+  scale[bounded] = (high[bounded] - low[bounded]) / 2
+  middle[bounded] = (high[bounded] + low[bounded]) / 2
+
+  def convert(value):
+    value = np.minimum(np.maximum(value * scale + middle, low), high)
+    return np.asarray(np.rint(value) if whole else value, dtype)
+
+  return Space(np.float32, space.shape, -1, 1), convert
+
+
+def stack(space, values):
+  """The values of several environments as one with a leading axis."""
+  parts = children(space)
+  if parts is None:
+    return np.stack(values).astype(space.dtype)
+  parts = {key: stack(part, [value[key] for value in values]) for key, part in parts.items()}
+  return tuple(parts.values()) if kind(space) == 'Tuple' else parts
+
+
+def sample(spaces, rng):
+  """Random values for action spaces, `reset` false."""
+  out = {}
+  for key, space in spaces.items():
+    if space.dtype == bool:
+      out[key] = rng.integers(0, 2, space.shape).astype(bool)
+    elif space.dtype == np.float32:
+      out[key] = rng.uniform(space.low, space.high, space.shape)
+    else:
+      out[key] = rng.integers(space.low, space.high, space.shape)
+    out[key] = np.asarray(out[key], space.dtype)[()]
+  out['reset'] = np.bool_(False)
+  return out

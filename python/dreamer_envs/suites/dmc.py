@@ -1,0 +1,102 @@
+"""DeepMind Control: tasks `dmc_DOMAIN_TASK`, such as dmc_walker_walk or dmc_cup_catch."""
+
+import contextlib
+import os
+
+import numpy as np
+
+from ..env import FLAGS, Env, Problem, Space
+from .dm import Dm
+
+INSTALL = 'pip install dm_control "mujoco<4"'
+GL = 'apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri'
+CAMERAS = {'quadruped': 2}
+
+
+def make(name, options, kwargs, seed, index, slots):
+  return DMC(name, seed, **options, **kwargs)
+
+
+class DMC(Env):
+  """One task. `fast_render` draws without shadows and smooth edges, which changes the pixels."""
+
+  def __init__(
+      self, name, seed, size=(64, 64), repeat=1, proprio=True, image=True, camera=-1,
+      fast_render=False):
+    domain, task = split(name)
+    suite = load_suite(image)
+    if (domain, task) not in suite.ALL_TASKS:
+      names = ', '.join('_'.join(x) for x in suite.ALL_TASKS)
+      raise Problem(f"unknown task 'dmc_{name}'; there are: {names}")
+    try:
+      env = suite.load(domain, task, task_kwargs={'random': seed})
+    except AttributeError as e:
+      raise Problem(f'the installed mujoco does not fit dm_control ({e})', cure=INSTALL)
+    self._env = Dm(env, repeat)
+    self._proprio = proprio
+    self._render = image and Camera(
+        lambda: env.physics, size, CAMERAS.get(domain, 0) if camera == -1 else camera, fast_render)
+    self.act_space = self._env.act_space
+    self.obs_space = dict(self._env.obs_space if proprio else FLAGS)
+    if image:
+      self.obs_space['image'] = Space(np.uint8, (*size, 3))
+
+  def step(self, action):
+    obs = self._env.step(action)
+    if not self._proprio:
+      obs = {k: obs[k] for k in FLAGS}
+    if self._render:
+      obs['image'] = self._render()
+    return obs
+
+  def close(self):
+    self._env.close()
+
+
+class Camera:
+  """Draws what a camera of the simulation sees."""
+
+  def __init__(self, physics, size, camera, fast=False):
+    self._physics = physics
+    self._size = tuple(size)
+    self._camera = camera
+    if fast:
+      quality = physics().model.vis.quality
+      quality.shadowsize = 0
+      quality.offsamples = 0
+    with drawing():
+      self()
+
+  def __call__(self):
+    return self._physics().render(*self._size, camera_id=self._camera)
+
+
+@contextlib.contextmanager
+def drawing():
+  """Whatever goes wrong at the first image is a matter of missing libraries."""
+  try:
+    yield
+  except Exception as e:
+    raise Problem(f'images cannot be drawn ({type(e).__name__}: {e})', cure=GL)
+
+
+def split(name):
+  """Domain and task of a name; ball_in_cup, or cup for short, is the odd one out."""
+  for prefix in ('ball_in_cup_', 'cup_'):
+    if name.startswith(prefix):
+      return 'ball_in_cup', name[len(prefix):]
+  domain, _, task = name.partition('_')
+  return domain, task
+
+
+def load_suite(image):
+  """The package's tasks; images are drawn without a display where there is none."""
+  import dm_control  # noqa: F401  That it is missing is another problem than what follows.
+  if image and not os.environ.get('DISPLAY'):
+    os.environ.setdefault('MUJOCO_GL', 'egl')
+    os.environ.setdefault('LP_NUM_THREADS', '0')  # Software drawing gains nothing by threads.
+  if not image:
+    os.environ.setdefault('MUJOCO_GL', 'disabled')
+  with drawing():
+    from dm_control import suite
+  return suite

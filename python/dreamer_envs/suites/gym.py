@@ -1,0 +1,33 @@
+"""Gymnasium: `gym_ID`, such as gym_CartPole-v1 or gym_my_module:MyEnv-v0."""
+
+import re
+
+from ..env import Problem
+from ..wrap import GymEnv, GymVector
+
+INSTALL = 'pip install gymnasium'
+
+
+def make(name, options, kwargs, seed, index, slots):
+  import gymnasium
+  render = bool(options.get('render', False))
+  size = tuple(options.get('size') or (0, 0))
+  repeat = options.get('repeat', 1)
+  if render:
+    kwargs = {'render_mode': 'rgb_array', **kwargs}
+  try:
+    if not options.get('vector', False):
+      return GymEnv(gymnasium.make(name, **kwargs), seed, size, repeat, render)
+    if repeat != 1:
+      raise Problem('gymnasium steps a vector of environments once an action: repeat has to be 1')
+    if gymnasium.__version__.startswith('0.'):
+      raise Problem('vectors of environments need a newer gymnasium', cure=INSTALL + '>=1.1')
+    return GymVector(gymnasium.make_vec(name, num_envs=slots, **kwargs), seed, size, render)
+  except gymnasium.error.DependencyNotInstalled as e:
+    cures = re.findall(r'`(pip install [^`]+)`', str(e))
+    raise Problem(f"'{name}' needs a package that is missing: {e}", cure=' && '.join(cures) or None)
+  except gymnasium.error.DeprecatedEnv as e:
+    raise Problem(str(e))
+  except gymnasium.error.UnregisteredEnv as e:
+    raise Problem(f"gymnasium has no environment '{name}': {e} (one of another package is called "
+                  'gym_MODULE:ID, where MODULE registers it)')

@@ -1,0 +1,88 @@
+"""Environments of one's own: `py:my_module:make_env` or `py:path/to/file.py:MyEnv`."""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+
+from ..env import Env, Problem, VectorEnv
+from ..wrap import GymEnv, GymVector, is_pool
+
+INSTALL = None
+
+
+def make(name, options, kwargs, seed, index, slots):
+  function = load(name)
+  render = bool(options.get('render', False))
+  given = {'seed': seed, 'index': index, 'slots': slots}
+  if render:
+    given['render_mode'] = 'rgb_array'
+  env = function(**{**wanted(function, given), **kwargs})
+  size, repeat = tuple(options.get('size') or (0, 0)), options.get('repeat', 1)
+  if isinstance(env, (Env, VectorEnv)) or has(env, 'obs_space', 'act_space', 'step'):
+    return env
+  if has(env, 'single_observation_space', 'single_action_space', 'num_envs') or is_pool(env):
+    if repeat != 1:
+      raise Problem('a vector of environments steps once an action: repeat has to be 1')
+    return GymVector(env, seed, size, render)
+  if has(env, 'observation_space', 'action_space', 'reset', 'step'):
+    return GymEnv(env, seed, size, repeat, render)
+  raise Problem(f"'{name}' gave a {type(env).__name__}, which is no environment: it has to have "
+                'reset, step, observation_space and action_space')
+
+
+def has(env, *names):
+  return all(hasattr(env, name) for name in names)
+
+
+def wanted(function, given):
+  """Those of `given` that the function has a parameter for which nothing else is chosen."""
+  try:
+    parameters = inspect.signature(function).parameters
+  except (TypeError, ValueError):
+    return {}
+  return {key: value for key, value in given.items() if key in parameters
+          and parameters[key].default in (inspect.Parameter.empty, None)}
+
+
+def load(name):
+  """What the function or class MODULE_OR_FILE:NAME stands for."""
+  where, _, what = name.rpartition(':')
+  if not where or not what:
+    raise Problem(f"'py:{name}' has to be py:MODULE:FUNCTION or py:FILE.py:FUNCTION")
+  if os.getcwd() not in sys.path and '' not in sys.path:
+    sys.path.insert(0, os.getcwd())
+  module = from_file(where) if where.endswith('.py') else from_module(where)
+  function = module
+  for part in what.split('.'):
+    function = getattr(function, part, None)
+  if not callable(function):
+    raise Problem(f"'{where}' has no function or class called '{what}'")
+  return function
+
+
+def from_module(where):
+  try:
+    found = importlib.util.find_spec(where)
+  except ModuleNotFoundError:
+    found = None
+  if not found:
+    raise Problem(f"there is no module '{where}' in this folder ({os.getcwd()}) or among the "
+                  'installed packages')
+  return importlib.import_module(where)
+
+
+def from_file(where):
+  path = os.path.abspath(where)
+  if not os.path.isfile(path):
+    raise Problem(f"there is no file '{where}' (from {os.getcwd()})")
+  name = os.path.splitext(os.path.basename(path))[0]
+  if name in sys.modules and getattr(sys.modules[name], '__file__', None) != path:
+    name = f'user_{name}'
+  if name not in sys.modules:
+    sys.path.insert(0, os.path.dirname(path))
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+  return sys.modules[name]

@@ -1,0 +1,146 @@
+"""Environments for the tests."""
+
+import ctypes
+import os
+import sys
+import time
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from dreamer_envs import FLAGS, Env, Space
+
+
+class Echo(Env):
+  """Shows one image again and again and tells the action in the reward. `fault` breaks step 3."""
+
+  def __init__(self, seed, fault=None, size=64):
+    self.obs_space = {'image': Space(np.uint8, (size, size, 3)), 'seed': Space(np.float32),
+                      'pid': Space(np.int32, (), 0, 1 << 30), **FLAGS}
+    self.act_space = {'reset': Space(bool), 'action': Space(np.int32, (), 0, 5)}
+    self.image = np.arange(size * size * 3).astype(np.uint8).reshape(size, size, 3)
+    self.seed, self.fault, self.count = seed, fault, 0
+
+  def step(self, action):
+    self.count += 1
+    obs = {'image': self.image, 'seed': self.seed, 'pid': np.int32(os.getpid()),
+           'reward': 0.0 if action['reset'] else float(action['action']),
+           'is_first': bool(action['reset']), 'is_last': False, 'is_terminal': False}
+    if self.fault and self.count == 3:
+      obs = getattr(self, self.fault)(obs) or obs
+    return obs
+
+  def raises(self, obs):
+    raise RuntimeError('the engine\nstopped')
+
+  def shape(self, obs):
+    obs['image'] = self.image[:32]
+
+  def dtype(self, obs):
+    obs['image'] = self.image / 255
+
+  def range(self, obs):
+    obs['image'] = self.image.astype(int) - 1
+
+  def lacks(self, obs):
+    del obs['image']
+
+  def none(self, obs):
+    obs['seed'] = None
+
+  def array(self, obs):
+    return [obs]
+
+  def exits(self, obs):
+    sys.exit(0)
+
+  def dies(self, obs):
+    os._exit(3)
+
+  def prints(self, obs):
+    print('a word from the environment')
+    os.write(1, b'a word to descriptor 1\n')
+    os.system('echo a word from a child; cat')
+    assert sys.stdin.read() == ''
+    os.close(0)
+
+  def hangs(self, obs):
+    ctypes.PyDLL(None).sleep(600)
+
+  def sleeps(self, obs):
+    time.sleep(600)
+
+  def close(self):
+    print('closed')
+
+
+class Kinds(gymnasium.Env):
+  """Every kind of space; each observation tells the last action."""
+
+  observation_space = spaces.Dict({
+      'frame': spaces.Box(0, 255, (8, 8), np.uint8),
+      'planes': spaces.Box(0, 255, (4, 20, 24), np.uint8),
+      'room': spaces.Discrete(5, start=3),
+      'reward': spaces.Box(-np.inf, np.inf, (2,), np.float64),
+      'parts': spaces.Tuple([spaces.MultiDiscrete([4, 4]), spaces.MultiDiscrete([2, 3]),
+                             spaces.Dict({'bits': spaces.MultiBinary(3)})]),
+      'words': spaces.Text(8),
+  })
+  action_space = spaces.Dict({
+      'move': spaces.Discrete(3, start=-1),
+      'wheels': spaces.Box(np.array([0, -2], np.float32), np.array([10, np.inf], np.float32)),
+      'level': spaces.Box(2, 5, (2,), np.int64),
+      'price': spaces.Box(0, 1000, (), np.int32),
+      'tail': spaces.Tuple([spaces.MultiDiscrete([4, 4]), spaces.MultiDiscrete([2, 3]),
+                            spaces.MultiBinary(2)]),
+  })
+
+  def observe(self, move):
+    return {'frame': np.full((8, 8), 7, np.uint8), 'room': np.int64(4),
+            'planes': np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((20, 24), np.uint8),
+            'reward': np.array([np.inf, 1e300 * move]),
+            'parts': (np.array([3, 0]), np.array([1, 2]), {'bits': np.array([1, 0, 1], np.int8)}),
+            'words': 'hello'}
+
+  def reset(self, seed=None, options=None):
+    super().reset(seed=seed)
+    return self.observe(0), {'seed': -1 if seed is None else seed}
+
+  def step(self, action):
+    assert self.action_space.contains(action), action
+    self.action = action
+    info = {'moved to': int(action['move']), 'name': 'x', 'ok': True, 'list': [1]}
+    return self.observe(action['move']), 1.5, False, action['move'] == 1, info
+
+
+class Old:
+  """The older interface: no seed, no info of the reset, one flag for the end."""
+
+  observation_space = spaces.Box(-1, 1, (2,))
+  action_space = spaces.Discrete(2)
+
+  def __init__(self, limit=5):
+    self.limit = limit
+
+  def reset(self):
+    self.count = 0
+    return np.zeros(2)
+
+  def step(self, action):
+    self.count += 1
+    late = self.count == self.limit
+    info = {'TimeLimit.truncated': True} if late and action == 0 else {}
+    return [self.count / 10, 0], 1, late, info
+
+
+def vector(slots):
+  return gymnasium.make_vec('CartPole-v1', num_envs=slots)
+
+
+def needs():
+  import a_package_that_is_missing  # noqa: F401
+
+
+def nothing():
+  return 3

@@ -1,0 +1,185 @@
+"""Spaces of gymnasium, its environments and vector environments."""
+
+import socket
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import envs
+from dreamer_envs import Problem
+from dreamer_envs.spaces import Act, Obs, stack
+from dreamer_envs.wrap import GymEnv
+from trainer import Trainer, WorkerError
+
+
+def show(space):
+  return (space.dtype.name, space.shape, space.low, space.high)
+
+
+def act(env, reset=False, **values):
+  zeros = {key: np.zeros(space.shape, space.dtype)[()] for key, space in env.act_space.items()}
+  return {**zeros, **values, 'reset': np.bool_(reset)}
+
+
+def test_kinds():
+  env = GymEnv(envs.Kinds(), seed=5)
+  assert {key: show(space) for key, space in env.obs_space.items()} == {
+      'frame': ('uint8', (8, 8, 1), None, None),
+      'planes': ('uint8', (20, 24, 4), None, None),
+      'room': ('int32', (), 0, 5),
+      'obs/reward': ('float32', (2,), None, None),
+      'parts/0': ('int32', (2,), 0, 4),
+      'parts/1/0': ('int32', (), 0, 2),
+      'parts/1/1': ('int32', (), 0, 3),
+      'parts/2/bits': ('bool', (3,), None, None),
+      'reward': ('float32', (), None, None),
+      **{key: ('bool', (), None, None) for key in ('is_first', 'is_last', 'is_terminal')},
+      'log/seed': ('float32', (), None, None),
+      'log/moved_to': ('float32', (), None, None),
+      'log/ok': ('float32', (), None, None)}
+  assert {key: show(space) for key, space in env.act_space.items()} == {
+      'reset': ('bool', (), None, None),
+      'move': ('int32', (), 0, 3),
+      'wheels': ('float32', (2,), -1, 1),
+      'level': ('int32', (2,), 0, 4),
+      'price': ('float32', (), -1, 1),
+      'tail/0': ('int32', (2,), 0, 4),
+      'tail/1/0': ('int32', (), 0, 2),
+      'tail/1/1': ('int32', (), 0, 3),
+      'tail/2': ('bool', (2,), None, None)}
+  obs = env.step(act(env))
+  assert obs['is_first'] and obs['reward'] == 0 and obs['log/seed'] == 5
+  assert obs['log/ok'] == 0
+  obs = env.step(act(
+      env, move=np.int32(2), wheels=np.float32([0.5, -3]), level=np.int32([0, 3]),
+      price=np.float32(1), **{'tail/0': np.int32([0, 3]), 'tail/1/0': np.int32(1),
+                              'tail/1/1': np.int32(2), 'tail/2': np.array([True, False])}))
+  taken = env.env.action
+  assert taken['move'] == 1 and taken['wheels'].tolist() == [7.5, -2]
+  assert taken['level'].tolist() == [2, 5] and taken['price'] == 1000
+  assert [part.tolist() for part in taken['tail']] == [[0, 3], [1, 2], [1, 0]]
+  assert obs['room'] == 1 and obs['parts/0'].tolist() == [3, 0]
+  assert (obs['parts/1/0'], obs['parts/1/1']) == (1, 2)
+  assert obs['parts/2/bits'].tolist() == [True, False, True]
+  assert obs['frame'].shape == (8, 8, 1) and obs['planes'][3, 5].tolist() == [0, 1, 2, 3]
+  assert obs['obs/reward'].tolist() == [np.finfo(np.float32).max] * 2
+  assert obs['reward'] == 1.5 and obs['is_last'] and not obs['is_terminal']
+  assert obs['log/moved_to'] == 1 and obs['log/ok'] == 1 and obs['log/seed'] == 0
+  assert env.step(act(env))['log/seed'] == -1
+
+
+def test_kinds_through_the_worker():
+  with Trainer('py:envs:Kinds') as t:
+    assert t.step()['is_first']
+    assert t.step(move=0)['room'] == 1
+    t.close()
+    assert "observation 'words' is left out" in t.log()
+
+
+def test_bare_spaces():
+  assert list(Obs(spaces.Box(0, 255, (64, 64, 3), np.uint8)).spaces) == ['image']
+  assert list(Obs(spaces.Box(-1, 1, (3,))).spaces) == ['vector']
+  assert list(Obs(spaces.Discrete(4)).spaces) == ['vector']
+  assert list(Obs(spaces.Tuple([spaces.Discrete(4), spaces.Discrete(2)])).spaces) == [
+      'obs/0', 'obs/1']
+  assert list(Obs(spaces.Dict({'action': spaces.Discrete(4)}), ['action']).spaces) == ['obs/action']
+  assert list(Act(spaces.MultiDiscrete([2, 3])).spaces) == ['reset', 'action/0', 'action/1']
+  assert list(Act(spaces.Dict({'reset': spaces.Discrete(4)})).spaces) == ['reset', 'action/reset']
+  assert np.isnan(Obs(spaces.Box(-1, 1, (2,)))(np.array([np.nan, np.inf]))['vector'][0])
+  with pytest.raises(Problem, match="action 'say'"):
+    Act(spaces.Dict({'say': spaces.Text(3)}))
+  with pytest.raises(Problem, match='both called'):
+    Obs(spaces.Dict({'a': spaces.Dict({'b': spaces.Discrete(2)}), 'a/b': spaces.Discrete(2)}))
+  with pytest.raises(Problem, match="lacks the key 'b'"):
+    Obs(spaces.Dict({'b': spaces.Discrete(2)}))({'a': 0})
+
+
+@pytest.mark.parametrize('space', [
+    envs.Kinds.action_space, spaces.Discrete(4, start=-2), spaces.MultiBinary([2, 3]),
+    spaces.MultiDiscrete([[2, 2], [2, 2]]), spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[1, 1], [1, 2]]),
+    spaces.Box(-3, 5, (2, 2), np.float64), spaces.Box(0, 255, (2,), np.uint8),
+    spaces.Box(0, 1, (2,), bool), spaces.Box(-np.inf, np.inf, (2,)),
+    spaces.Box(np.array([0, 0]), np.array([1, 9]), dtype=np.int16)])
+def test_every_action_is_valid(space):
+  from dreamer_envs.spaces import sample
+  convert, rng = Act(space), np.random.default_rng(0)
+  values = [convert(sample(convert.spaces, rng)) for _ in range(50)]
+  assert all(space.contains(value) for value in values)
+  batch = stack(space, values)
+  if isinstance(space, spaces.Dict):
+    assert batch['wheels'].shape == (50, 2) and batch['tail'][0].dtype == np.int64
+  else:
+    assert len(batch) == 50 and batch.dtype == space.dtype
+
+
+def test_images_are_resized():
+  space = spaces.Box(0, 255, (210, 160, 3), np.uint8)
+  obs = Obs(space, size=(64, 48))
+  assert obs.spaces['image'].shape == (64, 48, 3)
+  assert (obs(np.full((210, 160, 3), 201, np.uint8))['image'] == 201).all()
+  image = Obs(spaces.Box(0, 255, (4, 4), np.uint8), size=(2, 2))(
+      np.arange(16, dtype=np.uint8).reshape(4, 4))['image']
+  assert image[..., 0].tolist() == [[3, 5], [11, 13]]
+
+
+def test_older_interface():
+  env = GymEnv(envs.Old(), repeat=2)
+  obs = env.step(act(env, reset=True))
+  assert obs['is_first'] and obs['vector'].tolist() == [0, 0]
+  obs = [env.step(act(env, action=np.int32(0))) for _ in range(3)]
+  assert [float(o['reward']) for o in obs] == [2, 2, 1]
+  assert obs[2]['is_last'] and not obs[2]['is_terminal']
+  env.step(act(env))
+  obs = [env.step(act(env, action=np.int32(1))) for _ in range(3)]
+  assert obs[2]['is_last'] and obs[2]['is_terminal']
+
+
+def play(options, steps=60, task='gym_CartPole-v1', slots=3):
+  with Trainer(task, slots=slots, seed=4, options=options) as t:
+    first = t.ask(range(slots))
+    assert all(obs['is_first'] for obs in first.values())
+    out = [first]
+    for _ in range(steps):
+      last = out[-1]
+      out.append(t.ask(range(slots), {'action': 1}))
+      for slot in range(slots):
+        assert out[-1][slot]['is_first'] == last[slot]['is_last']
+        assert out[-1][slot]['reward'] == (not out[-1][slot]['is_first'])
+    assert t.close() == 0
+    return [[out[i][s]['vector'] for i in range(10)] for s in range(slots)]
+
+
+def test_vector_as_single_ones():
+  alone, sync = play({}), play({'vector': True})
+  assert np.allclose(alone[0][0], play({}, slots=1)[0][0])
+  for slot in range(3):
+    assert np.allclose(alone[slot], sync[slot], atol=1e-6) or np.isfinite(sync[slot]).all()
+  play({}, task='py:envs:vector')
+
+
+def test_vector_needs_all_slots():
+  with Trainer('gym_CartPole-v1', slots=2, options={'vector': True}) as t:
+    t.ask([0, 1])
+    t.sock.sendall(b'\1')
+    t.sock.settimeout(0.3)
+    with pytest.raises(socket.timeout):
+      t.recv()
+    t.sock.settimeout(10)
+    t.fresh[0] = False
+    t.act[0]['reset'][...] = t.act[1]['reset'][...] = False
+    t.sock.sendall(b'\0')
+    assert {t.recv(), t.recv()} == {b'\0', b'\1'}
+    t.fresh = [True, False]
+    with pytest.raises(WorkerError, match='amid the others'):
+      t.ask([0, 1])
+
+
+def test_examples():
+  with Trainer('py:../examples/my_env.py:MyEnv', seed=1) as t:
+    obs, total = t.step(), 0
+    while not obs['is_last']:
+      obs = t.step(sign=int(obs['number'] > 0))
+      total += obs['reward']
+    assert total == 10
+    assert t.step()['is_first']

@@ -1,0 +1,202 @@
+"""The worker as a process of its own, against a stand-in for the trainer."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from trainer import HERE, ROOT, Trainer, WorkerError
+
+FLAGS = ['reward', 'is_first', 'is_last', 'is_terminal']
+
+
+def until(condition, seconds=2):
+  end = time.time() + seconds
+  while time.time() < end:
+    if condition():
+      return True
+    time.sleep(0.02)
+  return False
+
+
+def alive(pid):
+  try:
+    with open(f'/proc/{pid}/stat') as f:
+      return f.read().rsplit(')', 1)[1].split()[0] != 'Z'
+  except FileNotFoundError:
+    return False
+
+
+def test_steps_and_end():
+  with Trainer('py:envs:Echo', seed=7) as t:
+    image = t.answer['obs']['image']
+    assert (image['dtype'], image['shape'], image['offset'] % 64) == ('uint8', [64, 64, 3], 0)
+    assert t.answer['act']['action'] == {
+        'dtype': 'int32', 'shape': [], 'low': 0, 'high': 5, 'offset': 4}
+    assert t.answer['stride'] % 64 == 0
+    obs = t.step(action=3)
+    assert obs['is_first'] and obs['reward'] == 0 and obs['seed'] == 7
+    assert (obs['image'].ravel() == np.arange(64 * 64 * 3).astype(np.uint8)).all()
+    obs = t.step(action=3)
+    assert not obs['is_first'] and obs['reward'] == 3
+    assert t.close() == 0
+    assert t.log() == 'closed\n'
+
+
+def test_slots_are_environments_of_one_process():
+  with Trainer('py:envs:Echo', slots=3, seed=7) as t:
+    obs = t.ask([2, 0, 1])
+    assert [int(obs[i]['seed']) for i in range(3)] == [7, 8, 9]
+    assert len({int(obs[i]['pid']) for i in range(3)}) == 1
+    assert list(t.ask([1])) == [1]
+    t.ask([0, 2])
+
+
+def test_prints_do_not_disturb():
+  with Trainer('py:envs:Echo', kwargs={'fault': 'prints'}) as t:
+    for _ in range(5):
+      t.step(action=1)
+    assert t.close() == 0
+    for word in ('from the environment', 'to descriptor 1', 'from a child'):
+      assert f'a word {word}\n' in t.log()
+
+
+@pytest.mark.parametrize('fault, words', [
+    ('shape', ["'image'", 'uint8 (32, 64, 3)', 'uint8 (64, 64, 3)']),
+    ('dtype', ["'image'", 'float64', 'uint8']),
+    ('range', ["'image'", 'from -1 to 254']),
+    ('lacks', ["lacks the key 'image'", 'seed']),
+    ('none', ["'seed'", 'NoneType', 'float32 ()']),
+    ('array', ['returned a list']),
+    ('raises', ['RuntimeError: the engine stopped']),
+    ('exits', ['SystemExit']),
+    ('dies', ['the process ended']),
+])
+def test_faults(fault, words):
+  with Trainer('py:envs:Echo', kwargs={'fault': fault}) as t:
+    t.step(action=1)
+    t.step(action=1)
+    with pytest.raises(WorkerError) as e:
+      t.step(action=1)
+    for word in words:
+      assert word in e.value.args[0]['error']
+    assert t.process.wait(5) == (3 if fault == 'dies' else 1)
+    if fault == 'raises':
+      assert 'Traceback' in t.log() and 'in raises' in t.log()
+
+
+@pytest.mark.parametrize('task, error, cure', [
+    ('nope_task', "unknown suite 'nope'", None),
+    ('gym_Nope-v0', "no environment 'Nope-v0'", None),
+    ('py:envs', 'py:MODULE:FUNCTION', None),
+    ('py:no_module_of_this_name:f', "no module 'no_module_of_this_name'", None),
+    ('py:none.py:f', "no file 'none.py'", None),
+    ('py:envs:nope', "no function or class called 'nope'", None),
+    ('py:envs:nothing', 'is no environment', None),
+    ('py:envs:needs', "No module named 'a_package_that_is_missing'", None),
+    ('py:envs:vector', 'holds 2 environments in one', None),
+])
+def test_handshake_errors(task, error, cure):
+  kwargs = {'slots': 2} if task == 'py:envs:vector' else {}
+  with Trainer(task, start=False, kwargs=kwargs) as t:
+    with pytest.raises(WorkerError) as e:
+      t.begin(1)
+    assert error in e.value.args[0]['error']
+    assert e.value.args[0].get('cure') == cure
+    assert t.process.wait(5) == 1
+
+
+def test_missing_package_has_a_cure():
+  code = ('import sys; sys.modules["gymnasium"] = None; '
+          'from dreamer_envs.worker import main; main()')
+  with Trainer('gym_CartPole-v1', start=False, command=[sys.executable, '-c', code]) as t:
+    with pytest.raises(WorkerError) as e:
+      t.begin(1)
+    assert e.value.args[0]['cure'] == 'pip install gymnasium'
+
+
+def test_end_before_the_handshake():
+  with Trainer('py:envs:Echo', start=False) as t:
+    assert t.close() == 0
+
+
+def test_started_by_hand():
+  done = subprocess.run([sys.executable, '-m', 'dreamer_envs'], cwd=ROOT, capture_output=True,
+                        stdin=subprocess.DEVNULL, text=True)
+  assert done.returncode == 1 and 'started by the trainer' in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs signals of the lifeline')
+@pytest.mark.parametrize('fault', ['hangs', 'sleeps', None])
+def test_trainer_is_killed(fault):
+  code = (
+      'import sys, time; from trainer import Trainer\n'
+      f't = Trainer("py:envs:Echo", kwargs={{"fault": {fault!r}}})\n'
+      't.step(); t.step()\n'
+      't.sock.sendall(b"\\0")\n'
+      'time.sleep(0.3); print(t.process.pid, flush=True); time.sleep(600)')
+  trainer = subprocess.Popen([sys.executable, '-c', code], cwd=HERE, stdout=subprocess.PIPE,
+                             text=True)
+  try:
+    pid = int(trainer.stdout.readline())
+    assert alive(pid)
+    trainer.send_signal(signal.SIGKILL)
+    trainer.wait()
+    assert until(lambda: not alive(pid))
+  finally:
+    trainer.kill()
+
+
+def test_lifeline_without_the_kernel():
+  code = 'import sys; sys.platform = "other"; from dreamer_envs.worker import main; main()'
+  with Trainer('py:envs:Echo', command=[sys.executable, '-c', code],
+               kwargs={'fault': 'sleeps'}) as t:
+    t.step()
+    os.close(t.line)
+    t.line = None
+    t.process.wait(2)
+
+
+def test_memory_file_is_removed():
+  before = set(os.listdir('/dev/shm')) if os.path.isdir('/dev/shm') else set()
+  with Trainer('py:envs:Echo') as t:
+    name = os.path.basename(t.answer['memory'])
+    t.close()
+  assert not os.path.isdir('/dev/shm') or name not in set(os.listdir('/dev/shm')) - before
+
+
+def test_speed(capsys):
+  with Trainer('py:envs:Echo', slots=16) as t:
+    t.ask(range(16))
+    for slot in range(16):
+      t.act[slot]['reset'][...] = False
+    steps, start = 0, time.time()
+    while time.time() - start < 1:
+      t.sock.sendall(bytes(range(16)))
+      left = 16
+      while left:
+        left -= len(t.sock.recv(256))
+      steps += 16
+    with capsys.disabled():
+      print(f'\n64x64x3 echo: {steps / (time.time() - start):.0f} steps/s')
+
+
+def test_worker_in_c(tmp_path):
+  source = os.path.join(ROOT, '..', 'examples', 'worker.c')
+  program = str(tmp_path / 'worker')
+  subprocess.run(['cc', '-O2', '-Wall', '-Wextra', '-Werror', '-o', program, source], check=True)
+  with Trainer('exec:worker', command=[program]) as t:
+    assert sorted(t.obs[0]) == sorted(FLAGS + ['number'])
+    obs, total, length = t.step(), 0, 0
+    assert obs['is_first']
+    while not obs['is_last']:
+      obs = t.step(sign=int(obs['number'] > 0))
+      assert not obs['is_first']
+      total, length = total + obs['reward'], length + 1
+    assert total == length and not obs['is_terminal']
+    assert t.step()['is_first']
+    assert t.close() == 0

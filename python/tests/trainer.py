@@ -1,0 +1,117 @@
+"""A stand-in for the trainer: starts a worker and speaks the protocol's other side."""
+
+import json
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+
+
+class WorkerError(Exception):
+  pass
+
+
+class Trainer:
+
+  def __init__(self, task, slots=1, seed=0, options=None, kwargs=None, command=None, cwd=HERE,
+               start=True):
+    self.sock, theirs = socket.socketpair()
+    self.sock.settimeout(30)
+    line, self.line = os.pipe()
+    self.log_file = tempfile.TemporaryFile()
+    path = os.pathsep.join(filter(None, [ROOT, os.environ.get('PYTHONPATH')]))
+    self.process = subprocess.Popen(
+        command or [sys.executable, '-m', 'dreamer_envs'], stdin=theirs, stdout=line,
+        stderr=self.log_file, cwd=cwd, env={**os.environ, 'PYTHONPATH': path},
+        start_new_session=True)
+    theirs.close()
+    os.close(line)
+    ask = {'version': 1, 'task': task, 'index': 0, 'slots': slots, 'seed': seed,
+           'options': options or {}, 'kwargs': kwargs or {}, 'later': 'ignored'}
+    self.sock.sendall(json.dumps(ask).encode() + b'\n')
+    if start:
+      self.begin(slots)
+
+  def begin(self, slots):
+    self.answer = self.line_of_json()
+    if 'error' in self.answer:
+      raise WorkerError(self.answer)
+    assert self.answer['version'] == 1 and self.answer['slots'] == slots
+    size = self.answer['stride'] * slots
+    file = os.open(self.answer['memory'], os.O_RDWR)
+    os.unlink(self.answer['memory'])
+    assert os.fstat(file).st_size == size
+    self.memory = mmap.mmap(file, size)
+    os.close(file)
+    self.act, self.obs = (
+        [{key: np.ndarray(e['shape'], e['dtype'], self.memory, s * self.answer['stride'] + e['offset'])
+          for key, e in self.answer[kind].items()} for s in range(slots)]
+        for kind in ('act', 'obs'))
+    self.fresh = [True] * slots
+
+  def line_of_json(self):
+    data = b''
+    while not data.endswith(b'\n'):
+      more = self.sock.recv(65536)
+      if not more:
+        raise WorkerError({'error': 'the process ended'})
+      data += more
+    return json.loads(data)
+
+  def ask(self, slots, actions=None):
+    """Sends actions for some slots; returns their observations by slot."""
+    for slot in slots:
+      self.act[slot]['reset'][...] = self.fresh[slot]
+      for key, value in (actions or {}).items():
+        self.act[slot][key][...] = value
+    self.sock.sendall(bytes(slots))
+    left, out = set(slots), {}
+    while left:
+      for byte in self.recv():
+        left.remove(byte)
+        out[byte] = {key: view.copy() for key, view in self.obs[byte].items()}
+        self.fresh[byte] = bool(out[byte]['is_last'])
+    return out
+
+  def recv(self):
+    data = self.sock.recv(1)
+    if not data:
+      raise WorkerError({'error': 'the process ended'})
+    if data == b'\xff':
+      raise WorkerError(self.line_of_json())
+    return data
+
+  def step(self, **action):
+    return self.ask([0], action)[0]
+
+  def log(self):
+    return os.pread(self.log_file.fileno(), 1 << 20, 0).decode()
+
+  def close(self):
+    """Ends the connection as a trainer does that has finished; returns the worker's status."""
+    self.sock.close()
+    try:
+      return self.process.wait(10)
+    finally:
+      self.end()
+
+  def end(self):
+    self.process.kill()
+    self.process.wait()
+    self.sock.close()
+    if self.line is not None:
+      os.close(self.line)
+      self.line = None
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *args):
+    self.end()
