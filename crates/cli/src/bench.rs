@@ -1,9 +1,9 @@
-//! `dreamer bench`: speed and memory of a configuration on this machine.
+//! `dreamer bench`: speed and memory of a configuration, or speed of a task's environments, on this machine.
 
 use crate::{Failure, print};
 use anyhow::{Context, Result, anyhow, bail};
 use config::Args;
-use runner::bench::{Case, Measurement, bench, plain_case, task_case};
+use runner::bench::{Case, Measurement, Stepping, bench, environments, plain_case, task_case};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -11,9 +11,15 @@ use std::path::PathBuf;
 struct Request {
     config: config::Config,
     size: String,
-    cases: Vec<Case>,
+    what: What,
     updates: usize,
     json: Option<PathBuf>,
+}
+
+/// What is measured: updates of an agent, or the environments of the configured task.
+enum What {
+    Agent(Vec<Case>),
+    Environments,
 }
 
 /// Measures every case, prints a table for each and writes all of them to `--json`.
@@ -28,10 +34,19 @@ fn measure(request: &Request) -> Result<()> {
         std::fs::write(path, "").with_context(|| format!("cannot write '{}'", path.display()))?;
     }
     let mut measurements = Vec::new();
-    for case in &request.cases {
-        let found = bench(&request.config, &request.size, case, request.updates)?;
-        print(&table(&found));
-        measurements.push(found);
+    match &request.what {
+        What::Agent(cases) => {
+            for case in cases {
+                let found = bench(&request.config, &request.size, case, request.updates)?;
+                print(&table(&found));
+                measurements.push(serde_json::to_value(&found)?);
+            }
+        }
+        What::Environments => {
+            let found = environments(&request.config)?;
+            print(&stepping(&found));
+            measurements.push(serde_json::to_value(&found)?);
+        }
     }
     if let Some(path) = &request.json {
         let text = serde_json::to_string_pretty(&measurements)? + "\n";
@@ -49,7 +64,7 @@ fn read(mut args: Args) -> Result<Request> {
         args.flags.retain(|flag| flag.0 != key);
         value
     };
-    let (obs, updates, json) = (take("obs"), take("updates"), take("json"));
+    let (obs, updates, json, env) = (take("obs"), take("updates"), take("json"), take("env"));
     let updates = match &updates {
         None => 10,
         Some(words) => match words.join(" ").parse() {
@@ -61,10 +76,17 @@ fn read(mut args: Args) -> Result<Request> {
         args.configs.push("size1m".into());
     }
     let size = args.configs.iter().rev().find_map(|name| name.strip_prefix("size")).unwrap_or("custom").to_string();
+    if let Some(env) = &env {
+        if obs.is_some() || args.get("task").is_some() {
+            bail!("--env measures environments alone; --obs and --task, which measure an agent, exclude it");
+        }
+        args.flags.push(("task".into(), env.clone()));
+    }
     let task = args.get("task").is_some();
     let (config, warnings) = config::Config::resolve_with_warnings(&args.configs, &args.flags)?;
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let cases = match obs {
+        _ if env.is_some() => vec![],
         Some(_) if task => bail!("--obs and --task exclude each other: a task has observations of its own"),
         None if task => vec![task_case(&config)?],
         None => ["image", "vector"].into_iter().filter_map(plain_case).collect(),
@@ -76,7 +98,25 @@ fn read(mut args: Args) -> Result<Request> {
             names.map(case).collect::<Result<_>>()?
         }
     };
-    Ok(Request { config, size, cases, updates, json: json.map(|words| PathBuf::from(words.join(" "))) })
+    let what = if env.is_some() { What::Environments } else { What::Agent(cases) };
+    Ok(Request { config, size, what, updates, json: json.map(|words| PathBuf::from(words.join(" "))) })
+}
+
+fn stepping(m: &Stepping) -> String {
+    let mut out = format!(
+        "{} · {} environments, random actions\n  stepping    {:.0} steps a second\n",
+        m.task, m.envs, m.steps_per_second
+    );
+    if let Some((alone, overhead)) = m.alone_per_second.zip(m.overhead_us) {
+        let share = 100.0 * m.steps_per_second / alone;
+        let plural = if m.processors == 1 { "" } else { "es" };
+        out += &format!(
+            "  alone       {alone:.0} in {} process{plural} without the bridge, which reaches {share:.0} % of it\n  \
+             overhead    {overhead:.1} microseconds of a processor a step\n",
+            m.processors
+        );
+    }
+    out
 }
 
 fn table(m: &Measurement) -> String {

@@ -10,23 +10,25 @@ const COMMON: [&str; 5] = ["reward", "is_first", "is_last", "is_terminal", "rese
 
 /// Lists all tasks, or those whose names begin with one of the words.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    if let Some((key, _)) = args.flags.first() {
-        return Err(Failure::Usage(anyhow!("'envs' takes names of tasks, but no flag '--{key}'")));
+    if let Some((key, _)) = args.flags.iter().find(|(key, _)| !key.starts_with("env.")) {
+        return Err(Failure::Usage(anyhow!("'envs' takes names of tasks and keys of the block env, but no '--{key}'")));
     }
+    let options = Config::resolve(&args.configs, &args.flags).map_err(Failure::Usage)?.env_options();
     let tasks = envs::tasks();
     let mut text = String::new();
     if args.words.is_empty() {
         text += "Every task also observes reward (float32), is_first, is_last and is_terminal (bool).\n\n";
-        for task in &tasks {
-            text += &describe(&task.name, &task.description, &task.obs_space, &task.act_space);
-        }
+        tasks
+            .iter()
+            .for_each(|task| text += &describe(&task.name, &task.description, &task.obs_space, &task.act_space));
+        text += &suites();
     }
     for word in &args.words {
         let mut found = tasks.iter().filter(|task| task.name.starts_with(word.as_str())).peekable();
         if found.peek().is_none() {
-            // Some names hold a number, so that not all of them can be listed.
-            let options = Config::resolve(&[], &[]).map_err(Failure::Run)?.env;
-            let env = envs::make(word, 0, 0, &options).map_err(Failure::Usage)?;
+            // Names that hold a number, and those of other processes, cannot all be listed.
+            let failure = if envs::is_external(word) { Failure::Run } else { Failure::Usage };
+            let env = envs::make(word, 0, 0, &options).map_err(failure)?;
             text += &describe(word, "", env.obs_space(), env.act_space());
         }
         for task in found {
@@ -35,6 +37,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     print(&text);
     Ok(())
+}
+
+/// The suites of the Python package, what the user's own tasks are called, and what to install.
+fn suites() -> String {
+    let mut text = "Tasks that run in Python, with what installs them (docs/environments.md). After that,\n\
+                    `dreamer envs TASK` shows what such a task sees and does.\n\n"
+        .to_string();
+    for suite in &envs::SUITES {
+        text += &format!("{}\n  {}\n  {}\n\n", suite.name, suite.about, suite.install());
+    }
+    text += "py:FILE.py:NAME, py:MODULE:NAME\n  An environment of your own, in Python.\n  pip install ./python\n\n";
+    text + "exec:PROGRAM\n  One in any other language (docs/bridge.md).\n\n"
 }
 
 /// A task with its observations and actions, one key a line.

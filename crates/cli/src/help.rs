@@ -61,14 +61,15 @@ Without flags these are the defaults. The output is a file that --configs takes.
 const ENVS: &str = "\
 List the tasks with what they see and do: key, type, shape, range.
 
-Usage: dreamer envs [TASK...]
+Usage: dreamer envs [TASK...] [--env.KEY VALUE...]
 
-TASK is a name or the beginning of names.
+TASK is a name or the beginning of names. Without one, the suites that run in Python are listed
+as well, each with the command that installs it.
 
 Examples:
   dreamer envs
-  dreamer envs catch cartpole
-  dreamer envs memory_50
+  dreamer envs catch memory_50
+  dreamer envs gym_CartPole-v1 --env.python ~/venv/bin/python
 ";
 
 const PLOT: &str = "\
@@ -108,12 +109,15 @@ Flags:
   --obs image,vector  What is seen: 64x64x3 with 6 discrete actions, 24 floats with 6 continuous
                       ones, or one after the other (the default).
   --task TASK         What is seen and done is that of a task.
+  --env TASK          Time the environments of a task instead, run.envs of them under random
+                      actions; where they run in Python, also without the bridge between.
   --updates N         Updates to time after two that do not count (10).
   --json FILE         Where to write the figures as well.
 
 Examples:
   dreamer bench --configs size12m --obs vector
   dreamer bench --obs image --threads 1 --batch_size 4 --json speed.json
+  dreamer bench --env atari_pong --env.python ~/venv/bin/python
 ";
 
 const SYNTAX: &str = "

@@ -89,7 +89,6 @@ fn wrong_usage_names_the_nearest() {
     refuses("train --batch_size many", &["'batch_size'", "'many'", "int"]);
     refuses("train --configs craftr", &["'craftr'", "'crafter'"]);
     refuses("train --task cacth", &["'cacth'", "catch"]);
-    refuses("train --configs crafter", &["crafter_reward", "does not have"]);
     refuses("train --seed", &["'--seed' needs a value"]);
     refuses("train catch", &["'catch' belongs to no flag"]);
     refuses(r"config --.*\.detr 5", &["matches no key", "'agent.dyn.rssm.deter'"]);
@@ -104,6 +103,26 @@ fn wrong_usage_names_the_nearest() {
     refuses("bench --updates 0", &["'--updates' is '0'"]);
     refuses("bench --task cacth", &["'cacth'", "catch"]);
     refuses("bench --configs debug --batch_size 0", &["'batch_size' is 0"]);
+}
+
+#[test]
+fn a_python_without_the_package_is_told_its_cure_and_leaves_no_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    // A Python that has no packages, whatever this machine has.
+    let python = dir.path().join("python");
+    std::fs::write(&python, "#!/bin/sh\necho \"$0: No module named dreamer_envs\" >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let logdir = dir.path().join("run");
+    let (python, folder) = (python.display(), logdir.display());
+    let cure = r#"run `pip install "./python[crafter]"` in the repository"#;
+    for task in [format!("train --configs crafter --logdir {folder}"), "envs crafter_reward".into()] {
+        let output = dreamer(&format!("{task} --env.python {python}"));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.starts_with("error: task 'crafter_reward': ") && error.contains(cure), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    assert!(!logdir.exists());
 }
 
 #[test]

@@ -26,7 +26,7 @@ mod suggest;
 mod tasks;
 pub mod wrappers;
 
-pub use bridge::{SUITES, is_external, suite};
+pub use bridge::{Alone, SUITES, Suite, is_external, suite};
 pub use make::{TaskInfo, make, make_many, tasks};
 pub use random_action::random_action;
 pub use rng::Rng;

@@ -47,6 +47,14 @@ impl Folder {
         &self.root
     }
 
+    /// Removes the folder if nothing but the lock is in it: what could not begin leaves no trace.
+    pub fn leave(&self) {
+        let names = |dir| fs::read_dir(dir).map(|all| all.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>());
+        if names(&self.root).is_ok_and(|names| names == ["lock"]) {
+            fs::remove_dir_all(&self.root).ok();
+        }
+    }
+
     /// A file or folder inside.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)

@@ -27,7 +27,7 @@ mod train;
 mod trainer;
 mod workers;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 /// Runs the script that `config.script` names: `train`, `train_eval` or `eval_only`. The first
 /// Ctrl-C or SIGTERM saves and returns; the second ends the process at once.
@@ -36,7 +36,7 @@ pub fn run(config: config::Config) -> Result<()> {
     use_threads(&config);
     let stop = signals::Stop::on_signals()?;
     match config.script.as_str() {
-        "train" | "train_eval" => train::train(config, &stop).context("the run ended early"),
+        "train" | "train_eval" => train::train(config, &stop),
         "eval_only" => eval_only::eval_only(config, &stop),
         other => bail!("script '{other}' is unknown; there are train, train_eval and eval_only"),
     }

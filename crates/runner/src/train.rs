@@ -25,7 +25,7 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
         Ok(()) => trainer.finish(stop),
         Err(error) => {
             trainer.logger.close().ok();
-            Err(error)
+            Err(error.context("the run ended early"))
         }
     }
 }
@@ -43,7 +43,7 @@ fn open(config: Config) -> Result<Trainer> {
         }
         None => None,
     };
-    let parts = build(&config, &folder)?;
+    let parts = build(&config, &folder).inspect_err(|_| folder.leave())?;
     match saved {
         Some((moment, state)) => resume(config, folder, checkpoints, parts, moment, state),
         None => start(config, folder, checkpoints, parts),

@@ -3,6 +3,7 @@
 //! A [`Process`](process::Process) is a running worker, a [`Worker`](worker::Worker) one that is started again when
 //! it fails, and a [`Slot`](slot::Slot) one of its environments, which is what the rest of the program sees.
 
+mod alone;
 mod hello;
 mod process;
 mod slot;
@@ -11,8 +12,10 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use alone::Alone;
+
 use crate::{Env, Rng};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use hello::Ask;
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -20,21 +23,41 @@ use std::sync::Arc;
 use std::time::Duration;
 use worker::{Launch, Worker};
 
-/// Suites that live in the Python package, with what they are and the command that installs what they need.
-pub const SUITES: [(&str, &str, &str); 12] = [
-    ("gym", "any Gymnasium environment: gym_CartPole-v1", "pip install gymnasium"),
-    ("atari", "Atari games, the 200M frames protocol: atari_pong", "pip install ale-py==0.12.1 pillow"),
-    ("atari100k", "Atari games, the 100k steps protocol: atari100k_boxing", "pip install ale-py==0.12.1 pillow"),
-    ("dmc", "DeepMind Control: dmc_walker_walk", "pip install dm-control"),
-    ("crafter", "Crafter: crafter_reward, crafter_noreward", "pip install crafter==1.8.3"),
-    ("procgen", "Procgen: procgen_coinrun", "pip install procgen2==0.10.7 pillow"),
-    ("minigrid", "MiniGrid: minigrid_Empty-5x5-v0", "pip install minigrid pillow"),
-    ("bsuite", "Behaviour Suite: bsuite_mnist/0", "pip install bsuite"),
-    ("memmaze", "Memory Maze: memmaze_9x9", "pip install memory-maze"),
-    ("loconav", "walkers in mazes: loconav_ant_maze_m", "pip install dm-control"),
-    ("dmlab", "DeepMind Lab; its engine must be built by hand", "see docs/environments.md"),
-    ("minecraft", "Minecraft; its engine must be installed by hand", "see docs/environments.md"),
+/// A suite of tasks that the Python package runs.
+pub struct Suite {
+    /// The first word of its tasks.
+    pub name: &'static str,
+    /// What it is, with a task of it.
+    pub about: &'static str,
+    /// The package's extra that installs what it needs; empty where that takes more than pip.
+    extra: &'static str,
+}
+
+/// Every suite of the Python package.
+pub const SUITES: [Suite; 12] = [
+    Suite { name: "gym", about: "Any Gymnasium environment: gym_CartPole-v1.", extra: "gym" },
+    Suite { name: "atari", about: "Atari games, the protocol of 200M frames: atari_pong.", extra: "atari" },
+    Suite { name: "atari100k", about: "Atari games, the protocol of 100k steps: atari100k_boxing.", extra: "atari" },
+    Suite { name: "dmc", about: "DeepMind Control: dmc_walker_walk.", extra: "dmc" },
+    Suite { name: "crafter", about: "Crafter: crafter_reward, crafter_noreward.", extra: "crafter" },
+    Suite { name: "procgen", about: "Procgen: procgen_coinrun.", extra: "procgen" },
+    Suite { name: "minigrid", about: "MiniGrid: minigrid_Empty-5x5-v0.", extra: "minigrid" },
+    Suite { name: "bsuite", about: "Behaviour Suite: bsuite_mnist/0.", extra: "bsuite" },
+    Suite { name: "memmaze", about: "Memory Maze: memmaze_9x9.", extra: "memmaze" },
+    Suite { name: "loconav", about: "Walkers in mazes: loconav_ant_maze_m.", extra: "loconav" },
+    Suite { name: "dmlab", about: "DeepMind Lab: dmlab_explore_goal_locations_small.", extra: "" },
+    Suite { name: "minecraft", about: "Minecraft: minecraft_diamond.", extra: "" },
 ];
+
+impl Suite {
+    /// The command that installs what the suite needs, in the repository.
+    pub fn install(&self) -> String {
+        match self.extra {
+            "" => "its engine is not on the package index, see docs/environments.md".into(),
+            extra => format!("pip install \"./python[{extra}]\""),
+        }
+    }
+}
 
 /// The suite of a task: `py` and `exec` for what the user wrote, else the task's first word.
 pub fn suite(task: &str) -> &str {
@@ -45,7 +68,7 @@ pub fn suite(task: &str) -> &str {
 /// Whether a task runs in a worker process.
 pub fn is_external(task: &str) -> bool {
     let suite = suite(task);
-    ["py", "exec"].contains(&suite) && task.contains(':') || SUITES.iter().any(|(name, ..)| *name == suite)
+    ["py", "exec"].contains(&suite) && task.contains(':') || SUITES.iter().any(|known| known.name == suite)
 }
 
 /// The environments `indices` of an external task. `options` is the block `env` of the configuration with, as
@@ -73,19 +96,20 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
             options: options.get(suite(task)).cloned().unwrap_or(json!({})),
             kwargs: options.get("kwargs").cloned().unwrap_or(json!({})),
         };
-        let launch = Launch { command: command(task, options)?, ask, rng: Rng::new(seed, first as u64), timeout };
+        let launch = Launch { command: arguments(task, options)?, ask, rng: Rng::new(seed, first as u64), timeout };
         workers.push((count, Worker::start(launch, restarts)?));
     }
     let mut envs: Vec<Box<dyn Env>> = vec![];
     for (count, starting) in workers {
-        let worker = Arc::new(starting.ready().with_context(|| format!("task '{task}'"))?);
+        let worker = starting.ready().map_err(|error| explain(error, task));
+        let worker = Arc::new(worker.with_context(|| format!("task '{task}'"))?);
         envs.extend((0..count).map(|slot| Box::new(slot::Slot::new(worker.clone(), slot)) as Box<dyn Env>));
     }
     Ok(envs)
 }
 
 /// The program of a task's worker and its arguments.
-fn command(task: &str, options: &Value) -> Result<Vec<String>> {
+fn arguments(task: &str, options: &Value) -> Result<Vec<String>> {
     if let Some(program) = task.strip_prefix("exec:") {
         let words: Vec<String> = program.split_whitespace().map(String::from).collect();
         ensure!(!words.is_empty(), "task 'exec:' names no program; write exec:./worker");
@@ -93,4 +117,17 @@ fn command(task: &str, options: &Value) -> Result<Vec<String>> {
     }
     let python = options.get("python").and_then(Value::as_str).unwrap_or("python3");
     Ok([python, "-m", "dreamer_envs"].map(String::from).into())
+}
+
+/// The cure in place of an error that comes from the package not being there.
+fn explain(error: anyhow::Error, task: &str) -> anyhow::Error {
+    if !format!("{error:#}").contains("No module named dreamer_envs") {
+        return error;
+    }
+    let install = SUITES.iter().find(|known| known.name == suite(task) && !known.extra.is_empty());
+    let install = install.map_or("pip install ./python".into(), Suite::install);
+    anyhow!(
+        "this Python lacks the package dreamer_envs: run `{install}` in the repository, or name another Python \
+         with --env.python"
+    )
 }

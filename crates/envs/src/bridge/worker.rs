@@ -206,14 +206,8 @@ impl Link {
     }
 }
 
-/// An error at the first start with what the worker printed, or with the cure where it is known.
+/// An error at the first start with what the worker printed.
 fn explain(error: anyhow::Error, log: &[String]) -> anyhow::Error {
-    if log.iter().any(|line| line.contains("No module named dreamer_envs")) {
-        return error.context(
-            "this Python lacks the package dreamer_envs; install it from the repository with `pip install ./python`, \
-             or name another interpreter with --env.python",
-        );
-    }
     // A sentence that the worker chose to send needs no log beside it.
     if error.chain().count() == 1 {
         error

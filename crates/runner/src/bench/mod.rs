@@ -1,8 +1,10 @@
 //! Speed and memory of an agent on random data: updates, acting, and what each part costs.
 
 mod data;
+mod environment;
 mod measure;
 
+pub use environment::{Stepping, environments};
 pub use measure::PartCost;
 
 use anyhow::{Result, ensure};
