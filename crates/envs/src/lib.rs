@@ -19,15 +19,15 @@ mod bridge;
 mod draw;
 mod make;
 mod random_action;
-mod record;
+pub mod record;
 mod rng;
 mod state;
 mod suggest;
 mod tasks;
 pub mod wrappers;
 
-pub use bridge::{Alone, SUITES, Suite, is_external, suite};
-pub use make::{TaskInfo, make, make_many, tasks};
+pub use bridge::{Alone, SUITES, Suite, suite};
+pub use make::{TaskInfo, is_external, make, make_many, register, tasks};
 pub use random_action::random_action;
 pub use rng::Rng;
 

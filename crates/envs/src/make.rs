@@ -11,7 +11,9 @@ use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spaces::Spaces;
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A native task as a list of them shows it, its spaces under the default options.
 #[derive(Clone, Debug)]
@@ -29,7 +31,7 @@ pub struct TaskInfo {
 /// runs in a worker process of its own. The result checks its spaces, and takes continuous actions of any size: they are cut to `[-1, 1]`, which
 /// spans the task's own bounds.
 pub fn make(task: &str, index: usize, seed: u64, options: &Value) -> Result<Box<dyn Env>> {
-    if bridge::is_external(task) {
+    if is_external(task) {
         return make_many(task, index..index + 1, seed, options)?.pop().context("no environment was made");
     }
     let rng = Rng::new(seed, index as u64);
@@ -40,10 +42,36 @@ pub fn make(task: &str, index: usize, seed: u64, options: &Value) -> Result<Box<
 /// The environments `indices` of a task. Those that run in worker processes start at the same time, and
 /// several of them may share a process.
 pub fn make_many(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Result<Vec<Box<dyn Env>>> {
-    if !bridge::is_external(task) {
+    if !is_external(task) {
         return indices.map(|index| make(task, index, seed, options)).collect();
     }
     bridge::make(task, indices, seed, options)?.into_iter().map(|env| wrap(env, task)).collect()
+}
+
+/// How a registered environment is made: from its random numbers and the block `env.kwargs`.
+type Make = Arc<dyn Fn(Rng, &Value) -> Result<Box<dyn Env>> + Send + Sync>;
+
+/// Environments of the program that uses this library.
+static REGISTERED: Mutex<BTreeMap<String, Make>> = Mutex::new(BTreeMap::new());
+
+/// Adds a task of one's own, so that a configuration can name it. It may be made many times over, for several
+/// environments and after crashes, each time with other random numbers; `options` is the block `env.kwargs`.
+/// The same name again replaces it, and a native task of that name yields to it.
+pub fn register<M>(task: &str, make: M)
+where
+    M: Fn(Rng, &Value) -> Result<Box<dyn Env>> + Send + Sync + 'static,
+{
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).insert(task.to_string(), Arc::new(make));
+}
+
+/// The maker of a registered task.
+fn registered(task: &str) -> Option<Make> {
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
+}
+
+/// Whether a task runs in a worker process.
+pub fn is_external(task: &str) -> bool {
+    registered(task).is_none() && bridge::is_external(task)
 }
 
 /// What every environment is wrapped in.
@@ -53,8 +81,11 @@ fn wrap(env: Box<dyn Env>, task: &str) -> Result<Box<dyn Env>> {
     Ok(Box::new(ClipAction::new(env, -1.0, 1.0)?))
 }
 
-/// The task without the wrappers that all have; none where there is no such task.
+/// The registered or native task without the wrappers that all have; none where there is no such task.
 fn native(task: &str, rng: Rng, all: &Value) -> Result<Option<Box<dyn Env>>> {
+    if let Some(make) = registered(task) {
+        return make(rng, all.get("kwargs").unwrap_or(&Value::Null)).map(Some);
+    }
     let (suite, name) = task.split_once('_').unwrap_or((task, ""));
     let env: Box<dyn Env> = match (suite, name) {
         ("catch", "") => Box::new(Catch::new(options(all, suite)?, rng)?),
@@ -162,6 +193,22 @@ mod tests {
         assert_eq!(listed, names().into_iter().map(|(name, _)| name).collect::<Vec<_>>());
         assert_eq!(listed.len(), 14);
         assert!(make("memory_3", 0, 0, &Value::Null).is_ok());
+    }
+
+    #[test]
+    fn a_registered_task_is_made_with_its_options_and_wrappers() {
+        assert!(make("corridor", 0, 0, &Value::Null).is_err());
+        register("corridor", |rng, options| {
+            let delay = options["delay"].as_f64().context("env.kwargs.delay is missing")?;
+            Ok(Box::new(Memory::new(delay as usize, Default::default(), rng)?))
+        });
+        assert!(complaint("corridor", json!({"kwargs": {}})).contains("env.kwargs.delay"));
+        let mut env = make("corridor", 0, 0, &json!({"kwargs": {"delay": 3}})).unwrap();
+        let mut action = random_action(env.act_space(), &mut Rng::new(0, 0));
+        action.insert("reset".into(), spaces::Array::bool(false));
+        let ends = (0..6).map(|_| flag(&env.step(&action).unwrap(), "is_last").unwrap());
+        assert_eq!(ends.collect::<Vec<_>>(), [false, false, false, false, false, true]);
+        assert!(!is_external("corridor"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What every native task shares: the four keys of each observation and the reading of actions.
+//! What environments in Rust share: the four keys of each observation and the reading of actions.
 
 use anyhow::{Context, Result, ensure};
 use spaces::{Array, Record, Space, Spaces};
@@ -19,13 +19,18 @@ pub fn act_space<const N: usize>(keys: [(&str, Space); N]) -> Spaces {
 /// Where in its episode a record stands, and the reward that came with it.
 #[derive(Clone, Copy, Default)]
 pub struct Moment {
+    /// The reward of the action before.
     pub reward: f32,
+    /// The episode begins here.
     pub is_first: bool,
+    /// The episode ends here.
     pub is_last: bool,
+    /// Nothing can follow, as opposed to an end by a time limit.
     pub is_terminal: bool,
 }
 
 impl Moment {
+    /// The first record of an episode.
     pub const FIRST: Moment = Moment { reward: 0.0, is_first: true, is_last: false, is_terminal: false };
 
     /// The record with these four keys and the task's own.

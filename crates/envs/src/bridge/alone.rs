@@ -21,7 +21,7 @@ struct Process {
 impl Alone {
     /// Starts `count` processes; none where the task is not one of the Python package.
     pub fn start(task: &str, count: usize, seed: u64, options: &Value) -> Result<Option<Alone>> {
-        if !super::is_external(task) || suite(task) == "exec" {
+        if !crate::is_external(task) || suite(task) == "exec" {
             return Ok(None);
         }
         let mut processes = vec![];
