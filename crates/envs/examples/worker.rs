@@ -17,6 +17,7 @@ const STEP: usize = 64;
 const REWARD: usize = 68;
 const FLAGS: usize = 72; // is_first, is_last, is_terminal
 const SEED: usize = 76;
+const SEEDS: i64 = 1 << 20; // what is shown of a seed fits a float32
 const STRIDE: usize = 128;
 
 /// One environment: its step within the episode, and whether the next step starts one.
@@ -69,7 +70,8 @@ fn main() -> std::io::Result<()> {
         let value = if struck && fault == "nan" { f32::NAN } else { counter.step as f32 };
         let value = if struck && fault == "bounds" { -3.0 } else { value };
         memory.write_all_at(&value.to_le_bytes(), (base + STEP) as u64)?;
-        memory.write_all_at(&(ask["seed"].as_i64().unwrap_or(0) as i32).to_le_bytes(), (base + SEED) as u64)?;
+        let seed = (ask["seed"].as_i64().unwrap_or(0) + slot[0] as i64) % SEEDS;
+        memory.write_all_at(&(seed as i32).to_le_bytes(), (base + SEED) as u64)?;
         socket.write_all(&slot)?;
     }
     Ok(())
@@ -86,7 +88,7 @@ fn hello(slots: usize, path: &std::path::Path) -> Value {
         },
         "obs": {
             "step": {"dtype": "float32", "shape": [], "low": 0, "high": 1e6, "offset": STEP},
-            "log/seed": {"dtype": "int32", "shape": [], "low": 0, "high": 2147483647, "offset": SEED},
+            "log/seed": {"dtype": "int32", "shape": [], "low": 0, "high": SEEDS, "offset": SEED},
             "reward": {"dtype": "float32", "shape": [], "offset": REWARD},
             "is_first": flag(FLAGS), "is_last": flag(FLAGS + 1), "is_terminal": flag(FLAGS + 2),
         },

@@ -25,7 +25,7 @@ class BSuite(Env):
       names = sorted({x.split('/')[0] for x in sweep.SETTINGS})
       raise Problem(f"unknown task 'bsuite_{name}'; there are, with numbers: {', '.join(names)}")
     experiment = name.split('/')[0]
-    settings = dict(sweep.SETTINGS[name])
+    settings = {k: v for k, v in sweep.SETTINGS[name].items() if (k, v) != ('seed', None)}
     if 'seed' in parameters(bsuite.EXPERIMENT_NAME_TO_ENVIRONMENT[experiment]):
       settings.setdefault('seed', seed)
     try:

@@ -106,7 +106,7 @@ fn workers_that_cannot_start_say_why() {
     let silent = error("exec:true", json!({}));
     assert!(silent.contains("the worker ended"), "{silent}");
     assert!(error("exec:", json!({})).contains("names no program"));
-    assert!(error(&worker(), json!({"slots": 0})).contains("env.slots is 0"));
+    assert!(error(&worker(), json!({"slots": -1})).contains("env.slots is -1"));
     let python = error("gym_CartPole-v1", json!({"python": "no-such-python"}));
     assert!(python.contains("'no-such-python' of the worker could not be started"), "{python}");
 }
@@ -128,6 +128,21 @@ fn slots_share_a_worker_and_fail_together() {
         }
     }
     std::fs::remove_file(once).unwrap();
+}
+
+#[test]
+fn seeds_do_not_depend_on_how_environments_share_workers() {
+    let seeds = |slots: usize| -> Vec<f32> {
+        let mut envs = envs(3, json!({"slots": slots})).unwrap();
+        let first = |env: &mut Box<dyn Env>| number(&env.step(&act(0, true)).unwrap(), "log/seed").unwrap();
+        envs.iter_mut().map(first).collect()
+    };
+    let alone = seeds(1);
+    assert!(alone[0] != alone[1] && alone[1] != alone[2]);
+    assert_eq!(seeds(2), alone);
+    assert_eq!(seeds(3), alone);
+    assert_eq!(seeds(0), alone, "those of other languages have a process each");
+    assert!(super::shared_out("gym_CartPole-v1", 500) > 1 && super::shared_out("py:a:b", 500) == 1);
 }
 
 /// Kills workers at random while two environments step, for `DREAMER_KILL_SECONDS` (two by default).

@@ -18,7 +18,8 @@ const ERROR: u8 = 255;
 pub struct Launch {
     pub command: Vec<String>,
     pub ask: Ask,
-    /// Draws a seed for each start.
+    /// Draws a number for each start, which together with the environment's own is its seed: how environments are
+    /// shared out among workers does not matter.
     pub rng: Rng,
     pub timeout: Duration,
 }
@@ -56,7 +57,7 @@ struct History {
 
 impl Launch {
     fn start(&mut self) -> Result<Process> {
-        self.ask.seed = (self.rng.bits() >> 33) as u32;
+        self.ask.seed = (self.rng.bits() >> 34) as u32 + self.ask.index as u32;
         Process::start(&self.command, &self.ask, self.timeout)
     }
 }
