@@ -66,8 +66,11 @@ impl Config {
         };
         let mut flat: IndexMap<String, Value> = blocks::defaults().0.iter().map(value).collect();
         if let Some(kwargs) = json["env"]["kwargs"].as_object() {
-            for (name, json) in kwargs {
-                flat.extend(Value::free(json).map(|value| (format!("{OPEN}{name}"), value)));
+            // Behind the other keys of their section, which YAML may name only once.
+            let end = flat.keys().rposition(|key| key.starts_with("env.")).map_or(flat.len(), |last| last + 1);
+            let own = kwargs.iter().filter_map(|(name, json)| Some((format!("{OPEN}{name}"), Value::free(json)?)));
+            for (i, (key, value)) in own.enumerate() {
+                flat.shift_insert(end + i, key, value);
             }
         }
         flat

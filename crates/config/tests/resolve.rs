@@ -253,3 +253,17 @@ proptest! {
         let _ = Config::from_yaml(&text);
     }
 }
+
+#[test]
+fn the_users_own_arguments_take_any_name_and_survive_the_printed_form() {
+    let line = "--task py:my.py:Env --env.kwargs.length 30 --env.kwargs.fast true --env.kwargs.map small";
+    let config = resolve(line).unwrap();
+    let kwargs = serde_json::json!({"length": 30, "fast": true, "map": "small"});
+    assert_eq!(config.env_options()["kwargs"], kwargs);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    std::fs::write(&file, config.commented_yaml()).unwrap();
+    let again = resolve(&format!("--configs {}", file.display())).unwrap();
+    assert_eq!(again.env_options()["kwargs"], kwargs);
+    assert_says(&error("--env.kwarg.length 30"), &["'env.kwarg.length'"]);
+}
