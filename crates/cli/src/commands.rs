@@ -1,11 +1,11 @@
 //! The subcommands: which there are, and how each turns its arguments into a call.
 
-use crate::{Failure, bench, envs_list, help, plot, print};
+use crate::{Failure, bench, devices, envs_list, help, plot, print};
 use anyhow::anyhow;
 use config::{Args, Config};
 
 /// Every subcommand, as users type it.
-const COMMANDS: [&str; 7] = ["train", "eval", "config", "envs", "plot", "bench", "help"];
+const COMMANDS: [&str; 8] = ["train", "eval", "config", "envs", "devices", "plot", "bench", "help"];
 
 /// Runs the command line `args`, without the program's name.
 pub fn run(args: &[String]) -> Result<(), Failure> {
@@ -44,6 +44,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
             Ok(())
         }
         "envs" => envs_list::run(&args),
+        "devices" => no_arguments(&args).map(|()| devices::run()),
         "bench" => bench::run(args),
         _ => plot::run(args),
     }
@@ -103,6 +104,14 @@ fn resolve(args: &Args) -> Result<Config, Failure> {
         eprintln!("warning: {warning}");
     }
     Ok(config)
+}
+
+/// Refuses everything.
+fn no_arguments(args: &Args) -> Result<(), Failure> {
+    match args.words.first().or(args.configs.first()).or(args.flags.first().map(|(key, _)| key)) {
+        None => Ok(()),
+        Some(word) => Err(Failure::Usage(anyhow!("'devices' takes no arguments, but got '{word}'"))),
+    }
 }
 
 /// Refuses words before the first flag.

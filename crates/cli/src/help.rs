@@ -10,6 +10,7 @@ Commands:
   eval      Play with a trained agent and log its scores.
   config    Print the resolved configuration with a comment for each key.
   envs      List the tasks with what they see and do.
+  devices   Tell where this machine can compute, and what a GPU lacks.
   plot      Draw learning curves of runs as SVG or CSV.
   bench     Measure the speed of updates and of acting on this machine.
   help      Explain a command: `dreamer help train`.
@@ -70,6 +71,17 @@ Examples:
   dreamer envs
   dreamer envs catch memory_50
   dreamer envs gym_CartPole-v1 --env.python ~/venv/bin/python
+";
+
+const DEVICES: &str = "\
+Tell where this machine can compute: its processor, its NVIDIA GPUs, and the libraries that they
+need, with where they were found or how to get them.
+
+Usage: dreamer devices
+
+`--device cuda` computes on a GPU. Nothing of CUDA is needed to build or to run this program
+without one. Libraries are looked for in LD_LIBRARY_PATH, CUDA_HOME, the active Python environment
+(pip install nvidia-cuda-nvrtc), /usr/local/cuda* and the system's folders.
 ";
 
 const PLOT: &str = "\
@@ -163,6 +175,7 @@ pub fn text(command: &str) -> String {
         "config" => [CONFIG, SYNTAX, &blocks(), EXAMPLES].concat(),
         "envs" => ENVS.into(),
         "plot" => PLOT.into(),
+        "devices" => DEVICES.into(),
         "bench" => [BENCH, SYNTAX, &blocks()].concat(),
         _ => [GENERAL, SYNTAX, &blocks()].concat(),
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod devices;
 mod envs_list;
 mod help;
 mod plot;

@@ -126,6 +126,24 @@ fn a_python_without_the_package_is_told_its_cure_and_leaves_no_folder() {
 }
 
 #[test]
+fn devices_say_what_is_there_and_how_to_get_what_is_not() {
+    let text = stdout("devices");
+    assert!(text.starts_with("cpu ") && text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let labels = ["cuda", "driver", "nvrtc"];
+    assert!(labels.iter().all(|label| text.lines().any(|line| line.starts_with(label))), "{text}");
+    refuses("devices 0", &["takes no arguments", "'0'"]);
+
+    if text.contains("libcuda.so.1) was not found") {
+        let dir = tempfile::tempdir().unwrap();
+        let logdir = dir.path().join("run");
+        let output = dreamer(&format!("train --configs debug --device cuda --logdir {}", logdir.display()));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.starts_with("error: device 'cuda': ") && error.contains("--device cpu"), "{error}");
+        assert!(output.status.code() == Some(1) && !logdir.exists());
+    }
+}
+
+#[test]
 fn a_bench_measures_every_case_and_writes_json() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("speed.json");

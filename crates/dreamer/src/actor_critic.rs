@@ -8,9 +8,8 @@ use crate::imagination::{Dream, Predictions};
 use crate::normalize::Normalizer;
 use crate::params::Params;
 use crate::policy::{Likelihood, Policy};
-use engine::Tensor;
 use engine::ops::{self, Staged};
-use std::ops::Range;
+use engine::{Device, Tensor};
 
 /// Replayed steps that one thread evaluates at a time.
 const ROWS: usize = 128;
@@ -56,15 +55,21 @@ impl Heads<'_> {
         dreams: Staged<Dream>,
         targets: &Targets,
     ) -> (Tensor, Tensor, Vec<Tensor>) {
+        let device = dreams.states().next().map_or(Device::Cpu, |dream| dream.predictions.rew.device());
+        // What each log-probability and each entropy counts for, [N, H].
+        let reinforce = zip(&targets.weight, &targets.adv, |w, a| -w * a);
+        let entropy = map(&targets.weight, |w| -w * c.imag_loss.actent);
+        let [reinforce, entropy, target, weight] =
+            [&reinforce, &entropy, &targets.value, &targets.weight].map(|x| x.to(device));
         let mut outputs = dreams.finish(|rows, dream| {
             let (mut policy, mut value) = (Vec::new(), Vec::new());
             let mut entropies = vec![Vec::new(); self.pol.names().count()];
             for (step, (likelihoods, raw)) in dream.likelihoods.iter().zip(&dream.values).enumerate() {
-                let at = |x: &Tensor| column(x, &rows, step);
-                let (weight, slow) = (at(&targets.weight), column(&dream.predictions.slow, &(0..rows.len()), step));
-                policy.push(policy_loss(likelihoods, &weight, &at(&targets.adv), c.imag_loss.actent));
-                let loss = self.val.loss(raw, &[(&at(&targets.value), 1.0), (&slow, c.imag_loss.slowreg)]);
-                value.push(ops::linear_combination(&[(&loss, &weight)]));
+                let at = |x: &Tensor| ops::column(x, rows.clone(), step);
+                let slow = ops::column(&dream.predictions.slow, 0..rows.len(), step);
+                policy.push(policy_loss(likelihoods, &at(&reinforce), &at(&entropy)));
+                let loss = self.val.loss(raw, &[(&at(&target), 1.0), (&slow, c.imag_loss.slowreg)]);
+                value.push(ops::linear_combination(&[(&loss, &at(&weight))]));
                 entropies.iter_mut().zip(likelihoods).for_each(|(list, l)| list.push(l.entropy.detach()));
             }
             let mut outputs = vec![ops::stack_time(&policy), ops::stack_time(&value)];
@@ -91,9 +96,9 @@ impl Heads<'_> {
         let disc = (1.0 - 1.0 / c.horizon) as f32;
         let ret = ops::lambda_return(&x.last, &x.term, &x.rew, &x.boot, disc, c.repl_loss.lam);
         let (new_offset, new_scale) = norm.apply(ret.data(), training);
-        let target = ops::reshape(&pad(&map(&ret, |r| (r - new_offset) / new_scale), 0.0), &[b * t]);
-        let live: Vec<f32> = x.last.data().iter().map(|l| 1.0 - l).collect();
-        let live = Tensor::from_slice(&[b * t], &live);
+        let device = x.deter.device();
+        let target = ops::reshape(&pad(&map(&ret, |r| (r - new_offset) / new_scale), 0.0), &[b * t]).to(device);
+        let live = ops::reshape(&map(&x.last, |l| 1.0 - l), &[b * t]).to(device);
         let work = 600 * b * t * (x.deter.width() + x.stoch.width());
         let outputs = ops::chunks(b * t, ROWS, work, &[&x.deter, &x.stoch], |rows, inputs| {
             let raw = self.val.apply(p, &[&inputs[0], &inputs[1]]);
@@ -107,8 +112,8 @@ impl Heads<'_> {
         Replayed {
             loss: ops::stack_time(&steps[..t - 1]),
             ret,
-            val: map(&shape(&outputs[1]), |v| v * scale + offset),
-            slowval: map(&shape(&outputs[2]), |v| v * scale + offset),
+            val: map(&shape(&outputs[1]).host(), |v| v * scale + offset),
+            slowval: map(&shape(&outputs[2]).host(), |v| v * scale + offset),
         }
     }
 }
@@ -134,16 +139,15 @@ pub struct Replayed {
     pub slowval: Tensor,
 }
 
-/// `-weight (logp adv + actent entropy)`, summed over action keys.
-fn policy_loss(likelihoods: &[Likelihood], weight: &Tensor, adv: &Tensor, actent: f32) -> Tensor {
-    let reinforce = zip(weight, adv, |w, a| -w * a);
-    let entropy = map(weight, |w| -w * actent);
+/// `-weight (logp adv + actent entropy)`, summed over action keys, with `reinforce = -weight adv` and
+/// `entropy = -weight actent`.
+fn policy_loss(likelihoods: &[Likelihood], reinforce: &Tensor, entropy: &Tensor) -> Tensor {
     let terms: Vec<(&Tensor, &Tensor)> =
-        likelihoods.iter().flat_map(|l| [(&l.logp, &reinforce), (&l.entropy, &entropy)]).collect();
+        likelihoods.iter().flat_map(|l| [(&l.logp, reinforce), (&l.entropy, entropy)]).collect();
     ops::linear_combination(&terms)
 }
 
-/// Returns, advantages and weights from predictions, with the official metrics. Updates the normalisers where `training`.
+/// Returns, advantages and weights from predictions, all on the processor, with the official metrics. Updates the normalisers where `training`.
 pub fn targets(
     c: &AgentConfig,
     x: &Predictions,
@@ -207,13 +211,6 @@ fn head_steps(x: &Tensor) -> Tensor {
     Tensor::from_slice(&[x.dim(0), t - 1], &out)
 }
 
-/// Rows of one step of x [N, T] -> [rows].
-fn column(x: &Tensor, rows: &Range<usize>, step: usize) -> Tensor {
-    let t = x.dim(1);
-    let values: Vec<f32> = rows.clone().map(|row| x.data()[row * t + step]).collect();
-    Tensor::from_slice(&[rows.len()], &values)
-}
-
 /// [N, T] with one more step of `value`.
 fn pad(x: &Tensor, value: f32) -> Tensor {
     let (n, t) = (x.dim(0), x.dim(1));
@@ -231,8 +228,9 @@ fn zip(x: &Tensor, y: &Tensor, f: impl Fn(f32, f32) -> f32) -> Tensor {
     Tensor::from_slice(x.shape(), &out)
 }
 
-/// Mean over all elements.
+/// Mean over all elements. Waits for a GPU.
 pub fn mean(x: &Tensor) -> f32 {
+    let x = x.host();
     (x.data().iter().map(|&v| v as f64).sum::<f64>() / x.len() as f64) as f32
 }
 

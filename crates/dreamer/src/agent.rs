@@ -18,7 +18,7 @@ use crate::{Carry, Metrics};
 use anyhow::{Result, bail, ensure};
 use engine::ops::{self, UpdateStats};
 use engine::profile::part;
-use engine::{Sink, Tensor, backward};
+use engine::{Device, Sink, Tensor, backward};
 use spaces::{Array, Record, Space, Spaces};
 use std::sync::Arc;
 
@@ -98,6 +98,19 @@ impl Agent {
         Ok(Agent { config: config.clone(), obs_space, act_space, parts, params, slow, slow_count: 0, norms, opt })
     }
 
+    /// Where the agent computes.
+    pub fn device(&self) -> Device {
+        self.params.device()
+    }
+
+    /// The same agent on another device. Carried states follow by themselves.
+    pub fn to(&self, device: Device) -> Agent {
+        let all = |tensors: &[Tensor]| tensors.iter().map(|x| x.to(device)).collect();
+        let mut opt = self.opt.clone();
+        (opt.rms, opt.momentum) = (all(&self.opt.rms), all(&self.opt.momentum));
+        Agent { params: self.params.to(device), slow: self.slow.to(device), opt, ..self.clone() }
+    }
+
     pub fn config(&self) -> &AgentConfig {
         &self.config
     }
@@ -143,9 +156,10 @@ impl Agent {
     pub fn initial(&self, n: usize) -> Carry {
         let r = &self.config.dynamics.rssm;
         let width: usize = self.act_space.values().map(Space::width).sum();
+        let zeros = |width: usize| ops::zeros(&[n, width], self.device());
         Carry {
-            latent: Latent { deter: Tensor::zeros(&[n, r.deter]), stoch: Tensor::zeros(&[n, r.stoch * r.classes]) },
-            prevact: Tensor::zeros(&[n, width]),
+            latent: Latent { deter: zeros(r.deter), stoch: zeros(r.stoch * r.classes) },
+            prevact: zeros(width),
             step: 0,
         }
     }
@@ -164,17 +178,16 @@ impl Agent {
             data::fetch(obs, key, &[n], &space.shape)?;
         }
         let p = self.params.frozen();
+        *carry = carry.to(self.device());
         let tokens = self.parts.enc.apply(&p, obs, n)?;
         let steps = |x: &Tensor| ops::reshape(x, &[n, 1, x.width()]);
         let seen = self.parts.dyn_.observe(&p, &carry.latent, &steps(&tokens), &steps(&carry.prevact), &reset, noise);
         let flat = |x: &Tensor| ops::reshape(x, &[n, x.width()]);
         let latent = Latent { deter: flat(&seen.deter), stoch: flat(&seen.stoch) };
-        let at = crate::noise::At { rows: 0..n, step: 0, steps: 1 };
+        let at = crate::noise::At { rows: 0..n, step: 0, steps: 1, device: self.device() };
         let actions = self.parts.pol.sample(&p, &[&latent.deter, &latent.stoch], noise, &at);
-        finite("the latent state while acting", &latent.deter)?;
-        for (name, action) in self.parts.pol.names().zip(&actions) {
-            finite(&format!("the action '{name}'"), action)?;
-        }
+        let names = self.parts.pol.names().map(|name| format!("the action '{name}'"));
+        finite([("the latent state while acting".to_string(), &latent.deter)].into_iter().chain(names.zip(&actions)))?;
         carry.prevact = self.parts.pol.embed(&actions);
         carry.latent = latent;
         carry.step += 1;
@@ -188,6 +201,7 @@ impl Agent {
     /// The latents as the replay stores them: deter in half precision, stoch as class indices.
     fn store_latents(&self, deter: &Tensor, stoch: &Tensor, lead: &[usize], out: &mut Record) {
         let r = &self.config.dynamics.rssm;
+        let (deter, stoch) = (deter.host(), stoch.host());
         let half: Vec<_> = deter.data().iter().map(|&x| spaces::f16::from_f32(x)).collect();
         let index = |row: &[f32]| row.iter().position(|&x| x == 1.0).unwrap_or(0) as u8;
         let indices: Vec<u8> = stoch.data().chunks_exact(r.classes).map(index).collect();
@@ -236,15 +250,12 @@ impl Agent {
     /// The loss on a batch and the gradients of all parameters; an error where one is not finite.
     pub(crate) fn gradients(&self, batch: &Batch, noise: &Noise) -> Result<(Loss, Vec<Tensor>)> {
         let out = self.loss(batch, noise, true)?;
-        for (name, x) in &out.losses {
-            finite(&format!("the loss '{name}'"), x)?;
-        }
+        finite(out.losses.iter().map(|(name, x)| (format!("the loss '{name}'"), x)))?;
         let mut sink = Sink::new();
-        backward(&[(&out.total, Tensor::scalar(1.0))], &mut sink);
+        backward(&[(&out.total, ops::full(&[], 1.0, self.device()))], &mut sink);
         let grads = sink.finish(&self.params.leaves());
-        for ((name, _), grad) in self.params.iter().zip(&grads) {
-            finite(&format!("the gradient of '{name}'"), grad)?;
-        }
+        let names = self.params.iter().map(|(name, _)| format!("the gradient of '{name}'"));
+        finite(names.zip(&grads))?;
         Ok((out, grads))
     }
 
@@ -270,6 +281,7 @@ impl Agent {
             deter: r.deter,
             stoch: r.stoch,
             classes: r.classes,
+            device: self.device(),
         }
     }
 
@@ -277,7 +289,7 @@ impl Agent {
     pub(crate) fn move_carry(&self, carry: &mut Carry, out: &Loss, record: &Record, b: usize) -> Result<()> {
         let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
         carry.latent = Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) };
-        carry.prevact = data::last_actions(record, b, &self.layout())?;
+        carry.prevact = data::last_actions(record, b, &self.layout())?.to(self.device());
         carry.step += 1;
         Ok(())
     }
@@ -335,9 +347,11 @@ fn copy_value(params: &Params, slow: &mut Params) {
     }
 }
 
-fn finite(what: &str, x: &Tensor) -> Result<()> {
-    match x.data().iter().find(|v| !v.is_finite()) {
+/// Fails with the name of the first tensor that holds a number that is not finite.
+fn finite<'a>(named: impl Iterator<Item = (String, &'a Tensor)>) -> Result<()> {
+    let (names, tensors): (Vec<String>, Vec<&Tensor>) = named.unzip();
+    match ops::first_not_finite(&tensors) {
         None => Ok(()),
-        Some(v) => bail!("{what} holds {v}; nothing good can come after it"),
+        Some((i, value)) => bail!("{} holds {value}; nothing good can come after it", names[i]),
     }
 }

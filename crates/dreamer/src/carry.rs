@@ -2,7 +2,7 @@
 
 use crate::rssm::Latent;
 use anyhow::{Result, anyhow};
-use engine::Tensor;
+use engine::{Device, Tensor};
 use spaces::{Array, Record};
 
 /// Recurrent state of `n` environments (or sequences): the latent, the previous action, and how many
@@ -21,6 +21,12 @@ impl Carry {
         Carry { step, ..self }
     }
 
+    /// The same state on another device.
+    pub fn to(&self, device: Device) -> Carry {
+        let latent = Latent { deter: self.latent.deter.to(device), stoch: self.latent.stoch.to(device) };
+        Carry { latent, prevact: self.prevact.to(device), step: self.step }
+    }
+
     /// Number of environments or sequences.
     pub fn len(&self) -> usize {
         self.latent.deter.dim(0)
@@ -32,7 +38,7 @@ impl Carry {
 
     /// The carry as named arrays, for checkpoints; the inverse of [`Carry::from_record`].
     pub fn to_record(&self) -> Record {
-        let array = |x: &Tensor| Array::from_f32(x.shape(), x.data().to_vec());
+        let array = |x: &Tensor| Array::from_f32(x.shape(), x.host().data().to_vec());
         let step = vec![self.step as u32 as i32, (self.step >> 32) as i32];
         Record::from([
             ("deter".into(), array(&self.latent.deter)),

@@ -2,8 +2,8 @@
 
 use crate::rssm::Latent;
 use anyhow::{Result, anyhow, bail};
-use engine::Tensor;
 use engine::ops::{concat_last, symlog};
+use engine::{Device, Tensor};
 use spaces::{Array, Data, Record, Space, Spaces};
 
 /// Keys that every environment has and that the agent neither encodes nor decodes.
@@ -114,9 +114,9 @@ pub struct Batch {
     pub is_last: Tensor,
     pub is_terminal: Tensor,
     pub reward: Tensor,
-    /// The state before the first step.
+    /// The state before the first step, where the agent is.
     pub start: Latent,
-    /// Embedded previous actions [B, T, A].
+    /// Embedded previous actions [B, T, A], where the agent is.
     pub prevact: Tensor,
 }
 
@@ -128,6 +128,8 @@ pub struct Layout<'a> {
     pub deter: usize,
     pub stoch: usize,
     pub classes: usize,
+    /// Where the agent is.
+    pub device: Device,
 }
 
 impl Batch {
@@ -155,7 +157,8 @@ impl Batch {
             rest.insert(key.clone(), skip_steps(fetch(record, key, &[b, steps], &space.shape)?, k));
         }
         let start = if k > 0 { start_latent(record, carry, b, steps, l)? } else { carry.clone() };
-        let prevact = previous_actions(record, prevact, b, steps, l)?;
+        let start = Latent { deter: start.deter.to(l.device), stoch: start.stoch.to(l.device) };
+        let prevact = previous_actions(record, prevact, b, steps, l)?.to(l.device);
         let is_first = skip_steps(flags, k).to_bool();
         Ok(Batch {
             b,
@@ -177,8 +180,8 @@ fn start_latent(record: &Record, carry: &Latent, b: usize, steps: usize, l: &Lay
     let deter = fetch(record, "dyn/deter", &[b, steps], &[l.deter])?;
     let stoch = stored_stoch(record, b, steps, l)?;
     let latent = l.stoch * l.classes;
-    let mut d = carry.deter.data().to_vec();
-    let mut s = carry.stoch.data().to_vec();
+    let mut d = carry.deter.host().data().to_vec();
+    let mut s = carry.stoch.host().data().to_vec();
     for row in (0..b).filter(|row| consec[row * steps] == 0) {
         let at = row * steps + l.context - 1;
         d[row * l.deter..(row + 1) * l.deter].copy_from_slice(&deter.floats(at * l.deter..(at + 1) * l.deter));
@@ -219,6 +222,7 @@ fn previous_actions(record: &Record, carried: &Tensor, b: usize, steps: usize, l
     let keys = l.act_space.iter().map(|(k, s)| (k.as_str(), s));
     let all = vectors(keys, record, b * steps, false)?.ok_or_else(|| anyhow!("the action space is empty"))?;
     let (width, t) = (all.width(), steps - l.context);
+    let carried = carried.host();
     let mut out = Vec::with_capacity(b * t * width);
     for row in 0..b {
         if l.context == 0 {

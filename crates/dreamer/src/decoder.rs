@@ -6,8 +6,8 @@ use crate::images::Deconv;
 use crate::nets::{Linear, Mlp, Style};
 use crate::params::{Builder, Params};
 use anyhow::Result;
-use engine::Tensor;
 use engine::ops::{self, Squash};
+use engine::{Device, Tensor};
 use spaces::{Array, Record, Space, Spaces};
 use std::collections::BTreeMap;
 
@@ -54,7 +54,8 @@ impl Decoder {
         let mut losses = Vec::new();
         if let Some(mlp) = &self.mlp {
             let rows = deter.rows();
-            let targets: Vec<Target> = self.vectors.iter().map(|key| Target::new(&obs[&key.name], key)).collect();
+            let targets: Vec<Target> =
+                self.vectors.iter().map(|key| Target::new(&obs[&key.name], key, deter.device())).collect();
             let work = 2 * rows * (deter.width() + stoch.width()) * mlp.width();
             let found = ops::chunks(rows, VECTOR_ROWS, work, &[stoch, deter], |rows, inputs| {
                 let x = mlp.apply_parts(p, &[&inputs[0], &inputs[1]]);
@@ -77,26 +78,22 @@ impl Decoder {
 
 /// The observed values of one key over all rows.
 enum Target {
-    Classes(Vec<i32>),
+    /// Indices, [rows, K].
+    Classes(Tensor),
     Values(Tensor),
 }
 
 impl Target {
-    fn new(array: &Array, key: &VectorKey) -> Self {
+    fn new(array: &Array, key: &VectorKey, device: Device) -> Self {
         let width = key.space.size();
-        match key.space.is_discrete() {
-            true => Target::Classes(array.to_i32()),
-            false => Target::Values(Tensor::from_slice(&[array.len() / width.max(1), width], &array.to_f32())),
-        }
+        let values = Tensor::from_slice(&[array.len() / width.max(1), width], &array.to_f32()).to(device);
+        if key.space.is_discrete() { Target::Classes(values) } else { Target::Values(values) }
     }
 
     /// Loss [rows] of the raw outputs for these rows.
     fn loss(&self, key: &VectorKey, raw: &Tensor, rows: std::ops::Range<usize>) -> Tensor {
-        let size = key.space.size();
         match self {
-            Target::Classes(xs) => {
-                ops::categorical_loss(raw, key.space.classes(), &xs[rows.start * size..rows.end * size])
-            }
+            Target::Classes(xs) => ops::categorical_loss(raw, key.space.classes(), &ops::rows(xs, rows)),
             Target::Values(xs) => ops::squared_error(raw, &ops::rows(xs, rows), key.squash),
         }
     }

@@ -42,9 +42,9 @@ impl Encoder {
         if let Some(mlp) = &self.mlp {
             let keys = self.space.iter().filter(|(_, s)| !s.is_image()).map(|(k, s)| (k.as_str(), s));
             let x = data::vectors(keys, obs, rows, self.symlog)?.expect("there are vector keys");
-            let outputs = ops::chunks(rows, VECTOR_ROWS, 2 * x.len() * mlp.width(), &[], |rows, _| {
-                vec![mlp.apply(p, &ops::rows(&x, rows))]
-            });
+            let work = 2 * x.len() * mlp.width();
+            let x = x.to(p.device());
+            let outputs = ops::chunks(rows, VECTOR_ROWS, work, &[&x], |_, inputs| vec![mlp.apply(p, &inputs[0])]);
             parts.extend(outputs);
         }
         if let Some(cnn) = &self.cnn {

@@ -10,8 +10,8 @@ use crate::config::AgentConfig;
 use crate::data::{Batch, vectors};
 use crate::noise::{Injected, Noise};
 use crate::rssm::Latent;
-use engine::Tensor;
 use engine::ops;
+use engine::{Device, Tensor};
 use serde_json::{Map, Value};
 use spaces::{Array, DType, Record, Space, Spaces};
 use std::collections::BTreeMap;
@@ -31,7 +31,30 @@ fn golden_numbers_of_the_official_implementation() {
         assert!(!more.is_empty(), "GOLDENS names a folder without golden files: {folder:?}");
         files.extend(more);
     }
-    let failures: Vec<String> = files.iter().flat_map(|file| check_file(file)).collect();
+    check_files(&files, Device::Cpu);
+}
+
+/// The same on a GPU, emulated where there is none: half a minute for the file that has a bit of everything.
+#[test]
+fn golden_numbers_on_a_gpu() {
+    check_on_a_gpu(|file| file.ends_with("mixed.json"));
+}
+
+#[test]
+#[ignore = "takes minutes where the GPU is emulated"]
+fn all_golden_numbers_on_a_gpu() {
+    check_on_a_gpu(|_| true);
+}
+
+fn check_on_a_gpu(wanted: impl Fn(&Path) -> bool) {
+    let Some(gpu) = engine::cuda::test_gpu() else { return };
+    let mut files = list(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("goldens"));
+    files.retain(|file| wanted(file));
+    check_files(&files, Device::Gpu(gpu));
+}
+
+fn check_files(files: &[PathBuf], device: Device) {
+    let failures: Vec<String> = files.iter().flat_map(|file| check_file(file, device)).collect();
     assert!(failures.is_empty(), "{} tensors differ:\n{}", failures.len(), failures.join("\n"));
 }
 
@@ -189,9 +212,9 @@ enum Rule {
 }
 
 /// Compares one file and returns a line per tensor that differs.
-fn check_file(path: &Path) -> Vec<String> {
+fn check_file(path: &Path, device: Device) -> Vec<String> {
     let golden = Golden::read(path);
-    let computed = compute(&golden);
+    let computed = compute(&golden, device);
     let mut worst: BTreeMap<&str, (f64, String)> = BTreeMap::new();
     let mut failures = Vec::new();
     for (name, expected) in &golden.arrays {
@@ -245,23 +268,28 @@ fn difference(got: &[f32], expected: &[f32], base: Option<Vec<f32>>) -> f64 {
     if size == 0.0 { error } else { error / size }
 }
 
+/// The numbers of a tensor, wherever it is.
+fn values(x: &Tensor) -> Vec<f32> {
+    x.host().data().to_vec()
+}
+
 /// Everything that the golden file holds, computed by this crate, under the same names.
-fn compute(golden: &Golden) -> BTreeMap<String, Vec<f32>> {
+fn compute(golden: &Golden, device: Device) -> BTreeMap<String, Vec<f32>> {
     let mut out = BTreeMap::new();
-    let mut agent = golden.agent();
+    let mut agent = golden.agent().to(device);
     let record = golden.below("batch/");
     let noise = golden.train_noise();
     forward(golden, &agent, &record, &noise, &mut out);
     policy(golden, &agent, &record, &mut out);
     for step in 1..=3 {
-        let mut carry = golden.carry();
+        let mut carry = golden.carry().to(agent.device());
         let trained = agent.train_with(&mut carry, &record, &noise).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
         for (name, value) in trained.metrics {
             out.insert(format!("step{step}/{name}"), vec![value]);
         }
         if step == 1 {
-            out.insert("newcarry/deter".into(), carry.latent.deter.data().to_vec());
-            out.insert("newcarry/stoch".into(), carry.latent.stoch.data().to_vec());
+            out.insert("newcarry/deter".into(), values(&carry.latent.deter));
+            out.insert("newcarry/stoch".into(), values(&carry.latent.stoch));
         }
     }
     for (name, array) in agent.save() {
@@ -276,19 +304,19 @@ fn compute(golden: &Golden) -> BTreeMap<String, Vec<f32>> {
 }
 
 fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: &mut BTreeMap<String, Vec<f32>>) {
-    let carry = golden.carry();
+    let carry = golden.carry().to(agent.device());
     let batch = Batch::new(record, &carry.latent, &carry.prevact, &agent.layout()).expect("a batch that fits");
     let (loss, mut grads) = agent.gradients(&batch, noise).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
     let mut put = |name: String, x: &[f32]| out.insert(name, x.to_vec());
-    put("eff/carry_deter".into(), batch.start.deter.data());
-    put("eff/carry_stoch".into(), batch.start.stoch.data());
+    put("eff/carry_deter".into(), &values(&batch.start.deter));
+    put("eff/carry_stoch".into(), &values(&batch.start.stoch));
     for (key, x) in unembed(&golden.act_space, &batch.prevact) {
         put(format!("eff/prevact/{key}"), &x);
     }
-    put("wm/tokens".into(), loss.tokens.data());
-    put("wm/deter".into(), loss.observed.deter.data());
-    put("wm/stoch".into(), loss.observed.stoch.data());
-    put("wm/logit".into(), loss.observed.logit.data());
+    put("wm/tokens".into(), &values(&loss.tokens));
+    put("wm/deter".into(), &values(&loss.observed.deter));
+    put("wm/stoch".into(), &values(&loss.observed.stoch));
+    put("wm/logit".into(), &values(&loss.observed.logit));
     let h = golden.steps;
     let checked = &loss.checked;
     let trajectory = &checked.trajectory;
@@ -305,7 +333,7 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
         ("slowval", &checked.targets.slowval),
         ("ret", &checked.targets.ret),
     ] {
-        put(format!("img/{name}"), x.data());
+        put(format!("img/{name}"), &values(x));
     }
     for (name, x) in policy_outputs(agent, trajectory, noise) {
         put(format!("img/{name}"), &x);
@@ -313,17 +341,17 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
     if let Some(r) = &checked.replayed {
         let boot: Vec<f32> = checked.targets.ret.data().iter().step_by(h).copied().collect();
         put("repl/boot".into(), &boot);
-        put("repl/ret".into(), r.ret.data());
-        put("repl/val".into(), r.val.data());
-        put("repl/slowval".into(), r.slowval.data());
+        put("repl/ret".into(), &values(&r.ret));
+        put("repl/val".into(), &values(&r.val));
+        put("repl/slowval".into(), &values(&r.slowval));
     }
     for (name, x) in &loss.losses {
         if name == "policy" || name == "value" {
-            put(format!("img/{name}_loss"), x.data());
-            let means: Vec<f32> = x.data().chunks_exact(h).map(|r| r.iter().sum::<f32>() / h as f32).collect();
+            put(format!("img/{name}_loss"), &values(x));
+            let means: Vec<f32> = values(x).chunks_exact(h).map(|r| r.iter().sum::<f32>() / h as f32).collect();
             put(format!("loss/{name}"), &means);
         } else {
-            put(format!("loss/{name}"), x.data());
+            put(format!("loss/{name}"), &values(x));
         }
     }
     put("loss/total".into(), &[loss.total.item()]);
@@ -331,12 +359,12 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
         put(format!("metric/{name}"), &[*value]);
     }
     for ((name, _), grad) in agent.params.iter().zip(&grads) {
-        put(format!("grad/{name}"), grad.data());
+        put(format!("grad/{name}"), &values(grad));
     }
     let mut copy = agent.clone();
     copy.opt.update(&mut copy.params, &mut grads);
     for ((name, _), grad) in agent.params.iter().zip(&grads) {
-        put(format!("agc/{name}"), grad.data());
+        put(format!("agc/{name}"), &values(grad));
     }
     assert!(mean(&loss.total).is_finite());
 }
@@ -345,9 +373,10 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
 fn unembed(act_space: &Spaces, x: &Tensor) -> Vec<(String, Vec<f32>)> {
     let mut keys: Vec<_> = act_space.iter().collect();
     keys.sort_by_key(|(k, _)| *k);
+    let (x, width) = (values(x), x.width());
     let mut at = 0;
     let part = |(key, space): (&String, &Space)| {
-        let rows = x.data().chunks_exact(x.width()).map(|row| row[at..at + space.width()].to_vec());
+        let rows = x.chunks_exact(width).map(|row| row[at..at + space.width()].to_vec());
         let index = |hot: &[f32]| hot.iter().position(|&v| v == 1.0).map_or(f32::NAN, |i| i as f32);
         let values = match space.is_discrete() {
             true => rows.flat_map(|r| r.chunks_exact(space.classes()).map(index).collect::<Vec<_>>()).collect(),
@@ -366,7 +395,12 @@ fn policy_outputs(agent: &Agent, x: &crate::loss::Trajectory, noise: &Noise) -> 
     let mut out = Vec::new();
     // The official code samples an action in the last state as well.
     let last = |x: &Tensor| ops::unstack_time(x).pop().expect("at least the start");
-    let at = crate::noise::At { rows: 0..x.deter.dim(0), step: x.deter.dim(1) - 1, steps: x.deter.dim(1) };
+    let at = crate::noise::At {
+        rows: 0..x.deter.dim(0),
+        step: x.deter.dim(1) - 1,
+        steps: x.deter.dim(1),
+        device: agent.device(),
+    };
     let sampled = agent.parts.pol.sample(&p, &[&last(&x.deter), &last(&x.stoch)], noise, &at);
     let actions = x.actions.iter().zip(sampled).map(|(taken, last)| {
         let mut steps = ops::unstack_time(taken);
@@ -376,14 +410,14 @@ fn policy_outputs(agent: &Agent, x: &crate::loss::Trajectory, noise: &Noise) -> 
     let actions: Vec<Tensor> = actions.collect();
     let likelihoods = agent.parts.pol.evaluate(&p, &feat, &actions.iter().collect::<Vec<_>>());
     for ((name, action), l) in agent.parts.pol.names().zip(&actions).zip(&likelihoods) {
-        out.push((format!("act/{name}"), action.data().to_vec()));
-        out.push((format!("logp/{name}"), l.logp.data().to_vec()));
-        out.push((format!("ent/{name}"), l.entropy.data().to_vec()));
+        out.push((format!("act/{name}"), values(action)));
+        out.push((format!("logp/{name}"), values(&l.logp)));
+        out.push((format!("ent/{name}"), values(&l.entropy)));
     }
     for (name, x) in agent.parts.pol.distributions(&p, &feat) {
-        out.push((format!("pol_{name}"), x.data().to_vec()));
+        out.push((format!("pol_{name}"), values(&x)));
     }
-    out.push(("val_logits".into(), agent.parts.val.apply(&p, &feat).data().to_vec()));
+    out.push(("val_logits".into(), values(&agent.parts.val.apply(&p, &feat))));
     out
 }
 
@@ -391,14 +425,14 @@ fn policy_outputs(agent: &Agent, x: &crate::loss::Trajectory, noise: &Noise) -> 
 fn policy(golden: &Golden, agent: &Agent, record: &Record, out: &mut BTreeMap<String, Vec<f32>>) {
     let step = |a: &Array| Array::stack(&(0..a.shape[0]).map(|b| a.at(b).at(2)).collect::<Vec<_>>());
     let obs: Record = record.iter().map(|(k, a)| (k.clone(), step(a))).collect();
-    let mut carry = golden.carry();
+    let mut carry = golden.carry().to(agent.device());
     let acted =
         agent.act_with(&mut carry, &obs, &golden.act_noise()).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
     for (key, action) in acted.action {
         out.insert(format!("policy/act/{key}"), action.to_f32());
     }
-    out.insert("policy/deter".into(), carry.latent.deter.data().to_vec());
-    out.insert("policy/stoch".into(), carry.latent.stoch.data().to_vec());
+    out.insert("policy/deter".into(), values(&carry.latent.deter));
+    out.insert("policy/stoch".into(), values(&carry.latent.stoch));
     // The public verb runs too, on draws of its own.
-    assert!(agent.act(&mut golden.carry(), &obs, Mode::Eval).is_ok());
+    assert!(agent.act(&mut golden.carry().to(agent.device()), &obs, Mode::Eval).is_ok());
 }

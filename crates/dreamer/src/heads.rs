@@ -57,7 +57,7 @@ impl ScalarHead {
             .iter()
             .map(|(target, c)| {
                 let loss = one(target);
-                let c = Tensor::full(loss.shape(), *c);
+                let c = ops::full(loss.shape(), *c, loss.device());
                 (loss, c)
             })
             .collect();

@@ -4,8 +4,8 @@ use crate::config::{SimpleDecoder, SimpleEncoder};
 use crate::nets::{Linear, NormAct, act_width};
 use crate::params::{Builder, Id, Params};
 use anyhow::{Result, anyhow, bail};
-use engine::Tensor;
 use engine::ops::{self, Act, FewImages, FewStage, Planes, Resample};
+use engine::{Device, Tensor};
 use spaces::{Data, Record, Spaces};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -104,14 +104,18 @@ impl Cnn {
         let [h, w] = self.size;
         let pixels: Vec<(&[u8], usize)> =
             self.keys.iter().map(|k| bytes(obs, k, rows * h * w)).collect::<Result<_>>()?;
+        let device = p.device();
         if rows <= ops::FEW_IMAGES
+            && device == Device::Cpu
             && let Some(stages) = self.few_stages(p)
         {
             return Ok(FewImages::new(&pixels, rows, h, w).apply(&stages));
         }
         let work = 200 * rows * h * w * self.stages.len();
-        let outputs = ops::chunks(rows, IMAGES, work, &[], |rows, _| {
-            let x = ops::byte_planes(&of_rows(&pixels, h * w, &rows), rows.len(), h, w, self.pad);
+        // A GPU takes all images at once.
+        let images = if device == Device::Cpu { IMAGES } else { rows.max(1) };
+        let outputs = ops::chunks(rows, images, work, &[], |rows, _| {
+            let x = ops::byte_planes(&of_rows(&pixels, h * w, &rows), rows.len(), h, w, self.pad, device);
             let x = self.stages.iter().fold(x, |x, (conv, norm)| conv.apply(p, &x, Some(norm)));
             vec![ops::rows_of_planes(&x)]
         });
@@ -244,9 +248,8 @@ impl Deconv {
     pub fn predict(&self, p: &Params, deter: &Tensor, stoch: &Tensor) -> BTreeMap<String, Tensor> {
         let channels: Vec<usize> = self.keys.iter().map(|k| k.channels).collect();
         let rows = deter.dim(0);
-        let images = ops::chunks(rows, IMAGES, self.work(rows), &[], |rows, _| {
-            let logits = self.logits(p, &ops::rows(deter, rows.clone()), &ops::rows(stoch, rows));
-            ops::images(&logits, &channels)
+        let images = ops::chunks(rows, IMAGES, self.work(rows), &[deter, stoch], |_, inputs| {
+            ops::images(&self.logits(p, &inputs[0], &inputs[1]), &channels)
         });
         self.keys.iter().map(|k| k.name.clone()).zip(images).collect()
     }

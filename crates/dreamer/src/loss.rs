@@ -99,7 +99,7 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
         noise: i.noise,
     };
     let dreams = part("imagination", || imagination.dream(if c.ac_grads { &first } else { &plain }));
-    let predictions = Predictions::join(dreams.states());
+    let predictions = Predictions::join(dreams.states()).host();
     #[cfg(test)]
     let trajectory = Trajectory::join(dreams.states());
     let targets = actor_critic::targets(c, &predictions, &mut norms, i.training, &mut metrics);
@@ -192,8 +192,8 @@ fn world_model_losses(
 
     let con_scale = if c.contdisc { (1.0 - 1.0 / c.horizon) as f32 } else { 1.0 };
     let con: Vec<f32> = batch.is_terminal.data().iter().map(|&term| (1.0 - term) * con_scale).collect();
-    let con = Tensor::from_slice(&[b * t], &con);
-    let rew = ops::reshape(&batch.reward, &[b * t]);
+    let con = Tensor::from_slice(&[b * t], &con).to(deter.device());
+    let rew = ops::reshape(&batch.reward, &[b * t]).to(deter.device());
     let heads = |rows: Range<usize>, inputs: &[Tensor]| {
         let feat = [&inputs[0], &inputs[1]];
         let (d, s) = (inputs[0].detach(), inputs[1].detach());

@@ -1,7 +1,7 @@
 //! The randomness of sampling: counter-based draws, or noise handed in to reproduce other numbers.
 
-use engine::ops::Draw;
-use engine::{Buffer, Rng, Tensor};
+use engine::ops::{self, Draw, DrawnRows};
+use engine::{Buffer, Device, Rng, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -55,12 +55,19 @@ impl Drawn {
     }
 }
 
-/// Which rows of which step, out of how many steps.
+/// Which rows of which step, out of how many steps, and where their draws are wanted.
 #[derive(Clone)]
 pub struct At {
     pub rows: Range<usize>,
     pub step: usize,
     pub steps: usize,
+    pub device: Device,
+}
+
+impl At {
+    fn drawn(&self, width: usize) -> DrawnRows {
+        DrawnRows { rows: self.rows.clone(), step: self.step, steps: self.steps, width }
+    }
 }
 
 impl Noise {
@@ -100,23 +107,14 @@ impl Noise {
             Noise::Injected(n) => slice(&n.act[key], at),
             Noise::Counter { seed, purpose, step } => {
                 let rng = Rng::new(*seed, *purpose as u32 + ACTION + index as u32, *step);
-                fill(at, width, |start, out| rng.normal(start, out))
+                ops::standard_normal(&rng, &at.drawn(width), at.device)
             }
         }
     }
 }
 
 fn uniform(rng: &Rng, at: &At, width: usize) -> Tensor {
-    fill(at, width, |start, out| rng.uniform(start, out))
-}
-
-/// Draws for each row: row `r` at step `t` has the indices from `(r * steps + t) * width` on.
-fn fill(at: &At, width: usize, draw: impl Fn(u64, &mut [f32])) -> Tensor {
-    let mut out = Buffer::stale(at.rows.len() * width);
-    for (row, to) in at.rows.clone().zip(out.chunks_exact_mut(width.max(1))) {
-        draw(((row * at.steps + at.step) * width) as u64, to);
-    }
-    Tensor::new(&[at.rows.len(), width], out)
+    ops::uniform(rng, &at.drawn(width), at.device)
 }
 
 /// Rows of one step of x [N, T, ...] as [rows, width].
@@ -127,5 +125,5 @@ fn slice(x: &Tensor, at: &At) -> Tensor {
     for (row, to) in at.rows.clone().zip(out.chunks_exact_mut(width.max(1))) {
         to.copy_from_slice(&x.data()[(row * steps + at.step) * width..][..width]);
     }
-    Tensor::new(&[at.rows.len(), width], out)
+    Tensor::new(&[at.rows.len(), width], out).to(at.device)
 }

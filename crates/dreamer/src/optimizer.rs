@@ -4,7 +4,7 @@ use crate::config::Opt as Config;
 use crate::params::Params;
 use anyhow::{Context, Result, bail};
 use engine::Tensor;
-use engine::ops::{OptimizerStep, Slot, UpdateStats, optimizer_step};
+use engine::ops::{self, OptimizerStep, Slot, UpdateStats, optimizer_step};
 use regex::Regex;
 
 #[derive(Clone)]
@@ -34,7 +34,7 @@ impl Optimizer {
         let pattern = Regex::new(&config.wdregex)
             .with_context(|| format!("agent.opt.wdregex '{}' is not a regular expression", config.wdregex))?;
         let decay = |name: &str| if pattern.is_match(name) { config.wd } else { 0.0 };
-        let zeros = || params.iter().map(|(_, x)| Tensor::zeros(x.shape())).collect();
+        let zeros = || params.iter().map(|(_, x)| ops::zeros(x.shape(), x.device())).collect();
         Ok(Optimizer {
             config: config.clone(),
             decays: params.iter().map(|(name, _)| decay(name)).collect(),
@@ -86,13 +86,7 @@ impl Optimizer {
             .zip(grads)
             .zip(self.rms.iter_mut().zip(&mut self.momentum))
             .zip(&self.decays)
-            .map(|(((param, grad), (rms, momentum)), &decay)| Slot {
-                param: param.make_mut(),
-                grad: grad.make_mut(),
-                rms: rms.make_mut(),
-                momentum: momentum.make_mut(),
-                decay,
-            })
+            .map(|(((param, grad), (rms, momentum)), &decay)| Slot { param, grad, rms, momentum, decay })
             .collect();
         optimizer_step(&mut slots, step)
     }

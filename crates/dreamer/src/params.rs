@@ -1,6 +1,6 @@
 //! Named parameters: how they are initialised, looked up and handed to the layers.
 
-use engine::{Buffer, Leaf, Rng, Tensor};
+use engine::{Buffer, Device, Leaf, Rng, Tensor};
 use std::sync::Arc;
 
 /// Index of a parameter in its [`Params`].
@@ -29,6 +29,20 @@ impl Params {
 
     pub fn values_mut(&mut self) -> &mut [Tensor] {
         &mut self.values
+    }
+
+    /// Where the parameters are. All are in one place.
+    pub fn device(&self) -> Device {
+        self.values.first().map_or(Device::Cpu, Tensor::device)
+    }
+
+    /// The same parameters on `device`.
+    pub fn to(&self, device: Device) -> Params {
+        let moved = |x: &Tensor| match x.as_leaf() {
+            Some(leaf) => x.to(device).leaf(leaf),
+            None => x.to(device),
+        };
+        Params { names: self.names.clone(), values: self.values.iter().map(moved).collect() }
     }
 
     /// The same values without gradients.

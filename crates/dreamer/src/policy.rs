@@ -4,8 +4,8 @@ use crate::config::AgentConfig;
 use crate::nets::{Linear, Mlp, Style};
 use crate::noise::{At, Noise};
 use crate::params::{Builder, Params};
+use engine::Tensor;
 use engine::ops::{self, NormalKind};
-use engine::{Buffer, Tensor};
 use spaces::{Array, Space, Spaces};
 
 /// A multilayer perceptron with one output head per action key.
@@ -111,6 +111,7 @@ impl Policy {
         let array = |(key, a): (&Key, &Tensor)| {
             let mut shape = vec![a.dim(0)];
             shape.extend(&key.space.shape);
+            let a = a.host();
             let data = a.data();
             let array = match key.space.dtype {
                 spaces::DType::I32 => Array::from_i32(&shape, data.iter().map(|&x| x as i32).collect()),
@@ -163,18 +164,10 @@ impl Key {
         match (&self.dist, raw) {
             (Dist::Categorical { classes, unimix, .. }, Raw::Logits(logits)) => {
                 let drawn = noise.discrete(&self.name, index, at, self.space.size());
-                let chosen = ops::sample_categorical(logits, *classes, *unimix, drawn.draw());
-                let chosen: Vec<f32> = chosen.into_iter().map(|c| c as f32).collect();
-                Tensor::from_slice(&[logits.dim(0), self.space.size()], &chosen)
+                ops::sample_categorical(logits, *classes, *unimix, drawn.draw())
             }
             (Dist::Normal { kind, .. }, Raw::Normal(mean, std)) => {
-                let [mean, std] = ops::normal_params(mean, std, *kind);
-                let noise = noise.normal(&self.name, index, at, mean.width());
-                let mut out = Buffer::from_slice(noise.data());
-                for (i, a) in out.iter_mut().enumerate() {
-                    *a = *a * std.data()[i] + mean.data()[i];
-                }
-                Tensor::new(mean.shape(), out)
+                ops::normal_sample(mean, std, *kind, &noise.normal(&self.name, index, at, mean.width()))
             }
             _ => unreachable!("`raw` makes what the distribution takes"),
         }
@@ -183,8 +176,7 @@ impl Key {
     fn evaluate(&self, raw: &Raw, action: &Tensor) -> Likelihood {
         let [logp, entropy] = match (&self.dist, raw) {
             (Dist::Categorical { classes, unimix, .. }, Raw::Logits(logits)) => {
-                let chosen: Vec<i32> = action.data().iter().map(|&a| a as i32).collect();
-                ops::categorical(logits, *classes, *unimix, &chosen)
+                ops::categorical(logits, *classes, *unimix, action)
             }
             (Dist::Normal { kind, .. }, Raw::Normal(mean, std)) => ops::normal(mean, std, *kind, action),
             _ => unreachable!("`raw` makes what the distribution takes"),
@@ -194,17 +186,6 @@ impl Key {
 
     fn embed(&self, action: &Tensor) -> Tensor {
         let Dist::Categorical { classes, .. } = self.dist else { return action.clone() };
-        one_hot(action, classes)
+        ops::one_hot(action, classes)
     }
-}
-
-/// Class indices [M, K] -> [M, K*C]; an index outside the classes gives zeros, as in the official code.
-pub fn one_hot(indices: &Tensor, classes: usize) -> Tensor {
-    let mut out = Buffer::zeros(indices.len() * classes);
-    for (row, &i) in out.chunks_exact_mut(classes).zip(indices.data()) {
-        if i >= 0.0 && (i as usize) < classes {
-            row[i as usize] = 1.0;
-        }
-    }
-    Tensor::new(&[indices.dim(0), indices.len() / indices.dim(0).max(1) * classes], out)
 }

@@ -47,9 +47,11 @@ impl Agent {
         for (i, name) in names.iter().enumerate() {
             let out = self.loss(batch, noise, false)?;
             let mut sink = Sink::new();
-            backward(&[(&ops::weighted_mean(&[(&out.losses[i].1, 1.0)]), Tensor::scalar(1.0))], &mut sink);
+            let total = ops::weighted_mean(&[(&out.losses[i].1, 1.0)]);
+            backward(&[(&total, ops::full(&[], 1.0, total.device()))], &mut sink);
             let grads = sink.finish(&self.params.leaves());
-            let sum: f64 = grads.iter().flat_map(|g| g.data()).map(|&x| (x as f64).powi(2)).sum();
+            let square = |g: &Tensor| g.host().data().iter().map(|&x| (x as f64).powi(2)).sum::<f64>();
+            let sum: f64 = grads.iter().map(square).sum();
             metrics.insert(format!("gradnorm/{name}"), sum.sqrt() as f32);
         }
         Ok(())
@@ -80,7 +82,7 @@ impl Agent {
         images
             .into_iter()
             .map(|(key, pred)| {
-                let video = video(&batch.record[&key], &pred, n, batch.t, half);
+                let video = video(&batch.record[&key], &pred.host(), n, batch.t, half);
                 (format!("openloop/{key}"), video)
             })
             .collect()

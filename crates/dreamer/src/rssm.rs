@@ -82,21 +82,22 @@ impl Rssm {
         let (b, t) = (tokens.dim(0), tokens.dim(1));
         let reset: Vec<bool> = reset.iter().map(|&r| r || self.config.reset_every_step).collect();
         let keep: Vec<f32> = reset.iter().map(|&r| if r { 0.0 } else { 1.0 }).collect();
-        let actions =
-            ops::reshape(&ops::scale_rows(&ops::reshape(actions, &[b * t, actions.dim(2)]), &keep), actions.shape());
+        let keep = Tensor::from_slice(&[b, t], &keep).to(tokens.device());
+        let flat = ops::reshape(actions, &[b * t, actions.dim(2)]);
+        let actions = ops::reshape(&ops::mask_rows(&flat, &ops::reshape(&keep, &[b * t])), actions.shape());
         // What does not depend on the recurrence is multiplied for all steps at once.
         let tokens = self.project_tokens(p, tokens);
         let actions = self.project_actions(p, &actions);
-        let inputs = [&start.deter, &start.stoch, &tokens, &actions];
+        let inputs = [&start.deter, &start.stoch, &tokens, &actions, &keep];
         let work = 2 * b * t * self.config.deter * self.config.deter;
         let outputs = ops::chunks(b, SCAN_ROWS, work, &inputs, |rows, inputs| {
             let mut state = Latent { deter: inputs[0].clone(), stoch: inputs[1].clone() };
-            let (tokens, actions) = (ops::unstack_time(&inputs[2]), ops::unstack_time(&inputs[3]));
+            let [tokens, actions, keep] = [2, 3, 4].map(|i| ops::unstack_time(&inputs[i]));
             let (mut deters, mut stochs, mut logits) = (Vec::new(), Vec::new(), Vec::new());
             for step in 0..t {
-                let keep: Vec<bool> = rows.clone().map(|row| !reset[row * t + step]).collect();
-                let at = At { rows: rows.clone(), step, steps: t };
-                let (next, logit) = self.observe_step(p, &state, &tokens[step], &actions[step], &keep, noise, &at);
+                let at = At { rows: rows.clone(), step, steps: t, device: tokens[step].device() };
+                let (next, logit) =
+                    self.observe_step(p, &state, &tokens[step], &actions[step], &keep[step], noise, &at);
                 deters.push(next.deter.clone());
                 stochs.push(next.stoch.clone());
                 logits.push(logit);
@@ -108,7 +109,7 @@ impl Rssm {
         Observed { deter, stoch, logit }
     }
 
-    /// One posterior step with projected tokens and actions; `keep` is false where an episode starts.
+    /// One posterior step with projected tokens and actions; `keep` [N] is zero where an episode starts.
     #[allow(clippy::too_many_arguments)] // the inputs of the equation
     fn observe_step(
         &self,
@@ -116,7 +117,7 @@ impl Rssm {
         state: &Latent,
         tokens: &Tensor,
         actions: &Tensor,
-        keep: &[bool],
+        keep: &Tensor,
         noise: &Noise,
         at: &At,
     ) -> (Latent, Tensor) {
@@ -141,7 +142,7 @@ impl Rssm {
     ) {
         let mut state = start;
         for step in 0..=steps {
-            let at = At { rows: rows.clone(), step, steps: steps + 1 };
+            let at = At { rows: rows.clone(), step, steps: steps + 1, device: state.deter.device() };
             let Some(action) = act(&state, &at) else { break };
             let projected = self.project_actions(p, &self.forget(action));
             let now = Latent { deter: state.deter.detach(), stoch: state.stoch.detach() };
@@ -156,7 +157,7 @@ impl Rssm {
         let (mut deters, mut stochs) = (Vec::new(), Vec::new());
         let actions = self.project_actions(p, &self.forget(actions.clone()));
         for (step, action) in ops::unstack_time(&actions).iter().enumerate() {
-            let at = At { rows: 0..action.dim(0), step, steps };
+            let at = At { rows: 0..action.dim(0), step, steps, device: action.device() };
             state = self.imagine_step(p, &state, action, noise, &at).0;
             deters.push(state.deter.clone());
             stochs.push(state.stoch.clone());
@@ -176,7 +177,7 @@ impl Rssm {
 
     /// What imagination keeps of the past: nothing in the ablation without memory.
     fn forget(&self, x: Tensor) -> Tensor {
-        if self.config.reset_every_step { Tensor::zeros(x.shape()) } else { x }
+        if self.config.reset_every_step { ops::zeros(x.shape(), x.device()) } else { x }
     }
 
     /// Prior logits [.., S*C] for deter [.., D].
@@ -211,8 +212,7 @@ impl Rssm {
 
     /// What the core's first layer makes of embedded actions [.., A]. Large actions are scaled down to one.
     fn project_actions(&self, p: &Params, actions: &Tensor) -> Tensor {
-        let bounded: Vec<f32> = actions.data().iter().map(|&a| a / a.abs().max(1.0)).collect();
-        let x2 = self.dynin[2].apply(p, &Tensor::from_slice(actions.shape(), &bounded));
+        let x2 = self.dynin[2].apply(p, &ops::bound(actions));
         let row = self.config.deter / self.config.blocks + 2 * x2.width();
         self.first().ahead(p, &[Term::shared(&x2, row)])
     }

@@ -22,7 +22,7 @@ impl Agent {
         let mut state = State::new();
         copy.entries(|name, entry| {
             let array = match entry {
-                Entry::Tensor(x) => Array::from_f32(x.shape(), x.data().to_vec()),
+                Entry::Tensor(x) => Array::from_f32(x.shape(), x.host().data().to_vec()),
                 Entry::Float(x) => Array::from_f32(&[1], vec![*x]),
                 Entry::Count(x) => Array::from_i32(&[1], vec![*x as i32]),
             };
@@ -91,7 +91,11 @@ fn read_entry(name: &str, array: &Array, entry: Entry) -> Result<()> {
             if array.shape != x.shape() {
                 bail!("'{name}' has shape {:?} in the checkpoint and {:?} in this agent", array.shape, x.shape());
             }
-            x.make_mut().copy_from_slice(&array.to_f32());
+            let values = Tensor::from_slice(x.shape(), &array.to_f32()).to(x.device());
+            *x = match x.as_leaf() {
+                Some(leaf) => values.leaf(leaf),
+                None => values,
+            };
         }
         Entry::Float(x) if array.len() == 1 => *x = array.item(),
         Entry::Count(x) if array.len() == 1 => *x = array.to_i32()[0] as u32 as u64,

@@ -1,10 +1,11 @@
 //! For tests: compares an operation and its gradient with a float64 reference and its finite differences.
 
 use crate::cpu::simd::on_every_isa;
+use crate::cuda::test_gpu;
 use crate::graph::{Leaf, backward};
 use crate::rng::Rng;
 use crate::sink::Sink;
-use crate::tensor::Tensor;
+use crate::tensor::{Device, Tensor};
 
 /// Random inputs of `shapes`, the operation, and the same in float64. Compares the outputs to 1e-5 and, for a
 /// random weighting of the outputs, the gradients of all inputs to 1e-4 (relative L2 norm).
@@ -12,17 +13,27 @@ pub fn check(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Tensor, reference: i
     check_scaled(shapes, 1.0, op, reference);
 }
 
-/// `check` with inputs of another standard deviation. On every instruction set that this machine has.
+/// `check` with inputs of another standard deviation. On every instruction set that this machine has, and on a GPU,
+/// which is emulated.
 pub fn check_scaled(
     shapes: &[&[usize]],
     scale: f32,
     op: impl Fn(&[Tensor]) -> Tensor,
     reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
-    on_every_isa(|| check_here(shapes, scale, &op, &reference));
+    on_every_isa(|| check_here(Device::Cpu, shapes, scale, &op, &reference));
+    if let Some(gpu) = test_gpu() {
+        check_here(Device::Gpu(gpu), shapes, scale, &op, &reference);
+    }
+}
+
+/// The processor, and the GPU that tests run on where there is one.
+pub fn devices() -> Vec<Device> {
+    [Device::Cpu].into_iter().chain(test_gpu().map(Device::Gpu)).collect()
 }
 
 fn check_here(
+    device: Device,
     shapes: &[&[usize]],
     scale: f32,
     op: &impl Fn(&[Tensor]) -> Tensor,
@@ -30,24 +41,27 @@ fn check_here(
 ) {
     let values: Vec<Tensor> = shapes.iter().enumerate().map(|(i, s)| random(s, i as u32, scale)).collect();
     let leaves: Vec<(Leaf, Vec<usize>)> = shapes.iter().map(|s| (Leaf::new(), s.to_vec())).collect();
-    let inputs: Vec<Tensor> = values.iter().zip(&leaves).map(|(x, (leaf, _))| x.leaf(*leaf)).collect();
+    let inputs: Vec<Tensor> = values.iter().zip(&leaves).map(|(x, (leaf, _))| x.to(device).leaf(*leaf)).collect();
     let exact: Vec<Vec<f64>> = values.iter().map(|x| x.data().iter().map(|&v| v as f64).collect()).collect();
 
     let output = op(&inputs);
     let expected = reference(&exact);
-    let got: Vec<f64> = output.data().iter().map(|&v| v as f64).collect();
-    assert_close("output", &got, &expected, 1e-5);
+    assert_eq!(output.device(), device);
+    assert_close(&format!("output on {device:?}"), &doubles(&output), &expected, 1e-5);
 
     let weights = random(output.shape(), 99, 1.0);
     let mut sink = Sink::new();
-    backward(&[(&output, weights.clone())], &mut sink);
+    backward(&[(&output, weights.to(device))], &mut sink);
     let grads = sink.finish(&leaves);
     let total = |x: &[Vec<f64>]| -> f64 { reference(x).iter().zip(weights.data()).map(|(y, &w)| y * w as f64).sum() };
     for (i, grad) in grads.iter().enumerate() {
         let differences: Vec<f64> = (0..exact[i].len()).map(|j| central_difference(&exact, i, j, &total)).collect();
-        let got: Vec<f64> = grad.data().iter().map(|&v| v as f64).collect();
-        assert_close(&format!("gradient of input {i}"), &got, &differences, 1e-4);
+        assert_close(&format!("gradient of input {i} on {device:?}"), &doubles(grad), &differences, 1e-4);
     }
+}
+
+fn doubles(x: &Tensor) -> Vec<f64> {
+    x.to(Device::Cpu).data().iter().map(|&v| v as f64).collect()
 }
 
 fn central_difference(x: &[Vec<f64>], i: usize, j: usize, f: &impl Fn(&[Vec<f64>]) -> f64) -> f64 {

@@ -4,6 +4,7 @@
 //! closure that turns the gradients of its outputs into those of its inputs. Parameters are leaves: their
 //! gradients go to the `Sink`, which may defer work (see `sink.rs`).
 
+use crate::ops::add_assign;
 use crate::profile::{self, Part};
 use crate::sink::Sink;
 use crate::tensor::Tensor;
@@ -116,18 +117,13 @@ fn deliver(origin: &Origin, grad: Tensor, pending: &mut Pending, sink: &mut Sink
         Origin::Node(node, index) => {
             let slot = pending.entry(node.id).or_insert_with(|| (node.clone(), vec![None; node.outputs]));
             let sum = match slot.1[*index].take() {
-                Some(before) => add(before, &grad),
+                Some(mut before) => {
+                    add_assign(&mut before, &grad);
+                    before
+                }
                 None => grad,
             };
             slot.1[*index] = Some(sum);
         }
     }
-}
-
-/// `a + b`, in the memory of `a` where nothing else holds it.
-fn add(mut a: Tensor, b: &Tensor) -> Tensor {
-    for (x, y) in a.make_mut().iter_mut().zip(b.data()) {
-        *x += y;
-    }
-    a
 }

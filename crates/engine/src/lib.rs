@@ -1,10 +1,12 @@
 //! Tensors, reverse-mode gradients and coarse operations; knows nothing of reinforcement learning.
 //!
 //! Operations run as they are called (`ops`) and record how to differentiate themselves (`graph`) where an
-//! input requires a gradient. Weight gradients collect in a `Sink`. Kernels for the processor are in `cpu`.
+//! input requires a gradient. Weight gradients collect in a `Sink`. Kernels for the processor are in `cpu`,
+//! those for NVIDIA GPUs in `cuda`.
 
 mod buffer;
 pub mod cpu;
+pub mod cuda;
 mod graph;
 pub mod ops;
 mod parallel;

@@ -18,6 +18,11 @@ impl Rng {
         Rng { key, stream, step: step as u32 }
     }
 
+    /// Key, stream and step, as the kernels of a GPU take them.
+    pub(crate) fn counter(&self) -> ([u32; 2], u32, u32) {
+        (self.key, self.stream, self.step)
+    }
+
     /// Four random words for `index`.
     fn words(&self, index: u64) -> [u32; 4] {
         let mut x = [index as u32, (index >> 32) as u32, self.stream, self.step];

@@ -8,10 +8,12 @@ use crate::buffer::Buffer;
 use crate::cpu::conv::{ConvShape, UpsampleShape, reduce_bias_grad, reduce_upsample_grad, reduce_weight_grad};
 
 use crate::cpu::gemm_tn::{Segment, column_sums, gemm_tn};
+use crate::cuda::{Gpu, Grid};
 use crate::graph::Leaf;
+use crate::ops::{add_assign, zeros};
 use crate::parallel::par_items;
 use crate::profile::{self, Part};
-use crate::tensor::Tensor;
+use crate::tensor::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -59,7 +61,7 @@ impl Entry {
     fn add(&mut self, grad: &Tensor) {
         match &mut self.dense {
             None => self.dense = Some(grad.detach()),
-            Some(sum) => sum.make_mut().iter_mut().zip(grad.data()).for_each(|(a, b)| *a += b),
+            Some(sum) => add_assign(sum, grad),
         }
     }
 }
@@ -104,8 +106,21 @@ impl Sink {
 
     /// Adds the column sums of `dy` [M, n] to the leaf's gradient [n].
     pub(crate) fn column_sums(&mut self, leaf: Leaf, n: usize, dy: &Tensor) {
-        let sums = self.entries.entry(leaf).or_default().dense.get_or_insert_with(|| Tensor::zeros(&[n]));
-        column_sums(dy.len() / n.max(1), n, dy.data(), n, sums.make_mut());
+        match dy.device() {
+            Device::Cpu => {
+                let sums = self.entries.entry(leaf).or_default().dense.get_or_insert_with(|| Tensor::zeros(&[n]));
+                column_sums(dy.len() / n.max(1), n, dy.data(), n, sums.make_mut());
+            }
+            Device::Gpu(gpu) => self.add(leaf, &column_sums_gpu(gpu, dy, n)),
+        }
+    }
+
+    /// The leaf's gradient of `shape` so far, in memory of its own, for kernels that add to it.
+    pub(crate) fn dense(&mut self, leaf: Leaf, shape: &[usize], device: Device) -> &Tensor {
+        let dense = &mut self.entries.entry(leaf).or_default().dense;
+        let sum = dense.get_or_insert_with(|| zeros(shape, device));
+        sum.unshare();
+        sum
     }
 
     /// Lane accumulators of `len` floats for the leaf's gradient, zero at first.
@@ -141,6 +156,8 @@ impl Sink {
 
     /// Does the deferred work and returns the gradient of each of `leaves` (zeros where none came).
     pub fn finish(mut self, leaves: &[(Leaf, Vec<usize>)]) -> Vec<Tensor> {
+        let device =
+            self.entries.values().find_map(|entry| Some(entry.dense.as_ref()?.device())).unwrap_or(Device::Cpu);
         let mut entries: Vec<Entry> =
             leaves.iter().map(|(leaf, _)| self.entries.remove(leaf).unwrap_or_default()).collect();
         let all: Vec<_> = entries.iter_mut().map(|entry| std::mem::take(&mut entry.products)).collect();
@@ -153,10 +170,28 @@ impl Sink {
         let mut jobs = jobs.iter().peekable();
         let finish = |(leaf, (entry, (_, shape))): (usize, (Entry, &(Leaf, Vec<usize>)))| {
             let done: Vec<&Job> = std::iter::from_fn(|| jobs.next_if(|job| job.leaf == leaf)).collect();
-            profile::within(entry.part, || finish_leaf(entry, &done, shape))
+            profile::within(entry.part, || finish_leaf(entry, &done, shape, device))
         };
         entries.into_iter().zip(leaves).enumerate().map(finish).collect()
     }
+}
+
+/// Rows whose column sums one thread of a GPU adds up, before the sums of the slices are.
+const SLICE: usize = 256;
+
+/// The column sums [n] of x [M, n].
+pub(crate) fn column_sums_gpu(gpu: &'static Gpu, x: &Tensor, n: usize) -> Tensor {
+    let sums = |x: &Tensor, rows: usize, slice: usize| {
+        let slices = rows.div_ceil(slice).max(1);
+        let out = gpu.empty(&[slices, n]);
+        let grid = Grid { blocks: [n.div_ceil(128) as u32, slices as u32, 1], threads: 128, shared: 0 };
+        gpu.launch("elementwise", "column_sums", grid, &[x, &rows, &n, &slice, &out]);
+        out
+    };
+    let rows = x.len() / n.max(1);
+    let slices = sums(x, rows, SLICE);
+    let total = if rows > SLICE { sums(&slices, slices.dim(0), slices.dim(0)) } else { slices };
+    total.view(0, &[n])
 }
 
 /// Floats of a weight's gradient that one job adds to: they stay in the second cache.
@@ -216,8 +251,11 @@ impl Job<'_> {
 }
 
 /// Adds up what came for one leaf.
-fn finish_leaf(entry: Entry, jobs: &[&Job], shape: &[usize]) -> Tensor {
-    let mut grad = entry.dense.unwrap_or_else(|| Tensor::zeros(shape));
+fn finish_leaf(entry: Entry, jobs: &[&Job], shape: &[usize], device: Device) -> Tensor {
+    let mut grad = entry.dense.unwrap_or_else(|| zeros(shape, device));
+    if device != Device::Cpu {
+        return grad; // kernels have added everything up already
+    }
     let out = grad.make_mut();
     for job in jobs {
         out[job.offset..].iter_mut().zip(job.out.iter()).for_each(|(sum, x)| *sum += x);

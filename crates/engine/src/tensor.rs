@@ -3,13 +3,15 @@
 use crate::buffer::Buffer;
 use crate::cpu::conv::ConvWeights;
 use crate::cpu::gemm::Packed;
+use crate::cuda::{Gpu, Memory};
 use crate::graph::{Leaf, Origin};
 use std::sync::{Arc, Mutex};
 
-/// Where a tensor lives. Every operation matches on this in exactly one place.
+/// Where a tensor lives. Every operation matches on this where it computes, and nowhere else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Device {
     Cpu,
+    Gpu(&'static Gpu),
 }
 
 /// A row-major float32 array. Cloning shares the storage; operations never write to their inputs.
@@ -42,8 +44,14 @@ impl Shape {
 
 /// Shared memory of tensors, and the packed copies that products keep of weights.
 struct Storage {
-    buffer: Buffer,
+    values: Values,
     packs: Mutex<Vec<(PackKey, Pack)>>,
+}
+
+/// The values themselves.
+enum Values {
+    Host(Buffer),
+    Gpu(Memory),
 }
 
 /// Which packed copy of a weight.
@@ -68,7 +76,16 @@ impl Tensor {
     /// A tensor over `buffer`, which must hold as many elements as `shape` says.
     pub fn new(shape: &[usize], buffer: Buffer) -> Self {
         assert_eq!(shape.iter().product::<usize>(), buffer.len(), "shape {shape:?}");
-        let storage = Storage { buffer, packs: Mutex::default() };
+        Self::over(shape, Values::Host(buffer))
+    }
+
+    /// A tensor over memory of a GPU, which must hold as many elements as `shape` says.
+    pub(crate) fn on_gpu(shape: &[usize], memory: Memory) -> Self {
+        Self::over(shape, Values::Gpu(memory))
+    }
+
+    fn over(shape: &[usize], values: Values) -> Self {
+        let storage = Storage { values, packs: Mutex::default() };
         Tensor { shape: Shape::new(shape), storage: Arc::new(storage), start: 0, origin: Origin::None }
     }
 
@@ -91,7 +108,25 @@ impl Tensor {
     }
 
     pub fn device(&self) -> Device {
-        Device::Cpu
+        match &self.storage.values {
+            Values::Host(_) => Device::Cpu,
+            Values::Gpu(memory) => Device::Gpu(memory.gpu()),
+        }
+    }
+
+    /// The same values on `device`, without origin: copied where they are not there yet.
+    pub fn to(&self, device: Device) -> Tensor {
+        match (self.device(), device) {
+            (Device::Cpu, Device::Cpu) => self.detach(),
+            (Device::Gpu(from), Device::Gpu(to)) if from == to => self.detach(),
+            (Device::Cpu, Device::Gpu(gpu)) => Tensor::on_gpu(self.shape(), Memory::from_slice(gpu, self.data())),
+            (Device::Gpu(gpu), Device::Cpu) => {
+                let mut buffer = Buffer::stale(self.len());
+                gpu.download(self, &mut buffer);
+                Tensor::new(self.shape(), buffer)
+            }
+            (Device::Gpu(_), to) => self.to(Device::Cpu).to(to),
+        }
     }
 
     pub fn shape(&self) -> &[usize] {
@@ -121,13 +156,53 @@ impl Tensor {
         self.shape()[..self.shape.rank - 1].iter().product()
     }
 
-    pub fn data(&self) -> &[f32] {
-        &self.storage.buffer[self.start..self.start + self.len()]
+    /// The same values on the processor, without origin. Waits for a GPU.
+    pub fn host(&self) -> Tensor {
+        self.to(Device::Cpu)
     }
 
-    /// The only element of a scalar, or the first of others.
+    /// The values of a tensor on the processor.
+    pub fn data(&self) -> &[f32] {
+        match &self.storage.values {
+            Values::Host(buffer) => &buffer[self.start..self.start + self.len()],
+            Values::Gpu(_) => {
+                panic!("the values of {:?} are on {:?}; copy them with `to`", self.shape(), self.device())
+            }
+        }
+    }
+
+    /// Where the values of a tensor on a GPU begin.
+    pub(crate) fn address(&self) -> u64 {
+        match &self.storage.values {
+            Values::Gpu(memory) => memory.address() + 4 * self.start as u64,
+            Values::Host(_) => panic!("the values of {:?} are on the processor; copy them with `to`", self.shape()),
+        }
+    }
+
+    /// Whether nothing else holds these values, so that they may be overwritten.
+    pub(crate) fn is_unshared(&mut self) -> bool {
+        let whole = self.start == 0
+            && match &self.storage.values {
+                Values::Host(buffer) => self.len() == buffer.len(),
+                Values::Gpu(_) => true, // memory comes in larger sizes than it is asked for
+            };
+        whole && Arc::get_mut(&mut self.storage).is_some()
+    }
+
+    /// Makes sure that nothing else holds these values on a GPU, by a copy where needed.
+    pub(crate) fn unshare(&mut self) {
+        if let Device::Gpu(gpu) = self.device()
+            && !self.is_unshared()
+        {
+            let copy = gpu.empty(self.shape());
+            gpu.copy(self, &copy, 0);
+            *self = copy.with_origin(self.origin.clone());
+        }
+    }
+
+    /// The only element of a scalar, or the first of others. Waits for a GPU.
     pub fn item(&self) -> f32 {
-        self.data()[0]
+        self.view(0, &[1]).to(Device::Cpu).data()[0]
     }
 
     /// Whether a gradient flows through this tensor.
@@ -169,17 +244,19 @@ impl Tensor {
         }
     }
 
-    /// Mutable access to the values, copied first where they are shared. Packed copies are dropped.
+    /// Mutable access to the values on the processor, copied first where they are shared. Packed copies are dropped.
     pub fn make_mut(&mut self) -> &mut [f32] {
-        let whole = self.start == 0 && self.len() == self.storage.buffer.len();
-        if !whole || Arc::get_mut(&mut self.storage).is_none() {
-            let storage = Storage { buffer: Buffer::from_slice(self.data()), packs: Mutex::default() };
-            self.storage = Arc::new(storage);
+        if !self.is_unshared() {
+            let values = Values::Host(Buffer::from_slice(self.data()));
+            self.storage = Arc::new(Storage { values, packs: Mutex::default() });
             self.start = 0;
         }
         let storage = Arc::get_mut(&mut self.storage).expect("unshared, as made above");
         storage.packs.get_mut().expect("no panic while packing").clear();
-        &mut storage.buffer
+        match &mut storage.values {
+            Values::Host(buffer) => buffer,
+            Values::Gpu(_) => panic!("values on a GPU are changed by kernels alone"),
+        }
     }
 
     /// Packed copies of rows `row..row + rows` of each block of a weight [blocks, k, n] (or [k, n]).
@@ -222,7 +299,7 @@ impl Tensor {
 
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let data = self.data();
-        write!(f, "Tensor{:?} {:?}", self.shape(), &data[..data.len().min(8)])
+        let first = self.view(0, &[self.len().min(8)]).to(Device::Cpu);
+        write!(f, "Tensor{:?} {:?}", self.shape(), first.data())
     }
 }

@@ -6,6 +6,7 @@ use crate::setup;
 use anyhow::{Result, anyhow};
 use config::Config;
 use dreamer_agent::Agent;
+use engine::Device;
 use spaces::Spaces;
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +25,11 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
     let (obs, act) = setup::agent_spaces(driver);
     let mut lines = Vec::new();
     let version = env!("CARGO_PKG_VERSION");
-    put(&mut lines, "dreamer", &[format!("{version} · {} · {} threads · {}", "cpu", threads, isa.name())]);
+    let device = match agent.map_or(Device::Cpu, Agent::device) {
+        Device::Cpu => "cpu".to_string(),
+        Device::Gpu(gpu) => gpu.properties().name.clone(),
+    };
+    put(&mut lines, "dreamer", &[format!("{version} · {device} · {threads} threads · {}", isa.name())]);
     let sync = if config.run.sync { " · synchronous" } else { "" };
     put(&mut lines, "run", &[format!("{} · {} · seed {}{sync}", config.task, config.script, config.seed)]);
     put(&mut lines, "folder", &[root.display().to_string()]);

@@ -27,7 +27,7 @@ mod train;
 mod trainer;
 mod workers;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 
 /// Runs the script that `config.script` names: `train`, `train_eval` or `eval_only`. The first
 /// Ctrl-C or SIGTERM saves and returns; the second ends the process at once.
@@ -54,7 +54,5 @@ fn use_threads(config: &config::Config) {
 fn check(config: &config::Config) -> Result<()> {
     config.check()?;
     engine::cpu::Isa::detect().map_err(|sentence| anyhow::anyhow!(sentence))?;
-    let device = config.device.as_str();
-    ensure!(device == "auto" || device == "cpu", "device '{device}' is not in this build; use cpu or auto");
-    Ok(())
+    setup::device(config).map(drop)
 }

@@ -2,9 +2,10 @@
 
 use crate::driver::Driver;
 use crate::log::{Logger, Settings};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use config::Config;
 use dreamer_agent::Agent;
+use engine::Device;
 use envs::{Env, wrappers::RestartOnException};
 use replay::{Options, Replay};
 use spaces::Spaces;
@@ -55,7 +56,15 @@ pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
         return Ok(None);
     }
     let (obs, act) = agent_spaces(driver);
-    Ok(Some(Agent::new(&obs, &act, &config.agent)?))
+    Ok(Some(Agent::new(&obs, &act, &config.agent)?.to(device(config)?)))
+}
+
+/// Where `config.device` says to compute.
+pub fn device(config: &Config) -> Result<Device> {
+    match config.device.as_str() {
+        "cuda" => engine::cuda::open(0).map(Device::Gpu).map_err(|sentence| anyhow!("device 'cuda': {sentence}")),
+        _ => Ok(Device::Cpu),
+    }
 }
 
 /// Every key of a replayed step.

@@ -6,6 +6,7 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::gemm::{Packed, gemm_packed};
+use crate::cuda::{Gemm, Gpu, Matrix};
 use crate::graph::{record1, recording};
 use crate::parallel::par_items;
 use crate::sink::{Factors, Sink};
@@ -41,6 +42,7 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
     let layout = Layout::new(terms, w);
     let y = match w.device() {
         Device::Cpu => forward_cpu(&layout, terms, w, bias, add),
+        Device::Gpu(gpu) => forward_gpu(gpu, &layout, terms, w, bias, add),
     };
     let mut inputs: Vec<&Tensor> = terms.iter().map(|t| t.x).collect();
     inputs.extend([w].into_iter().chain(bias).chain(add));
@@ -53,7 +55,11 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
     record1(&inputs, y, move |dy, sink| {
         let mut grads: Vec<Option<Tensor>> = Vec::with_capacity(kept.len() + 3);
         for (x, part) in kept.iter().zip(&layout.parts) {
-            grads.push(x.requires_grad().then(|| input_grad_cpu(&layout, part, &w_kept, dy, x.shape())));
+            let grad = || match dy.device() {
+                Device::Cpu => input_grad_cpu(&layout, part, &w_kept, dy, x.shape()),
+                Device::Gpu(gpu) => input_grad_gpu(gpu, &layout, part, &w_kept, dy, x.shape()),
+            };
+            grads.push(x.requires_grad().then(grad));
         }
         if w_kept.requires_grad() {
             weight_grad(&layout, &kept, &w_kept, dy, sink);
@@ -115,6 +121,16 @@ impl Part {
         if self.shared { 0 } else { block * self.k }
     }
 
+    /// The columns of an input that belong to each block, [M, k].
+    fn input(&self, x: &Tensor) -> Matrix {
+        Matrix::new(x, 0, self.width, if self.shared { 0 } else { self.k })
+    }
+
+    /// The rows of each block of a weight, or of its gradient, that this part multiplies with, [k, n].
+    fn weight(&self, l: &Layout, w: &Tensor) -> Matrix {
+        Matrix::new(w, self.row * l.n, l.n, l.k * l.n)
+    }
+
     fn pack(&self, w: &Tensor, transposed: bool) -> Arc<Vec<Packed>> {
         w.packed(self.row, self.k, transposed)
     }
@@ -168,7 +184,82 @@ fn input_grad_cpu(l: &Layout, part: &Part, w: &Tensor, dy: &Tensor, shape: &[usi
     Tensor::new(shape, dx)
 }
 
+fn forward_gpu(
+    gpu: &'static Gpu,
+    l: &Layout,
+    terms: &[Term],
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    add: Option<&Tensor>,
+) -> Tensor {
+    let width = l.blocks * l.n;
+    let mut shape = terms[0].x.shape().to_vec();
+    *shape.last_mut().expect("an input has at least one axis") = width;
+    let y = gpu.empty(&shape);
+    for (j, (part, term)) in l.parts.iter().zip(terms).enumerate() {
+        let first = j == 0;
+        Gemm {
+            a: part.input(term.x),
+            b: part.weight(l, w),
+            c: Matrix::new(&y, 0, width, l.n),
+            bias: bias.filter(|_| first),
+            add: add.filter(|_| first).map(|add| Matrix::new(add, 0, width, l.n)),
+            size: [l.m, l.n, part.k],
+            blocks: l.blocks,
+            accumulate: !first,
+        }
+        .run(gpu);
+    }
+    y
+}
+
+fn input_grad_gpu(gpu: &'static Gpu, l: &Layout, part: &Part, w: &Tensor, dy: &Tensor, shape: &[usize]) -> Tensor {
+    let covered = part.shared || part.k * l.blocks == part.width;
+    let dx = if covered { gpu.empty(shape) } else { gpu.zeros(shape) };
+    let product = |first: usize, blocks: usize| {
+        Gemm {
+            a: Matrix::new(dy, first * l.n, l.blocks * l.n, l.n),
+            b: part.weight(l, w).block(first).transposed(),
+            c: Matrix::new(&dx, 0, part.width, part.k),
+            bias: None,
+            add: None,
+            size: [l.m, part.k, l.n],
+            blocks,
+            accumulate: first > 0,
+        }
+        .run(gpu)
+    };
+    if part.shared {
+        (0..l.blocks).for_each(|g| product(g, 1)); // blocks add up in one place, in order
+    } else {
+        product(0, l.blocks);
+    }
+    dx
+}
+
+/// Adds `xᵀ dy` to the weight's gradient, all blocks at once.
+fn weight_grad_gpu(gpu: &'static Gpu, l: &Layout, xs: &[Tensor], w: &Tensor, dy: &Tensor, sink: &mut Sink) {
+    let leaf = w.as_leaf().expect("weights are leaves");
+    let grad = sink.dense(leaf, w.shape(), Device::Gpu(gpu));
+    for (x, part) in xs.iter().zip(&l.parts) {
+        Gemm {
+            a: part.input(x).transposed(),
+            b: Matrix::new(dy, 0, l.blocks * l.n, l.n),
+            c: part.weight(l, grad),
+            bias: None,
+            add: None,
+            size: [part.k, l.n, l.m],
+            blocks: l.blocks,
+            accumulate: true,
+        }
+        .run(gpu);
+    }
+}
+
 fn weight_grad(l: &Layout, xs: &[Tensor], w: &Tensor, dy: &Tensor, sink: &mut Sink) {
+    if let Device::Gpu(gpu) = dy.device() {
+        return weight_grad_gpu(gpu, l, xs, w, dy, sink);
+    }
     let leaf = w.as_leaf().expect("weights are leaves");
     for (x, part) in xs.iter().zip(&l.parts) {
         for g in 0..l.blocks {

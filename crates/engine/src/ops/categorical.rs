@@ -1,26 +1,52 @@
 //! Categorical and Bernoulli outputs: log-probability, entropy, losses and samples.
 
-use super::latent::{Draw, log_mixed, mix, sample_cpu, softmax, softmax_grad};
+use super::full;
+use super::latent::{Draw, log_mixed, mix, sample_cpu, sample_gpu, softmax, softmax_grad};
 use crate::buffer::Buffer;
 use crate::cpu::math;
+use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record, record1, recording};
 use crate::tensor::{Device, Tensor};
 
 /// logits [.., K*C] for K choices of C classes, mixed with `unimix` of the uniform distribution, and the chosen
-/// classes [.., K] -> log-probability and entropy, each summed over K: [..], [..].
-pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &[i32]) -> [Tensor; 2] {
+/// classes [.., K], which travel as floats -> log-probability and entropy, each summed over K: [..], [..].
+pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &Tensor) -> [Tensor; 2] {
+    match logits.device() {
+        Device::Cpu => categorical_cpu(logits, classes, unimix, chosen),
+        Device::Gpu(gpu) => categorical_gpu(gpu, logits, classes, unimix, chosen),
+    }
+}
+
+fn categorical_gpu(gpu: &'static Gpu, logits: &Tensor, classes: usize, unimix: f32, chosen: &Tensor) -> [Tensor; 2] {
+    let (rows, groups) = (logits.rows(), logits.width() / classes);
+    let shape = &logits.shape()[..logits.shape().len() - 1];
+    let outputs = vec![gpu.empty(shape), gpu.empty(shape)];
+    let args: [&dyn Arg; 8] = [logits, chosen, &rows, &groups, &classes, &unimix, &outputs[0], &outputs[1]];
+    gpu.launch("latent", "categorical", Grid::warps(rows), &args);
+    if !recording(&[logits]) {
+        return outputs.try_into().expect("two outputs");
+    }
+    let (kept, chosen) = (logits.detach(), chosen.detach());
+    let outputs = record(&[logits], outputs, move |grads, _| {
+        let dx = gpu.empty(kept.shape());
+        let args: [&dyn Arg; 9] = [&kept, &chosen, &grads[0], &grads[1], &rows, &groups, &classes, &unimix, &dx];
+        gpu.launch("latent", "categorical_grad", Grid::elements(rows * groups), &args);
+        vec![Some(dx)]
+    });
+    outputs.try_into().expect("two outputs")
+}
+
+fn categorical_cpu(logits: &Tensor, classes: usize, unimix: f32, chosen: &Tensor) -> [Tensor; 2] {
     let soft = softmax(logits, classes);
     let p = mix(&soft, classes, unimix);
     let width = logits.width();
     let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
-    let (log_p, logp, ent) = match logits.device() {
-        Device::Cpu => forward_cpu(logits, &p, classes, unimix, chosen),
-    };
+    let (log_p, logp, ent) = forward_cpu(logits, &p, classes, unimix, chosen.data());
     let outputs = vec![Tensor::from_slice(&shape, &logp), Tensor::from_slice(&shape, &ent)];
     if !recording(&[logits]) {
         return outputs.try_into().expect("two outputs");
     }
-    let (chosen, full) = (chosen.to_vec(), logits.shape().to_vec());
+    let (chosen, full) = (chosen.detach(), logits.shape().to_vec());
     let outputs = record(&[logits], outputs, move |grads, _| {
         // The gradient with respect to the mixed probabilities, then back through the mixture and the softmax.
         let mut g = Buffer::zeros(p.len());
@@ -31,7 +57,7 @@ pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &[i32])
         }
         softmax_grad(&soft, classes, 1.0 - unimix, &mut g);
         if let Some(d) = &grads[0] {
-            logp_grad(&soft, &p, classes, 1.0 - unimix, &chosen, d.data(), &mut g);
+            logp_grad(&soft, &p, classes, 1.0 - unimix, chosen.data(), d.data(), &mut g);
         }
         vec![Some(Tensor::new(&full, g))]
     });
@@ -40,9 +66,9 @@ pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &[i32])
 
 /// Adds the gradient of the chosen classes' log-probabilities: with s the softmax and p the mixture, that of logit k is
 /// `(1 - unimix) s_k (1[k = c] - s_c) / p_c`, where s_c / p_c is 1 without a mixture, however small both are.
-fn logp_grad(soft: &[f32], p: &[f32], classes: usize, scale: f32, chosen: &[i32], d: &[f32], g: &mut [f32]) {
+fn logp_grad(soft: &[f32], p: &[f32], classes: usize, scale: f32, chosen: &[f32], d: &[f32], g: &mut [f32]) {
     let choices = chosen.len() / d.len().max(1);
-    for (i, &c) in chosen.iter().enumerate().filter(|(_, c)| (0..classes as i32).contains(c)) {
+    for (i, &c) in chosen.iter().enumerate().filter(|(_, c)| (0.0..classes as f32).contains(*c)) {
         let (span, at) = (i * classes, i * classes + c as usize);
         let ratio = if scale == 1.0 { 1.0 } else { soft[at] / p[at] };
         let factor = d[i / choices] * scale * ratio;
@@ -54,15 +80,15 @@ fn logp_grad(soft: &[f32], p: &[f32], classes: usize, scale: f32, chosen: &[i32]
 }
 
 /// log p, and per row of `width` the log-probability of what was chosen and the entropy.
-fn forward_cpu(x: &Tensor, p: &[f32], classes: usize, unimix: f32, chosen: &[i32]) -> (Buffer, Vec<f32>, Vec<f32>) {
+fn forward_cpu(x: &Tensor, p: &[f32], classes: usize, unimix: f32, chosen: &[f32]) -> (Buffer, Vec<f32>, Vec<f32>) {
     let width = x.width();
     let log_p = log_mixed(x, p, classes, unimix);
     let choices = width / classes;
     let rows = p.len() / width;
     // A class that does not exist, such as the -1 of a value that is not available, has no logarithm to add (officially
     // its one-hot vector is zero).
-    let one = |i: usize, k: usize| match usize::try_from(chosen[i * choices + k]) {
-        Ok(c) if c < classes => log_p[i * width + k * classes + c],
+    let one = |i: usize, k: usize| match chosen[i * choices + k] {
+        c if (0.0..classes as f32).contains(&c) => log_p[i * width + k * classes + c as usize],
         _ => 0.0,
     };
     let logp = |i: usize| (0..choices).map(|k| one(i, k)).sum();
@@ -73,28 +99,79 @@ fn forward_cpu(x: &Tensor, p: &[f32], classes: usize, unimix: f32, chosen: &[i32
 }
 
 /// Negative log-probability of the targets [.., K] under logits [.., K*C], summed over K -> [..].
-pub fn categorical_loss(logits: &Tensor, classes: usize, targets: &[i32]) -> Tensor {
+pub fn categorical_loss(logits: &Tensor, classes: usize, targets: &Tensor) -> Tensor {
     let [logp, _] = categorical(logits, classes, 0.0, targets);
-    super::linear_combination(&[(&logp, &Tensor::full(logp.shape(), -1.0))])
+    super::linear_combination(&[(&logp, &full(logp.shape(), -1.0, logp.device()))])
 }
 
-/// Classes [.. * K] drawn from logits [.., K*C] mixed with `unimix` of the uniform distribution.
-pub fn sample_categorical(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Vec<i32> {
-    let mut chosen = Vec::with_capacity(logits.len() / classes);
-    sample_cpu(logits, classes, unimix, draw, |_, class| chosen.push(class as i32));
-    chosen
+/// Classes [M, K], as floats, drawn from logits [M, K*C] mixed with `unimix` of the uniform distribution.
+pub fn sample_categorical(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Tensor {
+    let shape = [logits.rows(), logits.width() / classes];
+    match logits.device() {
+        Device::Cpu => {
+            let mut chosen = Buffer::stale(shape.iter().product());
+            sample_cpu(logits, classes, unimix, draw, |i, class| chosen[i] = class as f32);
+            Tensor::new(&shape, chosen)
+        }
+        Device::Gpu(gpu) => {
+            let chosen = gpu.empty(&shape);
+            sample_gpu(gpu, logits, classes, unimix, draw, None, Some(&chosen));
+            chosen
+        }
+    }
+}
+
+/// Class indices [M, K] -> [M, K*C]; an index outside the classes gives zeros, as in the official code. No gradient.
+pub fn one_hot(indices: &Tensor, classes: usize) -> Tensor {
+    let shape = [indices.dim(0), indices.width() * classes];
+    match indices.device() {
+        Device::Cpu => {
+            let mut out = Buffer::zeros(indices.len() * classes);
+            for (row, &i) in out.chunks_exact_mut(classes).zip(indices.data()) {
+                if i >= 0.0 && (i as usize) < classes {
+                    row[i as usize] = 1.0;
+                }
+            }
+            Tensor::new(&shape, out)
+        }
+        Device::Gpu(gpu) => {
+            let out = gpu.empty(&shape);
+            gpu.launch("latent", "one_hot", Grid::elements(out.len()), &[indices, &out.len(), &classes, &out]);
+            out
+        }
+    }
 }
 
 /// Cross entropy of Bernoulli logits [M, ..] with targets in [0, 1], elementwise and summed over the last axis -> [M].
 pub fn binary_loss(logits: &Tensor, targets: &Tensor) -> Tensor {
     assert_eq!(logits.len(), targets.len());
+    match logits.device() {
+        Device::Cpu => binary_loss_cpu(logits, targets),
+        Device::Gpu(gpu) => binary_loss_gpu(gpu, logits, targets),
+    }
+}
+
+fn binary_loss_gpu(gpu: &'static Gpu, logits: &Tensor, targets: &Tensor) -> Tensor {
+    let (rows, n) = (logits.rows(), logits.width());
+    let y = gpu.empty(&logits.shape()[..logits.shape().len() - 1]);
+    gpu.launch("heads", "binary_loss", Grid::warps(rows), &[logits, targets, &rows, &n, &y]);
+    if !recording(&[logits]) {
+        return y;
+    }
+    let (kept, targets) = (logits.detach(), targets.detach());
+    record1(&[logits], y, move |dy, _| {
+        let dx = gpu.empty(kept.shape());
+        gpu.launch("heads", "binary_grad", Grid::elements(rows * n), &[&kept, &targets, dy, &rows, &n, &dx]);
+        vec![Some(dx)]
+    })
+}
+
+fn binary_loss_cpu(logits: &Tensor, targets: &Tensor) -> Tensor {
     let width = logits.width();
     let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
     // -t log s(x) - (1 - t) log s(-x) = softplus(x) - t x
     let mut soft = Buffer::from_slice(logits.data());
-    match logits.device() {
-        Device::Cpu => math::softplus_slice(&mut soft),
-    }
+    math::softplus_slice(&mut soft);
     let (x, t) = (logits.data(), targets.data());
     let loss: Vec<f32> =
         (0..logits.rows()).map(|i| (i * width..(i + 1) * width).map(|j| soft[j] - t[j] * x[j]).sum()).collect();
@@ -115,6 +192,11 @@ pub fn binary_loss(logits: &Tensor, targets: &Tensor) -> Tensor {
 
 /// The probability of 1 under Bernoulli logits. No gradient.
 pub fn binary_prob(logits: &Tensor) -> Tensor {
+    if let Device::Gpu(gpu) = logits.device() {
+        let p = gpu.empty(logits.shape());
+        gpu.launch("heads", "binary_prob", Grid::elements(p.len()), &[logits, &p.len(), &p]);
+        return p;
+    }
     let mut p = Buffer::from_slice(logits.data());
     math::sigmoid_slice(&mut p);
     Tensor::new(logits.shape(), p)
@@ -129,11 +211,13 @@ mod tests {
     #[test]
     fn log_probability_and_entropy() {
         for (m, k, c, unimix) in [(3, 2, 4, 0.0), (4, 1, 6, 0.05), (0, 1, 2, 0.0)] {
-            let chosen: Vec<i32> = (0..m * k).map(|i| (i * 7 % c) as i32).collect();
+            let chosen: Vec<f32> = (0..m * k).map(|i| (i * 7 % c) as f32).collect();
+            let indices = Tensor::from_slice(&[m, k], &chosen);
             let (a, b) = (Tensor::full(&[m], 1.3), Tensor::full(&[m], -0.4));
             let op = |x: &[Tensor]| {
-                let [logp, ent] = categorical(&x[0], c, unimix, &chosen);
-                linear_combination(&[(&logp, &a), (&ent, &b)])
+                let device = x[0].device();
+                let [logp, ent] = categorical(&x[0], c, unimix, &indices.to(device));
+                linear_combination(&[(&logp, &a.to(device)), (&ent, &b.to(device))])
             };
             check(&[&[m, k * c]], op, |x| {
                 let u = unimix as f64;
@@ -154,15 +238,17 @@ mod tests {
     #[test]
     fn a_class_that_does_not_exist_adds_nothing() {
         let x = Tensor::from_slice(&[1, 4], &[1.0, 2.0, 3.0, 4.0]);
-        let loss = categorical_loss(&x, 2, &[-1, 1]);
-        assert_eq!(loss.data(), categorical_loss(&Tensor::from_slice(&[1, 2], &[3.0, 4.0]), 2, &[1]).data());
-        check(&[&[2, 3]], |x| categorical_loss(&x[0], 3, &[-1, 3]), |_| vec![0.0; 2]);
+        let at = |classes: &[f32]| Tensor::from_slice(&[1, classes.len()], classes);
+        let loss = categorical_loss(&x, 2, &at(&[-1.0, 1.0]));
+        assert_eq!(loss.data(), categorical_loss(&Tensor::from_slice(&[1, 2], &[3.0, 4.0]), 2, &at(&[1.0])).data());
+        let missing = Tensor::from_slice(&[2, 1], &[-1.0, 3.0]);
+        check(&[&[2, 3]], |x| categorical_loss(&x[0], 3, &missing.to(x[0].device())), |_| vec![0.0; 2]);
     }
 
     #[test]
     fn a_hopeless_class_has_a_finite_loss_and_gradient() {
         let op = |x: &[Tensor]| {
-            let [logp, ent] = categorical(&x[0], 2, 0.0, &[1]);
+            let [logp, ent] = categorical(&x[0], 2, 0.0, &Tensor::full(&[1, 1], 1.0));
             let one = Tensor::full(&[1], 1.0);
             linear_combination(&[(&logp, &one), (&ent, &one)])
         };
@@ -180,7 +266,7 @@ mod tests {
         let targets = Tensor::from_slice(&[2, 3], &[1.0, 0.0, 0.3, 0.997, 0.5, 0.0]);
         check(
             &[&[2, 3]],
-            |x| binary_loss(&x[0], &targets),
+            |x| binary_loss(&x[0], &targets.to(x[0].device())),
             |x| {
                 let term = |i: usize| {
                     let (t, s) = (targets.data()[i] as f64, sigmoid(x[0][i]));
@@ -195,6 +281,6 @@ mod tests {
     fn samples_with_gumbel_noise_take_the_largest() {
         let logits = Tensor::from_slice(&[2, 3], &[0.0, 1.0, 2.0, 5.0, 0.0, 0.0]);
         let noise = Tensor::from_slice(&[2, 3], &[3.0, 0.0, 0.0, 0.0, 0.0, 6.0]);
-        assert_eq!(sample_categorical(&logits, 3, 0.0, Draw::Gumbel(&noise)), [0, 2]);
+        assert_eq!(sample_categorical(&logits, 3, 0.0, Draw::Gumbel(&noise)).data(), [0.0, 2.0]);
     }
 }

@@ -3,11 +3,11 @@
 //! Activations of a chunk stay in its core's cache, no thread waits for another between operations, and the
 //! chunks depend on the shape alone. The backward sweep goes through the chunks in the same way.
 
-use crate::buffer::Buffer;
+use super::draft::{Draft, Rows};
 use crate::graph::{Leaf, backward, record, recording};
 use crate::parallel::par_map;
 use crate::sink::Sink;
-use crate::tensor::Tensor;
+use crate::tensor::{Device, Tensor};
 use std::ops::Range;
 
 /// At most this many parts of the backward sweep collect weight gradients of their own. More parts would
@@ -50,6 +50,8 @@ where
     S: Send,
     F: Fn(Range<usize>, &[Tensor]) -> S + Sync,
 {
+    // A GPU takes all rows at once.
+    let size = if inputs.iter().any(|x| x.device() != Device::Cpu) { n.max(1) } else { size };
     let mut ranges: Vec<Range<usize>> = (0..n).step_by(size).map(|i| i..(i + size).min(n)).collect();
     if n == 0 {
         ranges.push(0..0); // the shapes of the outputs are f's to say
@@ -105,15 +107,16 @@ fn inner_leaf(x: &Tensor, rows: &Range<usize>, leaves: &mut Vec<(Leaf, Vec<usize
 
 /// Joins tensors along the first axis.
 fn join<'a>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Tensor {
-    let mut shape = parts.clone().next().expect("at least one chunk").shape().to_vec();
+    let first = parts.clone().next().expect("at least one chunk");
+    let mut shape = first.shape().to_vec();
     shape[0] = parts.clone().map(|x| x.dim(0)).sum();
-    let mut out = Buffer::stale(shape.iter().product());
+    let mut out = Draft::new(shape.iter().product(), first.device());
     let mut at = 0;
     for part in parts {
-        out[at..at + part.len()].copy_from_slice(part.data());
+        out.copy(Rows::new(at, 0, 0), Some((part, Rows::new(0, 0, 0))), [1, 1, part.len()]);
         at += part.len();
     }
-    Tensor::new(&shape, out)
+    out.finish(&shape)
 }
 
 /// The backward sweep through all chunks, in lots whose weight gradients are then added up in order.
@@ -154,7 +157,8 @@ fn sweep(
         sink.merge(part);
         found.extend(grads);
     }
-    gather(&found, &ranges, flows, shapes)
+    let device = grads.iter().flatten().next().map_or(Device::Cpu, Tensor::device);
+    gather(&found, &ranges, flows, shapes, device)
 }
 
 /// The backward sweep through one chunk: the gradients of its inner leaves.
@@ -176,6 +180,7 @@ fn gather(
     ranges: &[Range<usize>],
     flows: &[bool],
     shapes: &[Vec<usize>],
+    device: Device,
 ) -> Vec<Option<Tensor>> {
     let mut next = 0; // index among the inner leaves
     flows
@@ -186,16 +191,13 @@ fn gather(
                 return None;
             }
             let width: usize = shape[1..].iter().product();
-            let mut out = Buffer::stale(shape.iter().product());
+            let mut out = Draft::new(shape.iter().product(), device);
             for (grads, rows) in found.iter().zip(ranges) {
-                let part = &mut out[rows.start * width..rows.end * width];
-                match &grads[next] {
-                    Some(grad) => part.copy_from_slice(grad.data()),
-                    None => part.fill(0.0),
-                }
+                let from = grads[next].as_ref().map(|grad| (grad, Rows::new(0, 0, 0)));
+                out.copy(Rows::new(rows.start * width, 0, 0), from, [1, 1, rows.len() * width]);
             }
             next += 1;
-            Some(Tensor::new(shape, out))
+            Some(out.finish(shape))
         })
         .collect()
 }
@@ -204,14 +206,14 @@ fn gather(
 mod tests {
     use super::*;
     use crate::check::{check, random};
-    use crate::ops::{Term, affine, linear, linear_combination};
+    use crate::ops::{Term, affine, full, linear, linear_combination};
 
     /// A two-layer computation with a parameter used in every chunk; sizes that do not divide evenly.
     fn op(x: &[Tensor], size: usize, work: usize) -> Tensor {
         chunks(x[0].dim(0), size, work, &[&x[0], &x[3]], |_, inputs| {
             let y = linear(&inputs[0], &x[1], &x[2]);
             let z = affine(&[Term::new(&y, 0)], &x[4], None, None);
-            let c = Tensor::full(z.shape(), 2.0);
+            let c = full(z.shape(), 2.0, z.device());
             vec![linear_combination(&[(&z, &c), (&inputs[1], &c)])]
         })
         .remove(0)

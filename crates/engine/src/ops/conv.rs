@@ -1,5 +1,6 @@
 //! A convolution stage: convolution, resampling, normalisation and activation.
 
+use super::conv_gpu;
 use super::norm_act::{Act, Held, Norm, swiglu};
 use super::planes::{Planes, images_in, planes_shape};
 use crate::buffer::Buffer;
@@ -33,12 +34,18 @@ pub enum Resample {
 /// Convolution with weight [k, k, in, out] and bias [out], SAME padding, with resampling, then norm and activation where
 /// given. All buffers keep the padding of `x`, which must be at least k / 2.
 pub fn conv_stage(x: &Planes, w: &Tensor, bias: &Tensor, resample: Resample, norm: Option<(&Norm, Act)>) -> Planes {
-    let stage = Stage::new(x, w, resample);
-    let (z, ties) = match x.x.device() {
-        Device::Cpu => stage.convolve(x, w, bias),
-    };
-    let [c, h, width] = stage.out;
     let held = norm.map(|(norm, act)| Held::new(norm, act));
+    let y = match x.x.device() {
+        Device::Cpu => stage_cpu(x, w, bias, resample, held),
+        Device::Gpu(gpu) => conv_gpu::stage(gpu, x, w, bias, resample, held),
+    };
+    if norm.is_some_and(|(_, act)| act == Act::Swiglu) { gate(&y) } else { y }
+}
+
+fn stage_cpu(x: &Planes, w: &Tensor, bias: &Tensor, resample: Resample, held: Option<Held>) -> Planes {
+    let stage = Stage::new(x, w, resample);
+    let (z, ties) = stage.convolve(x, w, bias);
+    let [c, h, width] = stage.out;
     let y = held.as_ref().map(|held| {
         let mut y = Buffer::stale(z.len());
         let size = group_len(c, h, width, x.pad);
@@ -49,13 +56,13 @@ pub fn conv_stage(x: &Planes, w: &Tensor, bias: &Tensor, resample: Resample, nor
     });
     let z = x.like(stage.out, z);
     let mut y = y.map_or_else(|| z.clone(), |y| x.like(stage.out, y));
-    let parameters = norm.iter().flat_map(|(n, _)| n.scale.into_iter().chain(n.shift));
-    let inputs: Vec<&Tensor> = [&x.x, w, bias].into_iter().chain(parameters).collect();
+    let parameters: Vec<Tensor> = held.iter().flat_map(|held| held.scale.iter().chain(&held.shift)).cloned().collect();
+    let inputs: Vec<&Tensor> = [&x.x, w, bias].into_iter().chain(&parameters).collect();
     if recording(&inputs) {
         let kept = Kept { stage, x: x.clone(), w: w.clone(), bias: bias.as_leaf(), z, ties, held };
         y.x = record1(&inputs, y.x, move |dy, sink| vec![kept.backward(dy, sink)]);
     }
-    if norm.is_some_and(|(_, act)| act == Act::Swiglu) { gate(&y) } else { y }
+    y
 }
 
 /// The geometry of a stage.
@@ -245,7 +252,8 @@ impl Kept {
 /// Half of the channels gate the other half: within a group they are the halves of one row.
 fn gate(x: &Planes) -> Planes {
     let flat = super::reshape(&x.x, &[x.x.dim(0), x.group()]);
-    let shape = planes_shape(x.n, [x.channels() / 2, x.height(), x.width()], x.pad);
+    let mut shape = x.x.shape().to_vec();
+    shape[1] /= 2;
     Planes { x: super::reshape(&swiglu(&flat), &shape), ..*x }
 }
 

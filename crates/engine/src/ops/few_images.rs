@@ -110,7 +110,7 @@ mod tests {
         let stages = parameters.each_ref().map(|(w, bias, scale, pool)| stage((w, bias, scale, *pool)));
         let got = FewImages::new(&keys, n, h, w).apply(&stages);
 
-        let planes = stages.iter().fold(byte_planes(&keys, n, h, w, k / 2), |x, s| {
+        let planes = stages.iter().fold(byte_planes(&keys, n, h, w, k / 2, crate::Device::Cpu), |x, s| {
             let resample = if s.pool { Resample::Pool } else { Resample::None };
             conv_stage(&x, s.w, s.bias, resample, Some((&s.norm, s.act)))
         });

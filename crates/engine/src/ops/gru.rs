@@ -2,6 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::{gru as kernel, vectorized};
+use crate::cuda::{Arg, Grid};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -10,49 +11,67 @@ use crate::tensor::{Device, Tensor};
 pub fn gru(gates: &Tensor, deter: &Tensor, blocks: usize) -> Tensor {
     assert_eq!(gates.len(), 3 * deter.len());
     let (width, n) = (deter.width() / blocks, deter.len());
-    let mut out = Buffer::stale(n);
     let keep = recording(&[gates, deter]);
-    let mut activated = [(); 3].map(|()| Buffer::stale(if keep { n } else { 0 }));
-    match gates.device() {
+    let mut activated = [(); 3].map(|()| Buffer::stale(0));
+    let out = match gates.device() {
         Device::Cpu => {
+            let mut out = Buffer::stale(n);
+            activated = activated.map(|_| Buffer::stale(if keep { n } else { 0 }));
             let [reset, candidate, update] = &mut activated;
             let kept = keep.then_some(kernel::Activated { reset, candidate, update });
             kernel::gru(gates.data(), deter.data(), width, &mut out, kept);
+            Tensor::new(deter.shape(), out)
         }
-    }
-    let out = Tensor::new(deter.shape(), out);
+        Device::Gpu(gpu) => {
+            let out = gpu.empty(deter.shape());
+            gpu.launch("gru", "gru", Grid::elements(n), &[gates, deter, &width, &n, &out]);
+            out
+        }
+    };
     if !keep {
         return out;
     }
     let (gates_kept, deter_kept) = (gates.detach(), deter.detach());
     record1(&[gates, deter], out, move |dy, _| {
-        let [r, c, u] = &activated;
-        let w = deter_kept.width() / blocks;
-        let (mut dgates, mut dh) = (Buffer::stale(gates_kept.len()), Buffer::stale(deter_kept.len()));
-        let cand = gates_kept.data();
-        let (dy, h) = (dy.data(), deter_kept.data());
-        for (b, dgates) in dgates.chunks_exact_mut((3 * w).max(1)).enumerate() {
-            let span = b * w..(b + 1) * w;
-            let (dreset, rest) = dgates.split_at_mut(w);
-            let (dcand, dupdate) = rest.split_at_mut(w);
-            let cand = &cand[3 * span.start + w..][..w];
-            let (r, c, u) = (&r[span.clone()], &c[span.clone()], &u[span.clone()]);
-            let (dy, h, dh) = (&dy[span.clone()], &h[span.clone()], &mut dh[span]);
-            vectorized(
-                #[inline(always)]
-                || {
-                    for j in 0..w {
-                        let dpre = dy[j] * u[j] * (1.0 - c[j] * c[j]); // d (sigmoid(reset) cand)
-                        dreset[j] = dpre * cand[j] * r[j] * (1.0 - r[j]);
-                        dcand[j] = dpre * r[j];
-                        dupdate[j] = dy[j] * (c[j] - h[j]) * u[j] * (1.0 - u[j]);
-                        dh[j] = dy[j] * (1.0 - u[j]);
-                    }
-                },
-            );
-        }
-        vec![Some(Tensor::new(gates_kept.shape(), dgates)), Some(Tensor::new(deter_kept.shape(), dh))]
+        let [dgates, dh] = match dy.device() {
+            Device::Cpu => grad_cpu(&gates_kept, &deter_kept, &activated, width, dy),
+            Device::Gpu(gpu) => {
+                let (dgates, dh) = (gpu.empty(gates_kept.shape()), gpu.empty(deter_kept.shape()));
+                let args: [&dyn Arg; 7] = [&gates_kept, &deter_kept, dy, &width, &n, &dgates, &dh];
+                gpu.launch("gru", "gru_grad", Grid::elements(n), &args);
+                [dgates, dh]
+            }
+        };
+        vec![Some(dgates), Some(dh)]
     })
+}
+
+/// The gradients of gates and deter, from what the forward pass left.
+fn grad_cpu(gates: &Tensor, deter: &Tensor, [r, c, u]: &[Buffer; 3], w: usize, dy: &Tensor) -> [Tensor; 2] {
+    let (mut dgates, mut dh) = (Buffer::stale(gates.len()), Buffer::stale(deter.len()));
+    let cand = gates.data();
+    let (dy, h) = (dy.data(), deter.data());
+    for (b, dgates) in dgates.chunks_exact_mut((3 * w).max(1)).enumerate() {
+        let span = b * w..(b + 1) * w;
+        let (dreset, rest) = dgates.split_at_mut(w);
+        let (dcand, dupdate) = rest.split_at_mut(w);
+        let cand = &cand[3 * span.start + w..][..w];
+        let (r, c, u) = (&r[span.clone()], &c[span.clone()], &u[span.clone()]);
+        let (dy, h, dh) = (&dy[span.clone()], &h[span.clone()], &mut dh[span]);
+        vectorized(
+            #[inline(always)]
+            || {
+                for j in 0..w {
+                    let dpre = dy[j] * u[j] * (1.0 - c[j] * c[j]); // d (sigmoid(reset) cand)
+                    dreset[j] = dpre * cand[j] * r[j] * (1.0 - r[j]);
+                    dcand[j] = dpre * r[j];
+                    dupdate[j] = dy[j] * (c[j] - h[j]) * u[j] * (1.0 - u[j]);
+                    dh[j] = dy[j] * (1.0 - u[j]);
+                }
+            },
+        );
+    }
+    [Tensor::new(gates.shape(), dgates), Tensor::new(deter.shape(), dh)]
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
 //! Reconstructed images: sigmoid, squared error against bytes, and the pictures themselves.
 
+use super::conv_gpu::{self, gpu_of};
 use super::planes::{Planes, images_in};
 use crate::buffer::Buffer;
 use crate::cpu::conv::{lanes_to_f32, u8_to_lanes};
 use crate::cpu::pixel_loss::{pixel_loss, scale_lanes};
 use crate::cpu::{MAX_LANES, lanes, math};
 use crate::graph::{record, recording};
-use crate::tensor::{Device, Tensor};
+use crate::tensor::Tensor;
 
 /// The squared error of `sigmoid(logits)` against `bytes / 255`, summed over the pixels and channels of each image. The
 /// channels are split among keys in order: per key its bytes [n, h, w, c] and c -> a loss [n] per key.
 pub fn image_loss(logits: &Planes, keys: &[(&[u8], usize)]) -> Vec<Tensor> {
+    if let Some(gpu) = gpu_of(logits) {
+        return conv_gpu::image_loss(gpu, logits, keys);
+    }
     let keep = recording(&[&logits.x]);
-    let (losses, grad) = match logits.x.device() {
-        Device::Cpu => loss_cpu(logits, keys, keep),
-    };
+    let (losses, grad) = loss_cpu(logits, keys, keep);
     if !keep {
         return losses;
     }
@@ -63,6 +65,9 @@ fn loss_cpu(logits: &Planes, keys: &[(&[u8], usize)], want: bool) -> (Vec<Tensor
 
 /// `sigmoid(logits)` as pictures [n, h, w, c] per key, whose channels are given in order. No gradient.
 pub fn images(logits: &Planes, channels: &[usize]) -> Vec<Tensor> {
+    if let Some(gpu) = gpu_of(logits) {
+        return conv_gpu::pictures(gpu, logits, channels);
+    }
     let (n, h, w) = (logits.n, logits.height(), logits.width());
     let mut pixels = Buffer::from_slice(logits.x.data());
     math::sigmoid_slice(&mut pixels);
@@ -97,7 +102,8 @@ mod tests {
             let (ca, cb) = (Tensor::full(&[n], 1.0), Tensor::full(&[n], 0.25));
             let op = |x: &[Tensor]| {
                 let losses = image_loss(&planes(&x[0], h, w, 4, 1), &[(&a, 1), (&b, 3)]);
-                linear_combination(&[(&losses[0], &ca), (&losses[1], &cb)])
+                let device = x[0].device();
+                linear_combination(&[(&losses[0], &ca.to(device)), (&losses[1], &cb.to(device))])
             };
             check(&[&[n, h * w * 4]], op, |x| {
                 let error = |i: usize, pixel: usize, c: usize| {

@@ -2,21 +2,45 @@
 
 use super::latent::{log_mixed, mix, softmax, softmax_grad};
 use crate::buffer::Buffer;
+use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
 /// KL(p || q) of two sets of logits [.., S*C], each mixed with `unimix` of the uniform distribution, summed
 /// over the S latents and raised to at least `free_nats` -> [..].
 pub fn kl(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> Tensor {
+    match p.device() {
+        Device::Cpu => kl_cpu(p, q, classes, unimix, free_nats),
+        Device::Gpu(gpu) => kl_gpu(gpu, p, q, classes, unimix, free_nats),
+    }
+}
+
+fn kl_gpu(gpu: &'static Gpu, p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> Tensor {
+    let (rows, groups) = (p.rows(), p.width() / classes);
+    let shape = &p.shape()[..p.shape().len() - 1];
+    let (raw, y) = (gpu.empty(shape), gpu.empty(shape));
+    gpu.launch("latent", "kl", Grid::warps(rows), &[p, q, &rows, &groups, &classes, &unimix, &raw]);
+    gpu.launch("latent", "at_least", Grid::elements(rows), &[&raw, &free_nats, &rows, &y]);
+    if !recording(&[p, q]) {
+        return y;
+    }
+    let flows = [p.requires_grad(), q.requires_grad()];
+    let (p_kept, q_kept) = (p.detach(), q.detach());
+    record1(&[p, q], y, move |dy, _| {
+        let [dp, dq] = flows.map(|flow| flow.then(|| gpu.empty(p_kept.shape())));
+        let args: [&dyn Arg; 11] =
+            [&p_kept, &q_kept, &raw, dy, &rows, &groups, &classes, &unimix, &free_nats, &dp, &dq];
+        gpu.launch("latent", "kl_grad", Grid::elements(rows * groups), &args);
+        vec![dp, dq]
+    })
+}
+
+fn kl_cpu(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> Tensor {
     let (soft_p, soft_q) = (softmax(p, classes), softmax(q, classes));
     let (mixed_p, mixed_q) = (mix(&soft_p, classes, unimix), mix(&soft_q, classes, unimix));
     let width = p.width();
-    let (log_ratio, raw) = match p.device() {
-        Device::Cpu => {
-            let logs = [log_mixed(p, &mixed_p, classes, unimix), log_mixed(q, &mixed_q, classes, unimix)];
-            divergence_cpu(&mixed_p, logs, width)
-        }
-    };
+    let logs = [log_mixed(p, &mixed_p, classes, unimix), log_mixed(q, &mixed_q, classes, unimix)];
+    let (log_ratio, raw) = divergence_cpu(&mixed_p, logs, width);
     // Where free nats are off the official code takes no maximum at all.
     let clipped: Vec<f32> = raw.iter().map(|&x| if free_nats > 0.0 { x.max(free_nats) } else { x }).collect();
     let shape = p.shape()[..p.shape().len() - 1].to_vec();
@@ -68,6 +92,14 @@ fn divergence_cpu(p: &[f32], [mut ratio, log_q]: [Buffer; 2], width: usize) -> (
 
 /// Entropy of logits [.., S*C] mixed with `unimix` of the uniform distribution, summed over S -> [..]. No gradient.
 pub fn entropy(logits: &Tensor, classes: usize, unimix: f32) -> Tensor {
+    if let Device::Gpu(gpu) = logits.device() {
+        let (rows, groups) = (logits.rows(), logits.width() / classes);
+        let y = gpu.empty(&logits.shape()[..logits.shape().len() - 1]);
+        let none: Option<&Tensor> = None;
+        let args: [&dyn Arg; 8] = [logits, &none, &rows, &groups, &classes, &unimix, &none, &y];
+        gpu.launch("latent", "categorical", Grid::warps(rows), &args);
+        return y;
+    }
     let p = mix(&softmax(logits, classes), classes, unimix);
     let log_p = log_mixed(logits, &p, classes, unimix);
     let width = logits.width();

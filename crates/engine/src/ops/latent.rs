@@ -4,6 +4,7 @@
 use crate::buffer::Buffer;
 use crate::cpu::softmax::softmax_rows;
 use crate::cpu::{math, sample};
+use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -18,21 +19,60 @@ pub enum Draw<'a> {
 /// logits [.., S*C] -> one-hot samples [.., S*C] of `(1 - unimix) softmax(logits) + unimix / C`.
 /// The gradient is that of the probabilities (official outs.py, `OneHot`).
 pub fn latent(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Tensor {
-    let mut y = Buffer::zeros(logits.len());
-    match logits.device() {
-        Device::Cpu => sample_cpu(logits, classes, unimix, draw, |i, class| y[i * classes + class] = 1.0),
-    }
-    let y = Tensor::new(logits.shape(), y);
+    let y = match logits.device() {
+        Device::Cpu => {
+            let mut y = Buffer::zeros(logits.len());
+            sample_cpu(logits, classes, unimix, draw, |i, class| y[i * classes + class] = 1.0);
+            Tensor::new(logits.shape(), y)
+        }
+        Device::Gpu(gpu) => {
+            let y = gpu.empty(logits.shape());
+            sample_gpu(gpu, logits, classes, unimix, draw, Some(&y), None);
+            y
+        }
+    };
     if !recording(&[logits]) {
         return y;
     }
     let shape = logits.shape().to_vec();
-    let soft = softmax(logits, classes);
-    record1(&[logits], y, move |dy, _| {
-        let mut dx = Buffer::from_slice(dy.data());
-        softmax_grad(&soft, classes, 1.0 - unimix, &mut dx);
-        vec![Some(Tensor::new(&shape, dx))]
-    })
+    match logits.device() {
+        Device::Cpu => {
+            let soft = softmax(logits, classes);
+            record1(&[logits], y, move |dy, _| {
+                let mut dx = Buffer::from_slice(dy.data());
+                softmax_grad(&soft, classes, 1.0 - unimix, &mut dx);
+                vec![Some(Tensor::new(&shape, dx))]
+            })
+        }
+        Device::Gpu(gpu) => {
+            let (kept, groups) = (logits.detach(), logits.len() / classes);
+            record1(&[logits], y, move |dy, _| {
+                let dx = gpu.empty(&shape);
+                let args: [&dyn Arg; 6] = [&kept, dy, &groups, &classes, &unimix, &dx];
+                gpu.launch("latent", "mixed_grad", Grid::elements(groups), &args);
+                vec![Some(dx)]
+            })
+        }
+    }
+}
+
+/// Draws a class for each group of logits: as one-hot vectors, as indices, or both.
+pub(super) fn sample_gpu(
+    gpu: &'static Gpu,
+    logits: &Tensor,
+    classes: usize,
+    unimix: f32,
+    draw: Draw,
+    one_hot: Option<&Tensor>,
+    index: Option<&Tensor>,
+) {
+    let (noise, gumbel) = match draw {
+        Draw::Gumbel(noise) => (noise, 1u32),
+        Draw::Uniform(noise) => (noise, 0),
+    };
+    let groups = logits.len() / classes;
+    let args: [&dyn Arg; 8] = [logits, noise, &gumbel, &groups, &classes, &unimix, &one_hot, &index];
+    gpu.launch("latent", "sample", Grid::elements(groups), &args);
 }
 
 /// Softmax over groups of `classes` values.

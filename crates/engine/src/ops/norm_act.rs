@@ -2,6 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::norm::{self as kernels, norm_act_rows, norm_act_rows_grad};
+use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record1, recording};
 use crate::sink::Sink;
 use crate::tensor::{Device, Tensor};
@@ -60,10 +61,11 @@ pub struct Norm<'a> {
 }
 
 /// A norm and activation with parameters held for the backward sweep.
+#[derive(Clone)]
 pub(super) struct Held {
     kind: NormKind,
     act: kernels::Act,
-    eps: f32,
+    pub eps: f32,
     pub scale: Option<Tensor>,
     pub shift: Option<Tensor>,
 }
@@ -86,72 +88,131 @@ impl Held {
     }
 }
 
+impl Held {
+    /// What the kernels of a GPU take: scale and shift where the kind has them, and the numbers of norm and activation.
+    pub fn gpu(&self) -> (Option<&Tensor>, Option<&Tensor>, u32, u32) {
+        let scale = self.scale.as_ref().filter(|_| self.kind != NormKind::None);
+        let shift = self.shift.as_ref().filter(|_| self.kind == NormKind::Layer);
+        (scale, shift, self.kind as u32, self.act as u32)
+    }
+}
+
 /// x [.., N] -> `act(norm(x))` [.., N] (or [.., N / 2] for swiglu).
 pub fn norm_act(x: &Tensor, norm: &Norm, act: Act) -> Tensor {
     let held = Held::new(norm, act);
     let (m, n) = (x.rows(), x.width());
-    let (mut y, mut stats) = (Buffer::stale(x.len()), Buffer::stale(2 * m));
-    match x.device() {
-        Device::Cpu => norm_act_rows(&held.kernel(), m, n, x.data(), &mut y, &mut stats),
-    }
-    let mut y = Tensor::new(x.shape(), y);
+    let mut stats = Buffer::stale(0);
+    let mut y = match x.device() {
+        Device::Cpu => {
+            let mut y = Buffer::stale(x.len());
+            stats = Buffer::stale(2 * m);
+            norm_act_rows(&held.kernel(), m, n, x.data(), &mut y, &mut stats);
+            Tensor::new(x.shape(), y)
+        }
+        Device::Gpu(gpu) => {
+            let y = gpu.empty(x.shape());
+            let (scale, shift, kind, act) = held.gpu();
+            let args: [&dyn Arg; 9] = [x, &scale, &shift, &m, &n, &kind, &act, &held.eps, &y];
+            gpu.launch("norm", "norm_act", Grid::warps(m), &args);
+            y
+        }
+    };
     let inputs: Vec<&Tensor> = [x].into_iter().chain(norm.scale).chain(norm.shift).collect();
     if recording(&inputs) {
         let kept = x.detach();
         y = record1(&inputs, y, move |dy, sink| {
-            let x = &kept;
-            let mut dx = Buffer::stale(x.len());
-            let (mut dscale, mut dshift) = (Buffer::zeros(n), Buffer::zeros(n));
-            norm_act_rows_grad(&held.kernel(), m, n, x.data(), &stats, dy.data(), &mut dx, &mut dscale, &mut dshift);
-            collect(sink, &held.scale, dscale);
-            collect(sink, &held.shift, dshift);
-            vec![Some(Tensor::new(x.shape(), dx))]
+            let dx = match dy.device() {
+                Device::Cpu => grad_cpu(&held, &kept, &stats, dy, sink),
+                Device::Gpu(gpu) => grad_gpu(gpu, &held, &kept, dy, sink),
+            };
+            vec![Some(dx)]
         });
     }
     if act == Act::Swiglu { swiglu(&y) } else { y }
 }
 
-fn collect(sink: &mut Sink, parameter: &Option<Tensor>, grad: Buffer) {
-    if let Some(leaf) = parameter.as_ref().and_then(Tensor::as_leaf) {
-        sink.add(leaf, &Tensor::new(&[grad.len()], grad));
+/// The gradient of `x`; those of scale and shift go to the sink.
+fn grad_cpu(held: &Held, x: &Tensor, stats: &[f32], dy: &Tensor, sink: &mut Sink) -> Tensor {
+    let (m, n) = (x.rows(), x.width());
+    let mut dx = Buffer::stale(x.len());
+    let (mut dscale, mut dshift) = (Buffer::zeros(n), Buffer::zeros(n));
+    norm_act_rows_grad(&held.kernel(), m, n, x.data(), stats, dy.data(), &mut dx, &mut dscale, &mut dshift);
+    for (parameter, grad) in [(&held.scale, dscale), (&held.shift, dshift)] {
+        if let Some(leaf) = parameter.as_ref().and_then(Tensor::as_leaf) {
+            sink.add(leaf, &Tensor::new(&[n], grad));
+        }
     }
+    Tensor::new(x.shape(), dx)
+}
+
+fn grad_gpu(gpu: &'static Gpu, held: &Held, x: &Tensor, dy: &Tensor, sink: &mut Sink) -> Tensor {
+    let (m, n) = (x.rows(), x.width());
+    let (scale, shift, kind, act) = held.gpu();
+    let leaf = |parameter: Option<&Tensor>| parameter.and_then(Tensor::as_leaf);
+    let rows = |parameter: Option<&Tensor>| leaf(parameter).map(|_| gpu.empty(x.shape()));
+    let (dx, dscale, dshift) = (gpu.empty(x.shape()), rows(scale), rows(shift));
+    let args: [&dyn Arg; 12] = [x, &scale, &shift, dy, &m, &n, &kind, &act, &held.eps, &dx, &dscale, &dshift];
+    gpu.launch("norm", "norm_act_grad", Grid::warps(m), &args);
+    for (parameter, grad) in [(scale, dscale), (shift, dshift)] {
+        if let (Some(leaf), Some(grad)) = (leaf(parameter), grad) {
+            sink.column_sums(leaf, n, &grad);
+        }
+    }
+    dx
 }
 
 /// [.., 2 N] -> `silu(a) * b` [.., N] of its halves.
 pub(super) fn swiglu(x: &Tensor) -> Tensor {
-    let n = x.width() / 2;
+    let (m, n) = (x.rows(), x.width() / 2);
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("at least one axis") = n;
-    let mut y = Buffer::stale(x.rows() * n);
-    match x.device() {
+    let y = match x.device() {
         Device::Cpu => {
+            let mut y = Buffer::stale(m * n);
             for (to, row) in y.chunks_exact_mut(n.max(1)).zip(x.data().chunks_exact((2 * n).max(1))) {
                 to.copy_from_slice(&row[..n]);
                 kernels::act_slice(kernels::Act::Silu, to);
                 to.iter_mut().zip(&row[n..]).for_each(|(y, b)| *y *= b);
             }
+            Tensor::new(&shape, y)
         }
-    }
-    let y = Tensor::new(&shape, y);
+        Device::Gpu(gpu) => {
+            let y = gpu.empty(&shape);
+            gpu.launch("norm", "swiglu", Grid::elements(m * n), &[x, &m, &n, &y]);
+            y
+        }
+    };
     if !recording(&[x]) {
         return y;
     }
     let kept = x.detach();
     record1(&[x], y, move |dy, _| {
-        let x = &kept;
-        let mut dx = Buffer::stale(x.len());
-        for (i, to) in dx.chunks_exact_mut((2 * n).max(1)).enumerate() {
-            let (row, dy) = (&x.data()[i * 2 * n..(i + 1) * 2 * n], &dy.data()[i * n..(i + 1) * n]);
-            let (da, db) = to.split_at_mut(n);
-            for j in 0..n {
-                let (a, b) = (row[j], row[n + j]);
-                let s = 1.0 / (1.0 + (-a).exp());
-                da[j] = dy[j] * b * s * (1.0 + a * (1.0 - s));
-                db[j] = dy[j] * a * s;
+        let dx = match dy.device() {
+            Device::Cpu => swiglu_grad_cpu(&kept, dy),
+            Device::Gpu(gpu) => {
+                let dx = gpu.empty(kept.shape());
+                gpu.launch("norm", "swiglu_grad", Grid::elements(m * n), &[&kept, dy, &m, &n, &dx]);
+                dx
             }
-        }
-        vec![Some(Tensor::new(x.shape(), dx))]
+        };
+        vec![Some(dx)]
     })
+}
+
+fn swiglu_grad_cpu(x: &Tensor, dy: &Tensor) -> Tensor {
+    let n = x.width() / 2;
+    let mut dx = Buffer::stale(x.len());
+    for (i, to) in dx.chunks_exact_mut((2 * n).max(1)).enumerate() {
+        let (row, dy) = (&x.data()[i * 2 * n..(i + 1) * 2 * n], &dy.data()[i * n..(i + 1) * n]);
+        let (da, db) = to.split_at_mut(n);
+        for j in 0..n {
+            let (a, b) = (row[j], row[n + j]);
+            let s = 1.0 / (1.0 + (-a).exp());
+            da[j] = dy[j] * b * s * (1.0 + a * (1.0 - s));
+            db[j] = dy[j] * a * s;
+        }
+    }
+    Tensor::new(x.shape(), dx)
 }
 
 #[cfg(test)]

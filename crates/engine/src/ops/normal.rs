@@ -1,7 +1,9 @@
 //! Normal outputs for continuous actions: bounded, or with a free log standard deviation.
 
+use super::{full, linear_combination};
 use crate::buffer::Buffer;
 use crate::cpu::math;
+use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -14,23 +16,74 @@ pub enum NormalKind {
     LogStd,
 }
 
+impl NormalKind {
+    /// What the kernels of a GPU take: whether it is bounded, and by what.
+    fn gpu(self) -> (u32, f32, f32) {
+        match self {
+            NormalKind::Bounded { min, max } => (1, min, max),
+            NormalKind::LogStd => (0, 0.0, 0.0),
+        }
+    }
+}
+
 /// Mean and standard deviation from the raw outputs. No gradient.
 pub fn normal_params(mean: &Tensor, std: &Tensor, kind: NormalKind) -> [Tensor; 2] {
+    if let Device::Gpu(gpu) = mean.device() {
+        let (m, s) = (gpu.empty(mean.shape()), gpu.empty(std.shape()));
+        let (bounded, low, high) = kind.gpu();
+        let args: [&dyn Arg; 8] = [mean, std, &mean.len(), &bounded, &low, &high, &m, &s];
+        gpu.launch("heads", "normal_params", Grid::elements(mean.len()), &args);
+        return [m, s];
+    }
     let (mut m, mut s) = (Buffer::from_slice(mean.data()), Buffer::from_slice(std.data()));
-    match (mean.device(), kind) {
-        (Device::Cpu, NormalKind::Bounded { min, max }) => {
+    match kind {
+        NormalKind::Bounded { min, max } => {
             math::tanh_slice(&mut m);
             s.iter_mut().for_each(|x| *x += 2.0);
             math::sigmoid_slice(&mut s);
             s.iter_mut().for_each(|x| *x = (max - min) * *x + min);
         }
-        (Device::Cpu, NormalKind::LogStd) => math::exp_slice(&mut s),
+        NormalKind::LogStd => math::exp_slice(&mut s),
     }
     [Tensor::new(mean.shape(), m), Tensor::new(std.shape(), s)]
 }
 
+/// Actions drawn with standard normal `noise` [.., A]: `mean + std noise`. No gradient.
+pub fn normal_sample(mean: &Tensor, std: &Tensor, kind: NormalKind, noise: &Tensor) -> Tensor {
+    let [mean, std] = normal_params(mean, std, kind);
+    linear_combination(&[(&mean, &full(mean.shape(), 1.0, mean.device())), (&std, noise)])
+}
+
 /// Raw outputs [.., A] and the action taken [.., A] -> log-probability and entropy, each summed over A: [..], [..].
 pub fn normal(mean: &Tensor, std: &Tensor, kind: NormalKind, action: &Tensor) -> [Tensor; 2] {
+    match mean.device() {
+        Device::Cpu => normal_cpu(mean, std, kind, action),
+        Device::Gpu(gpu) => normal_gpu(gpu, mean, std, kind, action),
+    }
+}
+
+fn normal_gpu(gpu: &'static Gpu, mean: &Tensor, std: &Tensor, kind: NormalKind, action: &Tensor) -> [Tensor; 2] {
+    let (rows, width) = (mean.rows(), mean.width());
+    let (bounded, low, high) = kind.gpu();
+    let shape = &mean.shape()[..mean.shape().len() - 1];
+    let outputs = vec![gpu.empty(shape), gpu.empty(shape)];
+    let args: [&dyn Arg; 10] = [mean, std, action, &rows, &width, &bounded, &low, &high, &outputs[0], &outputs[1]];
+    gpu.launch("heads", "normal", Grid::elements(rows), &args);
+    if !recording(&[mean, std]) {
+        return outputs.try_into().expect("two outputs");
+    }
+    let (m, s, action) = (mean.detach(), std.detach(), action.detach());
+    let outputs = record(&[mean, std], outputs, move |grads, _| {
+        let (dm, ds) = (gpu.empty(m.shape()), gpu.empty(m.shape()));
+        let n = m.len();
+        let args: [&dyn Arg; 12] = [&m, &s, &action, &grads[0], &grads[1], &n, &width, &bounded, &low, &high, &dm, &ds];
+        gpu.launch("heads", "normal_grad", Grid::elements(n), &args);
+        vec![Some(dm), Some(ds)]
+    });
+    outputs.try_into().expect("two outputs")
+}
+
+fn normal_cpu(mean: &Tensor, std: &Tensor, kind: NormalKind, action: &Tensor) -> [Tensor; 2] {
     let [m, s] = normal_params(mean, std, kind);
     let width = mean.width();
     let shape = mean.shape()[..mean.shape().len() - 1].to_vec();
@@ -86,8 +139,9 @@ mod tests {
             let action = random(&[m, a], 7, 0.7);
             let (p, q) = (Tensor::full(&[m], 0.8), Tensor::full(&[m], 0.5));
             let op = |x: &[Tensor]| {
-                let [logp, ent] = normal(&x[0], &x[1], kind, &action);
-                linear_combination(&[(&logp, &p), (&ent, &q)])
+                let device = x[0].device();
+                let [logp, ent] = normal(&x[0], &x[1], kind, &action.to(device));
+                linear_combination(&[(&logp, &p.to(device)), (&ent, &q.to(device))])
             };
             check(&[&[m, a], &[m, a]], op, |x| {
                 let term = |i: usize| {

@@ -2,8 +2,9 @@
 //! (official opt.py: clip_by_agc, scale_by_rms, scale_by_momentum), and the exponential moving average of parameters.
 
 use crate::cpu::vectorized;
+use crate::cuda::{Arg, Gpu, Grid};
 use crate::parallel::par_items;
-use crate::tensor::Tensor;
+use crate::tensor::{Device, Tensor};
 
 /// Constants of one update.
 #[derive(Clone, Copy, Debug)]
@@ -32,24 +33,62 @@ const PARAM_NORM_MIN: f32 = 1e-3;
 
 /// One tensor's parameter, gradient (clipped in place), second and first moment, and weight decay.
 pub struct Slot<'a> {
-    pub param: &'a mut [f32],
-    pub grad: &'a mut [f32],
-    pub rms: &'a mut [f32],
-    pub momentum: &'a mut [f32],
+    pub param: &'a mut Tensor,
+    pub grad: &'a mut Tensor,
+    pub rms: &'a mut Tensor,
+    pub momentum: &'a mut Tensor,
     pub decay: f32,
 }
 
 /// Updates all parameters in place. Gradients are left clipped. The statistics are of gradients before
-/// clipping and of parameters after the update.
+/// clipping and of parameters after the update. Waits for a GPU.
 pub fn optimizer_step(slots: &mut [Slot], step: OptimizerStep) -> UpdateStats {
-    let work = 40 * slots.iter().map(|s| s.param.len()).sum::<usize>();
-    let mut stats = vec![UpdateStats::default(); slots.len()];
-    par_items(slots.iter_mut().zip(&mut stats), work, |_, (slot, stats)| *stats = update_cpu(slot, step));
+    let stats = match slots.first().map(|slot| slot.param.device()) {
+        None | Some(Device::Cpu) => {
+            let work = 40 * slots.iter().map(|s| s.param.len()).sum::<usize>();
+            let mut stats = vec![UpdateStats::default(); slots.len()];
+            par_items(slots.iter_mut().zip(&mut stats), work, |_, (slot, stats)| *stats = update_cpu(slot, step));
+            stats
+        }
+        Some(Device::Gpu(gpu)) => {
+            let stats = gpu.empty(&[slots.len(), 6]); // three float64 each
+            slots.iter_mut().enumerate().for_each(|(i, slot)| update_gpu(gpu, slot, step, &stats.view(6 * i, &[6])));
+            let stats = stats.host();
+            let numbers: &[f64] = bytemuck::cast_slice(stats.data());
+            numbers.chunks_exact(3).map(|x| UpdateStats { grad: x[0], update: x[1], param: x[2] }).collect()
+        }
+    };
     stats.iter().fold(UpdateStats::default(), |a, b| UpdateStats {
         grad: a.grad + b.grad,
         update: a.update + b.update,
         param: a.param + b.param,
     })
+}
+
+/// Parameters that one block of threads updates.
+const SLICE: usize = 8192;
+
+fn update_gpu(gpu: &'static Gpu, slot: &mut Slot, s: OptimizerStep, stats: &Tensor) {
+    let n = slot.param.len();
+    let parts = n.div_ceil(SLICE).max(1);
+    let (norms, sums) = (gpu.empty(&[4 * parts]), gpu.empty(&[4 * parts])); // two float64 a part
+    for x in [&mut *slot.param, &mut *slot.grad, &mut *slot.rms, &mut *slot.momentum] {
+        x.unshare();
+    }
+    let [param, grad, rms, momentum] = [&*slot.param, &*slot.grad, &*slot.rms, &*slot.momentum];
+    let grid = Grid::blocks(parts, 256);
+    gpu.launch("optimizer", "norms", grid, &[grad, param, &n, &SLICE, &norms]);
+    let rule = Rule::new(s, 1.0, slot.decay);
+    let nesterov = rule.nesterov as u32;
+    #[rustfmt::skip] // tensors, then sizes and sums, then constants
+    let args: [&dyn Arg; 20] = [
+        param, grad, rms, momentum,
+        &n, &SLICE, &norms, &sums,
+        &rule.lr, &s.agc, &PARAM_NORM_MIN, &rule.eps, &rule.beta1, &rule.beta2, &rule.new1, &rule.new2,
+        &rule.correct1, &rule.correct2, &nesterov, &rule.decay,
+    ];
+    gpu.launch("optimizer", "update", grid, &args);
+    gpu.launch("optimizer", "statistics", Grid::blocks(1, 256), &[&norms, &sums, &parts, stats]);
 }
 
 /// Elements that add up in float32 lanes before they go into a float64 sum: fast, and exact enough for a norm.
@@ -133,16 +172,17 @@ impl Rule {
 
 /// One pass over the tensor's arrays, after one over gradient and parameter for their norms.
 fn update_cpu(slot: &mut Slot, s: OptimizerStep) -> UpdateStats {
-    let grad = sum_of_squares(slot.grad);
+    let (params, grads) = (slot.param.make_mut(), slot.grad.make_mut());
+    let grad = sum_of_squares(grads);
     let clip = if s.agc > 0.0 {
-        let upper = s.agc * (sum_of_squares(slot.param).sqrt() as f32).max(PARAM_NORM_MIN);
+        let upper = s.agc * (sum_of_squares(params).sqrt() as f32).max(PARAM_NORM_MIN);
         1.0 / (grad.sqrt() as f32 / upper).max(1.0)
     } else {
         1.0
     };
     let rule = Rule::new(s, clip, slot.decay);
-    let blocks = slot.param.chunks_mut(BLOCK).zip(slot.grad.chunks_mut(BLOCK));
-    let moments = slot.rms.chunks_mut(BLOCK).zip(slot.momentum.chunks_mut(BLOCK));
+    let blocks = params.chunks_mut(BLOCK).zip(grads.chunks_mut(BLOCK));
+    let moments = slot.rms.make_mut().chunks_mut(BLOCK).zip(slot.momentum.make_mut().chunks_mut(BLOCK));
     let mut stats = UpdateStats { grad, ..UpdateStats::default() };
     for ((param, grad), (rms, momentum)) in blocks.zip(moments) {
         let (mut updates, mut params) = ([0.0f32; LANES], [0.0f32; LANES]);
@@ -174,59 +214,85 @@ fn update_cpu(slot: &mut Slot, s: OptimizerStep) -> UpdateStats {
 
 /// `target = mix * source + (1 - mix) * target`.
 pub fn ema(source: &Tensor, target: &mut Tensor, mix: f32) {
-    let xs = source.data();
-    let to = target.make_mut();
-    vectorized(
-        #[inline(always)]
-        || to.iter_mut().zip(xs).for_each(|(t, s)| *t = mix * s + (1.0 - mix) * *t),
-    );
+    match source.device() {
+        Device::Cpu => {
+            let xs = source.data();
+            let to = target.make_mut();
+            vectorized(
+                #[inline(always)]
+                || to.iter_mut().zip(xs).for_each(|(t, s)| *t = mix * s + (1.0 - mix) * *t),
+            );
+        }
+        Device::Gpu(gpu) => {
+            target.unshare();
+            gpu.launch("optimizer", "ema", Grid::elements(source.len()), &[source, &*target, &mix, &source.len()]);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::random;
+    use crate::check::{assert_close, devices, random};
+    use crate::ops::zeros;
 
     /// Three updates against the same equations in float64.
     #[test]
     fn follows_the_equations() {
-        for (agc, nesterov, decay) in [(0.3f32, false, 0.0f32), (0.0, true, 0.1)] {
-            let mut param = random(&[7], 1, 1.0).data().to_vec();
-            let (mut rms, mut momentum) = (vec![0.0f32; 7], vec![0.0f32; 7]);
-            let mut exact: Vec<f64> = param.iter().map(|&x| x as f64).collect();
-            let (mut v, mut m) = (vec![0.0f64; 7], vec![0.0f64; 7]);
-            let (lr, b1, b2) = (0.01f32, 0.9f64, 0.999f64);
-            for count in 1..=3u64 {
-                let mut grad = random(&[7], 10 + count as u32, 2.0).data().to_vec();
-                let gs: Vec<f64> = grad.iter().map(|&x| x as f64).collect();
-                let slot = Slot { param: &mut param, grad: &mut grad, rms: &mut rms, momentum: &mut momentum, decay };
-                let step = OptimizerStep { lr, agc, eps: 1e-20, beta1: b1, beta2: b2, nesterov, count };
-                let stats = optimizer_step(&mut [slot], step);
+        for device in devices() {
+            for (agc, nesterov, decay) in [(0.3f32, false, 0.0f32), (0.0, true, 0.1)] {
+                follow(device, agc, nesterov, decay);
+            }
+        }
+    }
 
-                let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
-                let upper = agc as f64 * norm(&exact).max(1e-3);
-                let clip = if agc > 0.0 { 1.0 / (norm(&gs) / upper).max(1.0) } else { 1.0 };
-                for i in 0..7 {
-                    let g = gs[i] * clip;
-                    v[i] = b2 * v[i] + (1.0 - b2) * g * g;
-                    let scaled = g / (v[i] / (1.0 - b2.powi(count as i32))).sqrt();
-                    m[i] = b1 * m[i] + (1.0 - b1) * scaled;
-                    let used = if nesterov { b1 * m[i] + (1.0 - b1) * scaled } else { m[i] };
-                    exact[i] -= lr as f64 * (used / (1.0 - b1.powi(count as i32)) + decay as f64 * exact[i]);
-                }
-                for (a, b) in param.iter().zip(&exact) {
-                    assert!((*a as f64 - b).abs() < 1e-5 * (1.0 + b.abs()), "{a} {b}");
-                }
-                assert!((stats.grad.sqrt() - norm(&gs)).abs() < 1e-4);
+    fn follow(device: Device, agc: f32, nesterov: bool, decay: f32) {
+        let n = SLICE + 7;
+        let mut param = random(&[n], 1, 1.0).to(device);
+        let [mut rms, mut momentum] = [(); 2].map(|()| zeros(&[n], device));
+        let doubles = |x: &Tensor| -> Vec<f64> { x.host().data().iter().map(|&x| x as f64).collect() };
+        let mut exact = doubles(&param);
+        let (mut v, mut m) = (vec![0.0f64; n], vec![0.0f64; n]);
+        let (lr, b1, b2) = (0.01f32, 0.9f64, 0.999f64);
+        for count in 1..=3u64 {
+            let mut grad = random(&[n], 10 + count as u32, 2.0).to(device);
+            let gs = doubles(&grad);
+            let (rms, momentum) = (&mut rms, &mut momentum);
+            let slot = Slot { param: &mut param, grad: &mut grad, rms, momentum, decay };
+            let step = OptimizerStep { lr, agc, eps: 1e-20, beta1: b1, beta2: b2, nesterov, count };
+            let stats = optimizer_step(&mut [slot], step);
+
+            let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let upper = agc as f64 * norm(&exact).max(1e-3);
+            let clip = if agc > 0.0 { 1.0 / (norm(&gs) / upper).max(1.0) } else { 1.0 };
+            let before = exact.clone();
+            for i in 0..n {
+                let g = gs[i] * clip;
+                v[i] = b2 * v[i] + (1.0 - b2) * g * g;
+                let scaled = g / (v[i] / (1.0 - b2.powi(count as i32))).sqrt();
+                m[i] = b1 * m[i] + (1.0 - b1) * scaled;
+                let used = if nesterov { b1 * m[i] + (1.0 - b1) * scaled } else { m[i] };
+                exact[i] -= lr as f64 * (used / (1.0 - b1.powi(count as i32)) + decay as f64 * exact[i]);
+            }
+            assert_close("parameters", &doubles(&param), &exact, 1e-6);
+            let changes: Vec<f64> = exact.iter().zip(&before).map(|(a, b)| a - b).collect();
+            for (got, expected) in
+                [(stats.grad, norm(&gs)), (stats.update, norm(&changes)), (stats.param, norm(&exact))]
+            {
+                assert!((got.sqrt() / expected - 1.0).abs() < 1e-5, "{got} {expected}");
             }
         }
     }
 
     #[test]
     fn average_moves_by_the_mix() {
-        let source = Tensor::from_slice(&[2], &[1.0, 2.0]);
-        let mut target = Tensor::from_slice(&[2], &[0.0, 4.0]);
-        ema(&source, &mut target, 0.25);
-        assert_eq!(target.data(), [0.25, 3.5]);
+        for device in devices() {
+            let source = Tensor::from_slice(&[2], &[1.0, 2.0]).to(device);
+            let before = Tensor::from_slice(&[2], &[0.0, 4.0]).to(device);
+            let mut target = before.clone();
+            ema(&source, &mut target, 0.25);
+            assert_eq!(target.host().data(), [0.25, 3.5]);
+            assert_eq!(before.host().data(), [0.0, 4.0]); // whoever holds the old average keeps it
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Images in the lanes layout of the convolution kernels, and the ways in and out of it.
 
+use super::conv_gpu;
 use crate::buffer::Buffer;
 use crate::cpu::conv::{f32_to_lanes, group_len, lanes_to_f32, u8_to_lanes};
 use crate::cpu::lanes;
@@ -7,7 +8,7 @@ use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
 /// A batch of images as groups of lanes: [groups, channels, height, width + 2 pad, lanes] with `pad` columns
-/// of zeros at either side. The last group may have empty lanes.
+/// of zeros at either side. The last group may have empty lanes. On a GPU groups are of one lane and without padding.
 #[derive(Clone)]
 pub struct Planes {
     pub x: Tensor,
@@ -57,7 +58,10 @@ pub(super) fn images_in(g: usize, n: usize) -> usize {
 }
 
 /// uint8 images [n, h, w, c] -> `value / 255 - 0.5`, as the encoder takes them. Several keys are joined along the channels.
-pub fn byte_planes(keys: &[(&[u8], usize)], n: usize, h: usize, w: usize, pad: usize) -> Planes {
+pub fn byte_planes(keys: &[(&[u8], usize)], n: usize, h: usize, w: usize, pad: usize, device: Device) -> Planes {
+    if let Device::Gpu(gpu) = device {
+        return conv_gpu::byte_planes(gpu, keys, n, h, w);
+    }
     let channels: usize = keys.iter().map(|(_, c)| c).sum();
     let shape = planes_shape(n, [channels, h, w], pad);
     let mut out = Buffer::stale(shape.iter().product());
@@ -73,42 +77,47 @@ pub fn byte_planes(keys: &[(&[u8], usize)], n: usize, h: usize, w: usize, pad: u
     Planes { x: Tensor::new(&shape, out), n, pad }
 }
 
-/// Rows [n, h * w * c] -> images.
+/// Rows [n, h * w * c] -> images. `pad` is for the processor's kernels.
 pub fn planes(x: &Tensor, h: usize, w: usize, c: usize, pad: usize) -> Planes {
     let n = x.dim(0);
-    let shape = planes_shape(n, [c, h, w], pad);
-    let mut out = Buffer::stale(shape.iter().product());
-    match x.device() {
-        Device::Cpu => enter(x.data(), [n, h, w, c], pad, &mut out),
-    }
-    let mut y = Tensor::new(&shape, out);
-    if recording(&[x]) {
-        y = record1(&[x], y, move |dy, _| {
-            let mut dx = Buffer::stale(n * h * w * c);
-            leave(dy.data(), [n, h, w, c], pad, &mut dx);
-            vec![Some(Tensor::new(&[n, h * w * c], dx))]
-        });
-    }
+    let pad = if x.device() == Device::Cpu { pad } else { 0 };
+    let y = into_planes(x, [n, h, w, c], pad);
+    let y =
+        if recording(&[x]) { record1(&[x], y, move |dy, _| vec![Some(from_planes(dy, [n, h, w, c], pad))]) } else { y };
     Planes { x: y, n, pad }
 }
 
 /// Images -> rows [n, h * w * c].
 pub fn rows_of_planes(x: &Planes) -> Tensor {
-    let (n, h, w, c, pad) = (x.n, x.height(), x.width(), x.channels(), x.pad);
-    let mut out = Buffer::stale(n * h * w * c);
-    match x.x.device() {
-        Device::Cpu => leave(x.x.data(), [n, h, w, c], pad, &mut out),
-    }
-    let y = Tensor::new(&[n, h * w * c], out);
+    let (size, pad) = ([x.n, x.height(), x.width(), x.channels()], x.pad);
+    let y = from_planes(&x.x, size, pad);
     if !recording(&[&x.x]) {
         return y;
     }
-    let shape = x.x.shape().to_vec();
-    record1(&[&x.x], y, move |dy, _| {
-        let mut dx = Buffer::stale(shape.iter().product());
-        enter(dy.data(), [n, h, w, c], pad, &mut dx);
-        vec![Some(Tensor::new(&shape, dx))]
-    })
+    record1(&[&x.x], y, move |dy, _| vec![Some(into_planes(dy, size, pad))])
+}
+
+fn into_planes(x: &Tensor, [n, h, w, c]: [usize; 4], pad: usize) -> Tensor {
+    match x.device() {
+        Device::Cpu => {
+            let shape = planes_shape(n, [c, h, w], pad);
+            let mut out = Buffer::stale(shape.iter().product());
+            enter(x.data(), [n, h, w, c], pad, &mut out);
+            Tensor::new(&shape, out)
+        }
+        Device::Gpu(gpu) => conv_gpu::rearrange(gpu, x, [n, h * w, c], false, &[n, c, h, w, 1]),
+    }
+}
+
+fn from_planes(x: &Tensor, [n, h, w, c]: [usize; 4], pad: usize) -> Tensor {
+    match x.device() {
+        Device::Cpu => {
+            let mut out = Buffer::stale(n * h * w * c);
+            leave(x.data(), [n, h, w, c], pad, &mut out);
+            Tensor::new(&[n, h * w * c], out)
+        }
+        Device::Gpu(gpu) => conv_gpu::rearrange(gpu, x, [n, h * w, c], true, &[n, h * w * c]),
+    }
 }
 
 fn enter(rows: &[f32], [n, h, w, c]: [usize; 4], pad: usize, out: &mut [f32]) {
@@ -142,7 +151,7 @@ mod tests {
     #[test]
     fn bytes_are_centred_and_keys_joined() {
         let (a, b) = ([0u8, 255, 51, 102], [255u8, 0, 0, 255, 0, 0, 0, 255]);
-        let x = byte_planes(&[(&a, 1), (&b, 2)], 2, 1, 2, 1);
+        let x = byte_planes(&[(&a, 1), (&b, 2)], 2, 1, 2, 1, Device::Cpu);
         assert_eq!((x.channels(), x.height(), x.width()), (3, 1, 2));
         let rows = rows_of_planes(&x);
         let expected = [0.0, 255.0, 0.0, 255.0, 0.0, 255.0, 51.0, 0.0, 0.0, 102.0, 0.0, 255.0];

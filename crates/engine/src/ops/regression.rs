@@ -1,6 +1,7 @@
 //! Squared-error and Huber losses with an optional symlog of the target, and the symlog pair.
 
 use crate::buffer::Buffer;
+use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -28,15 +29,34 @@ pub enum Squash {
 /// Loss of predictions [.., N] against targets, summed over the last axis -> [..]. No gradient flows to the target.
 pub fn squared_error(x: &Tensor, target: &Tensor, squash: Squash) -> Tensor {
     assert_eq!(x.len(), target.len());
+    match x.device() {
+        Device::Cpu => squared_error_cpu(x, target, squash),
+        Device::Gpu(gpu) => squared_error_gpu(gpu, x, target, squash),
+    }
+}
+
+fn squared_error_gpu(gpu: &'static Gpu, x: &Tensor, target: &Tensor, squash: Squash) -> Tensor {
+    let (rows, n, squash) = (x.rows(), x.width(), squash as u32);
+    let y = gpu.empty(&x.shape()[..x.shape().len() - 1]);
+    gpu.launch("heads", "squared_error", Grid::warps(rows), &[x, target, &rows, &n, &squash, &y]);
+    if !recording(&[x]) {
+        return y;
+    }
+    let (kept, target) = (x.detach(), target.detach());
+    record1(&[x], y, move |dy, _| {
+        let dx = gpu.empty(kept.shape());
+        let args: [&dyn Arg; 7] = [&kept, &target, dy, &rows, &n, &squash, &dx];
+        gpu.launch("heads", "squared_error_grad", Grid::elements(rows * n), &args);
+        vec![Some(dx)]
+    })
+}
+
+fn squared_error_cpu(x: &Tensor, target: &Tensor, squash: Squash) -> Tensor {
     let width = x.width();
     let shape = x.shape()[..x.shape().len() - 1].to_vec();
     let mut difference = Buffer::stale(x.len());
-    match x.device() {
-        Device::Cpu => {
-            for (d, (x, t)) in difference.iter_mut().zip(x.data().iter().zip(target.data())) {
-                *d = x - if squash == Squash::Symlog { symlog(*t) } else { *t };
-            }
-        }
+    for (d, (x, t)) in difference.iter_mut().zip(x.data().iter().zip(target.data())) {
+        *d = x - if squash == Squash::Symlog { symlog(*t) } else { *t };
     }
     let value = |d: &f32| if squash == Squash::Huber { (d * d + 1.0).sqrt() - 1.0 } else { d * d };
     let loss: Vec<f32> =
@@ -67,7 +87,7 @@ mod tests {
                 let target = random(&shape, 5, 30.0);
                 check(
                     &[&shape],
-                    |x| squared_error(&x[0], &target, squash),
+                    |x| squared_error(&x[0], &target.to(x[0].device()), squash),
                     |x| {
                         let term = |i: usize| {
                             let t = target.data()[i] as f64;

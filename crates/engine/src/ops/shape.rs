@@ -1,8 +1,10 @@
 //! Operations that move values: reshape, rows, concat, stack and unstack along time, masks.
 
+use super::draft::{Draft, Rows};
 use crate::buffer::Buffer;
+use crate::cuda::Grid;
 use crate::graph::{record, record1, recording};
-use crate::tensor::Tensor;
+use crate::tensor::{Device, Tensor};
 use std::ops::Range;
 
 /// The same values under another shape.
@@ -27,9 +29,14 @@ pub fn rows(x: &Tensor, range: Range<usize>) -> Tensor {
     }
     let before = x.shape().to_vec();
     record1(&[x], y, move |dy, _| {
-        let mut dx = Buffer::zeros(before.iter().product());
-        dx[range.start * width..range.end * width].copy_from_slice(dy.data());
-        vec![Some(Tensor::new(&before, dx))]
+        let len: usize = before.iter().product();
+        let (start, end) = (range.start * width, range.end * width);
+        let mut dx = Draft::new(len, dy.device());
+        let flat = |start: usize| Rows::new(start, 0, 0);
+        dx.copy(flat(0), None, [1, 1, start]);
+        dx.copy(flat(start), Some((dy, flat(0))), [1, 1, end - start]);
+        dx.copy(flat(end), None, [1, 1, len - end]);
+        vec![Some(dx.finish(&before))]
     })
 }
 
@@ -39,8 +46,7 @@ pub fn concat(xs: &[&Tensor]) -> Tensor {
     assert!(xs.iter().all(|x| &x.shape()[1..] == tail), "joined tensors differ beyond the first axis");
     let mut shape = xs[0].shape().to_vec();
     shape[0] = xs.iter().map(|x| x.dim(0)).sum();
-    let flat = |x: &Tensor| x.view(0, &[1, x.len()]);
-    let y = join_columns(&xs.iter().map(|x| flat(x)).collect::<Vec<_>>()).view(0, &shape);
+    let y = join_columns(xs, 1, &shape);
     record_columns(xs, y, 1)
 }
 
@@ -52,24 +58,21 @@ pub fn concat_last(xs: &[&Tensor]) -> Tensor {
     let rows = xs[0].rows();
     let mut shape = xs[0].shape().to_vec();
     *shape.last_mut().expect("at least one axis") = xs.iter().map(|x| x.width()).sum();
-    let y = join_columns(&xs.iter().map(|x| x.view(0, &[rows, x.width()])).collect::<Vec<_>>()).view(0, &shape);
+    let y = join_columns(xs, rows, &shape);
     record_columns(xs, y, rows)
 }
 
-/// [rows, a], [rows, b], ... -> [rows, a + b + ...].
-fn join_columns(xs: &[Tensor]) -> Tensor {
-    let rows = xs[0].dim(0);
-    let width: usize = xs.iter().map(|x| x.dim(1)).sum();
-    let mut y = Buffer::stale(rows * width);
+/// Side by side, each input seen as [rows, len / rows].
+fn join_columns(xs: &[&Tensor], rows: usize, shape: &[usize]) -> Tensor {
+    let width = shape.iter().product::<usize>() / rows.max(1);
+    let mut y = Draft::new(rows * width, xs[0].device());
     let mut at = 0;
     for x in xs {
-        let w = x.dim(1);
-        for (row, from) in y.chunks_exact_mut(width.max(1)).zip(x.data().chunks_exact(w.max(1))) {
-            row[at..at + w].copy_from_slice(from);
-        }
+        let w = x.len() / rows.max(1);
+        y.copy(Rows::new(at, width, 0), Some((x, Rows::new(0, w, 0))), [rows, 1, w]);
         at += w;
     }
-    Tensor::new(&[rows, width], y)
+    y.finish(shape)
 }
 
 /// Records a join of columns, each input seen as [rows, len / rows].
@@ -86,11 +89,9 @@ fn record_columns(xs: &[&Tensor], y: Tensor, rows: usize) -> Tensor {
             let from = at;
             at += w;
             flows.then(|| {
-                let mut dx = Buffer::stale(rows * w);
-                for (to, row) in dx.chunks_exact_mut(w.max(1)).zip(dy.data().chunks_exact(width.max(1))) {
-                    to.copy_from_slice(&row[from..from + w]);
-                }
-                Tensor::new(shape, dx)
+                let mut dx = Draft::new(rows * w, dy.device());
+                dx.copy(Rows::new(0, w, 0), Some((dy, Rows::new(from, width, 0))), [rows, 1, w]);
+                dx.finish(shape)
             })
         };
         shapes.iter().map(split).collect()
@@ -104,26 +105,26 @@ pub fn unstack_time(x: &Tensor) -> Vec<Tensor> {
     shape.remove(1);
     let width: usize = shape[1..].iter().product();
     let step = |i: usize| {
-        let mut y = Buffer::stale(n * width);
-        for (row, to) in y.chunks_exact_mut(width.max(1)).enumerate() {
-            to.copy_from_slice(&x.data()[(row * t + i) * width..][..width]);
-        }
-        Tensor::new(&shape, y)
+        let mut y = Draft::new(n * width, x.device());
+        y.copy(Rows::new(0, width, 0), Some((x, Rows::new(i * width, t * width, 0))), [n, 1, width]);
+        y.finish(&shape)
     };
     let ys: Vec<Tensor> = (0..t).map(step).collect();
     if !x.requires_grad() {
         return ys;
     }
-    let before = x.shape().to_vec();
-    record(&[x], ys, move |grads, _| vec![Some(interleave(grads, &before))])
+    let (before, device) = (x.shape().to_vec(), x.device());
+    record(&[x], ys, move |grads, _| {
+        let grads: Vec<Option<&Tensor>> = grads.iter().map(Option::as_ref).collect();
+        vec![Some(interleave(&grads, &before, device))]
+    })
 }
 
 /// T tensors [N, ...] -> [N, T, ...].
 pub fn stack_time(xs: &[Tensor]) -> Tensor {
     let mut shape = xs[0].shape().to_vec();
     shape.insert(1, xs.len());
-    let some: Vec<Option<Tensor>> = xs.iter().cloned().map(Some).collect();
-    let y = interleave(&some, &shape);
+    let y = interleave(&xs.iter().map(Some).collect::<Vec<_>>(), &shape, xs[0].device());
     let inputs: Vec<&Tensor> = xs.iter().collect();
     if !recording(&inputs) {
         return y;
@@ -135,16 +136,14 @@ pub fn stack_time(xs: &[Tensor]) -> Tensor {
 }
 
 /// Steps [N, ...] -> `shape` [N, T, ...], zeros where a step is missing.
-fn interleave(steps: &[Option<Tensor>], shape: &[usize]) -> Tensor {
-    let (t, width) = (shape[1], shape[2..].iter().product::<usize>());
-    let mut out = Buffer::stale(shape.iter().product());
-    for (i, to) in out.chunks_exact_mut(width.max(1)).enumerate() {
-        match &steps[i % t] {
-            Some(step) => to.copy_from_slice(&step.data()[i / t * width..][..width]),
-            None => to.fill(0.0),
-        }
+fn interleave(steps: &[Option<&Tensor>], shape: &[usize], device: Device) -> Tensor {
+    let (n, t, width) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
+    let mut y = Draft::new(n * t * width, device);
+    for (i, step) in steps.iter().enumerate() {
+        let from = step.map(|x| (x, Rows::new(0, width, 0)));
+        y.copy(Rows::new(i * width, t * width, 0), from, [n, 1, width]);
     }
-    Tensor::new(shape, out)
+    y.finish(shape)
 }
 
 /// [A, B, ...] -> [B, A, ...].
@@ -154,11 +153,10 @@ pub fn transpose01(x: &Tensor) -> Tensor {
         let mut shape = x.shape().to_vec();
         shape.swap(0, 1);
         let width: usize = shape[2..].iter().product();
-        let mut y = Buffer::stale(x.len());
-        for (i, to) in y.chunks_exact_mut(width.max(1)).enumerate() {
-            to.copy_from_slice(&x.data()[(i % a * b + i / a) * width..][..width]);
-        }
-        Tensor::new(&shape, y)
+        let mut y = Draft::new(x.len(), x.device());
+        let (to, from) = (Rows::new(0, a * width, width), Rows::new(0, width, b * width));
+        y.copy(to, Some((x, from)), [b, a, width]);
+        y.finish(&shape)
     };
     let y = swap(x);
     if !x.requires_grad() {
@@ -167,26 +165,58 @@ pub fn transpose01(x: &Tensor) -> Tensor {
     record1(&[x], y, move |dy, _| vec![Some(swap(dy))])
 }
 
-/// Zeroes the rows of x [N, ...] whose `keep` is false, and stops their gradient.
-pub fn mask_rows(x: &Tensor, keep: &[bool]) -> Tensor {
+/// Zeroes the rows of x [N, ...] where `keep` [N] is zero, and stops their gradient.
+pub fn mask_rows(x: &Tensor, keep: &Tensor) -> Tensor {
     assert_eq!(x.dim(0), keep.len());
-    if keep.iter().all(|&k| k) {
+    if keep.device() == Device::Cpu && keep.data().iter().all(|&k| k != 0.0) {
         return x.clone();
     }
-    let mask = |x: &Tensor, keep: &[bool]| {
-        let mut y = Buffer::from_slice(x.data());
-        let width = y.len() / keep.len();
-        for (row, _) in y.chunks_exact_mut(width.max(1)).zip(keep).filter(|(_, k)| !**k) {
-            row.fill(0.0);
-        }
-        Tensor::new(x.shape(), y)
-    };
-    let y = mask(x, keep);
+    let y = masked(x, keep);
     if !x.requires_grad() {
         return y;
     }
-    let keep = keep.to_vec();
-    record1(&[x], y, move |dy, _| vec![Some(mask(dy, &keep))])
+    let keep = keep.detach();
+    record1(&[x], y, move |dy, _| vec![Some(masked(dy, &keep))])
+}
+
+fn masked(x: &Tensor, keep: &Tensor) -> Tensor {
+    let (n, width) = (keep.len(), x.len() / keep.len().max(1));
+    match x.device() {
+        Device::Cpu => {
+            let mut y = Buffer::from_slice(x.data());
+            let rows = y.chunks_exact_mut(width.max(1)).zip(keep.data());
+            rows.filter(|(_, k)| **k == 0.0).for_each(|(row, _)| row.fill(0.0));
+            Tensor::new(x.shape(), y)
+        }
+        Device::Gpu(gpu) => {
+            let y = gpu.empty(x.shape());
+            gpu.launch("copies", "mask_rows", Grid::elements(x.len()), &[x, keep, &y, &n, &width]);
+            y
+        }
+    }
+}
+
+/// One step of rows `rows` of x [N, T] -> [rows]. No gradient.
+pub fn column(x: &Tensor, rows: Range<usize>, step: usize) -> Tensor {
+    let t = x.dim(1);
+    let mut y = Draft::new(rows.len(), x.device());
+    y.copy(Rows::new(0, 1, 0), Some((x, Rows::new(rows.start * t + step, t, 0))), [rows.len(), 1, 1]);
+    y.finish(&[rows.len()])
+}
+
+/// `x / max(1, |x|)`: large numbers are scaled down to one. No gradient.
+pub fn bound(x: &Tensor) -> Tensor {
+    match x.device() {
+        Device::Cpu => {
+            let bounded: Vec<f32> = x.data().iter().map(|&a| a / a.abs().max(1.0)).collect();
+            Tensor::from_slice(x.shape(), &bounded)
+        }
+        Device::Gpu(gpu) => {
+            let y = gpu.empty(x.shape());
+            gpu.launch("elementwise", "bound", Grid::elements(x.len()), &[x, &x.len(), &y]);
+            y
+        }
+    }
 }
 
 /// Reorders the columns of x [N, g * s * c] from blocks outermost to blocks beside the channels: [N, s * g * c].
@@ -201,22 +231,19 @@ pub fn regroup(x: &Tensor, blocks: usize, c: usize) -> Tensor {
 
 /// [N, a, b, c] -> [N, b, a, c] within rows.
 fn swap_columns(x: &Tensor, a: usize, b: usize, c: usize) -> Tensor {
-    let mut y = Buffer::stale(x.len());
-    let rows = x.data().chunks_exact((a * b * c).max(1));
-    for (to, from) in y.chunks_exact_mut((a * b * c).max(1)).zip(rows) {
-        for i in 0..b {
-            for j in 0..a {
-                to[(i * a + j) * c..][..c].copy_from_slice(&from[(j * b + i) * c..][..c]);
-            }
-        }
+    let (n, width) = (x.rows(), a * b * c);
+    let mut y = Draft::new(x.len(), x.device());
+    for i in 0..b {
+        let (to, from) = (Rows::new(i * a * c, width, c), Rows::new(i * c, width, b * c));
+        y.copy(to, Some((x, from)), [n, a, c]);
     }
-    Tensor::new(x.shape(), y)
+    y.finish(x.shape())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::check;
+    use crate::check::{check, devices};
 
     #[test]
     fn joins_and_their_gradients() {
@@ -233,9 +260,18 @@ mod tests {
         check(&[&[4, 2]], |x| rows(&x[0], 1..3), |x| x[0][2..6].to_vec());
         check(
             &[&[3, 2]],
-            |x| mask_rows(&x[0], &[true, false, true]),
+            |x| mask_rows(&x[0], &Tensor::from_slice(&[3], &[1.0, 0.0, 1.0]).to(x[0].device())),
             |x| vec![x[0][0], x[0][1], 0.0, 0.0, x[0][4], x[0][5]],
         );
+    }
+
+    #[test]
+    fn columns_and_bounds() {
+        for device in devices() {
+            let x = Tensor::from_slice(&[3, 2], &[0.5, -3.0, 1.0, 2.0, -0.25, 7.0]).to(device);
+            assert_eq!(column(&x, 1..3, 1).host().data(), [2.0, 7.0]);
+            assert_eq!(bound(&x).host().data(), [0.5, -1.0, 1.0, 1.0, -0.25, 1.0]);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::twohot as kernel;
+use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -33,14 +34,39 @@ fn two_hot(bins: &[f32], target: f32) -> kernel::TwoHot {
     [(below, to_above / total), (above, to_below / total)]
 }
 
-/// Cross entropy of logits [M, bins] with the two-hot of targets [M], summed over several targets with a coefficient
+/// Cross entropy of logits [M, bins] with the two-hot of targets [M], summed over one or two targets with a coefficient
 /// each -> [M]. No gradient flows to the targets.
 pub fn twohot_loss(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> Tensor {
     assert_eq!(logits.width(), bins.len());
+    match logits.device() {
+        Device::Cpu => twohot_loss_cpu(logits, bins, targets),
+        Device::Gpu(gpu) => twohot_loss_gpu(gpu, logits, bins, targets),
+    }
+}
+
+fn twohot_loss_gpu(gpu: &'static Gpu, logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> Tensor {
+    assert!(matches!(targets.len(), 1 | 2), "{} targets", targets.len());
+    let (rows, n, bins) = (logits.rows(), logits.width(), gpu.constant(bins));
+    let (target0, c0) = (targets[0].0.detach(), targets[0].1);
+    let (target1, c1) = targets.get(1).map_or((None, 0.0), |(x, c)| (Some(x.detach()), *c));
+    let y = gpu.empty(&logits.shape()[..logits.shape().len() - 1]);
+    let args: [&dyn Arg; 9] = [logits, &bins, &rows, &n, &target0, &c0, &target1, &c1, &y];
+    gpu.launch("heads", "twohot_loss", Grid::warps(rows), &args);
+    if !recording(&[logits]) {
+        return y;
+    }
+    let kept = logits.detach();
+    record1(&[logits], y, move |dy, _| {
+        let dx = gpu.empty(kept.shape());
+        let args: [&dyn Arg; 10] = [&kept, &bins, dy, &rows, &n, &target0, &c0, &target1, &c1, &dx];
+        gpu.launch("heads", "twohot_grad", Grid::warps(rows), &args);
+        vec![Some(dx)]
+    })
+}
+
+fn twohot_loss_cpu(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> Tensor {
     let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
-    let (loss, grad) = match logits.device() {
-        Device::Cpu => loss_cpu(logits, bins, targets, recording(&[logits])),
-    };
+    let (loss, grad) = loss_cpu(logits, bins, targets, recording(&[logits]));
     let y = Tensor::new(&shape, loss);
     let Some(mut grad) = grad else { return y };
     let full = logits.shape().to_vec();
@@ -68,11 +94,19 @@ fn loss_cpu(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)], want: boo
 /// that uniform logits give exactly zero: bins reach 4.85e8 and any other order leaves garbage. No gradient.
 pub fn twohot_pred(logits: &Tensor, bins: &[f32]) -> Tensor {
     assert_eq!(logits.width(), bins.len());
-    let mut y = Buffer::stale(logits.rows());
+    let (rows, shape) = (logits.rows(), &logits.shape()[..logits.shape().len() - 1]);
     match logits.device() {
-        Device::Cpu => kernel::predict_rows(logits.data(), bins, &mut y),
+        Device::Cpu => {
+            let mut y = Buffer::stale(rows);
+            kernel::predict_rows(logits.data(), bins, &mut y);
+            Tensor::new(shape, y)
+        }
+        Device::Gpu(gpu) => {
+            let (y, n) = (gpu.empty(shape), logits.width());
+            gpu.launch("heads", "twohot_pred", Grid::warps(rows), &[logits, &gpu.constant(bins), &rows, &n, &y]);
+            y
+        }
     }
-    Tensor::new(&logits.shape()[..logits.shape().len() - 1], y)
 }
 
 #[cfg(test)]
@@ -116,7 +150,7 @@ mod tests {
         };
         check(
             &[&[6, 5]],
-            |x| twohot_loss(&x[0], &bins, &[(&a, 1.0), (&b, 0.3)]),
+            |x| twohot_loss(&x[0], &bins, &[(&a.to(x[0].device()), 1.0), (&b.to(x[0].device()), 0.3)]),
             |x| {
                 let p = softmax(&x[0], 5);
                 let row = |i: usize| {

@@ -75,7 +75,7 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
     crate::use_threads(config);
     engine::release_pool();
     measure::forget_memory();
-    let mut agent = Agent::new(&case.obs, &case.act, &config.agent)?;
+    let mut agent = Agent::new(&case.obs, &case.act, &config.agent)?.to(crate::setup::device(config)?);
     let mut data = Data::new(&agent, case, config.seed);
     let batch = data.batch(config.batch_size, config.replay_context + config.batch_length);
     let mut carry = agent.initial(config.batch_size);

@@ -1,0 +1,82 @@
+//! Compiled kernels on disk, so that a second start does not compile: `~/.cache/dreamer/kernels`.
+
+use super::nvrtc::Nvrtc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The compiler, loaded when the first kernel is not in the cache.
+static COMPILER: OnceLock<Result<Nvrtc, String>> = OnceLock::new();
+
+/// Machine code of `source` for an architecture such as 90, from the cache or from the compiler.
+pub fn cubin(name: &str, source: &str, arch: u32) -> Result<Vec<u8>, String> {
+    let path = folder().map(|folder| folder.join(file_name(name, source, arch)));
+    if let Some(cubin) = path.as_deref().and_then(read) {
+        return Ok(cubin);
+    }
+    let compiler = COMPILER.get_or_init(Nvrtc::load).as_ref().map_err(Clone::clone)?;
+    let cubin = compiler.compile(name, source, arch)?;
+    if let Some(path) = path {
+        let _ = write(&path, &cubin); // a cache that cannot be written costs a compilation, nothing else
+    }
+    Ok(cubin)
+}
+
+/// The folder of the cache: `$XDG_CACHE_HOME/dreamer/kernels`, or the same in `~/.cache`.
+pub fn folder() -> Option<PathBuf> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let root = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|x| x.is_absolute()).or_else(home)?;
+    Some(root.join("dreamer/kernels"))
+}
+
+/// Another source, architecture or version of dreamer has another name.
+fn file_name(name: &str, source: &str, arch: u32) -> String {
+    let mut hasher = DefaultHasher::new();
+    (source, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+    format!("{name}-sm{arch}-{:016x}", hasher.finish())
+}
+
+/// A file with a checksum before its content: one cut short or damaged is as good as none.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(path).ok()?;
+    let (sum, cubin) = bytes.split_first_chunk::<8>()?;
+    (u64::from_le_bytes(*sum) == checksum(cubin)).then(|| cubin.to_vec())
+}
+
+/// Written beside and renamed, as several processes may start at once.
+fn write(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    let bytes = [&checksum(cubin).to_le_bytes()[..], cubin].concat();
+    std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path)).inspect_err(|_| {
+        let _ = std::fs::remove_file(&beside);
+    })
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_comes_back_unless_it_is_damaged() {
+        let path = std::env::temp_dir().join(format!("dreamer-cache-{}/kernels", std::process::id()));
+        write(&path, b"machine code").unwrap();
+        assert_eq!(read(&path).unwrap(), b"machine code");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(read(&path), None);
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn another_source_or_architecture_is_another_file() {
+        assert_ne!(file_name("a", "x", 90), file_name("a", "y", 90));
+        assert_ne!(file_name("a", "x", 90), file_name("a", "x", 80));
+    }
+}

@@ -1,0 +1,287 @@
+//! The CUDA driver: the few of its functions that are needed, loaded at run time, and a GPU used through them.
+
+use super::library::{DRIVER, Loaded};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+type Status = c_int;
+type Pointer = u64;
+type Handle = *mut c_void;
+
+/// Declares the table of functions and how it is filled: field, symbol, types of the arguments.
+macro_rules! driver_functions {
+    ($($name:ident $symbol:literal ($($arg:ty),*);)*) => {
+        /// The functions of the driver's library.
+        pub struct Driver {
+            $($name: unsafe extern "C" fn($($arg),*) -> Status,)*
+            path: PathBuf,
+            /// Keeps the functions above valid.
+            _library: libloading::Library,
+        }
+
+        impl Driver {
+            fn bind(library: libloading::Library, path: PathBuf) -> Result<Driver, libloading::Error> {
+                // SAFETY: the types are those of cuda.h for these symbols; versioned symbols never change theirs.
+                unsafe { Ok(Driver { $($name: *library.get($symbol)?,)* path, _library: library }) }
+            }
+        }
+    };
+}
+
+driver_functions! {
+    init b"cuInit" (c_uint);
+    version b"cuDriverGetVersion" (*mut c_int);
+    error_name b"cuGetErrorName" (Status, *mut *const c_char);
+    error_text b"cuGetErrorString" (Status, *mut *const c_char);
+    device_count b"cuDeviceGetCount" (*mut c_int);
+    device_get b"cuDeviceGet" (*mut c_int, c_int);
+    device_name b"cuDeviceGetName" (*mut c_char, c_int, c_int);
+    device_attribute b"cuDeviceGetAttribute" (*mut c_int, c_int, c_int);
+    device_memory b"cuDeviceTotalMem_v2" (*mut usize, c_int);
+    context_retain b"cuDevicePrimaryCtxRetain" (*mut Handle, c_int);
+    context_set b"cuCtxSetCurrent" (Handle);
+    alloc b"cuMemAlloc_v2" (*mut Pointer, usize);
+    free b"cuMemFree_v2" (Pointer);
+    upload b"cuMemcpyHtoDAsync_v2" (Pointer, *const c_void, usize, Handle);
+    download b"cuMemcpyDtoHAsync_v2" (*mut c_void, Pointer, usize, Handle);
+    copy b"cuMemcpyDtoDAsync_v2" (Pointer, Pointer, usize, Handle);
+    set b"cuMemsetD8Async" (Pointer, u8, usize, Handle);
+    stream_create b"cuStreamCreate" (*mut Handle, c_uint);
+    stream_wait b"cuStreamSynchronize" (Handle);
+    module_load b"cuModuleLoadData" (*mut Handle, *const c_void);
+    module_function b"cuModuleGetFunction" (*mut Handle, Handle, *const c_char);
+    function_attribute b"cuFuncSetAttribute" (Handle, c_int, c_int);
+    launch b"cuLaunchKernel" (
+        Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
+    );
+}
+
+/// Attributes of devices and functions, by their numbers in cuda.h.
+const MULTIPROCESSORS: c_int = 16;
+const MAJOR: c_int = 75;
+const MINOR: c_int = 76;
+const MAX_DYNAMIC_SHARED: c_int = 8;
+/// A stream that does not wait for the one everybody shares.
+const NON_BLOCKING: c_uint = 1;
+
+/// What is known of a GPU without using it.
+#[derive(Clone, Debug)]
+pub struct Properties {
+    pub index: usize,
+    pub name: String,
+    /// Compute capability as one number: 90 is 9.0.
+    pub arch: u32,
+    pub multiprocessors: u32,
+    /// Memory in bytes.
+    pub memory: usize,
+}
+
+impl Driver {
+    /// Finds, loads and initialises the driver; the error names what is missing and how to get it.
+    pub fn load() -> Result<Driver, String> {
+        let Loaded { library, path } = DRIVER.load()?;
+        let shown = path.display().to_string();
+        let driver = Driver::bind(library, path)
+            .map_err(|error| format!("the NVIDIA driver at {shown} is too old: {error}; install a newer one"))?;
+        // SAFETY: the first call to the driver, with the only flag that there is.
+        driver.check(unsafe { (driver.init)(0) }, "starting the NVIDIA driver")?;
+        Ok(driver)
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Major and minor version of CUDA that the driver supports.
+    pub fn version(&self) -> (i32, i32) {
+        let mut version = 0;
+        // SAFETY: the pointer is valid for one number.
+        unsafe { (self.version)(&mut version) };
+        (version / 1000, version % 1000 / 10)
+    }
+
+    /// The GPUs that the driver lets this process see.
+    pub fn devices(&self) -> Result<Vec<Properties>, String> {
+        let mut count = 0;
+        // SAFETY: the pointer is valid for one number.
+        self.check(unsafe { (self.device_count)(&mut count) }, "counting GPUs")?;
+        (0..count as usize).map(|index| self.properties(index)).collect()
+    }
+
+    fn properties(&self, index: usize) -> Result<Properties, String> {
+        let device = self.device(index)?;
+        let mut name = [0 as c_char; 256];
+        let mut memory = 0;
+        // SAFETY: the driver writes at most 256 characters, ending in a zero, and one number.
+        let name = unsafe {
+            self.check((self.device_name)(name.as_mut_ptr(), 256, device), "asking a GPU for its name")?;
+            self.check((self.device_memory)(&mut memory, device), "asking a GPU for its memory")?;
+            CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
+        };
+        let attribute = |number: c_int| {
+            let mut value = 0;
+            // SAFETY: the pointer is valid for one number.
+            let status = unsafe { (self.device_attribute)(&mut value, number, device) };
+            self.check(status, "asking a GPU for an attribute").map(|()| value as u32)
+        };
+        let arch = 10 * attribute(MAJOR)? + attribute(MINOR)?;
+        Ok(Properties { index, name, arch, multiprocessors: attribute(MULTIPROCESSORS)?, memory })
+    }
+
+    fn device(&self, index: usize) -> Result<c_int, String> {
+        let mut device = 0;
+        // SAFETY: the pointer is valid for one number.
+        self.check(unsafe { (self.device_get)(&mut device, index as c_int) }, "opening a GPU")?;
+        Ok(device)
+    }
+
+    /// Turns a status into a sentence.
+    fn check(&self, status: Status, doing: &str) -> Result<(), String> {
+        if status == 0 {
+            return Ok(());
+        }
+        let text = |f: unsafe extern "C" fn(Status, *mut *const c_char) -> Status| {
+            let mut text = std::ptr::null();
+            // SAFETY: on success the driver points at a constant string of its own.
+            unsafe { (f(status, &mut text) == 0 && !text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy()) }
+        };
+        let name = text(self.error_name).unwrap_or("unknown error".into());
+        let what = text(self.error_text).unwrap_or_default();
+        let cure = match &*name {
+            "CUDA_ERROR_OUT_OF_MEMORY" => "; a smaller --batch_size or --configs size needs less memory",
+            "CUDA_ERROR_NO_DEVICE" => "; check that nvidia-smi lists it and that CUDA_VISIBLE_DEVICES does not hide it",
+            _ => "",
+        };
+        Err(format!("CUDA failed {doing}: {what} ({name}){cure}"))
+    }
+}
+
+/// One GPU with its context and a stream on which everything happens in order.
+pub struct Cuda {
+    driver: Arc<Driver>,
+    context: Handle,
+    stream: Handle,
+}
+
+// SAFETY: the driver's handles may be used from any thread; each call sets the context for its own.
+unsafe impl Send for Cuda {}
+unsafe impl Sync for Cuda {}
+
+impl Cuda {
+    pub fn open(driver: Arc<Driver>, index: usize) -> Result<Cuda, String> {
+        let device = driver.device(index)?;
+        let (mut context, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: pointers are valid for one handle each; the context is current when the stream is made.
+        unsafe {
+            driver.check((driver.context_retain)(&mut context, device), "opening a context")?;
+            driver.check((driver.context_set)(context), "choosing a context")?;
+            driver.check((driver.stream_create)(&mut stream, NON_BLOCKING), "making a stream")?;
+        }
+        Ok(Cuda { driver, context, stream })
+    }
+
+    /// Calls the driver with this GPU's context.
+    fn call(&self, doing: &str, f: impl FnOnce(&Driver) -> Status) -> Result<(), String> {
+        // SAFETY: the context lives as long as the process.
+        self.driver.check(unsafe { (self.driver.context_set)(self.context) }, "choosing a context")?;
+        self.driver.check(f(&self.driver), doing)
+    }
+
+    pub fn alloc(&self, bytes: usize) -> Result<u64, String> {
+        let mut pointer = 0;
+        // SAFETY: the pointer is valid for one address.
+        self.call(&format!("asking for {bytes} bytes of its memory"), |d| unsafe { (d.alloc)(&mut pointer, bytes) })?;
+        Ok(pointer)
+    }
+
+    /// # Safety
+    /// `pointer` came from `alloc`, and nothing uses it any more.
+    pub unsafe fn free(&self, pointer: u64) -> Result<(), String> {
+        // SAFETY: as the caller promises.
+        self.call("giving memory back", |d| unsafe { (d.free)(pointer) })
+    }
+
+    /// # Safety
+    /// `bytes.len()` bytes at `to` are this GPU's.
+    pub unsafe fn upload(&self, bytes: &[u8], to: u64) -> Result<(), String> {
+        // SAFETY: as the caller promises; memory that is not page-locked is copied before the call returns.
+        self.call("copying to it", |d| unsafe { (d.upload)(to, bytes.as_ptr().cast(), bytes.len(), self.stream) })
+    }
+
+    /// # Safety
+    /// `to.len()` bytes at `from` are this GPU's.
+    pub unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), String> {
+        // SAFETY: as the caller promises; the bytes are there once the stream is done.
+        self.call("copying from it", |d| unsafe { (d.download)(to.as_mut_ptr().cast(), from, to.len(), self.stream) })?;
+        self.wait()
+    }
+
+    /// # Safety
+    /// `bytes` bytes at both addresses are this GPU's.
+    pub unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), String> {
+        // SAFETY: as the caller promises.
+        self.call("copying its memory", |d| unsafe { (d.copy)(to, from, bytes, self.stream) })
+    }
+
+    /// # Safety
+    /// `bytes` bytes at `to` are this GPU's.
+    pub unsafe fn zero(&self, to: u64, bytes: usize) -> Result<(), String> {
+        // SAFETY: as the caller promises.
+        self.call("clearing memory", |d| unsafe { (d.set)(to, 0, bytes, self.stream) })
+    }
+
+    pub fn wait(&self) -> Result<(), String> {
+        // SAFETY: the stream lives as long as the process.
+        self.call("waiting for a computation", |d| unsafe { (d.stream_wait)(self.stream) })
+    }
+
+    /// Loads machine code made for this GPU.
+    pub fn load(&self, cubin: &[u8]) -> Result<Module, String> {
+        let mut module = std::ptr::null_mut();
+        // SAFETY: a cubin says itself how long it is.
+        self.call("loading kernels", |d| unsafe { (d.module_load)(&mut module, cubin.as_ptr().cast()) })?;
+        Ok(Module(module))
+    }
+
+    /// A kernel of a module, allowed to use `shared` bytes of dynamic shared memory.
+    pub fn function(&self, module: &Module, name: &str, shared: u32) -> Result<u64, String> {
+        let symbol = CString::new(name).map_err(|_| format!("the kernel name {name} contains a zero byte"))?;
+        let mut function = std::ptr::null_mut();
+        // SAFETY: the module is loaded and stays so.
+        self.call(&format!("looking for the kernel {name}"), |d| unsafe {
+            (d.module_function)(&mut function, module.0, symbol.as_ptr())
+        })?;
+        if shared > 48 << 10 {
+            // SAFETY: the function was just found.
+            self.call(&format!("giving the kernel {name} shared memory"), |d| unsafe {
+                (d.function_attribute)(function, MAX_DYNAMIC_SHARED, shared as c_int)
+            })?;
+        }
+        Ok(function as u64)
+    }
+
+    /// # Safety
+    /// `function` is a kernel of this GPU, and `args` are what it takes, with memory as large as it assumes.
+    pub unsafe fn launch(
+        &self,
+        function: u64,
+        [x, y, z]: [u32; 3],
+        threads: u32,
+        shared: u32,
+        args: &mut [*mut c_void],
+    ) -> Result<(), String> {
+        // SAFETY: as the caller promises.
+        self.call("starting a kernel", |d| unsafe {
+            let none = std::ptr::null_mut();
+            (d.launch)(function as Handle, x, y, z, threads, 1, 1, shared, self.stream, args.as_mut_ptr(), none)
+        })
+    }
+}
+
+/// Kernels loaded on a GPU.
+pub struct Module(Handle);
+
+// SAFETY: the driver's handles may be used from any thread.
+unsafe impl Send for Module {}
+unsafe impl Sync for Module {}

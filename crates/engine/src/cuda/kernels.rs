@@ -1,0 +1,67 @@
+//! The sources of all kernels, which are part of the binary.
+
+/// What every file of kernels starts with.
+const COMMON: &str = include_str!("kernels/common.cuh");
+
+const SOURCES: [(&str, &str); 10] = [
+    ("conv", include_str!("kernels/conv.cu")),
+    ("copies", include_str!("kernels/copies.cu")),
+    ("elementwise", include_str!("kernels/elementwise.cu")),
+    ("gemm", include_str!("kernels/gemm.cu")),
+    ("gru", include_str!("kernels/gru.cu")),
+    ("heads", include_str!("kernels/heads.cu")),
+    ("latent", include_str!("kernels/latent.cu")),
+    ("noise", include_str!("kernels/noise.cu")),
+    ("norm", include_str!("kernels/norm.cu")),
+    ("optimizer", include_str!("kernels/optimizer.cu")),
+];
+
+/// The names of all files of kernels.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SOURCES.iter().map(|(name, _)| *name)
+}
+
+/// The whole source of the file `name` of kernels.
+pub fn source(name: &str) -> String {
+    let (_, source) =
+        SOURCES.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no kernels are called {name}"));
+    // The compiler's messages keep the line numbers of the file.
+    format!("{COMMON}\n#line 1 \"{name}.cu\"\n{source}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::nvrtc::Nvrtc;
+
+    /// Every kernel for Ampere, Hopper and Blackwell. Where NVRTC may be missing this says so instead; with
+    /// DREAMER_REQUIRE_NVRTC set, as in CI, it must be there.
+    #[test]
+    fn every_kernel_compiles() {
+        let nvrtc = match Nvrtc::load() {
+            Ok(nvrtc) => nvrtc,
+            Err(error) => {
+                assert!(std::env::var_os("DREAMER_REQUIRE_NVRTC").is_none(), "{error}");
+                eprintln!("SKIPPED: kernels were not compiled: {error}");
+                return;
+            }
+        };
+        for (name, _) in SOURCES {
+            for arch in [80, 90, 120] {
+                let cubin = nvrtc.compile(name, &source(name), arch).unwrap_or_else(|error| panic!("{error}"));
+                assert_eq!(&cubin[..4], b"\x7fELF", "{name} for sm_{arch}");
+            }
+        }
+    }
+
+    /// A kernel that is not exported would be missing in the emulator alone.
+    #[test]
+    fn every_kernel_is_exported() {
+        for (name, source) in SOURCES {
+            let kernels = source.lines().filter_map(|line| line.strip_prefix("KERNEL ")?.split('(').next());
+            for kernel in kernels {
+                assert!(source.contains(&format!("EXPORT({kernel})")), "{kernel} in {name}.cu");
+            }
+        }
+    }
+}

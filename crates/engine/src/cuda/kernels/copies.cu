@@ -1,0 +1,17 @@
+// Copies between layouts: joins, slices, transpositions and masks of the outer axes.
+
+// Element (i, j, k) of [a, b, n]: from `from[i si + j sj + k]` to `to[i ti + j tj + k]`. A null `from` stands for zeros.
+KERNEL copy_rows(const float* from, u32 si, u32 sj, float* to, u32 ti, u32 tj, u32 a, u32 b, u32 n) {
+  u64 at = global_thread();
+  if (at >= (u64)a * b * n) return;
+  u32 k = at % n, j = at / n % b, i = at / n / b;
+  to[(u64)i * ti + (u64)j * tj + k] = from ? from[(u64)i * si + (u64)j * sj + k] : 0.0f;
+}
+EXPORT(copy_rows)
+
+// Rows of `n` numbers where `keep` is not zero; zeros elsewhere, whatever was there.
+KERNEL mask_rows(const float* x, const float* keep, float* y, u32 rows, u32 n) {
+  u64 at = global_thread();
+  if (at < (u64)rows * n) y[at] = keep[at / n] != 0.0f ? x[at] : 0.0f;
+}
+EXPORT(mask_rows)

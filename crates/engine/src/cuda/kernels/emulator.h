@@ -1,0 +1,154 @@
+// Runs kernels on the processor, one block after the other, for tests on machines without a GPU: every thread of a
+// block is a fiber, and fibers change where threads wait for one another. Slow, and exact about barriers: a block
+// whose threads do not all reach one ends the program. Fibers are made once, by makecontext, and then change by setjmp
+// and longjmp, which ask nothing of the system.
+#include <setjmp.h>
+#include <ucontext.h>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+struct Dim { unsigned x = 1, y = 1, z = 1; };
+struct float2 { float x, y; };
+
+namespace emulator {
+enum Wait { NOTHING, WARP, BLOCK, DONE };
+struct Fiber {
+  jmp_buf place;
+  bool made = false;
+  Dim thread;
+  Wait wait = DONE;
+};
+inline Fiber fibers[1024];
+inline jmp_buf scheduler;
+inline unsigned current = 0, count = 0;
+inline Dim block, blocks;
+inline void (*body)(void*);
+inline void* body_args;
+inline char shared[256 << 10];
+inline unsigned long long exchange[1024];  // one word a thread, for shuffles
+
+// Back to the scheduler, until it comes here again.
+inline void leave(Wait kind) {
+  fibers[current].wait = kind;
+  if (_setjmp(fibers[current].place) == 0) _longjmp(scheduler, 1);
+}
+inline void wait(Wait kind) { leave(kind); }
+// What a fiber does all its life: one thread of a block after the other.
+inline void live() {
+  for (;;) {
+    body(body_args);
+    leave(DONE);
+  }
+}
+inline void enter(unsigned i) {
+  current = i;
+  if (_setjmp(scheduler) != 0) return;
+  if (fibers[i].made) _longjmp(fibers[i].place, 1);
+  fibers[i].made = true;
+  static ucontext_t first, back;
+  getcontext(&first);
+  first.uc_stack.ss_size = 128 << 10;
+  first.uc_stack.ss_sp = std::malloc(first.uc_stack.ss_size);  // for as long as the process lives
+  first.uc_link = nullptr;
+  makecontext(&first, live, 0);
+  swapcontext(&back, &first);
+}
+// Whether all threads from `start` to `end` that still run wait for `kind`.
+inline bool all_wait(unsigned start, unsigned end, Wait kind) {
+  bool any = false;
+  for (unsigned i = start; i < end; i++) {
+    if (fibers[i].wait == DONE) continue;
+    if (fibers[i].wait != kind) return false;
+    any = true;
+  }
+  return any;
+}
+inline void release(unsigned start, unsigned end) {
+  for (unsigned i = start; i < end; i++)
+    if (fibers[i].wait != DONE) fibers[i].wait = NOTHING;
+}
+inline void run_block() {
+  for (unsigned i = 0; i < count; i++) {
+    fibers[i].thread = Dim{i, 0, 0};
+    fibers[i].wait = NOTHING;
+  }
+  for (;;) {
+    bool ran = false, live = false;
+    for (unsigned i = 0; i < count; i++) {
+      if (fibers[i].wait != NOTHING) continue;
+      enter(i);
+      ran = true;
+    }
+    for (unsigned w = 0; w < count; w += 32) {
+      unsigned end = w + 32 < count ? w + 32 : count;
+      if (all_wait(w, end, WARP)) release(w, end), ran = true;
+    }
+    if (all_wait(0, count, BLOCK)) release(0, count), ran = true;
+    for (unsigned i = 0; i < count; i++) live |= fibers[i].wait != DONE;
+    if (!live) return;
+    if (!ran) {
+      std::fprintf(stderr, "emulator: the threads of a block wait for each other in different places\n");
+      std::abort();
+    }
+  }
+}
+
+template <class... A, size_t... I>
+void call(void (*f)(A...), void** args, std::index_sequence<I...>) { f(*(A*)args[I]...); }
+
+// Runs a kernel with the driver's calling convention: pointers to the arguments.
+template <class... A>
+void run(void (*f)(A...), const unsigned* grid, unsigned threads, void** args) {
+  struct Call { void (*f)(A...); void** args; } c{f, args};
+  body = [](void* p) { Call* c = (Call*)p; call(c->f, c->args, std::index_sequence_for<A...>{}); };
+  body_args = &c;
+  count = threads;
+  blocks = Dim{grid[0], grid[1], grid[2]};
+  for (block.z = 0; block.z < blocks.z; block.z++)
+    for (block.y = 0; block.y < blocks.y; block.y++)
+      for (block.x = 0; block.x < blocks.x; block.x++) {
+        std::memset(shared, 0xff, sizeof shared);  // NaN: nobody may rely on what was there
+        run_block();
+      }
+}
+
+template <class T> T shuffle(T value, unsigned from) {
+  static_assert(sizeof(T) <= 8);
+  std::memcpy(&exchange[current], &value, sizeof(T));
+  wait(WARP);
+  T result;
+  std::memcpy(&result, &exchange[(current & ~31u) + (from & 31u)], sizeof(T));
+  wait(WARP);
+  return result;
+}
+}  // namespace emulator
+
+#define threadIdx (emulator::fibers[emulator::current].thread)
+#define blockIdx (emulator::block)
+#define gridDim (emulator::blocks)
+#define blockDim (Dim{emulator::count})
+#define __device__
+#define __forceinline__ inline
+#define __restrict__
+#define __shared__ static
+#define __launch_bounds__(...)
+inline void __syncthreads() { emulator::wait(emulator::BLOCK); }
+inline void __syncwarp() { emulator::wait(emulator::WARP); }
+template <class T> T __shfl_xor_sync(unsigned, T v, unsigned mask) { return emulator::shuffle(v, emulator::current ^ mask); }
+template <class T> T __shfl_sync(unsigned, T v, unsigned lane) { return emulator::shuffle(v, lane); }
+template <class T> T __shfl_up_sync(unsigned, T v, unsigned by) {
+  unsigned lane = emulator::current & 31u;
+  return emulator::shuffle(v, lane >= by ? lane - by : lane);
+}
+inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
+inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
+template <class T> T min(T a, T b) { return b < a ? b : a; }
+template <class T> T max(T a, T b) { return a < b ? b : a; }
+
+#define KERNEL extern "C" void
+#define EXPORT(name) \
+  extern "C" void emulate_##name(const unsigned* grid, unsigned threads, void** args) { emulator::run(name, grid, threads, args); }
+#define SHARED(type, name) type* name = (type*)emulator::shared

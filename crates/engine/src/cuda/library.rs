@@ -1,0 +1,117 @@
+//! Finds the shared libraries that a GPU needs, at run time: the binary itself is built without CUDA.
+
+use libloading::Library;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// A library to look for.
+pub struct Wanted {
+    /// File names, the best first.
+    pub names: &'static [&'static str],
+    /// What it is, for messages.
+    pub what: &'static str,
+    /// How to get it.
+    pub cure: &'static str,
+}
+
+/// The driver's own library, which comes with the driver and never with a toolkit.
+pub const DRIVER: Wanted = Wanted {
+    names: &["libcuda.so.1", "libcuda.so"],
+    what: "the NVIDIA driver",
+    cure: "install the driver of your GPU (on Debian the package nvidia-driver); in a container, pass the GPU in (docker run --gpus all)",
+};
+
+/// The run-time compiler.
+pub const NVRTC: Wanted = Wanted {
+    names: &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
+    what: "NVRTC, CUDA's run-time compiler",
+    cure: "pip install nvidia-cuda-nvrtc in an active Python environment, or install the CUDA toolkit, or add its folder to LD_LIBRARY_PATH",
+};
+
+/// A library that was found and loaded.
+pub struct Loaded {
+    pub library: Library,
+    pub path: PathBuf,
+}
+
+impl Wanted {
+    /// Loads the first of the names found in [`folders`], or anywhere the system looks.
+    pub fn load(&self) -> Result<Loaded, String> {
+        let mut broken = String::new();
+        let candidates = folders().into_iter().flat_map(|folder| self.names.iter().map(move |name| folder.join(name)));
+        for path in candidates.filter(|path| path.exists()).chain(self.names.iter().map(PathBuf::from)) {
+            // SAFETY: initialisers of the vendor's libraries run here, as in every program that uses CUDA.
+            #[allow(unsafe_code)]
+            match unsafe { Library::new(&path) } {
+                Ok(library) => return Ok(Loaded { library, path }),
+                // A file that is there and does not load says more than one that is not.
+                Err(error) if path.is_absolute() && broken.is_empty() => {
+                    broken = format!("; {} is there but cannot be loaded: {error}", path.display());
+                }
+                Err(_) => {}
+            }
+        }
+        Err(format!("{} ({}) was not found{broken}; {}", self.what, self.names[0], self.cure))
+    }
+}
+
+/// Where libraries may be, in order: named by the user, an active Python environment, toolkits, the system.
+fn folders() -> Vec<PathBuf> {
+    let list = |name: &str| std::env::var_os(name).map(|x| std::env::split_paths(&x).collect::<Vec<_>>());
+    let mut found = list("LD_LIBRARY_PATH").unwrap_or_default();
+    for root in ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"].iter().filter_map(|name| list(name)).flatten() {
+        found.extend(["lib64", "lib", "targets/x86_64-linux/lib"].map(|lib| root.join(lib)));
+    }
+    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| list(name)).flatten();
+    let first_python = list("PATH").unwrap_or_default().into_iter().find(|bin| bin.join("python3").exists());
+    for root in environments.chain(first_python.and_then(|bin| bin.parent().map(Path::to_path_buf))) {
+        found.extend(python_folders(&root));
+        found.push(root.join("lib"));
+    }
+    // The newest toolkit first, by its name: cuda-13.1 before cuda-12.
+    let mut toolkits = matching(Path::new("/usr/local"), "cuda");
+    toolkits.sort();
+    found.extend(toolkits.iter().rev().map(|root| root.join("lib64")));
+    let system = ["/opt/cuda/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib", "/usr/lib/x86_64-linux-gnu"];
+    found.extend(system.iter().chain(&["/usr/lib/aarch64-linux-gnu", "/usr/lib64"]).map(PathBuf::from));
+    found
+}
+
+/// Folders of NVIDIA's wheels in a Python environment: `lib/python3.*/site-packages/nvidia/*/lib`.
+fn python_folders(root: &Path) -> Vec<PathBuf> {
+    let pythons = matching(&root.join("lib"), "python3");
+    let wheels = pythons.iter().flat_map(|python| matching(&python.join("site-packages/nvidia"), ""));
+    let mut found: Vec<PathBuf> = wheels.map(|wheel| wheel.join("lib")).collect();
+    found.sort();
+    found.reverse(); // nvidia/cu13 before nvidia/cu12
+    found
+}
+
+/// What is in `folder` under names that start with `prefix`.
+fn matching(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let starts = |path: &PathBuf| path.file_name().and_then(OsStr::to_str).is_some_and(|x| x.starts_with(prefix));
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).filter(starts).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wheels_of_a_python_environment_are_found() {
+        let root = std::env::temp_dir().join(format!("dreamer-wheels-{}", std::process::id()));
+        let lib = root.join("lib/python3.11/site-packages/nvidia/cu13/lib");
+        std::fs::create_dir_all(&lib).unwrap();
+        let found = python_folders(&root);
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(found, [lib]);
+    }
+
+    #[test]
+    fn a_missing_library_is_named_with_its_cure() {
+        let wanted = Wanted { names: &["libnothing-of-this-name.so.7"], what: "Nothing", cure: "there is no cure" };
+        let error = wanted.load().err().unwrap();
+        assert_eq!(error, "Nothing (libnothing-of-this-name.so.7) was not found; there is no cure");
+    }
+}

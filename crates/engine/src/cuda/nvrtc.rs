@@ -1,0 +1,116 @@
+//! Compiles kernels with NVRTC. Needs no GPU, so that every kernel is compiled in tests.
+
+use super::library::{Loaded, NVRTC};
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::path::PathBuf;
+
+type Program = *mut c_void;
+
+/// The functions of the compiler's library.
+pub struct Nvrtc {
+    version: unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int,
+    create: unsafe extern "C" fn(
+        *mut Program,
+        *const c_char,
+        *const c_char,
+        c_int,
+        *const *const c_char,
+        *const *const c_char,
+    ) -> c_int,
+    compile: unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int,
+    destroy: unsafe extern "C" fn(*mut Program) -> c_int,
+    log_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+    log: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+    cubin_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+    cubin: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+    path: PathBuf,
+    /// Keeps the functions above valid.
+    _library: libloading::Library,
+}
+
+impl Nvrtc {
+    /// Finds and loads the compiler; the error names what is missing and how to get it.
+    pub fn load() -> Result<Nvrtc, String> {
+        let Loaded { library, path } = NVRTC.load()?;
+        // SAFETY: the types are those of nvrtc.h, unchanged since CUDA 11.
+        let bind = || unsafe {
+            Ok::<_, libloading::Error>(Nvrtc {
+                version: *library.get(b"nvrtcVersion")?,
+                create: *library.get(b"nvrtcCreateProgram")?,
+                compile: *library.get(b"nvrtcCompileProgram")?,
+                destroy: *library.get(b"nvrtcDestroyProgram")?,
+                log_size: *library.get(b"nvrtcGetProgramLogSize")?,
+                log: *library.get(b"nvrtcGetProgramLog")?,
+                cubin_size: *library.get(b"nvrtcGetCUBINSize")?,
+                cubin: *library.get(b"nvrtcGetCUBIN")?,
+                path: path.clone(),
+                _library: library,
+            })
+        };
+        bind().map_err(|error| {
+            format!("{} is no NVRTC that dreamer can use: {error}; install a newer one", path.display())
+        })
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Major and minor version of CUDA.
+    pub fn version(&self) -> (i32, i32) {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: both pointers are valid for one number.
+        unsafe { (self.version)(&mut major, &mut minor) };
+        (major, minor)
+    }
+
+    /// Machine code of `source` for an architecture such as 90; `name` appears in the compiler's messages.
+    pub fn compile(&self, name: &str, source: &str, arch: u32) -> Result<Vec<u8>, String> {
+        let text = |s: &str| CString::new(s).map_err(|_| format!("the kernel source {name} contains a zero byte"));
+        let (source, file) = (text(source)?, text(name)?);
+        let options = [text(&format!("--gpu-architecture=sm_{arch}"))?, text("--std=c++17")?];
+        let options: Vec<*const c_char> = options.iter().map(|x| x.as_ptr()).collect();
+        let mut program: Program = std::ptr::null_mut();
+        // SAFETY: the strings outlive the calls; sizes are asked for before memory of that size is handed in; the
+        // program is destroyed once, whatever happened.
+        unsafe {
+            let none = std::ptr::null();
+            if (self.create)(&mut program, source.as_ptr(), file.as_ptr(), 0, none, none) != 0 {
+                return Err(format!("NVRTC could not take the source of the kernels {name}"));
+            }
+            let status = (self.compile)(program, options.len() as c_int, options.as_ptr());
+            let result = if status == 0 {
+                self.fetch(program, self.cubin_size, self.cubin)
+            } else {
+                let log = self.fetch(program, self.log_size, self.log).unwrap_or_default();
+                Err(String::from_utf8_lossy(&log).trim_end_matches('\0').to_string())
+            };
+            (self.destroy)(&mut program);
+            result.map_err(|log| {
+                let (major, minor) = self.version();
+                format!("NVRTC {major}.{minor} does not compile the kernels {name} for sm_{arch}: {log}")
+            })
+        }
+    }
+
+    /// Bytes of a result whose size and content have a function each.
+    unsafe fn fetch(
+        &self,
+        program: Program,
+        size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+        content: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+    ) -> Result<Vec<u8>, String> {
+        let mut len = 0;
+        // SAFETY: the caller has a compiled program; the second call writes `len` bytes, as the first one said.
+        unsafe {
+            if size(program, &mut len) != 0 {
+                return Err("it gives no size of its result".into());
+            }
+            let mut bytes = vec![0u8; len];
+            if content(program, bytes.as_mut_ptr().cast()) != 0 {
+                return Err("it gives no result".into());
+            }
+            Ok(bytes)
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What of CUDA this machine has: opens GPUs, and tells what is missing where it cannot.
+
+use super::driver::{Driver, Properties};
+use super::gpu::Gpu;
+use super::nvrtc::Nvrtc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Set to anything, GPU 0 is one emulated by a C++ compiler: for tests of whole programs on machines without one.
+const EMULATE: &str = "DREAMER_EMULATE_GPU";
+
+/// What was found, or the sentence that says what is missing and how to get it.
+pub struct Survey {
+    pub driver: Result<Found, String>,
+    /// The run-time compiler.
+    pub nvrtc: Result<Found, String>,
+    /// None where there is no driver.
+    pub gpus: Result<Vec<Properties>, String>,
+    /// Where compiled kernels are kept.
+    pub cache: Option<PathBuf>,
+}
+
+/// A library with the version of CUDA that it is made for.
+pub struct Found {
+    pub path: PathBuf,
+    pub version: (i32, i32),
+}
+
+/// Looks for everything that a GPU needs.
+pub fn survey() -> Survey {
+    let driver = Driver::load();
+    let nvrtc = Nvrtc::load().map(|x| Found { path: x.path().into(), version: x.version() });
+    let gpus = driver.as_ref().map_or(Ok(vec![]), |driver| driver.devices());
+    let driver = driver.map(|x| Found { path: x.path().into(), version: x.version() });
+    Survey { driver, nvrtc, gpus, cache: super::cache::folder() }
+}
+
+/// Opens GPU number `index` with all kernels loaded, once a process. The error names what is missing and how to get it.
+pub fn open(index: usize) -> Result<&'static Gpu, String> {
+    static OPEN: Mutex<Vec<(usize, &'static Gpu)>> = Mutex::new(Vec::new());
+    let mut open = OPEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some((_, gpu)) = open.iter().find(|(i, _)| *i == index) {
+        return Ok(gpu);
+    }
+    let gpu = if std::env::var_os(EMULATE).is_some() {
+        Gpu::emulated()?
+    } else {
+        let driver = Driver::load().map_err(|error| format!("{error}; or compute with --device cpu"))?;
+        Gpu::open(Arc::new(driver), index)?
+    };
+    gpu.load_all()?;
+    open.push((index, gpu));
+    Ok(gpu)
+}
+
+/// The GPU that tests run on: number 0 of this machine, else an emulated one. Where neither is there this says so, and
+/// nothing is tested on a GPU; with DREAMER_REQUIRE_GPU set, as in CI, one of them must be.
+pub fn test_gpu() -> Option<&'static Gpu> {
+    static GPU: std::sync::OnceLock<Option<&'static Gpu>> = std::sync::OnceLock::new();
+    *GPU.get_or_init(|| {
+        let real = Driver::load().and_then(|driver| Gpu::open(Arc::new(driver), 0));
+        let found = real.or_else(|_| Gpu::emulated());
+        if let Err(error) = &found {
+            assert!(std::env::var_os("DREAMER_REQUIRE_GPU").is_none(), "{error}");
+            eprintln!("SKIPPED: nothing was tested on a GPU: {error}");
+        }
+        found.ok()
+    })
+}

@@ -1,0 +1,67 @@
+//! Random numbers for rows of a larger whole, on any device.
+
+use crate::buffer::Buffer;
+use crate::cuda::{Arg, Grid};
+use crate::rng::Rng;
+use crate::tensor::{Device, Tensor};
+use std::ops::Range;
+
+/// Which rows are drawn, out of `rows` times `steps`: row `r` at `step` has the draws from `(r steps + step) width` on.
+#[derive(Clone, Debug)]
+pub struct DrawnRows {
+    pub rows: Range<usize>,
+    pub step: usize,
+    pub steps: usize,
+    pub width: usize,
+}
+
+/// Uniform numbers in (0, 1), [rows, width].
+pub fn uniform(rng: &Rng, at: &DrawnRows, device: Device) -> Tensor {
+    draw(rng, at, device, "uniform", |start, out| rng.uniform(start, out))
+}
+
+/// Standard normal numbers, [rows, width].
+pub fn standard_normal(rng: &Rng, at: &DrawnRows, device: Device) -> Tensor {
+    draw(rng, at, device, "normal", |start, out| rng.normal(start, out))
+}
+
+fn draw(rng: &Rng, at: &DrawnRows, device: Device, kernel: &'static str, fill: impl Fn(u64, &mut [f32])) -> Tensor {
+    let (rows, width) = (at.rows.len(), at.width);
+    match device {
+        Device::Cpu => {
+            let mut out = Buffer::stale(rows * width);
+            for (row, to) in at.rows.clone().zip(out.chunks_exact_mut(width.max(1))) {
+                fill(((row * at.steps + at.step) * width) as u64, to);
+            }
+            Tensor::new(&[rows, width], out)
+        }
+        Device::Gpu(gpu) => {
+            let y = gpu.empty(&[rows, width]);
+            let ([key0, key1], stream, step) = rng.counter();
+            let first = at.rows.start * at.steps + at.step;
+            let args: [&dyn Arg; 9] = [&key0, &key1, &stream, &step, &first, &at.steps, &rows, &width, &y];
+            gpu.launch("noise", kernel, Grid::elements(rows * width), &args);
+            y
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::test_gpu;
+
+    #[test]
+    fn every_device_draws_the_same_numbers() {
+        let Some(gpu) = test_gpu() else { return };
+        let rng = Rng::new(7 << 33 | 5, 2001, 1 << 35 | 9);
+        for width in [1, 3, 8] {
+            let at = DrawnRows { rows: 2..9, step: 4, steps: 15, width };
+            let on = |device: Device| uniform(&rng, &at, device).host();
+            assert_eq!(on(Device::Cpu).data(), on(Device::Gpu(gpu)).data());
+            let on = |device: Device| standard_normal(&rng, &at, device).host();
+            let (a, b) = (on(Device::Cpu), on(Device::Gpu(gpu)));
+            assert!(a.data().iter().zip(b.data()).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} {b:?}");
+        }
+    }
+}
