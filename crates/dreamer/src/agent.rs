@@ -108,7 +108,9 @@ impl Agent {
         let all = |tensors: &[Tensor]| tensors.iter().map(|x| x.to(device)).collect();
         let mut opt = self.opt.clone();
         (opt.rms, opt.momentum) = (all(&self.opt.rms), all(&self.opt.momentum));
-        Agent { params: self.params.to(device), slow: self.slow.to(device), opt, ..self.clone() }
+        let Normalizers { ret, val, adv } = &self.norms;
+        let norms = Normalizers { ret: ret.to(device), val: val.to(device), adv: adv.to(device) };
+        Agent { params: self.params.to(device), slow: self.slow.to(device), opt, norms, ..self.clone() }
     }
 
     pub fn config(&self) -> &AgentConfig {
@@ -234,7 +236,7 @@ impl Agent {
             stats
         });
         self.norms = out.norms.clone();
-        let mut metrics = std::mem::take(&mut out.metrics);
+        let mut metrics = std::mem::take(&mut out.metrics).read();
         self.optimizer_metrics(&out, stats, &mut metrics);
         self.move_carry(carry, &out, record, batch.b)?;
         let mut replay = Record::new();

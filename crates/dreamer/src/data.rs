@@ -103,7 +103,7 @@ fn vector(array: &Array, space: &Space, rows: usize, squash: bool) -> Tensor {
     Tensor::from_slice(&[rows, size * classes], &out)
 }
 
-/// A training batch with the replay context taken off: B sequences of T steps.
+/// A training batch with the replay context taken off: B sequences of T steps. Tensors are where the agent is.
 pub struct Batch {
     pub b: usize,
     pub t: usize,
@@ -114,9 +114,9 @@ pub struct Batch {
     pub is_last: Tensor,
     pub is_terminal: Tensor,
     pub reward: Tensor,
-    /// The state before the first step, where the agent is.
+    /// The state before the first step.
     pub start: Latent,
-    /// Embedded previous actions [B, T, A], where the agent is.
+    /// Embedded previous actions [B, T, A].
     pub prevact: Tensor,
 }
 
@@ -150,7 +150,7 @@ impl Batch {
         let t = steps - k;
         let float = |key: &str| -> Result<Tensor> {
             let array = skip_steps(fetch(record, key, &[b, steps], &[])?, k);
-            Ok(Tensor::from_slice(&[b, t], &array.to_f32()))
+            Ok(Tensor::from_slice(&[b, t], &array.to_f32()).to(l.device))
         };
         let mut rest = Record::new();
         for (key, space) in l.obs_space {

@@ -43,11 +43,6 @@ pub struct Predictions {
 }
 
 impl Predictions {
-    /// The same on the processor. Waits for a GPU.
-    pub fn host(&self) -> Self {
-        Predictions { rew: self.rew.host(), con: self.con.host(), val: self.val.host(), slow: self.slow.host() }
-    }
-
     /// Those of all dreams together.
     pub fn join<'a>(dreams: impl Iterator<Item = &'a Dream> + Clone) -> Self {
         let all = |f: fn(&Predictions) -> &Tensor| {

@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod decoder;
 mod encoder;
+mod gauges;
 mod heads;
 mod images;
 mod imagination;

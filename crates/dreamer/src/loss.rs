@@ -1,12 +1,12 @@
 //! The loss of one batch: world model, imagination, actor and critic (official agent.py, `loss`).
 
-use crate::Metrics;
 #[cfg(test)]
 use crate::actor_critic::Replayed;
 use crate::actor_critic::{self, Heads, Normalizers, ReplaySteps};
 use crate::agent::Parts;
 use crate::config::AgentConfig;
 use crate::data::Batch;
+use crate::gauges::Gauges;
 #[cfg(test)]
 use crate::imagination::{Dream, Visit};
 use crate::imagination::{Imagination, Predictions};
@@ -15,7 +15,7 @@ use crate::params::Params;
 use crate::rssm::{Latent, Observed};
 use anyhow::{Result, bail};
 use engine::Tensor;
-use engine::ops;
+use engine::ops::{self, Summary};
 use engine::profile::part;
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ pub struct Loss {
     pub total: Tensor,
     /// Every loss by name, before its mean and scale: [B, T], [B, T - 1], or [N, H].
     pub losses: Vec<(String, Tensor)>,
-    pub metrics: Metrics,
+    pub metrics: Gauges,
     pub norms: Normalizers,
     pub tokens: Tensor,
     pub observed: Observed,
@@ -72,7 +72,7 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
         );
     }
     let mut losses: Vec<(String, Tensor)> = Vec::new();
-    let mut metrics = Metrics::new();
+    let mut metrics = Gauges::default();
     let mut norms = i.norms.clone();
 
     // World model.
@@ -99,7 +99,7 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
         noise: i.noise,
     };
     let dreams = part("imagination", || imagination.dream(if c.ac_grads { &first } else { &plain }));
-    let predictions = Predictions::join(dreams.states()).host();
+    let predictions = Predictions::join(dreams.states());
     #[cfg(test)]
     let trajectory = Trajectory::join(dreams.states());
     let targets = actor_critic::targets(c, &predictions, &mut norms, i.training, &mut metrics);
@@ -112,7 +112,6 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
     let mut replayed = None;
     if c.repval_loss {
         let feat = if c.repval_grad { &first } else { &plain };
-        let boot: Vec<f32> = targets.ret.data().iter().step_by(c.imag_length).copied().collect();
         let last = |x: &Tensor| ops::reshape(&last_steps(&ops::reshape(x, &[b * t, 1]), b, t, k), &[b, k]);
         let steps = ReplaySteps {
             deter: feat.deter.clone(),
@@ -120,7 +119,7 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
             last: last(&batch.is_last),
             term: last(&batch.is_terminal),
             rew: last(&batch.reward),
-            boot: Tensor::from_slice(&[b, k], &boot),
+            boot: ops::reshape(&ops::column(&targets.ret, 0..b * k, 0), &[b, k]),
         };
         let out = part("heads", || heads.replay_loss(p, i.slow, c, &steps, &mut norms.val, i.training));
         losses.push(("repval".to_string(), out.loss.clone()));
@@ -130,7 +129,7 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
 
     let terms: Vec<(&Tensor, f32)> = losses.iter().map(|(name, x)| (x, scale(c, name))).collect();
     for (name, x) in &losses {
-        metrics.insert(format!("loss/{name}"), actor_critic::mean(x));
+        metrics.put_mean(format!("loss/{name}"), x);
     }
     let total = ops::weighted_mean(&terms);
     Ok(Loss {
@@ -166,7 +165,7 @@ fn world_model_losses(
     batch: &Batch,
     observed: &Observed,
     losses: &mut Vec<(String, Tensor)>,
-    metrics: &mut Metrics,
+    metrics: &mut Gauges,
 ) -> Result<()> {
     let Inputs { config: c, parts, params: p, .. } = *i;
     let (b, t) = (batch.b, batch.t);
@@ -187,13 +186,12 @@ fn world_model_losses(
     let outputs = part("prior and KL", || ops::chunks(b * t, ROWS, work, &[&deter, &post], prior_and_kl));
     losses.push(("dyn".into(), shape(&outputs[0])));
     losses.push(("rep".into(), shape(&outputs[1])));
-    metrics.insert("dyn_ent".into(), actor_critic::mean(&outputs[2]));
-    metrics.insert("rep_ent".into(), actor_critic::mean(&outputs[3]));
+    metrics.put_mean("dyn_ent", &outputs[2]);
+    metrics.put_mean("rep_ent", &outputs[3]);
 
     let con_scale = if c.contdisc { (1.0 - 1.0 / c.horizon) as f32 } else { 1.0 };
-    let con: Vec<f32> = batch.is_terminal.data().iter().map(|&term| (1.0 - term) * con_scale).collect();
-    let con = Tensor::from_slice(&[b * t], &con).to(deter.device());
-    let rew = ops::reshape(&batch.reward, &[b * t]).to(deter.device());
+    let con = ops::reshape(&ops::scale_shift(&batch.is_terminal, -con_scale, con_scale), &[b * t]);
+    let rew = ops::reshape(&batch.reward, &[b * t]);
     let heads = |rows: Range<usize>, inputs: &[Tensor]| {
         let feat = [&inputs[0], &inputs[1]];
         let (d, s) = (inputs[0].detach(), inputs[1].detach());
@@ -235,12 +233,12 @@ impl Trajectory {
     }
 }
 
-fn entropy_metrics(policy: &crate::policy::Policy, entropies: &[Tensor], metrics: &mut Metrics) {
+fn entropy_metrics(policy: &crate::policy::Policy, entropies: &[Tensor], metrics: &mut Gauges) {
     for (index, (name, entropy)) in policy.names().zip(entropies).enumerate() {
-        let mean = actor_critic::mean(entropy);
-        metrics.insert(format!("ent/{name}"), mean);
+        let mean = Summary::Mean.of(&ops::summary(entropy));
+        metrics.put(format!("ent/{name}"), &mean);
         if let Some((low, high)) = policy.entropy_range(index) {
-            metrics.insert(format!("rand/{name}"), (mean - low) / (high - low));
+            metrics.put_scaled(format!("rand/{name}"), &mean, 1.0 / (high - low), -low / (high - low));
         }
     }
 }

@@ -33,13 +33,14 @@ impl Agent {
         let noise = Noise::Counter { seed: self.config.seed, purpose: Purpose::Report, step: carry.step };
         let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
         let mut out = self.loss(&batch, &noise, false)?;
+        let mut metrics = std::mem::take(&mut out.metrics).read();
         if self.config.report_gradnorms {
             let names: Vec<String> = out.losses.iter().map(|(name, _)| name.clone()).collect();
-            self.gradient_norms(&batch, &noise, &names, &mut out.metrics)?;
+            self.gradient_norms(&batch, &noise, &names, &mut metrics)?;
         }
         let videos = self.open_loop(&batch, &out.tokens, &noise);
         self.move_carry(carry, &out, record, batch.b)?;
-        Ok(Reported { metrics: out.metrics, videos })
+        Ok(Reported { metrics, videos })
     }
 
     /// The norm of the gradient of each loss alone.

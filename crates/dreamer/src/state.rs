@@ -12,7 +12,8 @@ pub type State = Record;
 /// One entry of the state: a tensor, a float or a counter.
 enum Entry<'a> {
     Tensor(&'a mut Tensor),
-    Float(&'a mut f32),
+    /// One number of a tensor.
+    Number(&'a mut Tensor, usize),
     Count(&'a mut u64),
 }
 
@@ -23,7 +24,7 @@ impl Agent {
         copy.entries(|name, entry| {
             let array = match entry {
                 Entry::Tensor(x) => Array::from_f32(x.shape(), x.host().data().to_vec()),
-                Entry::Float(x) => Array::from_f32(&[1], vec![*x]),
+                Entry::Number(x, at) => Array::from_f32(&[1], vec![x.host().data()[at]]),
                 Entry::Count(x) => Array::from_i32(&[1], vec![*x as i32]),
             };
             state.insert(name.to_string(), array);
@@ -71,8 +72,8 @@ impl Agent {
         visit("slowval_count/value", Entry::Count(&mut self.slow_count))?;
         let norms = &mut self.norms;
         for (key, norm) in [("retnorm", &mut norms.ret), ("valnorm", &mut norms.val), ("advnorm", &mut norms.adv)] {
-            for part in norm.names() {
-                visit(&format!("{key}/{part}/value"), Entry::Float(norm.part(part)))?;
+            for (part, at) in norm.names() {
+                visit(&format!("{key}/{part}/value"), Entry::Number(&mut norm.state, at))?;
             }
         }
         for (name, x) in names.iter().zip(&mut self.opt.rms) {
@@ -97,7 +98,11 @@ fn read_entry(name: &str, array: &Array, entry: Entry) -> Result<()> {
                 None => values,
             };
         }
-        Entry::Float(x) if array.len() == 1 => *x = array.item(),
+        Entry::Number(x, at) if array.len() == 1 => {
+            let mut values = x.host();
+            values.make_mut()[at] = array.item();
+            *x = values.to(x.device());
+        }
         Entry::Count(x) if array.len() == 1 => *x = array.to_i32()[0] as u32 as u64,
         _ => bail!("'{name}' has {} elements in the checkpoint where one was expected", array.len()),
     }

@@ -3,7 +3,7 @@
 /// What every file of kernels starts with.
 const COMMON: &str = include_str!("kernels/common.cuh");
 
-const SOURCES: [(&str, &str); 10] = [
+const SOURCES: [(&str, &str); 11] = [
     ("conv", include_str!("kernels/conv.cu")),
     ("copies", include_str!("kernels/copies.cu")),
     ("elementwise", include_str!("kernels/elementwise.cu")),
@@ -14,6 +14,7 @@ const SOURCES: [(&str, &str); 10] = [
     ("noise", include_str!("kernels/noise.cu")),
     ("norm", include_str!("kernels/norm.cu")),
     ("optimizer", include_str!("kernels/optimizer.cu")),
+    ("targets", include_str!("kernels/targets.cu")),
 ];
 
 /// The names of all files of kernels.

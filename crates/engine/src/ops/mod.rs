@@ -6,6 +6,7 @@ mod chunks;
 mod conv;
 mod conv_gpu;
 mod draft;
+mod elementwise;
 mod few_images;
 mod fill;
 mod finite;
@@ -22,13 +23,16 @@ mod optimizer;
 mod planes;
 mod regression;
 mod returns;
+mod running;
 mod shape;
+mod summary;
 mod twohot;
 
 pub use affine::{Term, affine, linear};
 pub use categorical::{binary_loss, binary_prob, categorical, categorical_loss, one_hot, sample_categorical};
 pub use chunks::{Staged, chunks, stage};
 pub use conv::{Resample, conv_stage};
+pub use elementwise::{denormalize, multiply, normalize, scale_shift, subtract};
 pub use few_images::{FEW_IMAGES, FewImages, FewStage};
 pub(crate) use fill::add_assign;
 pub use fill::{full, zeros};
@@ -45,8 +49,11 @@ pub use normal::{NormalKind, normal, normal_params, normal_sample};
 pub use optimizer::{OptimizerStep, Slot, UpdateStats, ema, optimizer_step};
 pub use planes::{Planes, byte_planes, planes, rows_of_planes};
 pub use regression::{Squash, squared_error, symexp, symlog};
-pub use returns::{lambda_return, percentile};
+pub use returns::{discount_weights, lambda_return, percentile};
+pub use running::Running;
 pub use shape::{
-    bound, column, concat, concat_last, mask_rows, regroup, reshape, rows, stack_time, transpose01, unstack_time,
+    bound, column, concat, concat_last, fit_steps, mask_rows, regroup, reshape, rows, stack_time, transpose01,
+    unstack_time,
 };
+pub use summary::{Summary, summary};
 pub use twohot::{symexp_bins, twohot_loss, twohot_pred};

@@ -1,11 +1,29 @@
 //! Lambda returns and percentiles, which are targets and statistics: no gradient flows through them.
 
-use crate::tensor::Tensor;
+use crate::cuda::Grid;
+use crate::tensor::{Device, Tensor};
 
 /// Lambda returns of `[N, T]` sequences -> [N, T - 1] (paper, equation 6; official agent.py, `lambda_return`):
 /// `R_t = r_{t+1} + disc (1 - term_{t+1}) ((1 - lam_{t+1}) boot_{t+1} + lam_{t+1} R_{t+1})`, where `lam` is 0 after `last`,
 /// and `R` after the end is the last bootstrap value.
 pub fn lambda_return(last: &Tensor, term: &Tensor, rew: &Tensor, boot: &Tensor, disc: f32, lam: f32) -> Tensor {
+    let (n, t) = (rew.dim(0), rew.dim(1));
+    match rew.device() {
+        Device::Cpu => lambda_return_cpu([last, term, rew, boot], disc, lam),
+        Device::Gpu(gpu) => {
+            let out = gpu.empty(&[n, t - 1]);
+            gpu.launch(
+                "targets",
+                "lambda_return",
+                Grid::elements(n),
+                &[last, term, rew, boot, &n, &t, &disc, &lam, &out],
+            );
+            out
+        }
+    }
+}
+
+fn lambda_return_cpu([last, term, rew, boot]: [&Tensor; 4], disc: f32, lam: f32) -> Tensor {
     let (n, t) = (rew.dim(0), rew.dim(1));
     let mut returns = vec![0.0; n * (t - 1)];
     for i in 0..n {
@@ -21,47 +39,93 @@ pub fn lambda_return(last: &Tensor, term: &Tensor, rew: &Tensor, boot: &Tensor, 
     Tensor::from_slice(&[n, t - 1], &returns)
 }
 
-/// The `q`-th percentile (0 to 100) of all values, linearly interpolated as numpy does.
-pub fn percentile(xs: &[f32], q: f64) -> f32 {
-    let mut sorted = xs.to_vec();
-    let position = q / 100.0 * (sorted.len() - 1) as f64;
+/// `cumprod(disc * con) / disc` along each row of [N, T].
+pub fn discount_weights(con: &Tensor, disc: f32) -> Tensor {
+    let (n, t) = (con.dim(0), con.dim(1));
+    match con.device() {
+        Device::Cpu => {
+            let mut out = con.data().to_vec();
+            for row in out.chunks_exact_mut(t) {
+                let mut product = 1.0;
+                for x in row {
+                    product *= disc * *x;
+                    *x = product / disc;
+                }
+            }
+            Tensor::from_slice(con.shape(), &out)
+        }
+        Device::Gpu(gpu) => {
+            let out = gpu.empty(con.shape());
+            gpu.launch("targets", "discount_weights", Grid::elements(n), &[con, &n, &t, &disc, &out]);
+            out
+        }
+    }
+}
+
+/// The `q`-th percentile (0 to 100) of all values [1], linearly interpolated as numpy does.
+pub fn percentile(x: &Tensor, q: f64) -> Tensor {
+    let position = q / 100.0 * (x.len() - 1) as f64;
     let low = position.floor() as usize;
-    let (_, &mut a, above) = sorted.select_nth_unstable_by(low, f32::total_cmp);
-    let b = above.iter().copied().fold(f32::INFINITY, f32::min);
     let share = position - low as f64;
-    if share == 0.0 || above.is_empty() { a } else { (a as f64 * (1.0 - share) + b as f64 * share) as f32 }
+    match x.device() {
+        Device::Cpu => {
+            let mut sorted = x.data().to_vec();
+            let (_, &mut a, above) = sorted.select_nth_unstable_by(low, f32::total_cmp);
+            let b = above.iter().copied().fold(f32::INFINITY, f32::min);
+            let value =
+                if share == 0.0 || above.is_empty() { a } else { (a as f64 * (1.0 - share) + b as f64 * share) as f32 };
+            Tensor::from_slice(&[1], &[value])
+        }
+        Device::Gpu(gpu) => {
+            let (pair, y) = (gpu.empty(&[2]), gpu.empty(&[1]));
+            gpu.launch("targets", "ranked_pair", Grid::elements(x.len()), &[x, &x.len(), &low, &pair]);
+            gpu.launch("targets", "interpolate", Grid::blocks(1, 1), &[&pair, &(share as f32), &y]);
+            y
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::devices;
 
     #[test]
     fn returns_by_hand() {
-        let t = |x: &[f32]| Tensor::from_slice(&[1, 3], x);
-        // R_1 = r_2 + d b_2; R_0 = r_1 + d ((1 - l) b_1 + l R_1).
-        let r = lambda_return(&t(&[0.0; 3]), &t(&[0.0; 3]), &t(&[9.0, 1.0, 2.0]), &t(&[9.0, 4.0, 8.0]), 0.5, 0.75);
-        let r1 = 2.0 + 0.5 * 8.0;
-        assert_eq!(r.data(), [1.0 + 0.5 * (0.25 * 4.0 + 0.75 * r1), r1]);
-        // A terminal step takes its reward alone, a last one bootstraps fully.
-        let r = lambda_return(
-            &t(&[0.0, 1.0, 0.0]),
-            &t(&[0.0, 0.0, 1.0]),
-            &t(&[0.0, 1.0, 2.0]),
-            &t(&[0.0, 4.0, 8.0]),
-            0.5,
-            0.75,
-        );
-        assert_eq!(r.data(), [1.0 + 0.5 * 4.0, 2.0]);
+        for device in devices() {
+            let t = |x: &[f32]| Tensor::from_slice(&[1, 3], x).to(device);
+            let returns = |last: &[f32], term: &[f32], rew: &[f32], boot: &[f32]| {
+                lambda_return(&t(last), &t(term), &t(rew), &t(boot), 0.5, 0.75).host().data().to_vec()
+            };
+            // R_1 = r_2 + d b_2; R_0 = r_1 + d ((1 - l) b_1 + l R_1).
+            let r1 = 2.0 + 0.5 * 8.0;
+            let (zeros, boot) = ([0.0; 3], [9.0, 4.0, 8.0]);
+            assert_eq!(returns(&zeros, &zeros, &[9.0, 1.0, 2.0], &boot), [1.0 + 0.5 * (0.25 * 4.0 + 0.75 * r1), r1]);
+            // A terminal step takes its reward alone, a last one bootstraps fully.
+            let r = returns(&[0.0, 1.0, 0.0], &[0.0, 0.0, 1.0], &[0.0, 1.0, 2.0], &[0.0, 4.0, 8.0]);
+            assert_eq!(r, [1.0 + 0.5 * 4.0, 2.0]);
+        }
+    }
+
+    #[test]
+    fn weights_by_hand() {
+        for device in devices() {
+            let con = Tensor::from_slice(&[2, 3], &[1.0, 0.5, 1.0, 0.0, 1.0, 1.0]).to(device);
+            assert_eq!(discount_weights(&con, 0.5).host().data(), [1.0, 0.25, 0.125, 0.0, 0.0, 0.0]);
+        }
     }
 
     #[test]
     fn percentiles_interpolate() {
-        let xs = [4.0, 1.0, 3.0, 2.0];
-        assert_eq!(percentile(&xs, 0.0), 1.0);
-        assert_eq!(percentile(&xs, 100.0), 4.0);
-        assert_eq!(percentile(&xs, 50.0), 2.5);
-        assert!((percentile(&xs, 5.0) - 1.15).abs() < 1e-6);
-        assert_eq!(percentile(&[7.0], 95.0), 7.0);
+        for device in devices() {
+            let at = |xs: &[f32], q: f64| percentile(&Tensor::from_slice(&[xs.len()], xs).to(device), q).item();
+            let xs = [4.0, 1.0, 3.0, 2.0];
+            assert_eq!([at(&xs, 0.0), at(&xs, 100.0), at(&xs, 50.0)], [1.0, 4.0, 2.5]);
+            assert!((at(&xs, 5.0) - 1.15).abs() < 1e-6);
+            assert_eq!(at(&[7.0], 95.0), 7.0);
+            // Ties, and more numbers than a block of threads has.
+            let many: Vec<f32> = (0..600).map(|i| (i * 7 % 300) as f32).collect();
+            assert!((at(&many, 50.0) - 149.5).abs() < 1e-4 && at(&many, 0.0) == 0.0, "{}", at(&many, 50.0));
+        }
     }
 }

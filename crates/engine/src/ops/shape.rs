@@ -204,6 +204,16 @@ pub fn column(x: &Tensor, rows: Range<usize>, step: usize) -> Tensor {
     y.finish(&[rows.len()])
 }
 
+/// The first `steps` of each row of x [N, T], zeros after its end -> [N, steps]. No gradient.
+pub fn fit_steps(x: &Tensor, steps: usize) -> Tensor {
+    let (n, t) = (x.dim(0), x.dim(1));
+    let kept = steps.min(t);
+    let mut y = Draft::new(n * steps, x.device());
+    y.copy(Rows::new(0, steps, 0), Some((x, Rows::new(0, t, 0))), [n, 1, kept]);
+    y.copy(Rows::new(kept, steps, 0), None, [n, 1, steps - kept]);
+    y.finish(&[n, steps])
+}
+
 /// `x / max(1, |x|)`: large numbers are scaled down to one. No gradient.
 pub fn bound(x: &Tensor) -> Tensor {
     match x.device() {
@@ -269,6 +279,8 @@ mod tests {
     fn columns_and_bounds() {
         for device in devices() {
             let x = Tensor::from_slice(&[3, 2], &[0.5, -3.0, 1.0, 2.0, -0.25, 7.0]).to(device);
+            assert_eq!(fit_steps(&x, 1).host().data(), [0.5, 1.0, -0.25]);
+            assert_eq!(fit_steps(&x, 3).host().data(), [0.5, -3.0, 0.0, 1.0, 2.0, 0.0, -0.25, 7.0, 0.0]);
             assert_eq!(column(&x, 1..3, 1).host().data(), [2.0, 7.0]);
             assert_eq!(bound(&x).host().data(), [0.5, -1.0, 1.0, 1.0, -0.25, 1.0]);
         }
