@@ -11,6 +11,7 @@ impl Config {
         let config = self;
         choice("script", &config.script, &["train", "train_eval", "eval_only"])?;
         choice("device", &config.device, &["auto", "cpu", "cuda"])?;
+        choice("compute_dtype", &config.compute_dtype, &["bfloat16", "float32"])?;
         for output in &config.logger.outputs {
             choice("logger.outputs", output, &["jsonl", "tensorboard"])?;
         }

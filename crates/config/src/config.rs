@@ -16,6 +16,7 @@ pub struct Config {
     pub seed: u64,
     /// `auto`, `cpu` or `cuda`.
     pub device: String,
+    pub compute_dtype: String,
     /// CPU threads; 0 is all cores.
     pub threads: usize,
     pub random_agent: bool,

@@ -99,8 +99,10 @@ impl Resolver {
             Change::Value(value) => value.to_yaml(),
             Change::Words(words) => words.join(" "),
         };
-        if let ("jax.platform", Some(device)) = (key, compat::device(&text)) {
-            return self.tree.set("device", &[device.into()]);
+        match (key, compat::device(&text)) {
+            ("jax.platform", Some(device)) => return self.tree.set("device", &[device.into()]),
+            ("jax.compute_dtype", _) => return self.tree.set("compute_dtype", &[text]),
+            _ => {}
         }
         if let Some(reason) = compat::ignored(key) {
             self.warnings.push(format!("the official key '{key}' has no effect: {reason}"));

@@ -176,6 +176,8 @@ fn official_keys_without_meaning_only_warn() {
         assert_says(warning, &[&format!("'{name}'"), "no effect"]);
     }
     assert_eq!(resolve("--jax.platform cuda").unwrap().device, "cuda");
+    assert_eq!(resolve("--jax.compute_dtype float32").unwrap().compute_dtype, "float32");
+    assert_says(&error("--jax.compute_dtype float8"), &["'compute_dtype'", "bfloat16"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! For tests: compares an operation and its gradient with a float64 reference and its finite differences.
 
 use crate::cpu::simd::on_every_isa;
-use crate::cuda::test_gpu;
+use crate::cuda::{Precision, test_gpu, test_gpu_in};
 use crate::graph::{Leaf, backward};
 use crate::rng::Rng;
 use crate::sink::Sink;
@@ -13,17 +13,19 @@ pub fn check(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Tensor, reference: i
     check_scaled(shapes, 1.0, op, reference);
 }
 
-/// `check` with inputs of another standard deviation. On every instruction set that this machine has, and on a GPU,
-/// which is emulated.
+/// `check` with inputs of another standard deviation. On every instruction set that this machine has, and on a GPU
+/// (real or emulated) in float32 and, to 1e-2, in bfloat16.
 pub fn check_scaled(
     shapes: &[&[usize]],
     scale: f32,
     op: impl Fn(&[Tensor]) -> Tensor,
     reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
-    on_every_isa(|| check_here(Device::Cpu, shapes, scale, &op, &reference));
-    if let Some(gpu) = test_gpu() {
-        check_here(Device::Gpu(gpu), shapes, scale, &op, &reference);
+    on_every_isa(|| check_here(Device::Cpu, [1e-5, 1e-4], shapes, scale, &op, &reference));
+    for (precision, limits) in [(Precision::Float32, [1e-5, 1e-4]), (Precision::Bfloat16, [1e-2, 1e-2])] {
+        if let Some(gpu) = test_gpu_in(precision) {
+            check_here(Device::Gpu(gpu), limits, shapes, scale, &op, &reference);
+        }
     }
 }
 
@@ -34,6 +36,7 @@ pub fn devices() -> Vec<Device> {
 
 fn check_here(
     device: Device,
+    [value_limit, gradient_limit]: [f64; 2],
     shapes: &[&[usize]],
     scale: f32,
     op: &impl Fn(&[Tensor]) -> Tensor,
@@ -47,7 +50,7 @@ fn check_here(
     let output = op(&inputs);
     let expected = reference(&exact);
     assert_eq!(output.device(), device);
-    assert_close(&format!("output on {device:?}"), &doubles(&output), &expected, 1e-5);
+    assert_close(&format!("output on {device:?}"), &doubles(&output), &expected, value_limit);
 
     let weights = random(output.shape(), 99, 1.0);
     let mut sink = Sink::new();
@@ -56,7 +59,7 @@ fn check_here(
     let total = |x: &[Vec<f64>]| -> f64 { reference(x).iter().zip(weights.data()).map(|(y, &w)| y * w as f64).sum() };
     for (i, grad) in grads.iter().enumerate() {
         let differences: Vec<f64> = (0..exact[i].len()).map(|j| central_difference(&exact, i, j, &total)).collect();
-        assert_close(&format!("gradient of input {i} on {device:?}"), &doubles(grad), &differences, 1e-4);
+        assert_close(&format!("gradient of input {i} on {device:?}"), &doubles(grad), &differences, gradient_limit);
     }
 }
 

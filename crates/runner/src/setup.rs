@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use config::Config;
 use dreamer_agent::Agent;
 use engine::Device;
+use engine::cuda::Precision;
 use envs::{Env, wrappers::RestartOnException};
 use replay::{Options, Replay};
 use spaces::Spaces;
@@ -59,10 +60,14 @@ pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
     Ok(Some(Agent::new(&obs, &act, &config.agent)?.to(device(config)?)))
 }
 
-/// Where `config.device` says to compute.
+/// Where `config.device` says to compute, and how `config.compute_dtype` says.
 pub fn device(config: &Config) -> Result<Device> {
+    let float32 = config.compute_dtype == "float32";
+    let precision = if float32 { Precision::Float32 } else { Precision::Bfloat16 };
     match config.device.as_str() {
-        "cuda" => engine::cuda::open(0).map(Device::Gpu).map_err(|sentence| anyhow!("device 'cuda': {sentence}")),
+        "cuda" => {
+            engine::cuda::open(0, precision).map(Device::Gpu).map_err(|sentence| anyhow!("device 'cuda': {sentence}"))
+        }
         _ => Ok(Device::Cpu),
     }
 }

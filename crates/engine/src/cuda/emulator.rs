@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const HEADER: &str = include_str!("kernels/emulator.h");
 
@@ -14,9 +15,10 @@ type Run = unsafe extern "C" fn(*const u32, u32, *mut *mut c_void);
 pub struct Emulator {
     compiler: String,
     folder: PathBuf,
-    /// Kernels share their state in the emulator: one runs at a time.
-    running: Mutex<()>,
 }
+
+/// Kernels share their state in the emulator: one runs at a time.
+static RUNNING: Mutex<()> = Mutex::new(());
 
 /// Kernels compiled and loaded.
 pub struct Module(libloading::Library);
@@ -31,8 +33,10 @@ impl Emulator {
                 "there is no C++ compiler '{compiler}' to emulate a GPU with; install g++, or name one in CXX"
             ));
         }
-        let folder = std::env::temp_dir().join(format!("dreamer-emulator-{}", std::process::id()));
-        Ok(Emulator { compiler, folder, running: Mutex::default() })
+        static OPENED: AtomicUsize = AtomicUsize::new(0); // each has a folder of its own
+        let name = format!("dreamer-emulator-{}-{}", std::process::id(), OPENED.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        Ok(Emulator { compiler, folder })
     }
 
     pub fn load(&self, name: &str, source: &str) -> Result<Module, String> {
@@ -80,7 +84,7 @@ impl Emulator {
     /// # Safety
     /// `function` came from `function`, and `args` are what that kernel takes, with memory as large as it assumes.
     pub unsafe fn launch(&self, function: u64, blocks: [u32; 3], threads: u32, args: &mut [*mut c_void]) {
-        let _one = self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _one = RUNNING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // SAFETY: `function` was a `Run` when it came; the rest as the caller promises.
         unsafe {
             let run: Run = std::mem::transmute(function as usize);

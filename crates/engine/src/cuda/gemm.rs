@@ -1,6 +1,6 @@
 //! Matrix products on a GPU.
 
-use super::gpu::{Arg, Gpu, Grid};
+use super::gpu::{Arg, Gpu, Grid, Precision};
 use crate::tensor::Tensor;
 
 /// A matrix, or several of one shape, in a tensor: where the first element is and how far apart others are.
@@ -57,6 +57,10 @@ impl Gemm<'_> {
             &c.address, &c.row, &c.block,
             &bias, &add, &m, &n, &k, &accumulate,
         ];
-        gpu.launch("gemm", "gemm", Grid { blocks: grid, threads: 256, shared: 0 }, &args);
+        let kernel = match gpu.precision() {
+            Precision::Float32 => "gemm",
+            Precision::Bfloat16 => "gemm_bf16",
+        };
+        gpu.launch("gemm", kernel, Grid { blocks: grid, threads: 256, shared: 0 }, &args);
     }
 }

@@ -12,12 +12,23 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// An open GPU. Lives as long as the process, so that tensors can refer to it.
 pub struct Gpu {
     properties: Properties,
+    precision: Precision,
     backend: Backend,
     /// Free memory by size: a training step reuses the memory of the step before.
     pool: Mutex<BTreeMap<usize, Vec<u64>>>,
     modules: Mutex<HashMap<&'static str, Module>>,
     functions: Mutex<HashMap<(&'static str, &'static str), u64>>,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
+}
+
+/// How matrix products and convolutions are computed. Everything else is float32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// On the ordinary units.
+    #[default]
+    Float32,
+    /// On tensor cores: factors are rounded to bfloat16, sums are float32.
+    Bfloat16,
 }
 
 enum Backend {
@@ -106,25 +117,29 @@ impl<T: Arg> Arg for &T {
 
 impl Gpu {
     /// Opens GPU number `index` of the driver.
-    pub fn open(driver: Arc<Driver>, index: usize) -> Result<&'static Gpu, String> {
+    pub fn open(driver: Arc<Driver>, index: usize, precision: Precision) -> Result<&'static Gpu, String> {
         let all = driver.devices()?;
         let Some(properties) = all.get(index) else {
             return Err(format!("there is no GPU number {index}: the driver shows {}, counted from 0", all.len()));
         };
         let backend = Backend::Cuda(Cuda::open(driver, index)?);
-        Ok(Gpu::leak(properties.clone(), backend))
+        Ok(Gpu::leak(properties.clone(), precision, backend))
     }
 
     /// A GPU emulated by the processor, for tests.
-    pub fn emulated() -> Result<&'static Gpu, String> {
+    pub fn emulated(precision: Precision) -> Result<&'static Gpu, String> {
         let properties =
             Properties { index: 0, name: "emulated GPU".into(), arch: 0, multiprocessors: 1, memory: 1 << 30 };
-        Ok(Gpu::leak(properties, Backend::Emulator(Emulator::open()?)))
+        Ok(Gpu::leak(properties, precision, Backend::Emulator(Emulator::open()?)))
     }
 
-    fn leak(properties: Properties, backend: Backend) -> &'static Gpu {
+    fn leak(properties: Properties, precision: Precision, backend: Backend) -> &'static Gpu {
         let (pool, modules, functions, constants) = Default::default();
-        Box::leak(Box::new(Gpu { properties, backend, pool, modules, functions, constants }))
+        Box::leak(Box::new(Gpu { properties, precision, backend, pool, modules, functions, constants }))
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub fn properties(&self) -> &Properties {

@@ -1,7 +1,7 @@
 //! The sources of all kernels, which are part of the binary.
 
 /// What every file of kernels starts with.
-const COMMON: &str = include_str!("kernels/common.cuh");
+const COMMON: &str = concat!(include_str!("kernels/common.cuh"), "\n", include_str!("kernels/product.cuh"));
 
 const SOURCES: [(&str, &str); 11] = [
     ("conv", include_str!("kernels/conv.cu")),
@@ -59,8 +59,7 @@ mod tests {
     #[test]
     fn every_kernel_is_exported() {
         for (name, source) in SOURCES {
-            let kernels = source.lines().filter_map(|line| line.strip_prefix("KERNEL ")?.split('(').next());
-            for kernel in kernels {
+            for kernel in source.lines().filter_map(|line| line.strip_prefix("KERNEL ")?.split('(').next()) {
                 assert!(source.contains(&format!("EXPORT({kernel})")), "{kernel} in {name}.cu");
             }
         }

@@ -18,8 +18,8 @@ mod survey;
 
 pub use driver::{Driver, Properties};
 pub(crate) use gemm::{Gemm, Matrix};
-pub use gpu::Gpu;
 pub(crate) use gpu::{Arg, Grid};
+pub use gpu::{Gpu, Precision};
 pub(crate) use memory::Memory;
 pub use nvrtc::Nvrtc;
-pub use survey::{Found, Survey, open, survey, test_gpu};
+pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};

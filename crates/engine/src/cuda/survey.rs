@@ -1,10 +1,10 @@
 //! What of CUDA this machine has: opens GPUs, and tells what is missing where it cannot.
 
 use super::driver::{Driver, Properties};
-use super::gpu::Gpu;
+use super::gpu::{Gpu, Precision};
 use super::nvrtc::Nvrtc;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Set to anything, GPU 0 is one emulated by a C++ compiler: for tests of whole programs on machines without one.
 const EMULATE: &str = "DREAMER_EMULATE_GPU";
@@ -35,31 +35,36 @@ pub fn survey() -> Survey {
     Survey { driver, nvrtc, gpus, cache: super::cache::folder() }
 }
 
-/// Opens GPU number `index` with all kernels loaded, once a process. The error names what is missing and how to get it.
-pub fn open(index: usize) -> Result<&'static Gpu, String> {
+/// Opens GPU number `index` with all kernels loaded, once a process and precision. The error names what is missing and how to get it.
+pub fn open(index: usize, precision: Precision) -> Result<&'static Gpu, String> {
     static OPEN: Mutex<Vec<(usize, &'static Gpu)>> = Mutex::new(Vec::new());
     let mut open = OPEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some((_, gpu)) = open.iter().find(|(i, _)| *i == index) {
+    if let Some((_, gpu)) = open.iter().find(|(i, gpu)| *i == index && gpu.precision() == precision) {
         return Ok(gpu);
     }
     let gpu = if std::env::var_os(EMULATE).is_some() {
-        Gpu::emulated()?
+        Gpu::emulated(precision)?
     } else {
         let driver = Driver::load().map_err(|error| format!("{error}; or compute with --device cpu"))?;
-        Gpu::open(Arc::new(driver), index)?
+        Gpu::open(Arc::new(driver), index, precision)?
     };
     gpu.load_all()?;
     open.push((index, gpu));
     Ok(gpu)
 }
 
+/// The GPU that tests run on in float32, see [`test_gpu_in`].
+pub fn test_gpu() -> Option<&'static Gpu> {
+    test_gpu_in(Precision::Float32)
+}
+
 /// The GPU that tests run on: number 0 of this machine, else an emulated one. Where neither is there this says so, and
 /// nothing is tested on a GPU; with DREAMER_REQUIRE_GPU set, as in CI, one of them must be.
-pub fn test_gpu() -> Option<&'static Gpu> {
-    static GPU: std::sync::OnceLock<Option<&'static Gpu>> = std::sync::OnceLock::new();
-    *GPU.get_or_init(|| {
-        let real = Driver::load().and_then(|driver| Gpu::open(Arc::new(driver), 0));
-        let found = real.or_else(|_| Gpu::emulated());
+pub fn test_gpu_in(precision: Precision) -> Option<&'static Gpu> {
+    static GPUS: [OnceLock<Option<&'static Gpu>>; 2] = [OnceLock::new(), OnceLock::new()];
+    *GPUS[precision as usize].get_or_init(|| {
+        let real = Driver::load().and_then(|driver| Gpu::open(Arc::new(driver), 0, precision));
+        let found = real.or_else(|_| Gpu::emulated(precision));
         if let Err(error) = &found {
             assert!(std::env::var_os("DREAMER_REQUIRE_GPU").is_none(), "{error}");
             eprintln!("SKIPPED: nothing was tested on a GPU: {error}");

@@ -3,7 +3,7 @@
 use super::conv::Resample;
 use super::norm_act::Held;
 use super::planes::Planes;
-use crate::cuda::{Arg, Gpu, Grid};
+use crate::cuda::{Arg, Gpu, Grid, Precision};
 use crate::graph::{Leaf, record1, recording};
 use crate::sink::{Sink, column_sums_gpu};
 use crate::tensor::{Device, Tensor};
@@ -62,11 +62,18 @@ impl Geometry {
         }
     }
 
-    /// Runs a kernel whose last arguments are these sizes.
-    fn launch(&self, gpu: &'static Gpu, kernel: &'static str, blocks: [usize; 3], first: &[&dyn Arg]) {
+    /// Runs a kernel, in float32 or bfloat16, whose last arguments are these sizes.
+    fn launch(
+        &self,
+        gpu: &'static Gpu,
+        [float32, bfloat16]: [&'static str; 2],
+        blocks: [usize; 3],
+        first: &[&dyn Arg],
+    ) {
         let Geometry { n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left } = self;
         let sizes: [&dyn Arg; 13] = [n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left];
         let args: Vec<&dyn Arg> = first.iter().copied().chain(sizes).collect();
+        let kernel = if gpu.precision() == Precision::Bfloat16 { bfloat16 } else { float32 };
         gpu.launch("conv", kernel, Grid { blocks: blocks.map(|x| x as u32), threads: 256, shared: 0 }, &args);
     }
 }
@@ -83,7 +90,7 @@ pub(super) fn stage(
     let g = Geometry::new(x, w, resample);
     let full = gpu.empty(&[g.n, g.co, g.oh, g.ow, 1]);
     let blocks = [(g.n * g.oh * g.ow).div_ceil(PIXELS), g.co.div_ceil(CHANNELS), 1];
-    g.launch(gpu, "conv", blocks, &[&x.x, w, bias, &full]);
+    g.launch(gpu, ["conv", "conv_bf16"], blocks, &[&x.x, w, bias, &full]);
     let z = if resample == Resample::Pool { pool(gpu, &full) } else { full.clone() };
     let mut y = held.as_ref().map_or_else(|| z.clone(), |held| norm(gpu, held, &z));
     let parameters = held.iter().flat_map(|held| held.scale.iter().chain(&held.shift));
@@ -182,7 +189,7 @@ impl Kept {
         let parts = (g.n * g.oh * g.ow).div_ceil(SLICE).max(1);
         let sums = gpu.empty(&[parts, rows * g.co]);
         let blocks = [rows.div_ceil(PIXELS), g.co.div_ceil(CHANNELS), parts];
-        g.launch(gpu, "conv_weight_grad", blocks, &[&self.x, dy, &SLICE, &sums]);
+        g.launch(gpu, ["conv_weight_grad", "conv_weight_grad_bf16"], blocks, &[&self.x, dy, &SLICE, &sums]);
         sink.add(leaf, &column_sums_gpu(gpu, &sums, rows * g.co).view(0, self.w.shape()));
     }
 
@@ -190,7 +197,7 @@ impl Kept {
         let g = &self.g;
         let dx = gpu.empty(self.x.shape());
         let blocks = [(g.n * g.h * g.w).div_ceil(PIXELS), g.ci.div_ceil(CHANNELS), 1];
-        g.launch(gpu, "conv_input_grad", blocks, &[dy, &self.w, &dx]);
+        g.launch(gpu, ["conv_input_grad", "conv_input_grad_bf16"], blocks, &[dy, &self.w, &dx]);
         dx
     }
 }

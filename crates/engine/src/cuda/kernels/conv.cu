@@ -1,16 +1,15 @@
-// Convolutions with SAME padding as implicit matrix products in float32, over images [n, channels, height, width]:
-// a row of the product is a pixel, its columns are the taps of the kernel, gathered on the way into shared memory.
+// Convolutions with SAME padding as implicit matrix products, over images [n, channels, height, width]: a row of the
+// product is a pixel, its columns are the taps of the kernel, gathered on the way into shared memory.
 
-#define PIXELS 64u    // pixels, or rows of the weight, for each block of 256 threads
-#define CHANNELS 32u  // output channels for each block
-#define DEPTH 16u     // of the product, held in shared memory at a time
+#define CHANNELS 32u  // output channels for each block of threads; pixels, or rows of the weight, are TILE_ROWS
 
 // `up` is 2 where the input is upsampled first: each pixel repeated four times, or, where `sparse`, only at odd rows and
 // columns with zeros between. `h` and `w` are the input's before that, `oh` and `ow` the convolution's output's.
 struct Geometry { u32 n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left; };
 #define GEOMETRY \
   u32 n, u32 ci, u32 h, u32 w, u32 co, u32 oh, u32 ow, u32 k, u32 stride, u32 up, u32 sparse, u32 top, u32 left
-#define GEOMETRY_VALUES Geometry{n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left}
+#define GEOMETRY_NAMES n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left
+#define GEOMETRY_VALUES Geometry{GEOMETRY_NAMES}
 
 // What output pixel `pixel` of all images sees through row `tap` [k, k, ci] of the weight.
 __device__ __forceinline__ float seen(const float* x, const Geometry& g, u32 pixel, u32 tap) {
@@ -23,54 +22,25 @@ __device__ __forceinline__ float seen(const float* x, const Geometry& g, u32 pix
   return x[((u64)(image * g.ci + c) * g.h + y / g.up) * g.w + x0 / g.up];
 }
 
-// One block's part of a product [PIXELS, CHANNELS]: `left(i, d)` and `right(d, j)` give its factors.
-template <class Left, class Right>
-__device__ __forceinline__ void tile_product(float (&sums)[4][2], u32 depth_start, u32 depth_end, Left left, Right right) {
-  __shared__ float as[DEPTH][PIXELS + 1];
-  __shared__ float bs[DEPTH][CHANNELS + 1];
-  u32 ty = threadIdx.x / 16, tx = threadIdx.x % 16;
-  for (u32 d0 = depth_start; d0 < depth_end; d0 += DEPTH) {
-    for (u32 i = threadIdx.x; i < PIXELS * DEPTH; i += 256) {
-      u32 d = d0 + i / PIXELS;
-      as[i / PIXELS][i % PIXELS] = d < depth_end ? left(i % PIXELS, d) : 0.0f;
-    }
-    for (u32 i = threadIdx.x; i < CHANNELS * DEPTH; i += 256) {
-      u32 d = d0 + i / CHANNELS;
-      bs[i / CHANNELS][i % CHANNELS] = d < depth_end ? right(d, i % CHANNELS) : 0.0f;
-    }
-    __syncthreads();
-    float part[4][2] = {};  // added up tile by tile: a long sum in one go rounds more
-    for (u32 d = 0; d < DEPTH; d++)
-      for (u32 i = 0; i < 4; i++)
-        for (u32 j = 0; j < 2; j++) part[i][j] += as[d][ty + 16 * i] * bs[d][tx + 16 * j];
-    for (u32 i = 0; i < 4; i++)
-      for (u32 j = 0; j < 2; j++) sums[i][j] += part[i][j];
-    __syncthreads();
-  }
-}
-
 // y [n, co, oh, ow] = x * weight [k, k, ci, co] + bias
-KERNEL conv(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
+template <bool BF16>
+__device__ __forceinline__ void conv_block(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
   Geometry g = GEOMETRY_VALUES;
-  u32 pixel0 = blockIdx.x * PIXELS, channel0 = blockIdx.y * CHANNELS;
-  float sums[4][2] = {};
-  tile_product(sums, 0, k * k * ci, [&](u32 i, u32 d) { return seen(x, g, pixel0 + i, d); },
-               [&](u32 d, u32 j) { return channel0 + j < co ? weight[(u64)d * co + channel0 + j] : 0.0f; });
-  for (u32 i = 0; i < 4; i++)
-    for (u32 j = 0; j < 2; j++) {
-      u32 pixel = pixel0 + threadIdx.x / 16 + 16 * i, channel = channel0 + threadIdx.x % 16 + 16 * j;
-      if (pixel >= n * oh * ow || channel >= co) continue;
-      u32 image = pixel / (oh * ow);
-      y[(u64)(image * co + channel) * oh * ow + pixel % (oh * ow)] = sums[i][j] + bias[channel];
-    }
+  u32 pixel0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS;
+  auto left_factor = [&](u32 i, u32 d) { return seen(x, g, pixel0 + i, d); };
+  auto right_factor = [&](u32 d, u32 j) { return channel0 + j < co ? weight[(u64)d * co + channel0 + j] : 0.0f; };
+  product<BF16, CHANNELS>(0, k * k * ci, true, true, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+    u32 pixel = pixel0 + i, channel = channel0 + j, image = pixel / (oh * ow);
+    if (pixel >= n * oh * ow || channel >= co) return;
+    y[(u64)(image * co + channel) * oh * ow + pixel % (oh * ow)] = sum + bias[channel];
+  });
 }
-EXPORT(conv)
 
 // dx [n, ci, h, w] from dy: every input pixel collects from the outputs that saw it.
-KERNEL conv_input_grad(const float* dy, const float* weight, float* dx, GEOMETRY) {
-  u32 pixel0 = blockIdx.x * PIXELS, channel0 = blockIdx.y * CHANNELS;
+template <bool BF16>
+__device__ __forceinline__ void conv_input_grad_block(const float* dy, const float* weight, float* dx, GEOMETRY) {
+  u32 pixel0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS;
   u32 places = sparse ? 1 : up * up;  // of a pixel in the upsampled image
-  float sums[4][2] = {};
   auto left_factor = [&](u32 i, u32 d) {
     u32 pixel = pixel0 + i;
     if (pixel >= n * h * w) return 0.0f;
@@ -84,34 +54,59 @@ KERNEL conv_input_grad(const float* dy, const float* weight, float* dx, GEOMETRY
     u32 tap = d / co % (k * k);
     return channel0 + j < ci ? weight[((u64)tap * ci + channel0 + j) * co + d % co] : 0.0f;
   };
-  tile_product(sums, 0, places * k * k * co, left_factor, right_factor);
-  for (u32 i = 0; i < 4; i++)
-    for (u32 j = 0; j < 2; j++) {
-      u32 pixel = pixel0 + threadIdx.x / 16 + 16 * i, channel = channel0 + threadIdx.x % 16 + 16 * j;
-      if (pixel >= n * h * w || channel >= ci) continue;
-      dx[(u64)(pixel / (h * w) * ci + channel) * h * w + pixel % (h * w)] = sums[i][j];
-    }
+  product<BF16, CHANNELS>(0, places * k * k * co, true, false, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+    u32 pixel = pixel0 + i, channel = channel0 + j;
+    if (pixel >= n * h * w || channel >= ci) return;
+    dx[(u64)(pixel / (h * w) * ci + channel) * h * w + pixel % (h * w)] = sum;
+  });
 }
-EXPORT(conv_input_grad)
 
 // The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, ci, co].
-KERNEL conv_weight_grad(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
+template <bool BF16>
+__device__ __forceinline__ void conv_weight_grad_block(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
   Geometry g = GEOMETRY_VALUES;
-  u32 row0 = blockIdx.x * PIXELS, channel0 = blockIdx.y * CHANNELS, rows = k * k * ci, pixels = n * oh * ow;
+  u32 row0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS, rows = k * k * ci, pixels = n * oh * ow;
   u32 first = blockIdx.z * slice, last = min(first + slice, pixels);
-  float sums[4][2] = {};
+  auto left_factor = [&](u32 i, u32 d) { return seen(x, g, d, row0 + i); };
   auto right_factor = [&](u32 d, u32 j) {
     u32 channel = channel0 + j;
     return channel < co ? dy[(u64)(d / (oh * ow) * co + channel) * oh * ow + d % (oh * ow)] : 0.0f;
   };
-  tile_product(sums, first, last, [&](u32 i, u32 d) { return seen(x, g, d, row0 + i); }, right_factor);
-  for (u32 i = 0; i < 4; i++)
-    for (u32 j = 0; j < 2; j++) {
-      u32 row = row0 + threadIdx.x / 16 + 16 * i, channel = channel0 + threadIdx.x % 16 + 16 * j;
-      if (row < rows && channel < co) out[((u64)blockIdx.z * rows + row) * co + channel] = sums[i][j];
-    }
+  product<BF16, CHANNELS>(first, last, false, false, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+    u32 row = row0 + i, channel = channel0 + j;
+    if (row < rows && channel < co) out[((u64)blockIdx.z * rows + row) * co + channel] = sum;
+  });
+}
+
+KERNEL conv(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
+  conv_block<false>(x, weight, bias, y, GEOMETRY_NAMES);
+}
+EXPORT(conv)
+
+KERNEL conv_bf16(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
+  conv_block<true>(x, weight, bias, y, GEOMETRY_NAMES);
+}
+EXPORT(conv_bf16)
+
+KERNEL conv_input_grad(const float* dy, const float* weight, float* dx, GEOMETRY) {
+  conv_input_grad_block<false>(dy, weight, dx, GEOMETRY_NAMES);
+}
+EXPORT(conv_input_grad)
+
+KERNEL conv_input_grad_bf16(const float* dy, const float* weight, float* dx, GEOMETRY) {
+  conv_input_grad_block<true>(dy, weight, dx, GEOMETRY_NAMES);
+}
+EXPORT(conv_input_grad_bf16)
+
+KERNEL conv_weight_grad(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
+  conv_weight_grad_block<false>(x, dy, slice, out, GEOMETRY_NAMES);
 }
 EXPORT(conv_weight_grad)
+
+KERNEL conv_weight_grad_bf16(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
+  conv_weight_grad_block<true>(x, dy, slice, out, GEOMETRY_NAMES);
+}
+EXPORT(conv_weight_grad_bf16)
 
 // 2x2 maxima: x [planes, 2 h, 2 w] -> y [planes, h, w].
 KERNEL pool(const float* x, u32 planes, u32 h, u32 w, float* y) {

@@ -124,6 +124,33 @@ template <class T> T shuffle(T value, unsigned from) {
   wait(WARP);
   return result;
 }
+
+inline float from_bf16(unsigned bits) {
+  bits <<= 16;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+// The product of a warp's tensor core (product.cuh): everyone's registers are laid out, and each computes its own sums.
+inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  static unsigned as[32][32][4], bs[32][32][2];  // of each warp
+  unsigned warp = current / 32, lane = current % 32;
+  std::memcpy(as[warp][lane], a, sizeof a);
+  std::memcpy(bs[warp][lane], b, sizeof b);
+  wait(WARP);
+  for (unsigned r = 0; r < 4; r++) {
+    unsigned row = lane / 4 + r / 2 * 8, column = lane % 4 * 2 + r % 2;
+    float sum = 0.0f;
+    for (unsigned d = 0; d < 16; d++) {
+      unsigned t = d % 8 / 2, half = d / 8;
+      unsigned left = as[warp][row % 8 * 4 + t][row / 8 + 2 * half], right = bs[warp][column * 4 + t][half];
+      sum += from_bf16(d % 2 ? left >> 16 : left & 0xffffu) * from_bf16(d % 2 ? right >> 16 : right & 0xffffu);
+    }
+    c[r] += sum;
+  }
+  wait(WARP);
+}
 }  // namespace emulator
 
 #define threadIdx (emulator::fibers[emulator::current].thread)
