@@ -3,6 +3,9 @@
 use crate::cuda::Grid;
 use crate::tensor::{Device, Tensor};
 
+/// Numbers that one block of threads looks at.
+const SLICE: usize = 1 << 16;
+
 /// Which of `tensors` is the first to hold a number that is not finite, and that number. Waits for a GPU once, where all
 /// of them are finite.
 pub fn first_not_finite(tensors: &[&Tensor]) -> Option<(usize, f32)> {
@@ -10,11 +13,21 @@ pub fn first_not_finite(tensors: &[&Tensor]) -> Option<(usize, f32)> {
         let bad = |x: &Tensor| x.data().iter().find(|v| !v.is_finite()).copied();
         return tensors.iter().enumerate().find_map(|(i, x)| Some((i, bad(x)?)));
     };
-    let counts = gpu.empty(&[tensors.len()]);
-    for (i, x) in tensors.iter().enumerate() {
-        gpu.launch("optimizer", "count_bad", Grid::blocks(1, 256), &[*x, &x.len(), &counts.view(i, &[1])]);
+    // Slices of all tensors side by side.
+    let parts: Vec<usize> = tensors.iter().map(|x| x.len().div_ceil(SLICE)).collect();
+    let counts = gpu.empty(&[parts.iter().sum()]);
+    let mut start = 0;
+    for (x, &parts) in tensors.iter().zip(&parts) {
+        let counts = counts.view(start, &[parts]);
+        gpu.launch("optimizer", "count_bad", Grid::blocks(parts, 256), &[*x, &x.len(), &SLICE, &counts]);
+        start += parts;
     }
-    let first = counts.host().data().iter().position(|&count| count != 0.0)?;
+    let bad = counts.host().data().iter().position(|&count| count != 0.0)?;
+    let ends = parts.iter().scan(0, |end, &parts| {
+        *end += parts;
+        Some(*end)
+    });
+    let first = ends.take_while(|&end| end <= bad).count();
     first_not_finite(&[&tensors[first].host()]).map(|(_, value)| (first, value))
 }
 
@@ -28,8 +41,10 @@ mod tests {
         for device in devices() {
             let x = |values: &[f32]| Tensor::from_slice(&[values.len()], values).to(device);
             let (good, bad) = (x(&[1.0, f32::MAX, -0.0]), x(&[0.0, f32::NEG_INFINITY, f32::NAN]));
-            assert_eq!(first_not_finite(&[&good, &good]), None);
-            assert_eq!(first_not_finite(&[&good, &bad, &good]), Some((1, f32::NEG_INFINITY)));
+            let (large, empty) = (x(&vec![1.0; 2 * SLICE + 1]), x(&[]));
+            assert_eq!(first_not_finite(&[&good, &large, &empty, &good]), None);
+            assert_eq!(first_not_finite(&[&large, &empty, &good, &bad, &good]), Some((3, f32::NEG_INFINITY)));
+            assert_eq!(first_not_finite(&[]), None);
         }
     }
 }

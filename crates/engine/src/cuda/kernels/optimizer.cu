@@ -86,11 +86,12 @@ KERNEL ema(const float* source, float* target, float mix, u32 n) {
 }
 EXPORT(ema)
 
-// How many numbers are not finite; by one block.
-KERNEL count_bad(const float* x, u32 n, float* count) {
+// How many numbers of each slice are not finite.
+KERNEL count_bad(const float* x, u32 n, u32 slice, float* counts) {
+  u32 first = blockIdx.x * slice, last = min(first + slice, n);
   double bad = 0.0;
-  for (u32 i = threadIdx.x; i < n; i += blockDim.x) bad += fabsf(x[i]) <= 3.4028234e38f ? 0.0 : 1.0;
+  for (u32 i = first + threadIdx.x; i < last; i += blockDim.x) bad += fabsf(x[i]) <= 3.4028234e38f ? 0.0 : 1.0;
   bad = block_sum(bad);
-  if (threadIdx.x == 0) count[0] = bad;
+  if (threadIdx.x == 0) counts[blockIdx.x] = bad;
 }
 EXPORT(count_bad)
