@@ -133,7 +133,7 @@ class Memory:
       self.map[start] = 0
     else:
       text = log_text({key[4:]: value for key, value in obs.items()
-                       if key.startswith('log/') and key not in self.obs})
+                       if str(key).startswith('log/') and key not in self.obs})
       self.map[start:start + len(text)] = text
 
   def remove(self):

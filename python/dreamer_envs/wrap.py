@@ -22,7 +22,7 @@ def metrics(info, prefix='log/', depth=DEPTH):
   """The numbers of `info` by the names of their metrics; those of a dict within it are called
   `log/OUTER/INNER`."""
   out = {}
-  for key, value in info.items():
+  for key, value in info.items() if isinstance(info, dict) else ():
     name = prefix + plain(str(key))
     if isinstance(value, dict) and depth:
       out.update(metrics(value, name + '/', depth - 1))
