@@ -14,8 +14,8 @@ from .resize import resizer
 FLOAT_MAX = np.float32(np.finfo(np.float32).max)
 # Bounds beyond this stand for none, such as the largest float32.
 UNBOUNDED = 1e30
-# Whole numbers up to here are float32 as they are.
-EXACT = 2**24
+# How far outside its bounds a value may be by rounding, relative to the larger one.
+ROUNDING = 1e-5
 # Values that a discrete key may have: the agent sees it one-hot, with weights for each.
 CLASSES = 65536
 # The least height and width of what is an image; smaller ones are vectors.
@@ -155,15 +155,32 @@ def classes(n):
 
 
 def limits(space):
-  """The bounds of a Box as floats, a little wider where values are rounded; None where it has
-  none."""
-  out, whole = [], np.dtype(space.dtype).kind in 'biu'
-  for name, pick, sign in (('low', np.min, -1), ('high', np.max, 1)):
-    value = float(pick(np.asarray(getattr(space, name, sign * np.inf), np.float64)))
-    if not whole or abs(value) > EXACT:
-      value += sign * 1e-5 * max(1, abs(value))
+  """The bounds of a Box as floats; None where it has none."""
+  out = []
+  for name, pick, default in (('low', np.min, -np.inf), ('high', np.max, np.inf)):
+    value = float(pick(np.asarray(getattr(space, name, default), np.float64)))
     out.append(value if abs(value) < UNBOUNDED else None)
   return out
+
+
+def bounded(low, high):
+  """What turns values into float32: as `to_float`, and those that rounding alone has put outside
+  the bounds are put back."""
+  if low is None and high is None:
+    return to_float
+  slack = ROUNDING * max(1, *(abs(x) for x in (low, high) if x is not None))
+  low, high = -FLOAT_MAX if low is None else low, FLOAT_MAX if high is None else high
+
+  def convert(value):
+    value = np.asarray(value)
+    if value.dtype.kind not in 'biuf':
+      return value
+    inside = np.minimum(np.maximum(value, low), high)
+    if not (inside == value).all():
+      value = np.where(abs(inside - value) <= slack, inside, value)
+    return to_float(value)
+
+  return convert
 
 
 def observed(space, size):
@@ -188,7 +205,7 @@ def observed(space, size):
   elif space.dtype == np.uint8 and len(shape) in (2, 3) and (any(size) or is_picture(shape)):
     return [('', *image(shape, size))]
   else:
-    ours, convert = Space(np.float32, shape, *limits(space)), to_float
+    ours, convert = Space(np.float32, shape, *limits(space)), bounded(*limits(space))
   return [('', *flattened(ours, convert))]
 
 

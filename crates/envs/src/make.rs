@@ -173,9 +173,11 @@ fn names() -> Vec<(String, String)> {
 fn unknown(task: &str) -> anyhow::Error {
     let mut names: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
     let rest = task.split_once('_').map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
-    for suite in bridge::SUITES {
-        names.extend(rest.map(|rest| format!("{}_{rest}", suite.name)));
-        names.push(format!("{}_{task}", suite.name));
+    let suites = || bridge::SUITES.iter().map(|suite| suite.name);
+    let meant = suites().find(|suite| suggest::distance(suite, bridge::suite(task)) <= 1);
+    match (meant, rest) {
+        (Some(suite), Some(rest)) => names.push(format!("{suite}_{rest}")),
+        _ => names.extend(suites().map(|suite| format!("{suite}_{task}"))),
     }
     let near = suggest::nearest(task, &names, 3).join(", ");
     anyhow!("unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all)")
@@ -229,7 +231,9 @@ mod tests {
 
     #[test]
     fn options_are_honoured_and_mistakes_in_them_named() {
-        let options = json!({"catch": {"size": [20, 30]}, "pinpad": {"size": [96, 80]}, "atari": {"repeat": 4}, "dummy": {"length": 1e2}});
+        let options = json!({
+            "catch": {"size": [20, 30]}, "pinpad": {"size": [96, 80]}, "atari": {"repeat": 4}, "dummy": {"length": 1e2}
+        });
         for (task, size) in [("catch", [20, 30, 3]), ("pinpad_six", [96, 80, 3]), ("dummy_disc", [64, 64, 3])] {
             assert_eq!(make(task, 0, 0, &options).unwrap().obs_space()["image"].shape, size);
         }
