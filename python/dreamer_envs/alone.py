@@ -1,5 +1,5 @@
-"""Steps one environment without a trainer, for `dreamer bench --env`: each line read, a number of
-seconds, is answered with the steps a second under random actions."""
+"""Steps one environment, or one vector of them, without a trainer, for `dreamer bench --env`: each
+line read, a number of seconds, is answered with the steps a second under random actions."""
 
 import json
 import os
@@ -33,18 +33,20 @@ def main(text):
   ask = json.loads(text)
   try:
     env = suites.make(ask['task'], ask.get('options') or {}, ask.get('kwargs') or {},
-                      ask['seed'], ask['index'], 1)
+                      ask['seed'], ask['index'], ask.get('slots') or 1)
   except Problem as e:
     sys.exit(f'{e}: {e.cure}' if e.cure else str(e))
   choices = actions(env.act_space, 64, np.random.default_rng(ask['seed']))
+  count = 1
   if isinstance(env, VectorEnv):
-    choices = [[choice] for choice in choices]
+    count = env.count
+    choices = [[choices[(i + j) % len(choices)] for j in range(count)] for i in range(len(choices))]
   env.step(choices[0])
   print('ready', file=answers)
   for line in sys.stdin:
     steps, start = 0, time.perf_counter()
     end = start + float(line)
     while time.perf_counter() < end:
-      env.step(choices[steps % len(choices)])
-      steps += 1
+      env.step(choices[steps // count % len(choices)])
+      steps += count
     print(steps / (time.perf_counter() - start), file=answers)

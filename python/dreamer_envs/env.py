@@ -38,9 +38,10 @@ class Env:
   """One environment.
 
   `obs_space` holds the keys of FLAGS besides the task's own; keys that start with `log/` become
-  metrics. `act_space` holds `reset`. A step takes a dict of arrays for act_space and returns one
-  for obs_space. With `reset` true, at the first step and after `is_last`, it starts an episode:
-  the rest of the action is ignored, the result has is_first and reward 0.
+  metrics, and numbers among them need not be in `obs_space` nor in every step. `act_space` holds
+  `reset`. A step takes a dict of arrays for act_space and returns one for obs_space. With `reset`
+  true, at the first step and after `is_last`, it starts an episode: the rest of the action is
+  ignored, the result has is_first and reward 0.
   """
 
   obs_space = {}
@@ -55,7 +56,8 @@ class Env:
 
 class VectorEnv:
   """Several environments that step together: `step` takes a list of actions, one for each, and
-  returns a list of observations. Spaces are those of one environment."""
+  returns a list of observations. Spaces are those of one environment. After a fault some may be
+  asked to reset at their second step while others go on."""
 
   count = 0
   obs_space = {}

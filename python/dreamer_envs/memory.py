@@ -1,7 +1,10 @@
 """The file in memory through which actions and observations pass, and its layout."""
 
+import json
+import math
 import mmap
 import os
+import sys
 import tempfile
 
 import numpy as np
@@ -18,6 +21,10 @@ SCALARS = {
 }
 
 
+# Bytes of each slot for the text with the numbers that a step logs beyond its spaces.
+LOGS = 4096
+
+
 def align(offset, nbytes):
   return -(-offset // nbytes) * nbytes
 
@@ -30,6 +37,30 @@ def bound(value, dtype, pick):
   if not np.isfinite(value):
     return None
   return float(np.float32(value)) if dtype == np.float32 else int(value)
+
+
+def entry(space):
+  """A space as the answer tells it, but for its place."""
+  dtype = np.dtype(space.dtype)
+  out = {'dtype': dtype.name, 'shape': tuple(int(n) for n in space.shape)}
+  for name, pick in (('low', np.min), ('high', np.max)):
+    value = bound(getattr(space, name, None), dtype, pick)
+    if value is not None:
+      out[name] = value
+  return out
+
+
+def check_alike(envs):
+  """The slots of a worker have one layout: that of the first, which all have to fit."""
+  for side in ('act_space', 'obs_space'):
+    first = getattr(envs[0], side)
+    for i, env in enumerate(envs[1:], 1):
+      other = getattr(env, side)
+      for key in {**first, **other}:
+        a, b = (entry(spaces[key]) if key in spaces else 'no such key' for spaces in (first, other))
+        if a != b:
+          raise Problem(f"environments of one task have different spaces: '{key}' of {side} is {a} "
+                        f'in the first and {b} in number {i + 1} of this worker')
 
 
 def check_spaces(act, obs):
@@ -57,18 +88,15 @@ class Memory:
     self.act, self.obs, offset = {}, {}, 0
     for spaces, layout in ((act, self.act), (obs, self.obs)):
       for key, space in spaces.items():
-        dtype, shape = np.dtype(space.dtype), tuple(int(n) for n in space.shape)
-        nbytes = int(np.prod(shape, dtype=int)) * dtype.itemsize
-        offset = align(offset, 64 if nbytes >= 64 else dtype.itemsize)
-        entry = {'dtype': dtype.name, 'shape': shape, 'offset': offset}
-        for name, pick in (('low', np.min), ('high', np.max)):
-          value = bound(getattr(space, name, None), dtype, pick)
-          if value is not None:
-            entry[name] = value
-        layout[key] = entry
+        itemsize = np.dtype(space.dtype).itemsize
+        layout[key] = entry(space)
+        nbytes = int(np.prod(layout[key]['shape'], dtype=int)) * itemsize
+        offset = align(offset, 64 if nbytes >= 64 else itemsize)
+        layout[key]['offset'] = offset
         offset += nbytes
       offset = align(offset, 64)
-    self.slots, self.stride = slots, offset
+    self.logs = {'offset': offset, 'size': LOGS}
+    self.slots, self.stride = slots, offset + LOGS
     self.path, self.map = create(self.stride * slots)
     self.ins = [self.views(self.act, slot) for slot in range(slots)]
     self.outs = [
@@ -83,7 +111,7 @@ class Memory:
 
   def answer(self):
     return {'version': 1, 'slots': self.slots, 'memory': self.path, 'stride': self.stride,
-            'act': self.act, 'obs': self.obs}
+            'act': self.act, 'obs': self.obs, 'logs': self.logs}
 
   def get(self, slot):
     return {key: view.copy() if view.shape else view[()] for key, view in self.ins[slot]}
@@ -100,12 +128,54 @@ class Memory:
       elif type(value) not in scalars:
         value = fit(key, value, dtype, shape)
       view[...] = value
+    start = slot * self.stride + self.logs['offset']
+    if len(obs) == len(self.obs):
+      self.map[start] = 0
+    else:
+      text = log_text({key[4:]: value for key, value in obs.items()
+                       if str(key).startswith('log/') and key not in self.obs})
+      self.map[start:start + len(text)] = text
 
   def remove(self):
     try:
       os.unlink(self.path)
     except OSError:
       pass
+
+
+def number(value):
+  """A number of python or numpy as a finite float; None for anything else."""
+  if isinstance(value, (bool, int, float, np.number, np.bool_)) or (
+      isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in 'biuf'):
+    try:
+      value = float(value.item() if isinstance(value, np.ndarray) else value)
+    except (TypeError, OverflowError):
+      return None
+    return value if math.isfinite(value) else None
+  return None
+
+
+def log_text(values):
+  """Numbers by name as the text for the trainer. Those that it has no room for are left out."""
+  numbers = {}
+  for key, value in values.items():
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in 'biuf':
+      raise Problem(f"'log/{key}' is a {type(value).__name__} and no number; what is more than a "
+                    'number has to be a key of obs_space')
+    if number(array) is not None:
+      numbers[key] = number(array)
+  while True:
+    text = json.dumps(numbers, separators=(',', ':')).encode() + b'\0' if numbers else b'\0'
+    if len(text) <= LOGS:
+      return text
+    key, _ = numbers.popitem()
+    if key not in dropped:
+      dropped.add(key)
+      print(f"'log/{key}' is left out: a step logs no more than {LOGS} bytes", file=sys.stderr)
+
+
+dropped = set()
 
 
 def missing(key, obs):
@@ -137,7 +207,15 @@ def fit(key, value, dtype, shape):
 
 
 def create(size):
-  """A new file of `size` zeros, in memory where there is room, and its map."""
+  """A new file of `size` zeros, in memory where there is room, and its map. Where the system has
+  files without a name, it goes away with the last process that has it."""
+  if hasattr(os, 'memfd_create'):
+    try:
+      file = os.memfd_create('dreamer')
+      os.truncate(file, size)
+      return f'/proc/{os.getpid()}/fd/{file}', mmap.mmap(file, size)
+    except OSError:
+      pass
   fault = None
   for folder in ('/dev/shm', tempfile.gettempdir()):
     path = None

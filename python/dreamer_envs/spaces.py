@@ -14,6 +14,15 @@ from .resize import resizer
 FLOAT_MAX = np.float32(np.finfo(np.float32).max)
 # Bounds beyond this stand for none, such as the largest float32.
 UNBOUNDED = 1e30
+# How far outside its bounds a value may be by rounding, relative to the larger one.
+ROUNDING = 1e-5
+# Values that a discrete key may have: the agent sees it one-hot, with weights for each.
+CLASSES = 65536
+# The least height and width of what is an image; smaller ones are vectors.
+PICTURE = 16
+# Names and groups of names that the agent and the replay have for their own values.
+OWN = ('reset', 'stepid', 'consec', 'priority', *FLAGS)
+OWN_GROUPS = ('dyn/', 'enc/', 'dec/', 'replay/')
 KINDS = ('Discrete', 'MultiDiscrete', 'MultiBinary', 'Box', 'Dict', 'Tuple')
 
 
@@ -59,16 +68,20 @@ def starts(space):
 class Obs:
   """The observations of a space: `spaces` by key; a call turns a value into arrays by key.
 
-  Keys in `taken` and those that the protocol uses get the prefix `obs/`. Images are resized to
-  `size`, [height, width], unless it is [0, 0].
+  Keys in `taken` and those that the trainer uses get the prefix `obs/`; `log/NAME` keeps its name
+  where it is a number or an image, and so is a metric. Images are resized to `size`, [height,
+  width], unless it is [0, 0].
   """
 
   def __init__(self, space, taken=(), size=(0, 0)):
     self.spaces = {}
     self.leaves = []
     for path, leaf in walk(space):
-      parts = observed(leaf, tuple(size))
       name = '/'.join(str(part) for part in path)
+      try:
+        parts = observed(leaf, tuple(size))
+      except Problem as e:
+        raise Problem(f"observation '{name or 'vector'}' {e}")
       if kind(space) == 'Tuple':
         name = 'obs/' + name
       if not name:
@@ -76,7 +89,9 @@ class Obs:
       if not parts or not all(part.nbytes for _, part, _ in parts):
         print(f"observation '{name}' is left out: {leaf}", file=sys.stderr)
         continue
-      if name in FLAGS or name == 'reset' or name in taken or name.startswith('log/'):
+      logged = all(is_image(part) or not part.shape for _, part, _ in parts)
+      if (name in OWN or name in taken or name.startswith(OWN_GROUPS)
+          or name.startswith('log/') and not logged):
         name = 'obs/' + name
       for suffix, part, convert in parts:
         add(self.spaces, name + suffix, part)
@@ -131,41 +146,103 @@ def to_float(value):
   return np.asarray(value, np.float32)
 
 
+def classes(n):
+  """How many values a discrete space has, if the agent can tell so many apart."""
+  if n > CLASSES:
+    raise Problem(f'is one of {n} values, and more than {CLASSES} cannot be told apart: make it a '
+                  'Box')
+  return int(n)
+
+
+def limits(space):
+  """The bounds of a Box as floats; None where it has none."""
+  out = []
+  for name, pick, default in (('low', np.min, -np.inf), ('high', np.max, np.inf)):
+    value = float(pick(np.asarray(getattr(space, name, default), np.float64)))
+    out.append(value if abs(value) < UNBOUNDED else None)
+  return out
+
+
+def bounded(low, high):
+  """What turns values into float32: as `to_float`, and those that rounding alone has put outside
+  the bounds are put back."""
+  if low is None and high is None:
+    return to_float
+  slack = ROUNDING * max(1, *(abs(x) for x in (low, high) if x is not None))
+  low, high = -FLOAT_MAX if low is None else low, FLOAT_MAX if high is None else high
+
+  def convert(value):
+    value = np.asarray(value)
+    if value.dtype.kind not in 'biuf':
+      return value
+    inside = np.minimum(np.maximum(value, low), high)
+    if not (inside == value).all():
+      value = np.where(abs(inside - value) <= slack, inside, value)
+    return to_float(value)
+
+  return convert
+
+
 def observed(space, size):
-  """The parts of one space: suffix of the key, our space and what turns a value into its array."""
-  name = kind(space)
+  """The parts of one space: suffix of the key, our space and what turns a value into its array.
+  But for images, values of several axes become vectors."""
+  name, shape = kind(space), getattr(space, 'shape', None) or ()
+  if name is None or 0 in shape:
+    return None
   if name == 'Discrete':
     start = int(getattr(space, 'start', 0))
-    return [('', Space(np.int32, (), 0, int(space.n)), lambda value: np.asarray(value) - start)]
+    return [('', Space(np.int32, (), 0, classes(space.n)), lambda value: np.asarray(value) - start)]
   if name == 'MultiDiscrete':
     sizes, first = starts(space)
-    if (sizes == sizes.flat[0]).all():
-      return [('', Space(np.int32, sizes.shape, 0, int(sizes.flat[0])),
-               lambda value: np.asarray(value) - first)]
-    return [(f'/{i}', Space(np.int32, (), 0, int(n)),
-             lambda value, i=i: np.asarray(value).flat[i] - first.flat[i])
-            for i, n in enumerate(sizes.flat)]
-  if name == 'MultiBinary':
-    return [('', Space(bool, space.shape), lambda value: np.asarray(value, bool))]
-  if name == 'Box':
-    if space.dtype == np.uint8 and len(space.shape) in (2, 3):
-      return [('', *image(space.shape, size))]
-    return [('', Space(np.float32, space.shape), to_float)]
-  return None
+    if (sizes != sizes.flat[0]).any():
+      return [(f'/{i}', Space(np.int32, (), 0, classes(n)),
+               lambda value, i=i: np.asarray(value).flat[i] - first.flat[i])
+              for i, n in enumerate(sizes.flat)]
+    ours = Space(np.int32, shape, 0, classes(sizes.flat[0]))
+    convert = lambda value: np.asarray(value) - first if np.shape(value) == shape else value
+  elif name == 'MultiBinary':
+    ours, convert = Space(bool, shape), lambda value: np.asarray(value, bool)
+  elif space.dtype == np.uint8 and len(shape) in (2, 3) and (any(size) or is_picture(shape)):
+    return [('', *image(shape, size))]
+  else:
+    ours, convert = Space(np.float32, shape, *limits(space)), bounded(*limits(space))
+  return [('', *flattened(ours, convert))]
+
+
+def flattened(ours, convert):
+  """Space and conversion of values of several axes as vectors. One of another shape is kept, so
+  that it is found out."""
+  if len(ours.shape) < 2:
+    return ours, convert
+
+  def flatten(value):
+    value = np.asarray(convert(value))
+    return value.reshape(-1) if value.shape == ours.shape else value
+
+  return Space(ours.dtype, int(np.prod(ours.shape)), ours.low, ours.high), flatten
+
+
+def is_picture(shape):
+  return min(ordered(shape)[:2]) >= PICTURE
+
+
+def ordered(shape):
+  """The shape of an image as [height, width, channels]. One of rank 2 gets an axis for its
+  channels; axes like (4, 84, 84) are taken for [channels, height, width]."""
+  if len(shape) == 2:
+    return (*shape, 1)
+  if shape[0] < shape[1] and shape[0] < shape[2] and shape[2] > PICTURE:
+    return (*shape[1:], shape[0])
+  return tuple(shape)
 
 
 def image(shape, size=(0, 0)):
-  """Space and conversion of images of `shape`. One of rank 2 gets an axis for its channels; axes
-  like (4, 84, 84) are taken for [channels, height, width] and put in order."""
-  steps = []
+  """Space and conversion of images of `shape`, whose axes are put in order."""
+  steps, full = [], ordered(shape)
   if len(shape) == 2:
-    full = (*shape, 1)
     steps.append(lambda value: np.asarray(value)[..., None])
-  elif shape[0] < shape[1] and shape[0] < shape[2] and shape[2] > 16:
-    full = (*shape[1:], shape[0])
+  elif full != tuple(shape):
     steps.append(lambda value: np.moveaxis(np.asarray(value), 0, -1))
-  else:
-    full = tuple(shape)
   if any(size) and tuple(size) != full[:2]:
     steps.append(resizer(full, size))
     full = (*size, full[2])
@@ -196,33 +273,47 @@ class Act:
         return lambda action: tuple(part(action) for part in parts.values())
       return lambda action: {key: part(action) for key, part in parts.items()}
     name = '/'.join(str(part) for part in path)
-    if name in FLAGS or name == 'reset':
+    if name in OWN or name.startswith(('log/', *OWN_GROUPS)):
       name = 'action/' + name
     if kind(space) is None:
       raise Problem(f"action '{name}' is of a kind of space that has no meaning here: {space}")
+    if 0 in (space.shape or ()):
+      raise Problem(f"action '{name}' has no entries: {space}")
     if kind(space) == 'MultiDiscrete':
       sizes, first = starts(space)
       if (sizes != sizes.flat[0]).any():
         keys = [f'{name}/{i}' for i in range(sizes.size)]
         for key, n in zip(keys, sizes.flat):
-          add(self.spaces, key, Space(np.int32, (), 0, int(n)))
+          add(self.spaces, key, choices(key, n))
         return lambda action: (
             np.array([action[key] for key in keys], space.dtype).reshape(sizes.shape) + first)
-    ours, convert = acted(space)
-    add(self.spaces, name, ours)
-    return lambda action: convert(action[name])
+    ours, convert = acted(space, name)
+    shape = ours.shape
+    if len(shape) < 2:
+      add(self.spaces, name, ours)
+      return lambda action: convert(action[name])
+    # The agent's actions have one axis at most.
+    add(self.spaces, name, Space(ours.dtype, int(np.prod(shape)), ours.low, ours.high))
+    return lambda action: convert(np.reshape(action[name], shape))
 
 
-def acted(space):
+def choices(key, n, shape=()):
+  try:
+    return Space(np.int32, shape, 0, classes(n))
+  except Problem as e:
+    raise Problem(f"action '{key}' {e}")
+
+
+def acted(space, key):
   """Our space and what turns a value of it into one of `space`, for spaces of one key."""
   dtype = np.dtype(space.dtype).type
   name = kind(space)
   if name == 'Discrete':
     start = int(getattr(space, 'start', 0))
-    return Space(np.int32, (), 0, int(space.n)), lambda value: dtype(int(value) + start)
+    return choices(key, space.n), lambda value: dtype(int(value) + start)
   if name == 'MultiDiscrete':
     sizes, first = starts(space)
-    return (Space(np.int32, sizes.shape, 0, int(sizes.flat[0])),
+    return (choices(key, sizes.flat[0], sizes.shape),
             lambda value: value.astype(dtype) + first)
   if name == 'MultiBinary':
     return Space(bool, space.shape), lambda value: value.astype(dtype)
@@ -244,7 +335,13 @@ def boxed(space, dtype):
 
   def convert(value):
     value = np.minimum(np.maximum(value * scale + middle, low), high)
-    return np.asarray(np.rint(value) if whole else value, dtype)
+    if not whole:
+      return np.asarray(value, dtype)
+    # The largest integers have no float of their own, and the one next to them is out of range.
+    with np.errstate(invalid='ignore'):
+      inner = np.rint(value).astype(dtype)
+    inner = np.where(value <= low, space.low, inner)
+    return np.where(value >= high, space.high, inner).astype(dtype)
 
   return Space(np.float32, space.shape, -1, 1), convert
 

@@ -10,7 +10,7 @@ import threading
 import traceback
 
 from .env import Problem, VectorEnv
-from .memory import Memory
+from .memory import Memory, check_alike
 
 VERSION = 1
 BYTES = [bytes([i]) for i in range(256)]
@@ -92,13 +92,13 @@ def read_line(sock):
 
 
 def describe(e):
-  """An exception as one line; its traceback goes to the log unless it is a sentence already."""
-  if isinstance(e, Problem):
-    text = str(e)
-  else:
+  """An exception as one line; its traceback goes to the log, which the trainer then shows, unless
+  it is a sentence already."""
+  plain = isinstance(e, Problem)
+  if not plain:
     traceback.print_exception(type(e), e, e.__traceback__)
-    text = f'{type(e).__name__}: {e}'
-  out = {'error': ' '.join(text.split())[:1000]}
+  text = str(e) if plain else f'{type(e).__name__}: {e}'
+  out = {'error': ' '.join(text.split())[:1000], 'log': not plain}
   if getattr(e, 'cure', None):
     out['cure'] = e.cure
   sys.stderr.flush()
@@ -124,7 +124,9 @@ def build(ask):
       raise Problem(f"'{ask['task']}' holds {first.count} environments in one, where {slots} "
                     'were asked for')
     return first
-  return [first] + [make(i) for i in range(1, slots)]
+  envs = [first] + [make(i) for i in range(1, slots)]
+  check_alike(envs)
+  return envs
 
 
 def serve(sock, envs, memory):

@@ -1,42 +1,53 @@
 """Gymnasium's environments, vector environments and their likes as Env and VectorEnv."""
 
+import functools
 import inspect
 import re
 
 import numpy as np
 
-from .env import FLAGS, Env, Problem, Space, VectorEnv
-from .spaces import FLOAT_MAX, Act, Obs, image, kind, sample, stack
+from .env import FLAGS, Env, Problem, VectorEnv
+from .memory import number
+from .spaces import Act, Obs, image, stack
 
-MAX_LOGS = 32
-
-
-def scalar(value):
-  """A number of `info` as a finite float, or None."""
-  if isinstance(value, (bool, int, float, np.number, np.bool_)) or (
-      isinstance(value, np.ndarray) and not value.shape and value.dtype.kind in 'biuf'):
-    try:
-      value = float(value)
-    except (TypeError, OverflowError):
-      return None
-    return value if abs(value) <= FLOAT_MAX else 0.0
-  return None
+DEPTH = 4  # Of dicts in `info`, one within another.
 
 
-class Logs:
-  """The numbers of `info` as metrics, by those that the given examples hold."""
+@functools.lru_cache(10000)
+def plain(name):
+  return re.sub(r'[^A-Za-z0-9_./-]', '_', name)
 
-  def __init__(self, *infos):
-    self.keys = {}
-    for info in infos:
-      for key, value in info.items():
-        if scalar(value) is not None and len(self.keys) < MAX_LOGS:
-          self.keys['log/' + re.sub(r'[^A-Za-z0-9_./-]', '_', str(key))] = key
-    self.spaces = {name: Space(np.float32) for name in self.keys}
 
-  def add(self, out, info):
-    for name, key in self.keys.items():
-      out[name] = scalar(info.get(key, 0.0)) or 0.0
+def metrics(info, prefix='log/', depth=DEPTH):
+  """The numbers of `info` by the names of their metrics; those of a dict within it are called
+  `log/OUTER/INNER`."""
+  out = {}
+  for key, value in info.items() if isinstance(info, dict) else ():
+    name = prefix + plain(str(key))
+    if isinstance(value, dict) and depth:
+      out.update(metrics(value, name + '/', depth - 1))
+    elif (value := number(value)) is not None:
+      out[name] = value
+  return out
+
+
+def split(infos, count):
+  """The infos of `count` environments that step together: an entry `_KEY` tells which of them have
+  that key."""
+  out = [{} for _ in range(count)]
+  for key, values in infos.items():
+    if key.startswith(('_', 'env_id')):
+      continue
+    if isinstance(values, dict):
+      for info, inner in zip(out, split(values, count)):
+        if inner:
+          info[key] = inner
+    elif isinstance(values, np.ndarray) and values.shape[:1] == (count,) and values.size == count:
+      if values.dtype.kind in 'biuf':
+        mask = infos.get('_' + key)
+        for i in range(count) if mask is None else np.flatnonzero(mask):
+          out[i][key] = values[i]
+  return out
 
 
 class Frames:
@@ -56,8 +67,8 @@ class GymEnv(Env):
 
   That of gymnasium and the older gym's are understood: results of four values as well as five, and
   a reset that returns no info or takes no seed. `repeat` is how many times each action is taken,
-  `size` [height, width] of images, [0, 0] to keep theirs. One reset and one step are taken first,
-  to see what `info` holds.
+  `size` [height, width] of images, [0, 0] to keep theirs. One reset is taken first, so that what
+  is broken shows at the start.
   """
 
   def __init__(self, env, seed=0, size=(0, 0), repeat=1, render=False):
@@ -68,13 +79,10 @@ class GymEnv(Env):
     self.act_space = self.act.spaces
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
-    _, info = self.reset()
+    self.obs(self.reset()[0])
     self.frames = Frames(env.render(), self.obs_space, size) if render else None
     if render:
       self.obs_space[self.frames.key] = self.frames.space
-    action = self.act(sample(self.act.spaces, np.random.default_rng(seed)))
-    self.logs = Logs(info, self.advance(action)[-1])
-    self.obs_space.update(self.logs.spaces)
     self.seed, self.done = seed, True
 
   def step(self, action):
@@ -92,10 +100,10 @@ class GymEnv(Env):
     return self.result(obs, info, reward, False, self.done, bool(terminated))
 
   def result(self, obs, info, reward, first, last, terminal):
-    out = self.obs(obs)
+    out = metrics(info)
+    out.update(self.obs(obs))
     out['reward'], out['is_first'], out['is_last'], out['is_terminal'] = (
         reward, first, last, terminal)
-    self.logs.add(out, info)
     if self.frames:
       out[self.frames.key] = self.frames.convert(self.env.render())
     return out
@@ -154,16 +162,12 @@ class GymVector(VectorEnv):
     self.act_space = self.act.spaces
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
-    _, first = self.reset()
+    self.obs.batch(self.reset()[0], self.count)
     self.frames = Frames(env.render()[0], self.obs_space, size) if render else None
     if render:
       self.obs_space[self.frames.key] = self.frames.space
-    rng = np.random.default_rng(seed)
-    actions = [self.act(sample(self.act.spaces, rng)) for _ in range(self.count)]
-    second = env.step(stack(self.space, actions))[-1]
-    self.logs = Logs(*(info for infos in (first, second) for info in self.split(infos)))
-    self.obs_space.update(self.logs.spaces)
     self.seed, self.done = seed, np.ones(self.count, bool)
+    self.first = np.zeros(self.count, bool)
 
   def step(self, actions):
     resets = np.array([action['reset'] for action in actions], bool)
@@ -171,19 +175,22 @@ class GymVector(VectorEnv):
       first, (obs, infos) = np.ones(self.count, bool), self.reset()
       rewards = terminated = truncated = np.zeros(self.count, bool)
     else:
-      if (resets & ~self.done).any():
+      # After a fault, slots whose episode was cut off start another while those that had just
+      # started go on. Both were reset by then: the first observation is one step later.
+      late = resets & ~self.done
+      if (late & ~self.first).any():
         raise Problem('a vector environment cannot start one episode anew amid the others')
-      first = self.done
+      first = self.done | late
       actions = stack(self.space, [self.act(action) for action in actions])
       obs, rewards, terminated, truncated, infos = self.env.step(actions)
-    self.done = np.asarray(terminated, bool) | np.asarray(truncated, bool)
+    self.done, self.first = np.asarray(terminated, bool) | np.asarray(truncated, bool), first
     outs = self.obs.batch(obs, self.count)
     frames = self.env.render() if self.frames else None
-    for i, (out, info) in enumerate(zip(outs, self.split(infos))):
+    for i, (out, info) in enumerate(zip(outs, split(infos, self.count))):
+      out.update({key: value for key, value in metrics(info).items() if key not in out})
       out['reward'] = 0.0 if first[i] else float(rewards[i])
       out['is_first'], out['is_last'], out['is_terminal'] = (
           bool(first[i]), bool(self.done[i]), bool(terminated[i]))
-      self.logs.add(out, info)
       if frames is not None:
         out[self.frames.key] = self.frames.convert(frames[i])
     return outs
@@ -191,14 +198,6 @@ class GymVector(VectorEnv):
   def reset(self):
     seed, self.seed = self.seed, None
     return self.env.reset(seed=seed)
-
-  def split(self, infos):
-    """The infos of each environment; an entry `_KEY` tells which of them have that key."""
-    keys = {key: infos.get('_' + key) for key, value in infos.items()
-            if isinstance(value, np.ndarray) and value.shape == (self.count,)
-            and value.dtype.kind in 'biuf' and not key.startswith(('_', 'env_id'))}
-    return [{key: infos[key][i] for key, mask in keys.items() if mask is None or mask[i]}
-            for i in range(self.count)]
 
   def close(self):
     self.env.close()

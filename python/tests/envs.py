@@ -46,6 +46,15 @@ class Echo(Env):
   def lacks(self, obs):
     del obs['image']
 
+  def logs(self, obs):
+    obs.update({'log/one': 1, 'log/two': np.float32(2), 'log/none': np.inf})
+
+  def text(self, obs):
+    obs['log/text'] = 'three'
+
+  def flood(self, obs):
+    obs.update({f'log/{i:03}': 1 / 3 for i in range(500)})
+
   def none(self, obs):
     obs['seed'] = None
 
@@ -110,7 +119,10 @@ class Kinds(gymnasium.Env):
   def step(self, action):
     assert self.action_space.contains(action), action
     self.action = action
-    info = {'moved to': int(action['move']), 'name': 'x', 'ok': True, 'list': [1]}
+    info = {'moved to': int(action['move']), 'name': 'x', 'ok': True, 'list': [1],
+            'gone': np.nan, 'episode': {'r': np.float32(2.5), 'l': np.array([7])}}
+    if action['move'] != 1:
+      del info['episode']
     return self.observe(action['move']), 1.5, False, action['move'] == 1, info
 
 
@@ -132,6 +144,37 @@ class Old:
     late = self.count == self.limit
     info = {'TimeLimit.truncated': True} if late and action == 0 else {}
     return [self.count / 10, 0], 1, late, info
+
+
+class Moody(gymnasium.Env):
+  """Ends after `length` steps, at which alone `info` tells how it went; `spoilt` is another space."""
+
+  action_space = spaces.Discrete(2)
+
+  def __init__(self, length=4, spoilt=False, fault=None):
+    self.observation_space = spaces.Box(0, 1000, (3 if spoilt else 2,))
+    self.length, self.fault = length, fault
+
+  def reset(self, seed=None, options=None):
+    self.count = 0
+    if self.fault == 'reset':
+      {}['nobody']
+    return np.zeros(self.observation_space.shape, np.float32), {}
+
+  def step(self, action):
+    self.count += 1
+    last = self.count == self.length
+    info = {'is_success': True, 'episode': {'l': self.count}} if last else {}
+    high = 2000 if self.fault == 'bounds' else self.count
+    return np.full(self.observation_space.shape, high, np.float32), 1.0, False, last, info
+
+
+def moody_vector(slots):
+  return gymnasium.vector.SyncVectorEnv([lambda i=i: Moody(4 + i) for i in range(slots)])
+
+
+def spoilt(index):
+  return Moody(spoilt=index == 1)
 
 
 def vector(slots):

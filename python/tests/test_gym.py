@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 import envs
-from dreamer_envs import Problem
+from dreamer_envs import Problem, Space
 from dreamer_envs.spaces import Act, Obs, stack
 from dreamer_envs.wrap import GymEnv
 from trainer import Trainer, WorkerError
@@ -25,7 +25,7 @@ def act(env, reset=False, **values):
 def test_kinds():
   env = GymEnv(envs.Kinds(), seed=5)
   assert {key: show(space) for key, space in env.obs_space.items()} == {
-      'frame': ('uint8', (8, 8, 1), None, None),
+      'frame': ('float32', (64,), 0, 255),
       'planes': ('uint8', (20, 24, 4), None, None),
       'room': ('int32', (), 0, 5),
       'obs/reward': ('float32', (2,), None, None),
@@ -34,10 +34,7 @@ def test_kinds():
       'parts/1/1': ('int32', (), 0, 3),
       'parts/2/bits': ('bool', (3,), None, None),
       'reward': ('float32', (), None, None),
-      **{key: ('bool', (), None, None) for key in ('is_first', 'is_last', 'is_terminal')},
-      'log/seed': ('float32', (), None, None),
-      'log/moved_to': ('float32', (), None, None),
-      'log/ok': ('float32', (), None, None)}
+      **{key: ('bool', (), None, None) for key in ('is_first', 'is_last', 'is_terminal')}}
   assert {key: show(space) for key, space in env.act_space.items()} == {
       'reset': ('bool', (), None, None),
       'move': ('int32', (), 0, 3),
@@ -50,7 +47,7 @@ def test_kinds():
       'tail/2': ('bool', (2,), None, None)}
   obs = env.step(act(env))
   assert obs['is_first'] and obs['reward'] == 0 and obs['log/seed'] == 5
-  assert obs['log/ok'] == 0
+  assert 'log/ok' not in obs
   obs = env.step(act(
       env, move=np.int32(2), wheels=np.float32([0.5, -3]), level=np.int32([0, 3]),
       price=np.float32(1), **{'tail/0': np.int32([0, 3]), 'tail/1/0': np.int32(1),
@@ -62,10 +59,11 @@ def test_kinds():
   assert obs['room'] == 1 and obs['parts/0'].tolist() == [3, 0]
   assert (obs['parts/1/0'], obs['parts/1/1']) == (1, 2)
   assert obs['parts/2/bits'].tolist() == [True, False, True]
-  assert obs['frame'].shape == (8, 8, 1) and obs['planes'][3, 5].tolist() == [0, 1, 2, 3]
+  assert obs['frame'].tolist() == [7] * 64 and obs['planes'][3, 5].tolist() == [0, 1, 2, 3]
   assert obs['obs/reward'].tolist() == [np.finfo(np.float32).max] * 2
   assert obs['reward'] == 1.5 and obs['is_last'] and not obs['is_terminal']
-  assert obs['log/moved_to'] == 1 and obs['log/ok'] == 1 and obs['log/seed'] == 0
+  assert {key: value for key, value in obs.items() if key.startswith('log/')} == {
+      'log/moved_to': 1, 'log/ok': 1, 'log/episode/r': 2.5, 'log/episode/l': 7}
   assert env.step(act(env))['log/seed'] == -1
 
 
@@ -73,8 +71,71 @@ def test_kinds_through_the_worker():
   with Trainer('py:envs:Kinds') as t:
     assert t.step()['is_first']
     assert t.step(move=0)['room'] == 1
+    assert 'log/episode/r' not in t.step(move=1)
+    assert t.step(move=2)['log/episode/r'] == 2.5
     t.close()
     assert "observation 'words' is left out" in t.log()
+
+
+@pytest.mark.parametrize('task', ['py:envs:Moody', 'py:envs:moody_vector'])
+def test_infos_of_the_last_step(task):
+  slots = 2 if 'vector' in task else 1
+  with Trainer(task, slots=slots) as t:
+    for i in range(5):
+      obs = t.ask(range(slots))
+      assert obs[0].get('log/is_success') == (1 if obs[0]['is_last'] else None)
+      assert obs[0].get('log/episode/l') == (4 if obs[0]['is_last'] else None)
+      assert obs[0]['is_last'] == (i == 4)
+      assert slots == 1 or 'log/is_success' not in obs[1]
+
+
+def test_slots_have_equal_spaces():
+  with Trainer('py:envs:spoilt', slots=2, start=False) as t:
+    with pytest.raises(WorkerError, match="'vector' of obs_space is .*2.* in the first and .*3.*number 2"):
+      t.begin(2)
+
+
+def test_bounds_of_observations():
+  box = lambda *args, **kwargs: show(Obs(spaces.Box(*args, **kwargs)).spaces['vector'])
+  assert box(0, 255, (2,), np.int16) == ('float32', (2,), 0, 255)
+  wide = spaces.Box(np.array([-1, -2.0]), np.array([1, 3.0]), dtype=np.float64)
+  assert show(Obs(wide).spaces['vector'])[2:] == (-2, 3)
+  assert box(0, np.inf, (2,))[2:] == (0, None) and box(-3e38, 3e38, (2,))[2:] == (None, None)
+  # Rounding puts nothing outside; what else is outside stays there, for the trainer to see.
+  assert Obs(wide)(np.array([-2.00001, 3.00002]))['vector'].tolist() == [-2, 3]
+  assert Obs(wide)(np.array([-2.1, 3.1]))['vector'].tolist() == np.float32([-2.1, 3.1]).tolist()
+  assert np.isnan(Obs(wide)(np.array([0, np.nan]))['vector'][1])
+  assert Obs(spaces.Box(0, np.inf, (1,)))(np.array([np.inf]))['vector'][0] == np.finfo(np.float32).max
+  with Trainer('py:envs:Moody') as t:
+    assert t.answer['obs']['vector']['high'] == 1000
+
+
+@pytest.mark.parametrize('space', [
+    spaces.Box(0, 1, (64, 64, 3), np.float32), spaces.Box(-5, 5, (3, 3, 2), np.int64),
+    spaces.Box(0, 1, (2, 3, 4, 5)), spaces.MultiBinary((3, 3, 2)), spaces.Box(0, 255, (10, 10, 4), np.uint8),
+    spaces.MultiDiscrete(np.full((2, 2, 2), 3)), spaces.Box(0, 9, (9, 9), np.uint8)])
+def test_several_axes_become_one(space):
+  obs, act, value = Obs(space), Act(space), space.sample()
+  assert obs.spaces['vector'].shape == (np.prod(space.shape),)
+  assert obs(value)['vector'].ravel().tolist() == value.ravel().tolist()
+  assert np.shape(obs(value[:1])['vector']) != obs.spaces['vector'].shape
+  assert act.spaces['action'].shape == (np.prod(space.shape),)
+
+
+def test_names_of_the_trainer_are_kept_apart():
+  one = spaces.Box(-1, 1, (1,))
+  names = ['dyn/deter', 'stepid', 'consec', 'is_first', 'enc/x', 'log/path']
+  obs = Obs(spaces.Dict({**{name: one for name in names}, 'log/success': spaces.Box(0, 1, ()), 'deter': one}))
+  assert set(obs.spaces) == {*(f'obs/{name}' for name in names), 'log/success', 'deter'}
+  assert list(Act(spaces.Dict({'dyn/x': one, 'log/y': one})).spaces) == ['reset', 'action/dyn/x', 'action/log/y']
+
+
+@pytest.mark.parametrize('n', [10**9, 2**40])
+def test_too_many_values(n):
+  with pytest.raises(Problem, match=f"observation 'vector' is one of {n} values"):
+    Obs(spaces.Discrete(n))
+  with pytest.raises(Problem, match=f"action 'go' is one of {n} values"):
+    Act(spaces.Dict({'go': spaces.Discrete(n)}))
 
 
 def test_bare_spaces():
@@ -87,6 +148,8 @@ def test_bare_spaces():
   assert list(Act(spaces.MultiDiscrete([2, 3])).spaces) == ['reset', 'action/0', 'action/1']
   assert list(Act(spaces.Dict({'reset': spaces.Discrete(4)})).spaces) == ['reset', 'action/reset']
   assert np.isnan(Obs(spaces.Box(-1, 1, (2,)))(np.array([np.nan, np.inf]))['vector'][0])
+  with pytest.raises(Problem, match='has no entries'):
+    Act(spaces.Box(0, 1, (0,), np.int64))
   with pytest.raises(Problem, match="action 'say'"):
     Act(spaces.Dict({'say': spaces.Text(3)}))
   with pytest.raises(Problem, match='both called'):
@@ -100,11 +163,18 @@ def test_bare_spaces():
     spaces.MultiDiscrete([[2, 2], [2, 2]]), spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[1, 1], [1, 2]]),
     spaces.Box(-3, 5, (2, 2), np.float64), spaces.Box(0, 255, (2,), np.uint8),
     spaces.Box(0, 1, (2,), bool), spaces.Box(-np.inf, np.inf, (2,)),
-    spaces.Box(np.array([0, 0]), np.array([1, 9]), dtype=np.int16)])
+    spaces.Box(np.array([0, 0]), np.array([1, 9]), dtype=np.int16), spaces.Box(-1, 1, (2, 3, 2)),
+    spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (2,), np.int64),
+    spaces.Box(0, np.iinfo(np.uint64).max, (2,), np.uint64)])
 def test_every_action_is_valid(space):
   from dreamer_envs.spaces import sample
   convert, rng = Act(space), np.random.default_rng(0)
   values = [convert(sample(convert.spaces, rng)) for _ in range(50)]
+  ends = ('low', 'high') if list(convert.spaces) == ['reset', 'action'] else ()
+  if convert.spaces.get('action', Space(bool)).dtype == np.float32:
+    values += [convert({'action': np.full(x.shape, getattr(x, end), x.dtype)})
+               for x in [convert.spaces['action']] for end in ends]
+    values = values[-50:]
   assert all(space.contains(value) for value in values)
   batch = stack(space, values)
   if isinstance(space, spaces.Dict):
@@ -118,6 +188,7 @@ def test_images_are_resized():
   obs = Obs(space, size=(64, 48))
   assert obs.spaces['image'].shape == (64, 48, 3)
   assert (obs(np.full((210, 160, 3), 201, np.uint8))['image'] == 201).all()
+  assert obs(np.zeros((210, 160, 1), np.uint8))['image'].shape == (210, 160, 1)
   image = Obs(spaces.Box(0, 255, (4, 4), np.uint8), size=(2, 2))(
       np.arange(16, dtype=np.uint8).reshape(4, 4))['image']
   assert image[..., 0].tolist() == [[3, 5], [11, 13]]
@@ -156,6 +227,20 @@ def test_vector_as_single_ones():
   for slot in range(3):
     assert np.allclose(alone[slot], sync[slot], atol=1e-6) or np.isfinite(sync[slot]).all()
   play({}, task='py:envs:vector')
+
+
+def test_vector_after_a_fault():
+  # All were reset when the worker was started anew. The first slot was in mid-episode and starts
+  # another one, the second one goes on from that reset.
+  with Trainer('py:envs:moody_vector', slots=2) as t:
+    t.ask([0, 1])
+    t.fresh = [True, False]
+    obs = t.ask([0, 1])
+    assert obs[0]['is_first'] and obs[0]['reward'] == 0 and not obs[1]['is_first']
+    assert [t.ask([0, 1])[slot]['vector'][0] for slot in (0, 1)] == [2, 3]
+    t.fresh = [True, False]
+    with pytest.raises(WorkerError, match='amid the others'):
+      t.ask([0, 1])
 
 
 def test_vector_needs_all_slots():

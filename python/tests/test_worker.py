@@ -72,6 +72,7 @@ def test_prints_do_not_disturb():
     ('lacks', ["lacks the key 'image'", 'seed']),
     ('none', ["'seed'", 'NoneType', 'float32 ()']),
     ('array', ['returned a list']),
+    ('text', ["'log/text' is a str and no number"]),
     ('raises', ['RuntimeError: the engine stopped']),
     ('exits', ['SystemExit']),
     ('dies', ['the process ended']),
@@ -108,6 +109,40 @@ def test_handshake_errors(task, error, cure):
     assert error in e.value.args[0]['error']
     assert e.value.args[0].get('cure') == cure
     assert t.process.wait(5) == 1
+
+
+def test_numbers_of_the_log():
+  with Trainer('py:envs:Echo', kwargs={'fault': 'logs'}) as t:
+    logs = [{key: x for key, x in t.step().items() if key.startswith('log/')} for _ in range(4)]
+    assert logs == [{}, {}, {'log/one': 1, 'log/two': 2}, {}]
+  with Trainer('py:envs:Echo', kwargs={'fault': 'flood'}) as t:
+    obs = [t.step() for _ in range(3)][-1]
+    assert obs['log/000'] == 1 / 3 and 'log/499' not in obs
+    assert "'log/499' is left out" in t.log()
+
+
+def test_an_error_of_the_users_program_shows_its_line():
+  for task, plain in [('py:envs:Moody', False), ('py:envs:nope', True)]:
+    with Trainer(task, start=False, kwargs={'fault': 'reset'}) as t:
+      with pytest.raises(WorkerError) as e:
+        t.begin(1)
+      assert e.value.args[0]['log'] != plain
+      assert ("{}['nobody']" in t.log() and 'envs.py' in t.log()) != plain
+
+
+@pytest.mark.parametrize('options, words', [
+    ({'size': [64]}, 'env.py.size is [64], but'), ({'size': [0, 64]}, 'two whole numbers above 0'),
+    ({'size': [6.5, 7]}, 'two whole numbers'), ({'size': 'big'}, 'two whole numbers'),
+    ({'repeat': 0}, 'env.py.repeat is 0, but'), ({'repeat': 1.5}, 'whole number of 1 or more'),
+    ({'size': [0, 0], 'repeat': 2.0}, None), ({'size': [64.0, 32]}, None)])
+def test_options_are_checked(options, words):
+  with Trainer('py:envs:Moody', start=False, options=options) as t:
+    if words is None:
+      t.begin(1)
+    else:
+      with pytest.raises(WorkerError) as e:
+        t.begin(1)
+      assert words in e.value.args[0]['error']
 
 
 def test_missing_package_has_a_cure():

@@ -11,16 +11,20 @@ pub struct Normalizer {
     /// Percentiles (`lo`, `hi`) or moments (`mean`, `sqrs`), in the names' order, and the EMA of 1, which corrects the
     /// start (`corr`): [3].
     pub state: Tensor,
+    /// Offset and scale that change nothing [2].
+    identity: Tensor,
 }
 
 impl Normalizer {
     pub fn new(config: &Config) -> Self {
-        Normalizer { config: config.clone(), state: Tensor::zeros(&[3]) }
+        let identity = Tensor::from_slice(&[2], &[0.0, 1.0]);
+        Normalizer { config: config.clone(), state: Tensor::zeros(&[3]), identity }
     }
 
     /// The same statistics on another device.
     pub fn to(&self, device: Device) -> Self {
-        Normalizer { config: self.config.clone(), state: self.state.to(device) }
+        let (state, identity) = (self.state.to(device), self.identity.to(device));
+        Normalizer { config: self.config.clone(), state, identity }
     }
 
     /// Names of the state's parts, below the normaliser's own, each with its place in the state.
@@ -56,8 +60,7 @@ impl Normalizer {
 
     /// Offset and scale [2].
     pub fn stats(&self) -> Tensor {
-        let identity = || Tensor::from_slice(&[2], &[0.0, 1.0]).to(self.state.device());
-        self.running().map_or_else(identity, |running| running.stats(&self.state))
+        self.running().map_or_else(|| self.identity.clone(), |running| running.stats(&self.state))
     }
 
     /// Updates where `update` says so, then returns offset and scale.

@@ -184,7 +184,7 @@ pub(crate) fn column_sums_gpu(gpu: &'static Gpu, x: &Tensor, n: usize) -> Tensor
     let sums = |x: &Tensor, rows: usize, slice: usize| {
         let slices = rows.div_ceil(slice).max(1);
         let out = gpu.empty(&[slices, n]);
-        let grid = Grid { blocks: [n.div_ceil(128) as u32, slices as u32, 1], threads: 128, shared: 0 };
+        let grid = Grid::of([n.div_ceil(128), slices, 1], 128);
         gpu.launch("elementwise", "column_sums", grid, &[x, &rows, &n, &slice, &out]);
         out
     };

@@ -18,7 +18,8 @@ const REWARD: usize = 68;
 const FLAGS: usize = 72; // is_first, is_last, is_terminal
 const SEED: usize = 76;
 const SEEDS: i64 = 1 << 20; // what is shown of a seed fits a float32
-const STRIDE: usize = 128;
+const LOGS: usize = 128;
+const STRIDE: usize = 192;
 
 /// One environment: its step within the episode, and whether the next step starts one.
 #[derive(Clone)]
@@ -36,25 +37,44 @@ fn main() -> std::io::Result<()> {
     if kwargs["fault"] == "missing" {
         return writeln!(socket, "{}", json!({"error": "the counter is not installed", "cure": "pip install counter"}));
     }
+    if kwargs["fault"] == "broken" {
+        eprintln!("counter.rs, line 7, in main");
+        return writeln!(socket, "{}", json!({"error": "the counter is broken", "log": true}));
+    }
+    if ask["index"].as_i64() >= Some(number("slow", i64::MAX)) {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
     let (slots, length) = (ask["slots"].as_u64().unwrap_or(1) as usize, number("length", 10) as i32);
     let path = std::env::temp_dir().join(format!("counter-{}", std::process::id()));
+    let path = kwargs["memory"].as_str().map_or(path, |path| path.into());
     let memory = File::options().read(true).write(true).create_new(true).open(&path)?;
     memory.set_len((STRIDE * slots) as u64)?;
-    writeln!(socket, "{}", hello(slots, &path))?;
+    let mut hello = hello(slots, &path);
+    if kwargs["fault"] == "version" {
+        hello["version"] = json!(9);
+    }
+    writeln!(socket, "{hello}")?;
 
     // The fault strikes once in a run: at step `at` of the process whose seed file does not exist yet.
     let armed = kwargs["once"].as_str().is_none_or(|path| File::create_new(path).is_ok());
     let (fault, at) = (kwargs["fault"].as_str().unwrap_or("").to_string(), number("at", 5));
     let mut counters = vec![Counter { step: 0, over: true }; slots];
-    let mut steps = 0;
-    let mut slot = [0];
-    while socket.read(&mut slot)? == 1 {
+    // Those that step together wait until all were asked, as a vector environment does.
+    let together = if kwargs["together"] == true { slots } else { 1 };
+    let (mut steps, mut asked) = (0, vec![0; together]);
+    while socket.read_exact(&mut asked).is_ok() {
         steps += 1;
         let struck = armed && steps == at;
         match fault.as_str() {
             "crash" if struck => {
                 eprintln!("the counter broke its spring");
                 std::process::abort();
+            }
+            "exit" if struck => std::process::exit(3),
+            "orphan" if struck => {
+                let child = std::process::Command::new("sleep").arg("3600").spawn()?;
+                std::fs::write(kwargs["once"].as_str().unwrap_or_default(), child.id().to_string())?;
+                std::process::exit(3);
             }
             "hang" if struck => std::thread::sleep(Duration::from_secs(3600)),
             "error" if struck => {
@@ -64,17 +84,29 @@ fn main() -> std::io::Result<()> {
             "echo" if struck => socket.write_all(&[77])?,
             _ => {}
         }
-        let base = slot[0] as usize * STRIDE;
-        let counter = &mut counters[slot[0] as usize];
-        step(counter, length, &memory, base)?;
-        let value = if struck && fault == "nan" { f32::NAN } else { counter.step as f32 };
-        let value = if struck && fault == "bounds" { -3.0 } else { value };
-        memory.write_all_at(&value.to_le_bytes(), (base + STEP) as u64)?;
-        let seed = (ask["seed"].as_i64().unwrap_or(0) + slot[0] as i64) % SEEDS;
-        memory.write_all_at(&(seed as i32).to_le_bytes(), (base + SEED) as u64)?;
-        socket.write_all(&slot)?;
+        for &slot in &asked {
+            let base = slot as usize * STRIDE;
+            let counter = &mut counters[slot as usize];
+            step(counter, length, &memory, base)?;
+            let value = if struck && fault == "nan" { f32::NAN } else { counter.step as f32 };
+            let value = if struck && fault == "bounds" { -3.0 } else { value };
+            memory.write_all_at(&value.to_le_bytes(), (base + STEP) as u64)?;
+            let seed = (ask["seed"].as_i64().unwrap_or(0) + slot as i64) % SEEDS;
+            memory.write_all_at(&(seed as i32).to_le_bytes(), (base + SEED) as u64)?;
+            let logs = if struck && fault == "logs" { "three\0".into() } else { logs(counter) };
+            memory.write_all_at(logs.as_bytes(), (base + LOGS) as u64)?;
+        }
+        socket.write_all(&asked)?;
     }
     Ok(())
+}
+
+/// Metrics that only the last step of an episode has.
+fn logs(counter: &Counter) -> String {
+    match counter.over {
+        true => format!("{{\"episode/length\": {}, \"huge\": 1e300}}\0", counter.step),
+        false => "\0".into(),
+    }
 }
 
 /// The spaces and where their values lie.
@@ -82,6 +114,7 @@ fn hello(slots: usize, path: &std::path::Path) -> Value {
     let flag = |offset| json!({"dtype": "bool", "shape": [], "offset": offset});
     json!({
         "version": 1, "slots": slots, "memory": path, "stride": STRIDE,
+        "logs": {"offset": LOGS, "size": STRIDE - LOGS},
         "act": {
             "reset": flag(RESET),
             "action": {"dtype": "int32", "shape": [], "low": 0, "high": 3, "offset": ACTION},

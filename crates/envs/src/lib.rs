@@ -42,7 +42,8 @@ use spaces::{Array, Record, Spaces};
 /// follow, as opposed to an end by a time limit.
 pub trait Env: Send {
     /// The observation's keys: always `reward` (float32 []), `is_first`, `is_last` and
-    /// `is_terminal` (bool []). Keys that start with `log/` are logged, never seen by the agent.
+    /// `is_terminal` (bool []). Keys that start with `log/` are logged, never seen by the agent; numbers among them
+    /// need not be declared here, nor come with every step.
     fn obs_space(&self) -> &Spaces;
 
     /// The action's keys: always `reset` (bool []).

@@ -28,8 +28,8 @@ pub struct TaskInfo {
 ///
 /// `options` is the block `env` of the configuration: one object for each suite, named by the
 /// task's first word, of which every key has a default. Null means all defaults. A task that is not native
-/// runs in a worker process of its own. The result checks its spaces, and takes continuous actions of any size: they are cut to `[-1, 1]`, which
-/// spans the task's own bounds.
+/// runs in a worker process of its own. The result checks its spaces, and takes continuous actions of any size: they
+/// are cut to `[-1, 1]`, which spans the task's own bounds.
 pub fn make(task: &str, index: usize, seed: u64, options: &Value) -> Result<Box<dyn Env>> {
     if is_external(task) {
         return make_many(task, index..index + 1, seed, options)?.pop().context("no environment was made");
@@ -169,9 +169,16 @@ fn names() -> Vec<(String, String)> {
     all
 }
 
-/// A sentence for a task that does not exist.
+/// A sentence for a task that does not exist. Its suite may be misspelt, or missing.
 fn unknown(task: &str) -> anyhow::Error {
-    let names: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
+    let mut names: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
+    let rest = task.split_once('_').map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
+    let suites = || bridge::SUITES.iter().map(|suite| suite.name);
+    let meant = suites().find(|suite| suggest::distance(suite, bridge::suite(task)) <= 1);
+    match (meant, rest) {
+        (Some(suite), Some(rest)) => names.push(format!("{suite}_{rest}")),
+        _ => names.extend(suites().map(|suite| format!("{suite}_{task}"))),
+    }
     let near = suggest::nearest(task, &names, 3).join(", ");
     anyhow!("unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all)")
 }
@@ -216,13 +223,17 @@ mod tests {
         let error = complaint("cartpole_swing", Value::Null);
         assert!(error.starts_with("unknown task 'cartpole_swing'; the nearest are: cartpole_swingup, "), "{error}");
         assert!(complaint("memory_x", Value::Null).contains("memory_10"));
+        assert!(complaint("gim_CartPole-v1", Value::Null).contains("nearest are: gym_CartPole-v1, "));
+        assert!(complaint("walker_walk", Value::Null).contains("dmc_walker_walk"));
         assert!(complaint("memory_99999", Value::Null).contains("longest delay is 10000"));
         assert!(complaint("", Value::Null).contains("unknown task ''"));
     }
 
     #[test]
     fn options_are_honoured_and_mistakes_in_them_named() {
-        let options = json!({"catch": {"size": [20, 30]}, "pinpad": {"size": [96, 80]}, "atari": {"repeat": 4}, "dummy": {"length": 1e2}});
+        let options = json!({
+            "catch": {"size": [20, 30]}, "pinpad": {"size": [96, 80]}, "atari": {"repeat": 4}, "dummy": {"length": 1e2}
+        });
         for (task, size) in [("catch", [20, 30, 3]), ("pinpad_six", [96, 80, 3]), ("dummy_disc", [64, 64, 3])] {
             assert_eq!(make(task, 0, 0, &options).unwrap().obs_space()["image"].shape, size);
         }

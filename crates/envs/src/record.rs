@@ -45,6 +45,19 @@ impl Moment {
     }
 }
 
+/// What makes two spaces different, by the first key in which they are; none where they are alike.
+pub fn difference(ours: &Spaces, other: &Spaces) -> Option<String> {
+    let key = ours.keys().chain(other.keys()).find(|key| ours.get(*key) != other.get(*key))?;
+    Some(match (ours.get(key), other.get(key)) {
+        (Some(ours), Some(other)) if ours.to_string() == other.to_string() => {
+            format!("'{key}' is within {} to {}, not {} to {}", ours.low, ours.high, other.low, other.high)
+        }
+        (Some(ours), Some(other)) => format!("'{key}' is {ours}, not {other}"),
+        (Some(_), None) => format!("it has the key '{key}'"),
+        (None, _) => format!("it lacks the key '{key}'"),
+    })
+}
+
 fn get<'a>(record: &'a Record, key: &str) -> Result<&'a Array> {
     record.get(key).with_context(|| {
         let keys: Vec<&str> = record.keys().map(String::as_str).collect();
@@ -78,6 +91,18 @@ pub fn choice(action: &Record, key: &str, classes: usize) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn differences_name_the_key() {
+        let plain = obs_space([("x", Space::float(&[2]))]);
+        let between = |other: &Spaces| difference(other, &plain);
+        assert_eq!(between(&plain.clone()), None);
+        let wide = obs_space([("x", Space::float(&[3]))]);
+        assert_eq!(between(&wide).unwrap(), "'x' is float32 [3], not float32 [2]");
+        let more = obs_space([("x", Space::float(&[2])), ("y", Space::boolean())]);
+        assert_eq!(between(&more).unwrap(), "it has the key 'y'");
+        assert_eq!(difference(&plain, &more).unwrap(), "it lacks the key 'y'");
+    }
 
     #[test]
     fn bad_actions_are_sentences() {

@@ -8,7 +8,7 @@ pub fn nearest<'a>(wrong: &str, names: &'a [String], count: usize) -> Vec<&'a st
 }
 
 /// Levenshtein distance: insertions, deletions and replacements of one character.
-fn distance(a: &str, b: &str) -> usize {
+pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

@@ -1,9 +1,10 @@
 //! Steps environments with a policy and hands out the transitions, with the official semantics.
 
 use crate::workers::Workers;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dreamer_agent::Acted;
 use envs::Env;
+use envs::record::difference;
 use spaces::{Array, Data, Record, Spaces};
 
 /// Environments that step together, and the actions they take next.
@@ -21,10 +22,10 @@ impl Driver {
         let first = envs.first().context("run.envs is 0; at least one environment is needed")?;
         let (obs_space, act_space) = (first.obs_space().clone(), first.act_space().clone());
         for (i, env) in envs.iter().enumerate() {
-            ensure!(
-                *env.obs_space() == obs_space && *env.act_space() == act_space,
-                "environment {i} has other spaces than environment 0; all must be alike"
-            );
+            let how = difference(env.obs_space(), &obs_space).or_else(|| difference(env.act_space(), &act_space));
+            if let Some(how) = how {
+                bail!("environment {i} has other spaces than environment 0, and all must be alike: {how}");
+            }
         }
         let count = envs.len();
         let mut driver = Driver { workers: Workers::new(envs, processors)?, obs_space, act_space, actions: Vec::new() };

@@ -51,6 +51,9 @@ impl Env for Counting {
         for (key, x) in [("total", self.total), ("log/total", self.total), ("heard", heard), ("resets", self.resets)] {
             record.insert(key.into(), Array::i32(x));
         }
+        if last {
+            record.insert("log/length".into(), Array::f32(self.at as f32));
+        }
         Ok(record)
     }
 
@@ -104,6 +107,9 @@ fn actions_are_zero_at_the_last_step_and_the_next_step_resets() {
     // What the policy adds for the replay stays, and so do the logs; `reset` is no part of a step.
     assert_eq!(column("dyn/stoch"), [1.0, 2.0, 3.0, 4.0, 5.0]);
     assert_eq!(column("log/total"), [1.0, 2.0, 3.0, 4.0, 5.0]);
+    // A number that only some steps have, and that no space declares, comes along too.
+    let lengths: Vec<bool> = steps.iter().map(|step| step[0].contains_key("log/length")).collect();
+    assert_eq!(lengths, [false, true, false, true, false]);
     assert!(!steps[0][0].contains_key("reset"));
 }
 
@@ -144,5 +150,6 @@ fn no_environment_or_unequal_ones_are_refused() {
     let mut other = counting(1);
     other.obs.insert("more".into(), Space::float(&[]));
     let envs: Vec<Box<dyn Env>> = vec![Box::new(counting(0)), Box::new(other)];
-    assert!(Driver::new(envs, 1).err().unwrap().to_string().contains("environment 1 has other spaces"));
+    let error = Driver::new(envs, 1).err().unwrap().to_string();
+    assert!(error.contains("environment 1 has other spaces") && error.contains("it has the key 'more'"), "{error}");
 }

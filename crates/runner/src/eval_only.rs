@@ -17,7 +17,7 @@ use std::time::Instant;
 /// Plays `run.steps` policy steps with the agent that `run.from_checkpoint` names. Where that is
 /// empty, it is the agent of the run in `logdir`, and the metrics go to the folder `eval` in it.
 pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
-    let mut driver = setup::driver(&config, false)?;
+    let mut driver = setup::driver(&config, false, 0)?;
     let mut agent = setup::agent(&config, &driver)?;
     let root = root(&config);
     if let Some(agent) = &mut agent {

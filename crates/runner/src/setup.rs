@@ -21,13 +21,16 @@ const RESTART_INDEX: usize = 1 << 24;
 const RESTARTS: usize = 3;
 const RESTART_WINDOW: u64 = 10_000;
 
-/// The environments of training or evaluation, ready to step.
-pub fn driver(config: &Config, eval: bool) -> Result<Driver> {
+/// The environments of training or evaluation, ready to step. `start` is the policy step at which the run goes on: by
+/// it the seeds of environments in other processes differ from those of its beginning.
+pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
     let (count, first) = if eval { (config.run.eval_envs, EVAL_INDEX) } else { (config.run.envs, 0) };
     let key = if eval { "run.eval_envs" } else { "run.envs" };
     ensure!(count > 0, "{key} is 0; at least one environment is needed");
     let envs = if envs::is_external(&config.task) {
-        envs::make_many(&config.task, first..first + count, config.seed, &config.env_options())?
+        let mut options = config.env_options();
+        options["start"] = start.into();
+        envs::make_many(&config.task, first..first + count, config.seed, &options)?
     } else {
         (0..count).map(|i| environment(config, first + i)).collect::<Result<Vec<Box<dyn Env>>>>()?
     };
@@ -57,7 +60,18 @@ pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
         return Ok(None);
     }
     let (obs, act) = agent_spaces(driver);
-    Ok(Some(Agent::new(&obs, &act, &config.agent)?.to(device(config)?)))
+    let agent = Agent::new(&obs, &act, &config.agent).map_err(|error| with_cure(error, config))?;
+    Ok(Some(agent.to(device(config)?)))
+}
+
+/// An error about the size of images, with the option that changes it where the task's suite has one.
+fn with_cure(error: anyhow::Error, config: &Config) -> anyhow::Error {
+    let suite = envs::suite(&config.task);
+    let about_size = error.to_string().starts_with("image key");
+    if about_size && config.env.get(suite).is_some_and(|options| options.get("size").is_some()) {
+        return anyhow!("{error:#}; --env.{suite}.size 64 64 resizes them");
+    }
+    error
 }
 
 /// Where `config.device` says to compute, and how `config.compute_dtype` says.

@@ -1,13 +1,23 @@
 //! Ctrl-C and SIGTERM: the first asks the run to save and end, the second ends it at once.
 
+use crate::log::println_above;
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How often the watching thread looks for a signal, and how long it leaves the run to hear of it by itself.
+const LOOK: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether the run was asked to stop.
 #[derive(Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    /// Whether the run has noticed, which takes it some time where an environment does not answer.
+    heard: Arc<AtomicBool>,
+}
 
 impl Stop {
     /// Watches for the two signals from now on.
@@ -15,14 +25,31 @@ impl Stop {
         let stop = Stop::default();
         for signal in [SIGINT, SIGTERM] {
             // Order matters: the first signal finds the flag unset and then sets it.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.0.clone())
-                .and_then(|_| signal_hook::flag::register(signal, stop.0.clone()))
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.asked.clone())
+                .and_then(|_| signal_hook::flag::register(signal, stop.asked.clone()))
                 .context("cannot watch for Ctrl-C")?;
         }
+        let watched = stop.clone();
+        std::thread::Builder::new().name("signals".into()).spawn(move || watched.watch())?;
         Ok(stop)
     }
 
     pub fn asked(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        let asked = self.asked.load(Ordering::SeqCst);
+        if asked {
+            self.heard.store(true, Ordering::SeqCst);
+        }
+        asked
+    }
+
+    /// Says why nothing happens where the run is not there to say so.
+    fn watch(&self) {
+        while !self.asked.load(Ordering::SeqCst) {
+            std::thread::sleep(LOOK);
+        }
+        std::thread::sleep(PATIENCE);
+        if !self.heard.load(Ordering::SeqCst) {
+            println_above("stopping as soon as what is under way is done (Ctrl-C again ends it at once)");
+        }
     }
 }

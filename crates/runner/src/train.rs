@@ -43,16 +43,17 @@ fn open(config: Config) -> Result<Trainer> {
         }
         None => None,
     };
-    let parts = build(&config, &folder).inspect_err(|_| folder.leave())?;
+    let step = saved.as_ref().map_or(0, |(_, state)| state.step);
+    let parts = build(&config, &folder, step).inspect_err(|_| folder.leave())?;
     match saved {
         Some((moment, state)) => resume(config, folder, checkpoints, parts, moment, state),
         None => start(config, folder, checkpoints, parts),
     }
 }
 
-/// Environments, agent and replays.
-fn build(config: &Config, folder: &Folder) -> Result<Parts> {
-    let driver = setup::driver(config, false)?;
+/// Environments, agent and replays of a run that goes on at `step`.
+fn build(config: &Config, folder: &Folder, step: u64) -> Result<Parts> {
+    let driver = setup::driver(config, false, step)?;
     let agent = setup::agent(config, &driver)?;
     let open = |name: &str, eval| -> Result<_> {
         let dir = folder.path(name);
@@ -64,7 +65,7 @@ fn build(config: &Config, folder: &Folder) -> Result<Parts> {
     let replay = open("replay", false)?;
     let evaluation = match config.script.as_str() {
         "train_eval" => {
-            let driver = setup::driver(config, true)?;
+            let driver = setup::driver(config, true, step)?;
             Some(Evaluation::new(config, driver, open("eval_replay", true)?, agent.as_ref()))
         }
         _ => None,

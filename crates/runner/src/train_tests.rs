@@ -161,6 +161,13 @@ fn another_task_or_another_agent_is_refused_with_a_sentence() {
 }
 
 #[test]
+fn an_image_of_a_size_that_does_not_work_names_the_option() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = open(config(dir.path(), &[("env.dummy.size", "50,50")])).err().unwrap();
+    assert!(error.to_string().ends_with("; --env.dummy.size 64 64 resizes them"), "{error:#}");
+}
+
+#[test]
 fn damage_to_the_last_checkpoint_costs_only_what_came_since_the_one_before() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path(), &[]);

@@ -22,6 +22,28 @@ SUITES = {
 }
 
 
+def check(suite, options):
+  """The options with sizes and repeats as whole numbers; a Problem where they are none."""
+  out = dict(options)
+  size, repeat = out.get('size'), out.get('repeat', 1)
+  if size is not None:
+    sides = [whole(x) for x in size] if isinstance(size, (list, tuple)) else []
+    keeps = sides == [0, 0] and suite in ('gym', 'py')
+    if len(sides) != 2 or None in sides or min(sides) < 1 and not keeps:
+      raise Problem(f'env.{suite}.size is {size}, but has to be two whole numbers above 0, height '
+                    f'and width: --env.{suite}.size 64 64')
+    out['size'] = sides
+  if whole(repeat) is None or repeat < 1:
+    raise Problem(f'env.{suite}.repeat is {repeat}, but has to be a whole number of 1 or more')
+  if 'repeat' in out:
+    out['repeat'] = whole(repeat)
+  return out
+
+
+def whole(x):
+  return int(x) if isinstance(x, (int, float)) and not isinstance(x, bool) and x == x // 1 else None
+
+
 def make(task, options, kwargs, seed, index=0, slots=1):
   """The environment of `task`: `SUITE_NAME`, or `py:MODULE_OR_FILE:FUNCTION`."""
   if task.startswith('py:'):
@@ -33,8 +55,8 @@ def make(task, options, kwargs, seed, index=0, slots=1):
     module = SUITES[suite]
   module = importlib.import_module(f'{__package__}.{module}')
   try:
-    return module.make(name, options, kwargs, seed, index, slots)
+    return module.make(name, check(suite, options), kwargs, seed, index, slots)
   except ImportError as e:
     if not getattr(module, 'INSTALL', None):
       raise
-    raise Problem(f"task '{task}' needs a package that is missing ({e})", cure=module.INSTALL)
+    raise Problem(f'a package is missing ({e})', cure=module.INSTALL)

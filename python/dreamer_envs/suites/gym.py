@@ -6,6 +6,8 @@ from ..env import Problem
 from ..wrap import GymEnv, GymVector
 
 INSTALL = 'pip install gymnasium'
+# Modules that register environments of a group, where many look for them without.
+MODULES = {'ALE': 'ale_py'}
 
 
 def make(name, options, kwargs, seed, index, slots):
@@ -29,5 +31,14 @@ def make(name, options, kwargs, seed, index, slots):
   except gymnasium.error.DeprecatedEnv as e:
     raise Problem(str(e))
   except gymnasium.error.UnregisteredEnv as e:
+    module = MODULES.get(name.split('/')[0], 'MODULE')
+    other = f'gym_{module}:{name}' if ':' not in name else 'gym_MODULE:ID'
     raise Problem(f"gymnasium has no environment '{name}': {e} (one of another package is called "
-                  'gym_MODULE:ID, where MODULE registers it)')
+                  f'{other}, by the module that registers it)')
+  except ModuleNotFoundError as e:
+    # Gymnasium names the module of MODULE:ID in a sentence of its own.
+    module = name.partition(':')[0]
+    if ':' not in name or module not in str(e):
+      raise
+    raise Problem(f"'{name}' needs the module '{module}', which is missing",
+                  cure='pip install ale-py' if module == 'ale_py' else None)

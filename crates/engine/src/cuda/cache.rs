@@ -1,6 +1,6 @@
 //! Compiled kernels on disk, so that a second start does not compile: `~/.cache/dreamer/kernels`.
 
-use super::nvrtc::Nvrtc;
+use super::nvrtc::{Nvrtc, OPTIONS};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -29,10 +29,10 @@ pub fn folder() -> Option<PathBuf> {
     Some(root.join("dreamer/kernels"))
 }
 
-/// Another source, architecture or version of dreamer has another name.
+/// Another source, option, architecture or version of dreamer has another name.
 fn file_name(name: &str, source: &str, arch: u32) -> String {
     let mut hasher = DefaultHasher::new();
-    (source, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+    (source, OPTIONS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
     format!("{name}-sm{arch}-{:016x}", hasher.finish())
 }
 

@@ -2,6 +2,7 @@
 
 use super::library::{DRIVER, Loaded};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,14 +17,14 @@ macro_rules! driver_functions {
         pub struct Driver {
             $($name: unsafe extern "C" fn($($arg),*) -> Status,)*
             path: PathBuf,
-            /// Keeps the functions above valid.
-            _library: libloading::Library,
+            /// Keeps the functions above valid. Never unloaded: the driver has threads and exit handlers of its own.
+            _library: ManuallyDrop<libloading::Library>,
         }
 
         impl Driver {
             fn bind(library: libloading::Library, path: PathBuf) -> Result<Driver, libloading::Error> {
                 // SAFETY: the types are those of cuda.h for these symbols; versioned symbols never change theirs.
-                unsafe { Ok(Driver { $($name: *library.get($symbol)?,)* path, _library: library }) }
+                unsafe { Ok(Driver { $($name: *library.get($symbol)?,)* path, _library: ManuallyDrop::new(library) }) }
             }
         }
     };
@@ -62,6 +63,8 @@ const MULTIPROCESSORS: c_int = 16;
 const MAJOR: c_int = 75;
 const MINOR: c_int = 76;
 const MAX_DYNAMIC_SHARED: c_int = 8;
+/// Bytes up to which the driver copies from ordinary memory before a call returns (documented for host to device).
+const TAKEN_AT_ONCE: usize = 64 << 10;
 /// A stream that does not wait for the one everybody shares.
 const NON_BLOCKING: c_uint = 1;
 
@@ -205,13 +208,20 @@ impl Cuda {
     /// # Safety
     /// `bytes.len()` bytes at `to` are this GPU's.
     pub unsafe fn upload(&self, bytes: &[u8], to: u64) -> Result<(), String> {
-        // SAFETY: as the caller promises; memory that is not page-locked is copied before the call returns.
-        self.call("copying to it", |d| unsafe { (d.upload)(to, bytes.as_ptr().cast(), bytes.len(), self.stream) })
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: as the caller promises; small copies are taken at once, and others are waited for.
+        self.call("copying to it", |d| unsafe { (d.upload)(to, bytes.as_ptr().cast(), bytes.len(), self.stream) })?;
+        if bytes.len() > TAKEN_AT_ONCE { self.wait() } else { Ok(()) }
     }
 
     /// # Safety
     /// `to.len()` bytes at `from` are this GPU's.
     pub unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), String> {
+        if to.is_empty() {
+            return Ok(());
+        }
         // SAFETY: as the caller promises; the bytes are there once the stream is done.
         self.call("copying from it", |d| unsafe { (d.download)(to.as_mut_ptr().cast(), from, to.len(), self.stream) })?;
         self.wait()
@@ -220,6 +230,9 @@ impl Cuda {
     /// # Safety
     /// `bytes` bytes at both addresses are this GPU's.
     pub unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), String> {
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: as the caller promises.
         self.call("copying its memory", |d| unsafe { (d.copy)(to, from, bytes, self.stream) })
     }
@@ -227,6 +240,9 @@ impl Cuda {
     /// # Safety
     /// `bytes` bytes at `to` are this GPU's.
     pub unsafe fn zero(&self, to: u64, bytes: usize) -> Result<(), String> {
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: as the caller promises.
         self.call("clearing memory", |d| unsafe { (d.set)(to, 0, bytes, self.stream) })
     }
@@ -272,7 +288,7 @@ impl Cuda {
         args: &mut [*mut c_void],
     ) -> Result<(), String> {
         // SAFETY: as the caller promises.
-        self.call("starting a kernel", |d| unsafe {
+        self.call(&format!("starting {x} x {y} x {z} blocks of {threads} threads"), |d| unsafe {
             let none = std::ptr::null_mut();
             (d.launch)(function as Handle, x, y, z, threads, 1, 1, shared, self.stream, args.as_mut_ptr(), none)
         })

@@ -48,7 +48,7 @@ pub(crate) struct Gemm<'a> {
 impl Gemm<'_> {
     pub fn run(self, gpu: &'static Gpu) {
         let Gemm { a, b, c, bias, add, size: [m, n, k], blocks, accumulate } = self;
-        let grid = [n.div_ceil(TILE) as u32, m.div_ceil(TILE) as u32, blocks as u32];
+        let grid = Grid::of([n.div_ceil(TILE), m.div_ceil(TILE), blocks], 256);
         let (add, accumulate) = (add.map(|x| x.address), accumulate as u32);
         #[rustfmt::skip] // an operand a line, as the kernel has them
         let args: [&dyn Arg; 17] = [
@@ -61,6 +61,6 @@ impl Gemm<'_> {
             Precision::Float32 => "gemm",
             Precision::Bfloat16 => "gemm_bf16",
         };
-        gpu.launch("gemm", kernel, Grid { blocks: grid, threads: 256, shared: 0 }, &args);
+        gpu.launch("gemm", kernel, grid, &args);
     }
 }

@@ -62,7 +62,12 @@ impl Grid {
     }
 
     pub fn blocks(n: usize, threads: u32) -> Grid {
-        Grid { blocks: [n as u32, 1, 1], threads, shared: 0 }
+        Grid::of([n, 1, 1], threads)
+    }
+
+    pub fn of(blocks: [usize; 3], threads: u32) -> Grid {
+        let blocks = blocks.map(|n| u32::try_from(n).expect("fewer than 2^32 blocks of threads"));
+        Grid { blocks, threads, shared: 0 }
     }
 }
 
@@ -151,7 +156,12 @@ impl Gpu {
         let bytes = (len * 4).next_multiple_of(256).max(256);
         let pooled = lock(&self.pool).get_mut(&bytes).and_then(Vec::pop);
         let address = pooled.unwrap_or_else(|| match &self.backend {
-            Backend::Cuda(cuda) => self.done(cuda.alloc(bytes)),
+            // Memory in the pool may be of other sizes than what is asked for.
+            Backend::Cuda(cuda) => self.done(cuda.alloc(bytes).or_else(|_| {
+                cuda.wait()?;
+                self.release_pool();
+                cuda.alloc(bytes)
+            })),
             Backend::Emulator(_) => Box::leak(vec![u64::MAX; bytes / 8].into_boxed_slice()).as_ptr() as u64,
         });
         Memory::new(self, address, bytes)
@@ -264,7 +274,8 @@ impl Gpu {
         unsafe {
             match &self.backend {
                 Backend::Cuda(cuda) => {
-                    self.done(cuda.launch(function, grid.blocks, grid.threads, grid.shared, &mut args));
+                    let started = cuda.launch(function, grid.blocks, grid.threads, grid.shared, &mut args);
+                    self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
                 }
                 Backend::Emulator(emulator) => emulator.launch(function, grid.blocks, grid.threads, &mut args),
             }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub struct Wanted {
     /// File names, the best first.
     pub names: &'static [&'static str],
+    /// Whether the system knows best where it is; else an environment of the user does.
+    pub of_the_system: bool,
     /// What it is, for messages.
     pub what: &'static str,
     /// How to get it.
@@ -17,6 +19,7 @@ pub struct Wanted {
 /// The driver's own library, which comes with the driver and never with a toolkit.
 pub const DRIVER: Wanted = Wanted {
     names: &["libcuda.so.1", "libcuda.so"],
+    of_the_system: true,
     what: "the NVIDIA driver",
     cure: "install the driver of your GPU (on Debian the package nvidia-driver); in a container, pass the GPU in (docker run --gpus all)",
 };
@@ -24,6 +27,7 @@ pub const DRIVER: Wanted = Wanted {
 /// The run-time compiler.
 pub const NVRTC: Wanted = Wanted {
     names: &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
+    of_the_system: false,
     what: "NVRTC, CUDA's run-time compiler",
     cure: "pip install nvidia-cuda-nvrtc in an active Python environment, or install the CUDA toolkit, or add its folder to LD_LIBRARY_PATH",
 };
@@ -35,11 +39,16 @@ pub struct Loaded {
 }
 
 impl Wanted {
-    /// Loads the first of the names found in [`folders`], or anywhere the system looks.
+    /// Loads the first of the names found in [`folders`] or anywhere the system looks; there first where it is the
+    /// system's.
     pub fn load(&self) -> Result<Loaded, String> {
         let mut broken = String::new();
-        let candidates = folders().into_iter().flat_map(|folder| self.names.iter().map(move |name| folder.join(name)));
-        for path in candidates.filter(|path| path.exists()).chain(self.names.iter().map(PathBuf::from)) {
+        let found = folders().into_iter().flat_map(|folder| self.names.iter().map(move |name| folder.join(name)));
+        let mut candidates: Vec<PathBuf> = found.filter(|path| path.exists()).collect();
+        let plain = self.names.iter().map(PathBuf::from);
+        let at = if self.of_the_system { 0 } else { candidates.len() };
+        candidates.splice(at..at, plain);
+        for path in candidates {
             // SAFETY: initialisers of the vendor's libraries run here, as in every program that uses CUDA.
             #[allow(unsafe_code)]
             match unsafe { Library::new(&path) } {
@@ -63,8 +72,7 @@ fn folders() -> Vec<PathBuf> {
         found.extend(["lib64", "lib", "targets/x86_64-linux/lib"].map(|lib| root.join(lib)));
     }
     let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| list(name)).flatten();
-    let first_python = list("PATH").unwrap_or_default().into_iter().find(|bin| bin.join("python3").exists());
-    for root in environments.chain(first_python.and_then(|bin| bin.parent().map(Path::to_path_buf))) {
+    for root in environments.chain(list("PATH").unwrap_or_default().iter().flat_map(|bin| python_roots(bin))) {
         found.extend(python_folders(&root));
         found.push(root.join("lib"));
     }
@@ -72,9 +80,30 @@ fn folders() -> Vec<PathBuf> {
     let mut toolkits = matching(Path::new("/usr/local"), "cuda");
     toolkits.sort();
     found.extend(toolkits.iter().rev().map(|root| root.join("lib64")));
-    let system = ["/opt/cuda/lib64", "/usr/local/nvidia/lib64", "/usr/lib/wsl/lib", "/usr/lib/x86_64-linux-gnu"];
+    let system = [
+        "/opt/cuda/lib64",
+        "/usr/local/nvidia/lib64",
+        "/usr/local/nvidia/lib",
+        "/usr/lib/wsl/lib",
+        "/usr/lib/x86_64-linux-gnu",
+    ];
     found.extend(system.iter().chain(&["/usr/lib/aarch64-linux-gnu", "/usr/lib64"]).map(PathBuf::from));
     found
+}
+
+/// The environments that `python3` in a folder of the `PATH` may belong to: beside it, and beside what it links to.
+fn python_roots(bin: &Path) -> Vec<PathBuf> {
+    let (mut roots, mut python) = (vec![], bin.join("python3"));
+    for _ in 0..8 {
+        if !python.exists() {
+            break;
+        }
+        let Some(folder) = python.parent().map(Path::to_path_buf) else { break };
+        roots.extend(folder.parent().map(Path::to_path_buf));
+        let Ok(target) = python.read_link() else { break };
+        python = folder.join(target); // one link at a time: the last one leads out of an environment
+    }
+    roots
 }
 
 /// Folders of NVIDIA's wheels in a Python environment: `lib/python3.*/site-packages/nvidia/*/lib`.
@@ -110,7 +139,8 @@ mod tests {
 
     #[test]
     fn a_missing_library_is_named_with_its_cure() {
-        let wanted = Wanted { names: &["libnothing-of-this-name.so.7"], what: "Nothing", cure: "there is no cure" };
+        let names = &["libnothing-of-this-name.so.7"];
+        let wanted = Wanted { names, of_the_system: true, what: "Nothing", cure: "there is no cure" };
         let error = wanted.load().err().unwrap();
         assert_eq!(error, "Nothing (libnothing-of-this-name.so.7) was not found; there is no cure");
     }

@@ -2,9 +2,13 @@
 
 use super::library::{Loaded, NVRTC};
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 type Program = *mut c_void;
+
+/// How kernels are compiled, besides the architecture.
+pub const OPTIONS: &str = "--std=c++17";
 
 /// The functions of the compiler's library.
 pub struct Nvrtc {
@@ -24,8 +28,8 @@ pub struct Nvrtc {
     cubin_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
     cubin: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
     path: PathBuf,
-    /// Keeps the functions above valid.
-    _library: libloading::Library,
+    /// Keeps the functions above valid. Never unloaded, as it may have threads of its own.
+    _library: ManuallyDrop<libloading::Library>,
 }
 
 impl Nvrtc {
@@ -44,7 +48,7 @@ impl Nvrtc {
                 cubin_size: *library.get(b"nvrtcGetCUBINSize")?,
                 cubin: *library.get(b"nvrtcGetCUBIN")?,
                 path: path.clone(),
-                _library: library,
+                _library: ManuallyDrop::new(library),
             })
         };
         bind().map_err(|error| {
@@ -68,7 +72,7 @@ impl Nvrtc {
     pub fn compile(&self, name: &str, source: &str, arch: u32) -> Result<Vec<u8>, String> {
         let text = |s: &str| CString::new(s).map_err(|_| format!("the kernel source {name} contains a zero byte"));
         let (source, file) = (text(source)?, text(name)?);
-        let options = [text(&format!("--gpu-architecture=sm_{arch}"))?, text("--std=c++17")?];
+        let options = [text(&format!("--gpu-architecture=sm_{arch}"))?, text(OPTIONS)?];
         let options: Vec<*const c_char> = options.iter().map(|x| x.as_ptr()).collect();
         let mut program: Program = std::ptr::null_mut();
         // SAFETY: the strings outlive the calls; sizes are asked for before memory of that size is handed in; the

@@ -63,11 +63,18 @@ pub fn test_gpu() -> Option<&'static Gpu> {
 pub fn test_gpu_in(precision: Precision) -> Option<&'static Gpu> {
     static GPUS: [OnceLock<Option<&'static Gpu>>; 2] = [OnceLock::new(), OnceLock::new()];
     *GPUS[precision as usize].get_or_init(|| {
-        let real = Driver::load().and_then(|driver| Gpu::open(Arc::new(driver), 0, precision));
-        let found = real.or_else(|_| Gpu::emulated(precision));
-        if let Err(error) = &found {
-            assert!(std::env::var_os("DREAMER_REQUIRE_GPU").is_none(), "{error}");
-            eprintln!("SKIPPED: nothing was tested on a GPU: {error}");
+        // A GPU that is there and cannot be opened is a failure, not a reason to emulate one.
+        let driver = Driver::load().ok().filter(|driver| driver.devices().is_ok_and(|gpus| !gpus.is_empty()));
+        let found = match driver {
+            Some(driver) => Ok(Gpu::open(Arc::new(driver), 0, precision).unwrap_or_else(|error| panic!("{error}"))),
+            None => Gpu::emulated(precision),
+        };
+        match &found {
+            Ok(gpu) => eprintln!("tests in {precision:?} run on {gpu:?}"),
+            Err(error) => {
+                assert!(std::env::var_os("DREAMER_REQUIRE_GPU").is_none(), "{error}");
+                eprintln!("SKIPPED: nothing was tested on a GPU: {error}");
+            }
         }
         found.ok()
     })

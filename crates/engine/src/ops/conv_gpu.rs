@@ -74,7 +74,7 @@ impl Geometry {
         let sizes: [&dyn Arg; 13] = [n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left];
         let args: Vec<&dyn Arg> = first.iter().copied().chain(sizes).collect();
         let kernel = if gpu.precision() == Precision::Bfloat16 { bfloat16 } else { float32 };
-        gpu.launch("conv", kernel, Grid { blocks: blocks.map(|x| x as u32), threads: 256, shared: 0 }, &args);
+        gpu.launch("conv", kernel, Grid::of(blocks, 256), &args);
     }
 }
 

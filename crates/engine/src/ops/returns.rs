@@ -123,6 +123,8 @@ mod tests {
             assert_eq!([at(&xs, 0.0), at(&xs, 100.0), at(&xs, 50.0)], [1.0, 4.0, 2.5]);
             assert!((at(&xs, 5.0) - 1.15).abs() < 1e-6);
             assert_eq!(at(&[7.0], 95.0), 7.0);
+            let bad = [f32::NAN, 1.0, 2.0];
+            assert!(at(&bad, 50.0) == 2.0 && at(&bad, 100.0).is_nan());
             // Ties, and more numbers than a block of threads has.
             let many: Vec<f32> = (0..600).map(|i| (i * 7 % 300) as f32).collect();
             assert!((at(&many, 50.0) - 149.5).abs() < 1e-4 && at(&many, 0.0) == 0.0, "{}", at(&many, 50.0));

@@ -1,13 +1,14 @@
 //! Environments that step by themselves in processes of their own: what the bridge is compared with.
 
-use super::{arguments, explain, suite};
+use super::{arguments, explain, slots, suite};
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// Processes of the Python package that each step one environment of a task when they are told to.
+/// Processes of the Python package that each step one environment of a task, or one vector of them, when they are
+/// told to.
 pub struct Alone {
     processes: Vec<Process>,
 }
@@ -19,14 +20,16 @@ struct Process {
 }
 
 impl Alone {
-    /// Starts `count` processes; none where the task is not one of the Python package.
-    pub fn start(task: &str, count: usize, seed: u64, options: &Value) -> Result<Option<Alone>> {
+    /// Starts `count` processes to compare with a run of `envs` environments; none where the task is not one of the
+    /// Python package.
+    pub fn start(task: &str, count: usize, envs: usize, seed: u64, options: &Value) -> Result<Option<Alone>> {
         if !crate::is_external(task) || suite(task) == "exec" {
             return Ok(None);
         }
-        let mut processes = vec![];
+        // Those that step together are as many as in a worker.
+        let (mut processes, slots) = (vec![], slots(task, envs, options)?);
         for i in 0..count {
-            let ask = json!({"task": task, "index": i, "seed": seed % (1 << 31) + i as u64,
+            let ask = json!({"task": task, "index": i, "slots": slots, "seed": seed % (1 << 31) + i as u64,
                 "options": options.get(suite(task)), "kwargs": options.get("kwargs")});
             let words = arguments(task, options)?;
             let mut child = Command::new(&words[0])
@@ -42,7 +45,7 @@ impl Alone {
         }
         let mut alone = Alone { processes };
         for process in &mut alone.processes {
-            process.line().map_err(|error| explain(error, task))?;
+            process.line().map_err(|error| explain(error, task, options))?;
         }
         Ok(Some(alone))
     }

@@ -5,10 +5,13 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spaces::{Array, DType, Record, Space, Spaces};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
+/// Classes that a discrete key may have: the agent sees it one-hot, with weights for each.
+const CLASSES: f64 = 65536.0;
 
 /// The trainer's line.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +31,9 @@ pub struct Ask {
 struct Refusal {
     error: String,
     cure: Option<String>,
+    /// Whether the log says more, such as the lines of the program where it happened.
+    #[serde(default)]
+    log: bool,
 }
 
 /// The worker's line where it can.
@@ -35,10 +41,10 @@ struct Refusal {
 struct Hello {
     version: u32,
     slots: usize,
-    memory: PathBuf,
     stride: usize,
     act: IndexMap<String, Key>,
     obs: IndexMap<String, Key>,
+    logs: Option<Logs>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +63,14 @@ pub struct Layout {
     pub stride: usize,
     pub act: Side,
     pub obs: Side,
+    pub logs: Option<Logs>,
+}
+
+/// Where each slot has a text with further metrics of the step: a JSON object of numbers that a zero byte ends.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Logs {
+    pub offset: usize,
+    pub size: usize,
 }
 
 /// Actions or observations: a span of bytes of each slot with several keys in it.
@@ -70,11 +84,20 @@ pub struct Side {
     pub len: usize,
 }
 
-/// Reads a worker's answer to a question for `slots` environments: the layout and the memory file's name.
-pub fn read(line: &str, slots: usize) -> Result<(Layout, PathBuf)> {
-    if let Ok(Refusal { error, cure }) = serde_json::from_str(line) {
-        bail!("{error}{}", cure.map(|cure| format!("; this helps: {cure}")).unwrap_or_default());
-    }
+/// The name of the memory file in a worker's answer, whatever else is in it.
+pub fn memory(line: &str) -> Option<PathBuf> {
+    let json: Value = serde_json::from_str(line).ok()?;
+    Some(json.get("memory")?.as_str()?.into())
+}
+
+/// The sentence of an error line, with its cure; and whether the log says more.
+pub fn refusal(line: &str) -> Option<(String, bool)> {
+    let Refusal { error, cure, log } = serde_json::from_str(line).ok()?;
+    Some((error + &cure.map(|cure| format!("; this helps: {cure}")).unwrap_or_default(), log))
+}
+
+/// Reads a worker's answer to a question for `slots` environments.
+pub fn read(line: &str, slots: usize) -> Result<Layout> {
     let hello: Hello = serde_json::from_str(line)
         .with_context(|| format!("the worker's answer is not of the protocol: {}", line.trim_end()))?;
     let version = hello.version;
@@ -86,7 +109,34 @@ pub fn read(line: &str, slots: usize) -> Result<(Layout, PathBuf)> {
         let (end, stride) = (side.start + side.len, hello.stride);
         ensure!(end <= stride, "the worker's keys of '{name}' end at byte {end} of a slot of {stride} bytes");
     }
-    Ok((Layout { stride: hello.stride, act, obs }, hello.memory))
+    if let Some(Logs { offset, size }) = hello.logs {
+        let fits = offset.checked_add(size).is_some_and(|end| end <= hello.stride);
+        ensure!(fits, "the worker's logs do not fit into a slot of {} bytes", hello.stride);
+    }
+    Ok(Layout { stride: hello.stride, act, obs, logs: hello.logs })
+}
+
+impl Layout {
+    /// What makes this layout another one than `other`, in words.
+    pub fn difference(&self, other: &Layout) -> Option<String> {
+        let spaces = crate::record::difference(&self.act.spaces, &other.act.spaces)
+            .or_else(|| crate::record::difference(&self.obs.spaces, &other.obs.spaces));
+        spaces.or_else(|| (self != other).then(|| "its values lie elsewhere in its memory".into()))
+    }
+}
+
+/// The metrics in the text of a step, each by its name in the record.
+pub fn metrics(text: &[u8]) -> Result<Vec<(String, Array)>> {
+    let end = text.iter().position(|&byte| byte == 0);
+    let text = &text[..end.context("the worker's logs have no end: a zero byte ends their text")?];
+    if text.is_empty() {
+        return Ok(vec![]);
+    }
+    let numbers: BTreeMap<String, f64> = serde_json::from_slice(text).with_context(|| {
+        format!("the worker's logs are no JSON object of numbers: {}", String::from_utf8_lossy(text))
+    })?;
+    let named = numbers.into_iter().map(|(name, value)| (format!("log/{name}"), value as f32));
+    Ok(named.filter(|(_, value)| value.is_finite()).map(|(name, value)| (name, Array::f32(value))).collect())
 }
 
 impl Side {
@@ -96,6 +146,8 @@ impl Side {
         for (name, key) in keys {
             let offset = key.offset - start;
             let space = key.space().with_context(|| format!("the worker's key '{name}'"))?;
+            let many = space.dtype == DType::I32 && space.high - space.low > CLASSES && !name.starts_with("log/");
+            ensure!(!many, "the worker's key '{name}' has more than {CLASSES} classes; send it as float32");
             len = len.max(offset + space.size() * space.dtype.size());
             offsets.push(offset);
             spaces.insert(name, space);
@@ -151,5 +203,53 @@ impl Key {
         let size = self.shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
         ensure!(size.is_some_and(|n| n <= 1 << 28), "has the shape {:?}, which is too large", self.shape);
         Ok(Space { dtype, shape: self.shape, low, high })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn hello(change: impl Fn(&mut Value)) -> Result<Layout> {
+        let flag = |offset| json!({"dtype": "bool", "shape": [], "offset": offset});
+        let mut json = json!({
+            "version": 1, "slots": 1, "memory": "", "stride": 64, "logs": {"offset": 32, "size": 32},
+            "act": {"reset": flag(0)},
+            "obs": {"room": {"dtype": "int32", "shape": [], "low": 0, "high": 4, "offset": 4}},
+        });
+        change(&mut json);
+        read(&json.to_string(), 1)
+    }
+
+    #[test]
+    fn answers_that_cannot_be_are_refused() {
+        assert!(hello(|_| ()).is_ok());
+        let error = |change: fn(&mut Value)| format!("{:#}", hello(change).unwrap_err());
+        assert!(error(|json| json["logs"]["size"] = json!(33)).contains("the worker's logs do not fit"));
+        assert!(error(|json| json["stride"] = json!(4)).contains("end at byte"));
+        let many = error(|json| json["obs"]["room"]["high"] = json!(1u64 << 40));
+        assert_eq!(many, "the worker's key 'room' has more than 65536 classes; send it as float32");
+    }
+
+    #[test]
+    fn differences_are_told() {
+        let plain = hello(|_| ()).unwrap();
+        let other = hello(|json| json["obs"]["room"]["high"] = json!(5)).unwrap();
+        assert_eq!(other.difference(&plain).unwrap(), "'room' is int32 [] of 5 classes, not int32 [] of 4 classes");
+        let moved = hello(|json| json["obs"]["room"]["offset"] = json!(8)).unwrap();
+        assert_eq!(moved.difference(&plain).unwrap(), "its values lie elsewhere in its memory");
+        assert_eq!(plain.difference(&plain.clone()), None);
+    }
+
+    #[test]
+    fn metrics_are_numbers_with_names() {
+        let named = metrics(b"{\"hit\": 1, \"episode/r\": -0.5}\0rest").unwrap();
+        assert_eq!(named, [("log/episode/r".into(), Array::f32(-0.5)), ("log/hit".into(), Array::f32(1.0))]);
+        assert!(metrics(b"\0{").unwrap().is_empty());
+        assert!(metrics(b"{}").unwrap_err().to_string().contains("have no end"));
+        for text in [&b"[1]\0"[..], b"{\"a\": \"b\"}\0", b"{\"a\": 1\0"] {
+            assert!(metrics(text).unwrap_err().to_string().contains("no JSON object of numbers"));
+        }
     }
 }

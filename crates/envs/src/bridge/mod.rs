@@ -1,10 +1,12 @@
 //! Environments in other processes: workers that speak the protocol of `docs/bridge.md`.
 //!
-//! A [`Process`](process::Process) is a running worker, a [`Worker`](worker::Worker) one that is started again when
-//! it fails, and a [`Slot`](slot::Slot) one of its environments, which is what the rest of the program sees.
+//! A [`Process`](process::Process) is a running worker, a [`Link`](link::Link) keeps track of what it was asked, a
+//! [`Worker`](worker::Worker) starts it again when it fails, and a [`Slot`](slot::Slot) is one of its environments,
+//! which is what the rest of the program sees.
 
 mod alone;
 mod hello;
+mod link;
 mod process;
 mod slot;
 mod worker;
@@ -15,13 +17,16 @@ mod tests;
 pub use alone::Alone;
 
 use crate::{Env, Rng};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use hello::Ask;
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use worker::{Launch, Worker};
+
+/// The interpreter where the configuration names no other.
+const PYTHON: &str = "python3";
 
 /// A suite of tasks that the Python package runs.
 pub struct Suite {
@@ -72,22 +77,18 @@ pub fn is_external(task: &str) -> bool {
 }
 
 /// The environments `indices` of an external task. `options` is the block `env` of the configuration with, as
-/// `timeout`, the seconds that one answer may take. All workers start at once, and this waits for all of them.
+/// `timeout`, the seconds that one answer may take, and as `start` the step at which a resumed run goes on: seeds
+/// depend on it, so that it does not repeat its beginning. All workers start at once, and this waits for all of them.
 pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Result<Vec<Box<dyn Env>>> {
     let number = |key: &str, default| options.get(key).and_then(Value::as_f64).unwrap_or(default);
-    let slots = number("slots", 0.0);
-    ensure!(
-        slots == 0.0 || (1.0..=250.0).contains(&slots),
-        "env.slots is {slots}, but a worker holds 1 to 250 environments; 0 shares them out among the processors"
-    );
-    let slots = if slots == 0.0 { shared_out(task, indices.len()) } else { slots as usize };
+    let slots = slots(task, indices.len(), options)?;
     let timeout = number("timeout", 180.0);
     ensure!(
         timeout > 0.0 && timeout < 1e9,
         "run.episode_timeout is {timeout}, but must be a positive number of seconds"
     );
     let timeout = Duration::from_secs_f64(timeout);
-    let restarts = number("restarts", 5.0).max(0.0) as usize;
+    let (restarts, start) = (number("restarts", 5.0).max(0.0) as usize, number("start", 0.0) as u64);
     let mut workers = vec![];
     for first in indices.clone().step_by(slots) {
         let count = slots.min(indices.end - first);
@@ -100,16 +101,25 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
             options: options.get(suite(task)).cloned().unwrap_or(json!({})),
             kwargs: options.get("kwargs").cloned().unwrap_or(json!({})),
         };
-        let launch = Launch { command: arguments(task, options)?, ask, rng: Rng::new(seed, 0), timeout };
+        let launch = Launch { command: arguments(task, options)?, ask, rng: Rng::new(seed, start), timeout };
         workers.push((count, Worker::start(launch, restarts)?));
     }
     let mut envs: Vec<Box<dyn Env>> = vec![];
     for (count, starting) in workers {
-        let worker = starting.ready().map_err(|error| explain(error, task));
-        let worker = Arc::new(worker.with_context(|| format!("task '{task}'"))?);
+        let worker = Arc::new(starting.ready().map_err(|error| explain(error, task, options))?);
         envs.extend((0..count).map(|slot| Box::new(slot::Slot::new(worker.clone(), slot)) as Box<dyn Env>));
     }
     Ok(envs)
+}
+
+/// Environments in one worker, of `count` in all.
+fn slots(task: &str, count: usize, options: &Value) -> Result<usize> {
+    let slots = options.get("slots").and_then(Value::as_f64).unwrap_or(0.0);
+    ensure!(
+        slots == 0.0 || (1.0..=250.0).contains(&slots),
+        "env.slots is {slots}, but a worker holds 1 to 250 environments; 0 shares them out among the processors"
+    );
+    Ok(if slots == 0.0 { shared_out(task, count) } else { slots as usize })
 }
 
 /// Environments in one worker where the configuration does not say: with a worker a processor, its caches keep what
@@ -130,19 +140,28 @@ fn arguments(task: &str, options: &Value) -> Result<Vec<String>> {
         ensure!(!words.is_empty(), "task 'exec:' names no program; write exec:./worker");
         return Ok(words);
     }
-    let python = options.get("python").and_then(Value::as_str).unwrap_or("python3");
-    Ok([python, "-m", "dreamer_envs"].map(String::from).into())
+    Ok([python(options), "-m", "dreamer_envs"].map(String::from).into())
 }
 
-/// The cure in place of an error that comes from the package not being there.
-fn explain(error: anyhow::Error, task: &str) -> anyhow::Error {
-    if !format!("{error:#}").contains("No module named dreamer_envs") {
-        return error;
+fn python(options: &Value) -> &str {
+    options.get("python").and_then(Value::as_str).unwrap_or(PYTHON)
+}
+
+/// An error at the start of a task's worker: names the task, and the cure where the package or numpy is not there.
+/// Commands that install something do so for the Python that was chosen.
+fn explain(error: anyhow::Error, task: &str, options: &Value) -> anyhow::Error {
+    let mut text = format!("{error:#}");
+    let lacks = [("dreamer_envs", "No module named dreamer_envs"), ("numpy", "No module named 'numpy'")];
+    if let Some((module, _)) = lacks.into_iter().find(|(_, said)| text.contains(said)) {
+        let install = SUITES.iter().find(|known| known.name == suite(task) && !known.extra.is_empty());
+        let install = install.map_or("pip install ./python".into(), Suite::install);
+        text = format!(
+            "this Python lacks the package {module}: run `{install}` in the repository, or name another Python \
+             with --env.python"
+        );
     }
-    let install = SUITES.iter().find(|known| known.name == suite(task) && !known.extra.is_empty());
-    let install = install.map_or("pip install ./python".into(), Suite::install);
-    anyhow!(
-        "this Python lacks the package dreamer_envs: run `{install}` in the repository, or name another Python \
-         with --env.python"
-    )
+    if python(options) != PYTHON {
+        text = text.replace("pip install", &format!("{} -m pip install", python(options)));
+    }
+    if text.contains(&format!("'{task}'")) { anyhow!(text) } else { anyhow!("task '{task}': {text}") }
 }

@@ -1,8 +1,8 @@
 //! `Process`: one running worker, from its start to its certain end.
 
-use super::hello::{Ask, Layout, read};
-use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process_group};
+use super::hello::{Ask, Layout, memory, read, refusal};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, PipeWriter, Read, Write};
@@ -20,6 +20,8 @@ const TAIL: usize = 12;
 const LINE: u64 = 2000;
 /// How long a worker may take to leave by itself once its socket is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a worker that closed its socket may take to be dead, so that it can be told how it died.
+const DEATH: Duration = Duration::from_millis(500);
 
 /// A worker process with its socket and its memory. Dropping it ends the process and all that it started.
 pub struct Process {
@@ -29,6 +31,8 @@ pub struct Process {
     memory: Option<File>,
     log: Arc<Mutex<VecDeque<String>>>,
     timeout: Duration,
+    /// Whether it was waited for; only until then its number is surely its own.
+    reaped: bool,
 }
 
 impl Process {
@@ -36,7 +40,8 @@ impl Process {
     pub fn start(command: &[String], ask: &Ask, timeout: Duration) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("no socket for a worker")?;
         let (hears, lifeline) = std::io::pipe().context("no pipe for a worker")?;
-        ours.set_read_timeout(Some(timeout))?;
+        // A read gives up now and then to look at its deadline.
+        ours.set_read_timeout(Some((timeout / 20).clamp(Duration::from_millis(5), Duration::from_secs(1))))?;
         ours.set_write_timeout(Some(timeout))?;
         let program = &command[0];
         let mut child = Command::new(program)
@@ -52,7 +57,8 @@ impl Process {
             let log = log.clone();
             std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))?;
         }
-        let process = Process { child, socket: Some(ours), _lifeline: lifeline, memory: None, log, timeout };
+        let process =
+            Process { child, socket: Some(ours), _lifeline: lifeline, memory: None, log, timeout, reaped: false };
         let line = serde_json::to_string(ask)? + "\n";
         // A worker that could not even start says why in its log; `hello` finds out.
         process.socket()?.write_all(line.as_bytes()).ok();
@@ -62,9 +68,15 @@ impl Process {
     /// Waits for the worker's answer and opens its memory.
     pub fn hello(&mut self, slots: usize) -> Result<Layout> {
         let line = self.line().context("the worker did not start")?;
-        let (layout, path) = read(&line, slots)?;
+        if let Some((sentence, log)) = refusal(&line) {
+            // What it chose to say needs no log beside it.
+            let error = anyhow!(sentence);
+            return Err(if log { error.context("the worker failed at its start") } else { error });
+        }
+        let path = memory(&line).unwrap_or_default();
         let memory = File::options().read(true).write(true).open(&path);
         std::fs::remove_file(&path).ok(); // both sides hold it open; nobody else needs its name
+        let layout = read(&line, slots)?;
         let memory = memory.with_context(|| format!("the worker's memory '{}' cannot be opened", path.display()))?;
         let (len, need) = (memory.metadata()?.len(), layout.stride * slots);
         ensure!(len >= need as u64, "the worker's memory has {len} bytes, but its keys need {need}");
@@ -76,34 +88,46 @@ impl Process {
     pub fn line(&self) -> Result<String> {
         let mut line = vec![];
         let mut byte = [0];
+        let deadline = Instant::now() + self.timeout;
         while line.last() != Some(&b'\n') {
             ensure!(line.len() < 1 << 20, "the worker sent a line of more than a megabyte");
-            match self.read(&mut byte)? {
-                0 => bail!("the worker ended"),
-                _ => line.push(byte[0]),
-            }
+            self.read(&mut byte, deadline)?;
+            line.push(byte[0]);
         }
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
-    /// Bytes from the worker, at least one, or none where it has ended.
-    pub fn read(&self, bytes: &mut [u8]) -> Result<usize> {
+    /// Bytes from the worker, at least one.
+    pub fn read(&self, bytes: &mut [u8], deadline: Instant) -> Result<usize> {
+        // Where another process has the socket too, the end of this one does not close it.
+        let mut ended = None;
         loop {
             match self.socket()?.read(bytes) {
+                Ok(0) => bail!(self.ending()),
                 Ok(count) => return Ok(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    bail!("the worker did not answer within {} s (run.episode_timeout)", self.timeout.as_secs_f64())
-                }
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(0),
-                Err(error) => return Err(error).context("the worker's socket failed"),
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => continue,
+                    ErrorKind::WouldBlock if ended.is_some() => bail!(self.ending()),
+                    ErrorKind::WouldBlock if Instant::now() < deadline => ended = self.ended(),
+                    ErrorKind::WouldBlock => {
+                        bail!("the worker did not answer within {} s (run.episode_timeout)", self.timeout.as_secs_f64())
+                    }
+                    ErrorKind::ConnectionReset => bail!(self.ending()),
+                    _ => return Err(error).context("the worker's socket failed"),
+                },
             }
         }
     }
 
-    /// Sends one byte.
+    /// Sends one byte. That nobody hears it shows where the answer is read, which may still hold the reason.
     pub fn send(&self, byte: u8) -> Result<()> {
-        self.socket()?.write_all(&[byte]).context("the worker ended")
+        self.socket()?.write_all(&[byte]).ok();
+        Ok(())
+    }
+
+    /// How long an answer may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub fn write_memory(&self, bytes: &[u8], offset: usize) -> Result<()> {
@@ -130,22 +154,45 @@ impl Process {
         self.socket.as_ref().context("the worker's socket is closed")
     }
 
-    /// Ends the process and its group at once.
+    /// How a process whose socket is closed came to its end.
+    fn ending(&self) -> String {
+        let start = Instant::now();
+        while start.elapsed() < DEATH {
+            if let Some(how) = self.ended() {
+                return format!("the worker ended ({how})");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        "the worker closed its socket".into()
+    }
+
+    /// How the process ended by itself, if it did. This leaves its number to it.
+    fn ended(&self) -> Option<String> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::Pid(Pid::from_child(&self.child)), options).ok()??;
+        Some(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (_, Some(signal)) => format!("killed by signal {signal}"),
+            _ => "for an unknown reason".into(),
+        })
+    }
+
+    /// Ends the process and its group at once. What the process has started outlives it, so that the group is killed
+    /// even where it is dead itself: as it was not waited for, no other group has its number.
     fn kill(&mut self) {
         self.socket = None;
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return; // waited for: its number may be somebody else's now
+        if !self.reaped {
+            kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
+            self.reaped = self.child.wait().is_ok();
         }
-        kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
-        self.child.wait().ok();
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.socket = None; // a sound worker leaves at this
-        let start = Instant::now();
-        while start.elapsed() < FAREWELL && matches!(self.child.try_wait(), Ok(None)) {
+        self.socket = None; // a sound worker leaves at this, unless it is still making its environments
+        let (start, started) = (Instant::now(), self.memory.is_some() && !self.reaped);
+        while started && start.elapsed() < FAREWELL && self.ended().is_none() {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.kill();

@@ -11,24 +11,25 @@ use std::sync::Arc;
 pub struct Slot {
     worker: Arc<Worker>,
     slot: usize,
-    /// The process that has the action of the coming step; none where it was not sent.
-    begun: Option<u64>,
+    /// The process that this slot has last heard of. Another one knows nothing of the episode under way.
+    generation: u64,
+    /// Whether that process has the action of the coming step.
+    begun: bool,
     /// The last observation while an episode is under way.
     last: Option<Record>,
 }
 
 impl Slot {
     pub fn new(worker: Arc<Worker>, slot: usize) -> Self {
-        Slot { worker, slot, begun: None, last: None }
+        Slot { worker, slot, generation: 0, begun: false, last: None }
     }
 
     /// Sends the action if it has not been sent, and waits for its observation.
-    fn attempt(&mut self, action: &Record) -> (u64, Result<Record>) {
-        let (generation, sent) = match self.begun.take() {
-            Some(generation) => (generation, Ok(())),
-            None => self.worker.begin(self.slot, action),
-        };
-        (generation, sent.and_then(|()| self.worker.finish(self.slot, generation)))
+    fn attempt(&mut self, action: &Record) -> Result<Record> {
+        if !std::mem::take(&mut self.begun) {
+            self.worker.begin(self.slot, self.generation, action)?;
+        }
+        self.worker.finish(self.slot, self.generation)
     }
 }
 
@@ -43,22 +44,21 @@ impl Env for Slot {
 
     fn begin(&mut self, action: &Record) {
         // What goes wrong here shows again in `step`, which can say so.
-        let (generation, sent) = self.worker.begin(self.slot, action);
-        self.begun = sent.ok().map(|()| generation);
+        self.begun = self.begun || self.worker.begin(self.slot, self.generation, action).is_ok();
     }
 
     fn step(&mut self, action: &Record) -> Result<Record> {
         if flag(action, "reset")? {
             self.last = None;
         }
-        let (mut generation, mut result) = self.attempt(action);
+        let mut result = self.attempt(action);
         while let Err(cause) = result {
-            generation = self.worker.restart(generation, cause)?;
+            self.generation = self.worker.restart(self.generation, cause)?;
             if let Some(last) = self.last.take() {
-                return Ok(close(last));
+                return Ok(close(last, self.obs_space()));
             }
             // The new process was asked to reset; this takes its answer.
-            result = self.worker.finish(self.slot, generation);
+            result = self.worker.finish(self.slot, self.generation);
         }
         if let Ok(obs) = &result {
             self.last = (!flag(obs, "is_last")?).then(|| obs.clone());
@@ -68,7 +68,8 @@ impl Env for Slot {
 }
 
 /// The end of an episode that was cut off: the last observation once more, with `is_last` and no reward.
-fn close(mut obs: Record) -> Record {
+fn close(mut obs: Record, space: &Spaces) -> Record {
+    obs.retain(|key, _| space.contains_key(key));
     for (_, value) in obs.iter_mut().filter(|(key, _)| key.starts_with("log/")) {
         *value = Array::zeros(value.dtype(), &value.shape);
     }

@@ -54,6 +54,9 @@ fn steps_episodes_and_rewards_arrive() {
             assert_eq!(number(&obs, "reward").unwrap(), if step == 0 { 0.0 } else { 2.0 });
             assert_eq!(flag(&obs, "is_first").unwrap(), step == 0);
             assert_eq!(flag(&obs, "is_last").unwrap(), step == 4);
+            // A metric of the last step only; one that is too large for a float32 is none.
+            assert_eq!(obs.get("log/episode/length"), (step == 4).then(|| Array::f32(4.0)).as_ref());
+            assert!(!obs.contains_key("log/huge"));
         }
     }
     let error = env.step(&act(3, false)).unwrap_err().to_string();
@@ -62,7 +65,7 @@ fn steps_episodes_and_rewards_arrive() {
 
 #[test]
 fn every_fault_closes_the_episode_and_starts_another() {
-    for fault in ["crash", "error", "nan", "bounds", "echo", "hang"] {
+    for fault in ["crash", "exit", "error", "nan", "bounds", "logs", "echo", "hang"] {
         let (once, timeout) = (once(fault), if fault == "hang" { 0.5 } else { 20.0 });
         let mut env = one(json!({"timeout": timeout, "kwargs": {"fault": fault, "at": 5, "once": once}}));
         let seed = number(&env.step(&act(1, true)).unwrap(), "log/seed").unwrap();
@@ -93,7 +96,115 @@ fn a_worker_that_keeps_failing_ends_the_run_with_its_last_words() {
     }
     let error = format!("{:#}", env.step(&act(0, false)).unwrap_err());
     assert!(error.contains("the worker failed 3 times in a row (env.restarts is 2)"), "{error}");
-    assert!(error.contains("the counter broke its spring"), "{error}");
+    assert!(error.contains("the counter broke its spring") && error.contains("killed by signal 6"), "{error}");
+    assert_eq!(format!("{:#}", env.step(&act(0, false)).unwrap_err()), error, "it stays the same");
+}
+
+#[test]
+fn all_slots_tell_the_same_cause() {
+    let options = json!({"slots": 3, "restarts": 0, "kwargs": {"fault": "error", "at": 4}});
+    let mut envs = envs(3, options).unwrap();
+    envs.iter_mut().for_each(|env| drop(env.step(&act(0, true)).unwrap()));
+    envs.iter_mut().for_each(|env| env.begin(&act(0, false)));
+    let errors = envs.iter_mut().map(|env| format!("{:#}", env.step(&act(0, false)).unwrap_err()));
+    let errors: Vec<String> = errors.collect();
+    assert!(
+        errors[0].contains("failed 1 times in a row") && errors[0].contains("the counter lost count"),
+        "{errors:?}"
+    );
+    assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
+}
+
+#[test]
+fn an_episode_does_not_go_on_in_another_process() {
+    // The second slot steps only after the first one has found the fault and started the worker anew.
+    let once = once("news");
+    let mut envs = envs(2, json!({"slots": 2, "kwargs": {"fault": "crash", "at": 5, "once": once}})).unwrap();
+    for reset in [true, false] {
+        envs.iter_mut().for_each(|env| drop(env.step(&act(1, reset)).unwrap()));
+    }
+    for env in &mut envs {
+        let obs = env.step(&act(1, false)).unwrap();
+        assert!(flag(&obs, "is_last").unwrap() && number(&obs, "step").unwrap() == 1.0);
+    }
+    for env in &mut envs {
+        assert!(flag(&env.step(&act(1, true)).unwrap(), "is_first").unwrap());
+        assert_eq!(number(&env.step(&act(1, false)).unwrap(), "step").unwrap(), 1.0);
+    }
+    std::fs::remove_file(once).unwrap();
+}
+
+/// Steps each environment in a thread of its own, all of them together, for some rounds.
+fn step_in_threads(envs: Vec<Box<dyn Env>>, rounds: usize) {
+    let barrier = std::sync::Barrier::new(envs.len());
+    std::thread::scope(|scope| {
+        for mut env in envs {
+            let barrier = &barrier;
+            scope.spawn(move || {
+                let mut reset = true;
+                for _ in 0..rounds {
+                    barrier.wait();
+                    env.begin(&act(1, reset));
+                    let obs = env.step(&act(1, reset)).unwrap();
+                    assert_eq!(flag(&obs, "is_first").unwrap(), reset);
+                    reset = flag(&obs, "is_last").unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn threads_whose_slots_step_together_survive_a_crash() {
+    for at in 1..=8 {
+        let once = once(&format!("together-{at}"));
+        let kwargs = json!({"fault": "crash", "at": at, "once": once, "together": true, "length": 5});
+        let start = Instant::now();
+        step_in_threads(envs(3, json!({"slots": 3, "timeout": 60, "kwargs": kwargs})).unwrap(), 12);
+        assert!(start.elapsed().as_secs() < 30, "nobody waited for what was never asked");
+        std::fs::remove_file(once).unwrap();
+    }
+}
+
+#[test]
+fn threads_wait_once_for_an_answer_that_does_not_come() {
+    let once = once("deadline");
+    let kwargs = json!({"fault": "hang", "at": 3, "once": once, "together": true});
+    let start = Instant::now();
+    step_in_threads(envs(4, json!({"slots": 4, "timeout": 3, "kwargs": kwargs})).unwrap(), 6);
+    assert!((3.0..6.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    std::fs::remove_file(once).unwrap();
+}
+
+#[test]
+fn what_a_worker_started_ends_with_it() {
+    let once = once("orphan");
+    let mut env = one(json!({"kwargs": {"fault": "orphan", "at": 2, "once": once}}));
+    env.step(&act(0, true)).unwrap();
+    assert!(flag(&env.step(&act(0, false)).unwrap(), "is_last").unwrap());
+    let pid = std::fs::read_to_string(&once).unwrap();
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let gone = || stat().is_empty() || stat().contains(") Z ");
+    let start = Instant::now();
+    while !gone() {
+        assert!(start.elapsed().as_secs() < 5, "process {pid} still runs: {}", stat());
+    }
+    std::fs::remove_file(once).unwrap();
+}
+
+#[test]
+fn an_error_at_the_start_does_not_wait_for_other_workers() {
+    let start = Instant::now();
+    let error = envs(4, json!({"kwargs": {"fault": "missing", "slow": 1}})).err().unwrap();
+    assert!(error.to_string().contains("not installed") && start.elapsed().as_secs_f64() < 1.9, "{error:#}");
+}
+
+#[test]
+fn the_memory_of_a_worker_that_is_refused_has_no_name_left() {
+    let path = once("memory");
+    let error = envs(1, json!({"kwargs": {"fault": "version", "memory": path}})).err().unwrap();
+    assert!(error.to_string().contains("the worker speaks version 9"), "{error:#}");
+    assert!(!path.exists());
 }
 
 #[test]
@@ -101,10 +212,15 @@ fn workers_that_cannot_start_say_why() {
     let error = |task: &str, options: Value| format!("{:#}", make_many(task, 0..1, 0, &options).err().unwrap());
     let missing = error(&worker(), json!({"kwargs": {"fault": "missing"}}));
     assert!(missing.ends_with("the counter is not installed; this helps: pip install counter"), "{missing}");
+    assert!(missing.starts_with("task 'exec:"), "{missing}");
+    let other = error(&worker(), json!({"python": "/opt/py", "kwargs": {"fault": "missing"}}));
+    assert!(other.ends_with("this helps: /opt/py -m pip install counter"), "{other}");
+    let broken = error(&worker(), json!({"kwargs": {"fault": "broken"}}));
+    assert!(broken.ends_with("the counter is broken\n    counter.rs, line 7, in main"), "{broken}");
     let absent = error("exec:/no/such/worker", json!({}));
     assert!(absent.contains("'/no/such/worker' of the worker could not be started"), "{absent}");
     let silent = error("exec:true", json!({}));
-    assert!(silent.contains("the worker ended"), "{silent}");
+    assert!(silent.contains("the worker ended (exit code 0)"), "{silent}");
     assert!(error("exec:", json!({})).contains("names no program"));
     assert!(error(&worker(), json!({"slots": -1})).contains("env.slots is -1"));
     let python = error("gym_CartPole-v1", json!({"python": "no-such-python"}));
@@ -132,16 +248,19 @@ fn slots_share_a_worker_and_fail_together() {
 
 #[test]
 fn seeds_do_not_depend_on_how_environments_share_workers() {
-    let seeds = |slots: usize| -> Vec<f32> {
-        let mut envs = envs(3, json!({"slots": slots})).unwrap();
+    let seeds_from = |slots: usize, start: u64| -> Vec<f32> {
+        let mut envs = envs(3, json!({"slots": slots, "start": start})).unwrap();
         let first = |env: &mut Box<dyn Env>| number(&env.step(&act(0, true)).unwrap(), "log/seed").unwrap();
         envs.iter_mut().map(first).collect()
     };
+    let seeds = |slots| seeds_from(slots, 0);
     let alone = seeds(1);
     assert!(alone[0] != alone[1] && alone[1] != alone[2]);
     assert_eq!(seeds(2), alone);
     assert_eq!(seeds(3), alone);
     assert_eq!(seeds(0), alone, "those of other languages have a process each");
+    let resumed = seeds_from(2, 5000);
+    assert!(resumed.iter().all(|seed| !alone.contains(seed)) && resumed == seeds_from(1, 5000));
     assert!(super::shared_out("gym_CartPole-v1", 500) > 1 && super::shared_out("py:a:b", 500) == 1);
 }
 
@@ -150,13 +269,14 @@ fn seeds_do_not_depend_on_how_environments_share_workers() {
 fn killing_workers_at_random_loses_no_step() {
     let seconds = std::env::var("DREAMER_KILL_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2.0);
     let mark = format!("kill-{}", std::process::id());
-    let mut envs = envs(2, json!({"restarts": 1000, "kwargs": {"length": 50, "mark": mark}})).unwrap();
+    let options = json!({"restarts": 1000, "kwargs": {"length": 50}});
+    let mut envs = make_many(&format!("{} {mark}", worker()), 0..2, 7, &options).unwrap();
     let (start, mut next, mut kills) = (Instant::now(), Duration::ZERO, 0);
     let mut rng = crate::Rng::new(1, 2);
     let (mut expected, mut reset, mut total) = ([0.0; 2], [true; 2], 0);
     while start.elapsed().as_secs_f64() < seconds {
         if start.elapsed() > next {
-            kills += kill_a_child(&mut rng);
+            kills += kill_a_child(&mark, &mut rng);
             next = start.elapsed() + Duration::from_millis(rng.below(200) as u64);
         }
         for (i, env) in envs.iter_mut().enumerate() {
@@ -173,14 +293,14 @@ fn killing_workers_at_random_loses_no_step() {
     assert!(kills > 3 && total > 100);
 }
 
-/// Kills one of this process's workers that run the example; 1 if there was one.
-fn kill_a_child(rng: &mut crate::Rng) -> usize {
+/// Kills one of this process's workers that have `mark` as an argument; 1 if there was one.
+fn kill_a_child(mark: &str, rng: &mut crate::Rng) -> usize {
     let me = std::process::id().to_string();
     let mine = |pid: &str| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).unwrap_or("").to_string();
-        let mark = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        parent == me && String::from_utf8_lossy(&mark).contains("examples/worker")
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        parent == me && String::from_utf8_lossy(&command).contains(mark)
     };
     let all =
         std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());

@@ -1,18 +1,17 @@
 //! `Worker`: a process with one or more environments, started again when it fails.
 
 use super::hello::{Ask, Layout};
+use super::link::Link;
 use super::process::Process;
 use crate::Rng;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use spaces::{Array, Record};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Answers after which an earlier failure is forgiven.
 const FORGIVEN: u64 = 100;
-/// The byte that announces a line with an error.
-const ERROR: u8 = 255;
 
 /// How to start a worker.
 pub struct Launch {
@@ -40,19 +39,12 @@ pub struct Worker {
     answers: AtomicU64,
 }
 
-/// The present process, and what each slot waits for.
-struct Link {
-    process: Process,
-    generation: u64,
-    asked: Vec<AtomicBool>,
-    done: Vec<AtomicBool>,
-    reading: Mutex<()>,
-}
-
 struct History {
     launch: Launch,
     in_a_row: usize,
     answers: u64,
+    /// What ended the run, once too many failures did.
+    last: Option<String>,
 }
 
 impl Launch {
@@ -73,77 +65,77 @@ impl Worker {
         &self.layout
     }
 
-    /// Sends the action of a slot. Returns to which process, and whether it took it.
-    pub fn begin(&self, slot: usize, action: &Record) -> (u64, Result<()>) {
+    /// Sends the action of a slot to the process of `generation`.
+    pub fn begin(&self, slot: usize, generation: u64, action: &Record) -> Result<()> {
         let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
-        // After a restart every slot was asked to reset, and perhaps nobody has taken the answer yet.
-        let pending = link.asked[slot].load(Ordering::Acquire) || link.done[slot].load(Ordering::Acquire);
-        let free = if pending { link.wait(slot) } else { Ok(()) };
-        let sent = free.and_then(|()| link.ask(&self.layout, slot, &self.layout.act.write(action)?));
-        (link.generation, sent)
+        ensure!(link.generation == generation, "the worker was restarted");
+        link.ask(&self.layout, slot, &self.layout.act.write(action)?)
     }
 
     /// The observation of a slot that was asked in `generation`.
     pub fn finish(&self, slot: usize, generation: u64) -> Result<Record> {
         let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
         ensure!(link.generation == generation, "the worker was restarted");
-        link.wait(slot)?;
-        let (layout, obs) = (&self.layout, &self.layout.obs);
-        let bytes = link.process.read_memory(obs.len, slot * layout.stride + obs.start)?;
-        let record = obs.read(&bytes)?;
+        let record = link.answer(&self.layout, slot)?;
         self.answers.fetch_add(1, Ordering::Relaxed);
         Ok(record)
     }
 
-    /// Starts the process anew, unless another slot already did so since `generation`, and asks all slots to
-    /// reset. Returns the new generation, or an error after too many failures in a row.
+    /// Starts the process anew, unless another slot already did so since `generation`, and takes the first
+    /// observation of every slot. Returns the new generation, or an error after too many failures in a row.
     pub fn restart(&self, generation: u64, mut cause: anyhow::Error) -> Result<u64> {
         let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
+        let mut history = self.history();
+        if let Some(text) = &history.last {
+            bail!("{text}");
+        }
         if generation != link.generation {
             return Ok(link.generation);
         }
-        let mut history = self.history();
+        let mut last_words = indent(&link.process.last_words());
         loop {
             let answers = self.answers.load(Ordering::Relaxed);
             let fresh = answers >= history.answers + FORGIVEN;
             history.in_a_row = if fresh { 1 } else { history.in_a_row + 1 };
             history.answers = answers;
-            let last_words = indent(&link.process.last_words());
             let (count, limit) = (history.in_a_row, self.limit);
             if count > limit {
-                return Err(cause.context(format!(
-                    "the worker failed {count} times in a row (env.restarts is {limit}){last_words}"
-                )));
+                let text = format!(
+                    "the worker failed {count} times in a row (env.restarts is {limit}): {cause:#}{last_words}"
+                );
+                history.last = Some(text.clone());
+                bail!("{text}");
             }
             eprintln!(
-                "warning: an environment's worker failed and is started anew ({count} of {limit} in a row): {cause:#}{last_words}"
+                "warning: an environment's worker failed and is started anew ({count} of {limit} in a row): \
+                 {cause:#}{last_words}"
             );
             match self.relaunch(&mut history.launch, link.generation + 1) {
                 Ok(new) => {
                     *link = new;
                     return Ok(link.generation);
                 }
-                Err(error) => cause = error,
+                Err(error) => (cause, last_words) = (error, String::new()),
             }
         }
     }
 
+    /// A new process in which every slot has been reset.
     fn relaunch(&self, launch: &mut Launch, generation: u64) -> Result<Link> {
         let slots = launch.ask.slots;
         let mut process = launch.start()?;
-        match process.hello(slots) {
-            Ok(layout) => ensure!(layout == self.layout, "the new worker has other spaces than the one before"),
-            Err(error) => return Err(error.context(indent(&process.last_words()))),
+        let layout = process.hello(slots).map_err(|error| explain(error, &mut process))?;
+        if let Some(how) = layout.difference(&self.layout) {
+            bail!("the new worker is not like the one before: {how}");
         }
-        let link = Link::new(process, slots, generation);
+        let mut link = Link::new(process, slots, generation);
         let mut reset: Record =
             self.layout.act.spaces.iter().map(|(key, space)| (key.clone(), space.zeros())).collect();
         reset.insert("reset".into(), Array::bool(true));
-        let bytes = self.layout.act.write(&reset)?;
-        for slot in 0..slots {
-            link.ask(&self.layout, slot, &bytes)?;
+        match link.ask_all(&self.layout, &self.layout.act.write(&reset)?) {
+            Ok(()) => Ok(link),
+            Err(error) => Err(anyhow!("{error:#}{}", indent(&link.process.last_words()))),
         }
-        Ok(link)
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
@@ -155,65 +147,18 @@ impl Starting {
     /// Waits for the worker's answer.
     pub fn ready(mut self) -> Result<Worker> {
         let slots = self.launch.ask.slots;
-        let layout = match self.process.hello(slots) {
-            Ok(layout) => layout,
-            Err(error) => return Err(explain(error, &self.process.last_words())),
-        };
+        let layout = self.process.hello(slots).map_err(|error| explain(error, &mut self.process))?;
         let link = RwLock::new(Link::new(self.process, slots, 0));
-        let history = Mutex::new(History { launch: self.launch, in_a_row: 0, answers: 0 });
+        let history = Mutex::new(History { launch: self.launch, in_a_row: 0, answers: 0, last: None });
         Ok(Worker { layout, limit: self.limit, link, history, answers: AtomicU64::new(0) })
     }
 }
 
-impl Link {
-    fn new(process: Process, slots: usize, generation: u64) -> Self {
-        let flags = || (0..slots).map(|_| AtomicBool::new(false)).collect();
-        Link { process, generation, asked: flags(), done: flags(), reading: Mutex::new(()) }
-    }
-
-    fn ask(&self, layout: &Layout, slot: usize, action: &[u8]) -> Result<()> {
-        self.process.write_memory(action, slot * layout.stride + layout.act.start)?;
-        self.asked[slot].store(true, Ordering::Release);
-        self.process.send(slot as u8)
-    }
-
-    /// Waits for the answer of a slot and takes it. Answers of other slots are noted on the way.
-    fn wait(&self, slot: usize) -> Result<()> {
-        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bytes = [0; 64];
-        while !self.done[slot].swap(false, Ordering::AcqRel) {
-            let count = self.process.read(&mut bytes)?;
-            ensure!(count > 0, "the worker ended");
-            for (i, &byte) in bytes[..count].iter().enumerate() {
-                if byte == ERROR {
-                    bail!("{}", self.complaint(&bytes[i + 1..count])?);
-                }
-                let asked = self.asked.get(byte as usize).is_some_and(|asked| asked.swap(false, Ordering::AcqRel));
-                ensure!(asked, "the worker answered for slot {byte}, which was not asked");
-                self.done[byte as usize].store(true, Ordering::Release);
-            }
-        }
-        Ok(())
-    }
-
-    /// The sentence of an error line whose first bytes have been read.
-    fn complaint(&self, begun: &[u8]) -> Result<String> {
-        let mut line = String::from_utf8_lossy(begun).into_owned();
-        if !line.ends_with('\n') {
-            line += &self.process.line()?;
-        }
-        let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        Ok(json.get("error").and_then(|text| text.as_str()).unwrap_or(line.trim_end()).to_string())
-    }
-}
-
-/// An error at the first start with what the worker printed.
-fn explain(error: anyhow::Error, log: &[String]) -> anyhow::Error {
-    // A sentence that the worker chose to send needs no log beside it.
-    if error.chain().count() == 1 {
-        error
-    } else {
-        error.context(format!("the worker failed at its start{}", indent(log)))
+/// An error at a start with what the worker printed, unless it is a sentence that the worker chose to send.
+fn explain(error: anyhow::Error, process: &mut Process) -> anyhow::Error {
+    match error.chain().count() {
+        1 => error,
+        _ => anyhow!("{error:#}{}", indent(&process.last_words())),
     }
 }
 

@@ -4,6 +4,10 @@ use crate::Env;
 use anyhow::{Result, bail};
 use spaces::{Array, Record, Space, Spaces};
 
+/// Names that the agent and the replay have for their own values.
+const OWN: [&str; 3] = ["stepid", "consec", "priority"];
+const OWN_GROUPS: [&str; 4] = ["dyn/", "enc/", "dec/", "replay/"];
+
 /// Refuses records whose keys, dtypes, shapes or bounds differ from the declared ones, naming the
 /// environment and the key.
 pub struct CheckSpaces {
@@ -27,6 +31,10 @@ impl CheckSpaces {
         if let Some(key) = env.act_space().keys().find(|key| env.obs_space().contains_key(*key)) {
             bail!("environment '{name}': the key '{key}' is in both spaces; rename one of them");
         }
+        let own = |key: &&String| OWN.contains(&key.as_str()) || OWN_GROUPS.iter().any(|group| key.starts_with(group));
+        if let Some(key) = env.obs_space().keys().chain(env.act_space().keys()).find(own) {
+            bail!("environment '{name}': the key '{key}' is a name of the agent's own values; call it obs/{key}");
+        }
         Ok(CheckSpaces { env, name: name.to_string() })
     }
 
@@ -43,7 +51,10 @@ impl CheckSpaces {
                 bail!("environment '{}': in the {what}, {error}", self.name);
             }
         }
-        if let Some(key) = record.keys().find(|key| !spaces.contains_key(*key)) {
+        // A number called log/NAME need not be declared: not every step may have it.
+        let metric = |key: &str, value: &Array| key.starts_with("log/") && value.len() == 1;
+        let known = |key: &str, value: &Array| spaces.contains_key(key) || metric(key, value);
+        if let Some((key, _)) = record.iter().find(|(key, value)| !known(key, value)) {
             bail!("environment '{}': the {what} has the key '{key}', which its space does not declare", self.name);
         }
         Ok(())
@@ -96,6 +107,20 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_the_log_come_and_go() {
+        let env = CheckSpaces::new(Probe::endless(), "probe").unwrap();
+        let check = |key: &str, value: Array| {
+            let mut obs =
+                env.env.obs_space().iter().map(|(key, space)| (key.clone(), space.zeros())).collect::<Record>();
+            obs.insert(key.into(), value);
+            env.check("observation", env.obs_space(), &obs).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("log/hit", Array::f32(1.0)), Ok(()));
+        assert!(check("log/hits", Array::from_f32(&[2], vec![0.0; 2])).unwrap_err().contains("does not declare"));
+        assert!(check("hit", Array::f32(1.0)).unwrap_err().contains("does not declare"));
+    }
+
+    #[test]
     fn pictures_are_checked_for_kind_and_narrower_bounds() {
         let complaint = |space: Space, value: Array| {
             let mut probe = Probe::endless();
@@ -131,6 +156,11 @@ mod tests {
         assert_eq!(lacks, "environment 'probe': its spaces lack the key 'is_last'");
         let wrong = complaint(|probe| probe.obs_space["reward"] = Space::discrete(&[], 2));
         assert_eq!(wrong, "environment 'probe': the key 'reward' must be float32 [], not int32 [] of 2 classes");
+        let own = complaint(|probe| drop(probe.obs_space.insert("dyn/deter".into(), Space::float(&[]))));
+        assert_eq!(
+            own,
+            "environment 'probe': the key 'dyn/deter' is a name of the agent's own values; call it obs/dyn/deter"
+        );
         let both = complaint(|probe| drop(probe.obs_space.insert("action".into(), Space::boolean())));
         assert_eq!(both, "environment 'probe': the key 'action' is in both spaces; rename one of them");
     }

@@ -18,8 +18,8 @@ pub struct Stepping {
     pub processors: usize,
     /// Steps a second of all environments.
     pub steps_per_second: f64,
-    /// The same of as many processes as processors, each of which steps one environment by itself; none where
-    /// environments run in this process, or in a worker that cannot be asked.
+    /// The same of as many processes as processors, each of which steps one environment by itself, or one vector of
+    /// them; none where environments run in this process, or in a worker that cannot be asked.
     pub alone_per_second: Option<f64>,
     /// What a step costs beyond the environment's own time, in microseconds of a processor.
     pub overhead_us: Option<f64>,
@@ -34,10 +34,10 @@ const ACTIONS: usize = 64;
 
 /// Steps the environments of `config` for some seconds.
 pub fn environments(config: &Config) -> Result<Stepping> {
-    let mut driver = setup::driver(config, false)?;
+    let mut driver = setup::driver(config, false, 0)?;
     let envs = driver.count();
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get()).min(envs);
-    let mut alone = envs::Alone::start(&config.task, processors, config.seed, &config.env_options())?;
+    let mut alone = envs::Alone::start(&config.task, processors, envs, config.seed, &config.env_options())?;
     let mut rng = Rng::new(config.seed, 0);
     let batches: Vec<Record> = (0..ACTIONS)
         .map(|_| {

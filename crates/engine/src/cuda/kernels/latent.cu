@@ -27,7 +27,7 @@ __device__ __forceinline__ u32 quantile(const Group& g, float u) {
   for (u32 k = 0; k < g.classes; k++) total += g.mixed(k);
   for (u32 k = 0; k + 1 < g.classes; k++) {
     sum += g.mixed(k);
-    if (sum > u * total) return k;
+    if (!(sum <= u * total)) return k;  // NaN ends it at once, as on the processor
   }
   return g.classes - 1;
 }
@@ -163,6 +163,8 @@ EXPORT(categorical_grad)
 // One-hot vectors of indices; zeros for those outside the classes.
 KERNEL one_hot(const float* index, u32 n, u32 classes, float* y) {
   u64 i = global_thread();
-  if (i < n) y[i] = index[i / classes] == (float)(i % classes) ? 1.0f : 0.0f;
+  if (i >= n) return;
+  float c = index[i / classes];
+  y[i] = c >= 0.0f && c < classes && (u32)c == i % classes ? 1.0f : 0.0f;
 }
 EXPORT(one_hot)

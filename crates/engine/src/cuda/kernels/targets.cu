@@ -54,23 +54,28 @@ KERNEL discount_weights(const float* con, u32 n, u32 t, float disc, float* out) 
 }
 EXPORT(discount_weights)
 
+// A number's place in the total order: NaN beyond the infinities, as on the processor.
+__device__ __forceinline__ u32 order(float x) {
+  u32 bits = __float_as_uint(x);
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
 // The numbers of ranks `low` and `low + 1` among x [n], found by counting for each what is below it: pair [2]. Ties are
 // ranked by their place.
 KERNEL ranked_pair(const float* x, u32 n, u32 low, float* pair) {
-  __shared__ float tile[256];
+  __shared__ u32 tile[256];
   u64 i = global_thread();
-  float mine = i < n ? x[i] : 0.0f;
-  u32 rank = 0;
+  u32 mine = i < n ? order(x[i]) : 0, rank = 0;
   for (u32 start = 0; start < n; start += 256) {
     __syncthreads();
-    if (start + threadIdx.x < n) tile[threadIdx.x] = x[start + threadIdx.x];
+    if (start + threadIdx.x < n) tile[threadIdx.x] = order(x[start + threadIdx.x]);
     __syncthreads();
     u32 count = min(256u, n - start);
     for (u32 j = 0; j < count; j++) rank += tile[j] < mine || (tile[j] == mine && start + j < i);
   }
   if (i >= n) return;
-  if (rank == low) pair[0] = mine;
-  if (rank == low + 1) pair[1] = mine;
+  if (rank == low) pair[0] = x[i];
+  if (rank == low + 1) pair[1] = x[i];
 }
 EXPORT(ranked_pair)
 
@@ -98,7 +103,7 @@ KERNEL summary(const float* x, u32 n, float* y) {
   __shared__ float lows[8], highs[8];
   __shared__ double middle;
   double sum = 0, magnitude = 0, large = 0, squares = 0, spread = 0;
-  float low = x[0], high = x[0];
+  float low = __uint_as_float(0x7f800000u), high = -low;  // infinite
   for (u32 i = threadIdx.x; i < n; i += 256) {
     float v = x[i];
     sum += v;

@@ -1,0 +1,138 @@
+//! `Link`: a running process, what each of its slots waits for, and the first thing that went wrong.
+
+use super::hello::{Layout, metrics, refusal};
+use super::process::Process;
+use anyhow::{Result, anyhow, bail, ensure};
+use spaces::Record;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The byte that announces a line with an error.
+const ERROR: u8 = 255;
+
+// What a slot is about.
+const IDLE: u8 = 0;
+const ASKED: u8 = 1;
+const ANSWERED: u8 = 2;
+
+/// A process whose slots may be asked from several threads.
+pub struct Link {
+    pub process: Process,
+    pub generation: u64,
+    seats: Vec<Seat>,
+    started: Instant,
+    reading: Mutex<()>,
+    /// Why this process is of no more use. All threads tell the same, whichever found it out.
+    fault: OnceLock<String>,
+}
+
+/// One slot: what it is about, and when it was asked, in milliseconds since the link's start.
+struct Seat {
+    state: AtomicU8,
+    asked: AtomicU64,
+}
+
+impl Link {
+    pub fn new(process: Process, slots: usize, generation: u64) -> Self {
+        let seats = (0..slots).map(|_| Seat { state: AtomicU8::new(IDLE), asked: AtomicU64::new(0) }).collect();
+        let (reading, fault) = (Mutex::new(()), OnceLock::new());
+        Link { process, generation, seats, started: Instant::now(), reading, fault }
+    }
+
+    /// Sends the action of a slot. An answer that nobody has taken is forgotten.
+    pub fn ask(&self, layout: &Layout, slot: usize, action: &[u8]) -> Result<()> {
+        self.process.write_memory(action, slot * layout.stride + layout.act.start)?;
+        let seat = &self.seats[slot];
+        seat.asked.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        seat.state.store(ASKED, Ordering::Release);
+        self.process.send(slot as u8)
+    }
+
+    /// Sends the same action for every slot and waits until all have answered; the answers can then be taken.
+    pub fn ask_all(&mut self, layout: &Layout, action: &[u8]) -> Result<()> {
+        for slot in 0..self.seats.len() {
+            self.ask(layout, slot, action)?;
+        }
+        for slot in 0..self.seats.len() {
+            self.wait(slot)?;
+            self.seats[slot].state.store(ANSWERED, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Waits for the answer of a slot, takes it and reads its values.
+    pub fn answer(&self, layout: &Layout, slot: usize) -> Result<Record> {
+        self.wait(slot)?;
+        self.values(layout, slot).map_err(|error| self.fail(error))
+    }
+
+    fn values(&self, layout: &Layout, slot: usize) -> Result<Record> {
+        let (start, obs) = (slot * layout.stride, &layout.obs);
+        let mut record = obs.read(&self.process.read_memory(obs.len, start + obs.start)?)?;
+        if let Some(logs) = &layout.logs {
+            for (name, value) in metrics(&self.process.read_memory(logs.size, start + logs.offset)?)? {
+                record.entry(name).or_insert(value);
+            }
+        }
+        Ok(record)
+    }
+
+    /// Waits for the answer of a slot and takes it. Answers of other slots are noted on the way.
+    fn wait(&self, slot: usize) -> Result<()> {
+        if self.seats[slot].take() {
+            return Ok(());
+        }
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = Duration::from_millis(self.seats[slot].asked.load(Ordering::Relaxed));
+        let deadline = self.started + asked + self.process.timeout();
+        while !self.seats[slot].take() {
+            if let Some(fault) = self.fault.get() {
+                bail!("{fault}");
+            }
+            self.receive(deadline).map_err(|error| self.fail(error))?;
+        }
+        Ok(())
+    }
+
+    /// Notes some answers.
+    fn receive(&self, deadline: Instant) -> Result<()> {
+        let mut bytes = [0; 64];
+        let count = self.process.read(&mut bytes, deadline)?;
+        for (i, &byte) in bytes[..count].iter().enumerate() {
+            if byte == ERROR {
+                bail!("{}", self.complaint(&bytes[i + 1..count])?);
+            }
+            let asked = self.seats.get(byte as usize).is_some_and(|seat| seat.turn(ASKED, ANSWERED));
+            ensure!(asked, "the worker answered for slot {byte}, which was not asked");
+        }
+        Ok(())
+    }
+
+    /// The sentence of an error line whose first bytes have been read.
+    fn complaint(&self, begun: &[u8]) -> Result<String> {
+        let mut line = String::from_utf8_lossy(begun).into_owned();
+        match line.find('\n') {
+            Some(end) => line.truncate(end), // what follows it answers nobody
+            None => line += &self.process.line()?,
+        }
+        Ok(refusal(&line).map_or(line.trim_end().to_string(), |(sentence, _)| sentence))
+    }
+
+    /// The first fault of this process, which is this error unless there was one before.
+    fn fail(&self, error: anyhow::Error) -> anyhow::Error {
+        anyhow!("{}", self.fault.get_or_init(|| format!("{error:#}")))
+    }
+}
+
+impl Seat {
+    /// Goes from one state to another; false where it was not in the first.
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Takes an answer, if there is one.
+    fn take(&self) -> bool {
+        self.turn(ANSWERED, IDLE)
+    }
+}
