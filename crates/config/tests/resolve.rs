@@ -164,13 +164,13 @@ fn values_that_cannot_work_are_refused() {
 
 #[test]
 fn official_keys_without_meaning_only_warn() {
-    let line = "--configs debug --jax.platform cpu --jax.compute_dtype float32 --ipv6 False --run.usage.psutil False \
+    let line = "--configs debug --jax.platform cpu --jax.prealloc False --ipv6 False --run.usage.psutil False \
                 --logger.outputs jsonl scope --replicas 1";
     let args = Args::parse(&line.split_whitespace().map(String::from).collect::<Vec<_>>()).unwrap();
     let (config, warnings) = Config::resolve_with_warnings(&args.configs, &args.flags).unwrap();
     assert_eq!(config.device, "cpu");
     assert_eq!(config.logger.outputs, ["jsonl"]);
-    let names = ["jax.compute_dtype", "ipv6", "run.usage.psutil", "replicas", "scope"];
+    let names = ["jax.prealloc", "ipv6", "run.usage.psutil", "replicas", "scope"];
     assert_eq!(warnings.len(), names.len(), "{warnings:?}");
     for (name, warning) in names.iter().zip(&warnings) {
         assert_says(warning, &[&format!("'{name}'"), "no effect"]);
