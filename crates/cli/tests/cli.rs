@@ -114,7 +114,7 @@ fn a_python_without_the_package_is_told_its_cure_and_leaves_no_folder() {
     std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let logdir = dir.path().join("run");
     let (python, folder) = (python.display(), logdir.display());
-    let cure = format!(r#"run `{} -m pip install "./python[crafter]"` in the repository"#, python.display());
+    let cure = format!(r#"run `{python} -m pip install "./python[crafter]"` in the repository"#);
     for task in [format!("train --configs crafter --logdir {folder}"), "envs crafter_reward".into()] {
         let output = dreamer(&format!("{task} --env.python {python}"));
         let error = String::from_utf8(output.stderr).unwrap();
