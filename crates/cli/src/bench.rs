@@ -116,6 +116,13 @@ fn stepping(m: &Stepping) -> String {
             m.processors
         );
     }
+    if let Some(each) = m.each_alone_per_second {
+        let share = 100.0 * m.steps_per_second / each;
+        out += &format!(
+            "  each alone  {each:.0} in {} processes without the bridge, which reaches {share:.0} % of it\n",
+            m.envs
+        );
+    }
     out
 }
 

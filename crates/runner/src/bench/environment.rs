@@ -21,6 +21,8 @@ pub struct Stepping {
     /// The same of as many processes as processors, each of which steps one environment by itself, or one vector of
     /// them; none where environments run in this process, or in a worker that cannot be asked.
     pub alone_per_second: Option<f64>,
+    /// The same of as many processes as environments, which share caches as the environments of a run do.
+    pub each_alone_per_second: Option<f64>,
     /// What a step costs beyond the environment's own time, in microseconds of a processor.
     pub overhead_us: Option<f64>,
 }
@@ -37,7 +39,9 @@ pub fn environments(config: &Config) -> Result<Stepping> {
     let mut driver = setup::driver(config, false, 0)?;
     let envs = driver.count();
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get()).min(envs);
-    let mut alone = envs::Alone::start(&config.task, processors, envs, config.seed, &config.env_options())?;
+    let options = config.env_options();
+    let start_alone = |count: usize| envs::Alone::start(&config.task, count, envs, config.seed, &options);
+    let mut alone = start_alone(processors)?;
     let mut rng = Rng::new(config.seed, 0);
     let batches: Vec<Record> = (0..ACTIONS)
         .map(|_| {
@@ -61,6 +65,15 @@ pub fn environments(config: &Config) -> Result<Stepping> {
             apart = Some(alone.rate(ROUND)?.max(apart.unwrap_or(0.0)));
         }
     }
+    // Vectors are whole processes already.
+    let vector = options[envs::suite(&config.task)]["vector"] == true;
+    let mut crowd = if alone.is_some() && envs > processors && !vector { start_alone(envs)? } else { None };
+    let mut each = None;
+    for _ in 0..ROUNDS / 2 {
+        if let Some(crowd) = &mut crowd {
+            each = Some(crowd.rate(ROUND)?.max(each.unwrap_or(0.0)));
+        }
+    }
     ensure!(together > 0.0, "no step was done in {} seconds", ROUND.as_secs());
     Ok(Stepping {
         task: config.task.clone(),
@@ -68,6 +81,7 @@ pub fn environments(config: &Config) -> Result<Stepping> {
         processors,
         steps_per_second: together,
         alone_per_second: apart,
+        each_alone_per_second: each,
         overhead_us: apart.map(|apart| 1e6 * processors as f64 * (1.0 / together - 1.0 / apart)),
     })
 }
