@@ -1,7 +1,7 @@
 //! `Gauges`: metrics on the way, whose numbers may still be on a GPU.
 
 use crate::Metrics;
-use engine::ops::{self, Summary};
+use engine::ops;
 use engine::{Device, Tensor};
 
 /// Named numbers that are read all at once, so that a GPU is waited for once.
@@ -28,14 +28,9 @@ impl Gauges {
         self.0.push(Gauge { name: name.into(), value: ops::reshape(&value.detach(), &[1]), scale, offset });
     }
 
-    /// Puts down one number of the summary of `x`.
-    pub fn put_of(&mut self, name: impl Into<String>, x: &Tensor, number: Summary) {
-        self.put(name, &number.of(&ops::summary(x)));
-    }
-
     /// Puts down the mean of all elements.
     pub fn put_mean(&mut self, name: impl Into<String>, x: &Tensor) {
-        self.put_of(name, x, Summary::Mean);
+        self.put(name, &ops::weighted_mean(&[(&x.detach(), 1.0)]));
     }
 
     /// The numbers by name, in the order in which they came. Waits for a GPU.

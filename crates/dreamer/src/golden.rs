@@ -40,7 +40,7 @@ fn golden_numbers_on_a_gpu() {
 }
 
 #[test]
-#[ignore = "takes minutes where the GPU is emulated"]
+#[ignore = "takes half a minute and more where the GPU is emulated"]
 fn all_golden_numbers_on_a_gpu() {
     check_on_a_gpu(|_| true);
 }

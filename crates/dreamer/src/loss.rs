@@ -15,7 +15,7 @@ use crate::params::Params;
 use crate::rssm::{Latent, Observed};
 use anyhow::{Result, bail};
 use engine::Tensor;
-use engine::ops::{self, Summary};
+use engine::ops;
 use engine::profile::part;
 use std::ops::Range;
 
@@ -235,7 +235,7 @@ impl Trajectory {
 
 fn entropy_metrics(policy: &crate::policy::Policy, entropies: &[Tensor], metrics: &mut Gauges) {
     for (index, (name, entropy)) in policy.names().zip(entropies).enumerate() {
-        let mean = Summary::Mean.of(&ops::summary(entropy));
+        let mean = ops::weighted_mean(&[(entropy, 1.0)]);
         metrics.put(format!("ent/{name}"), &mean);
         if let Some((low, high)) = policy.entropy_range(index) {
             metrics.put_scaled(format!("rand/{name}"), &mean, 1.0 / (high - low), -low / (high - low));

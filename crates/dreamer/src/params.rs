@@ -38,11 +38,8 @@ impl Params {
 
     /// The same parameters on `device`.
     pub fn to(&self, device: Device) -> Params {
-        let moved = |x: &Tensor| match x.as_leaf() {
-            Some(leaf) => x.to(device).leaf(leaf),
-            None => x.to(device),
-        };
-        Params { names: self.names.clone(), values: self.values.iter().map(moved).collect() }
+        let values = self.values.iter().map(|x| x.to(device).leaf_of(x)).collect();
+        Params { names: self.names.clone(), values }
     }
 
     /// The same values without gradients.

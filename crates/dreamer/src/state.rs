@@ -92,11 +92,7 @@ fn read_entry(name: &str, array: &Array, entry: Entry) -> Result<()> {
             if array.shape != x.shape() {
                 bail!("'{name}' has shape {:?} in the checkpoint and {:?} in this agent", array.shape, x.shape());
             }
-            let values = Tensor::from_slice(x.shape(), &array.to_f32()).to(x.device());
-            *x = match x.as_leaf() {
-                Some(leaf) => values.leaf(leaf),
-                None => values,
-            };
+            *x = Tensor::from_slice(x.shape(), &array.to_f32()).to(x.device()).leaf_of(x);
         }
         Entry::Number(x, at) if array.len() == 1 => {
             let mut values = x.host();

@@ -220,6 +220,14 @@ impl Tensor {
         Tensor { origin: Origin::Leaf(leaf), ..self.clone() }
     }
 
+    /// These values as the leaf that `x` is, if it is one: a parameter that is moved or replaced.
+    pub fn leaf_of(self, x: &Tensor) -> Tensor {
+        match x.as_leaf() {
+            Some(leaf) => self.leaf(leaf),
+            None => self,
+        }
+    }
+
     /// The leaf that this tensor is, if it is one.
     pub fn as_leaf(&self) -> Option<Leaf> {
         match self.origin {

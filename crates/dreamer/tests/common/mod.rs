@@ -24,7 +24,7 @@ pub fn spaces(keys: &[(&str, Space)]) -> Spaces {
     keys.iter().map(|(k, s)| (k.to_string(), s.clone())).collect()
 }
 
-#[allow(dead_code)]
+#[allow(dead_code)] // not every test binary needs all of these
 pub fn obs_space(keys: &[(&str, Space)]) -> Spaces {
     let mut all = spaces(keys);
     all.insert("reward".into(), Space::float(&[]));

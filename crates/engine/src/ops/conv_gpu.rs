@@ -6,7 +6,7 @@ use super::planes::Planes;
 use crate::cuda::{Arg, Gpu, Grid, Precision};
 use crate::graph::{Leaf, record1, recording};
 use crate::sink::{Sink, column_sums_gpu};
-use crate::tensor::{Device, Tensor};
+use crate::tensor::Tensor;
 
 /// Sizes of a convolution, in the order in which kernels take them (kernels/conv.cu).
 #[derive(Clone, Copy)]
@@ -96,8 +96,8 @@ pub(super) fn stage(
     let parameters = held.iter().flat_map(|held| held.scale.iter().chain(&held.shift));
     let inputs: Vec<&Tensor> = [&x.x, w, bias].into_iter().chain(parameters).collect();
     if recording(&inputs) {
-        let kept = Kept { g, pooled: resample == Resample::Pool, x: x.x.clone(), w: w.clone(), full, z, held: None };
-        let kept = Kept { held: held.clone(), ..kept };
+        let (pooled, held) = (resample == Resample::Pool, held.clone());
+        let kept = Kept { g, pooled, x: x.x.clone(), w: w.clone(), full, z, held };
         let bias = bias.as_leaf();
         y = record1(&inputs, y, move |dy, sink| vec![kept.backward(gpu, dy, bias, sink)]);
     }
@@ -275,12 +275,4 @@ pub(super) fn pictures(gpu: &'static Gpu, logits: &Planes, channels: &[usize]) -
         y
     };
     channels.iter().map(&mut key).collect()
-}
-
-/// The GPU that images are on, if it is one.
-pub(super) fn gpu_of(x: &Planes) -> Option<&'static Gpu> {
-    match x.x.device() {
-        Device::Cpu => None,
-        Device::Gpu(gpu) => Some(gpu),
-    }
 }

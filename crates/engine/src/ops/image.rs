@@ -1,18 +1,18 @@
 //! Reconstructed images: sigmoid, squared error against bytes, and the pictures themselves.
 
-use super::conv_gpu::{self, gpu_of};
+use super::conv_gpu;
 use super::planes::{Planes, images_in};
 use crate::buffer::Buffer;
 use crate::cpu::conv::{lanes_to_f32, u8_to_lanes};
 use crate::cpu::pixel_loss::{pixel_loss, scale_lanes};
 use crate::cpu::{MAX_LANES, lanes, math};
 use crate::graph::{record, recording};
-use crate::tensor::Tensor;
+use crate::tensor::{Device, Tensor};
 
 /// The squared error of `sigmoid(logits)` against `bytes / 255`, summed over the pixels and channels of each image. The
 /// channels are split among keys in order: per key its bytes [n, h, w, c] and c -> a loss [n] per key.
 pub fn image_loss(logits: &Planes, keys: &[(&[u8], usize)]) -> Vec<Tensor> {
-    if let Some(gpu) = gpu_of(logits) {
+    if let Device::Gpu(gpu) = logits.x.device() {
         return conv_gpu::image_loss(gpu, logits, keys);
     }
     let keep = recording(&[&logits.x]);
@@ -65,7 +65,7 @@ fn loss_cpu(logits: &Planes, keys: &[(&[u8], usize)], want: bool) -> (Vec<Tensor
 
 /// `sigmoid(logits)` as pictures [n, h, w, c] per key, whose channels are given in order. No gradient.
 pub fn images(logits: &Planes, channels: &[usize]) -> Vec<Tensor> {
-    if let Some(gpu) = gpu_of(logits) {
+    if let Device::Gpu(gpu) = logits.x.device() {
         return conv_gpu::pictures(gpu, logits, channels);
     }
     let (n, h, w) = (logits.n, logits.height(), logits.width());
