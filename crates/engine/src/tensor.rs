@@ -14,7 +14,24 @@ pub enum Device {
     Gpu(&'static Gpu),
 }
 
-/// A row-major float32 array. Cloning shares the storage; operations never write to their inputs.
+/// How each number is kept: activations on a GPU may be of half the width (see `Gpu::empty_act`). On the processor all are float32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dtype {
+    F32,
+    Bf16,
+}
+
+impl Dtype {
+    /// Of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::Bf16 => 2,
+        }
+    }
+}
+
+/// A row-major array of numbers. Cloning shares the storage; operations never write to their inputs.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
@@ -51,7 +68,7 @@ struct Storage {
 /// The values themselves.
 enum Values {
     Host(Buffer),
-    Gpu(Memory),
+    Gpu(Memory, Dtype),
 }
 
 /// Which packed copy of a weight.
@@ -80,8 +97,8 @@ impl Tensor {
     }
 
     /// A tensor over memory of a GPU, which must hold as many elements as `shape` says.
-    pub(crate) fn on_gpu(shape: &[usize], memory: Memory) -> Self {
-        Self::over(shape, Values::Gpu(memory))
+    pub(crate) fn on_gpu(shape: &[usize], dtype: Dtype, memory: Memory) -> Self {
+        Self::over(shape, Values::Gpu(memory, dtype))
     }
 
     fn over(shape: &[usize], values: Values) -> Self {
@@ -110,7 +127,14 @@ impl Tensor {
     pub fn device(&self) -> Device {
         match &self.storage.values {
             Values::Host(_) => Device::Cpu,
-            Values::Gpu(memory) => Device::Gpu(memory.gpu()),
+            Values::Gpu(memory, _) => Device::Gpu(memory.gpu()),
+        }
+    }
+
+    pub(crate) fn dtype(&self) -> Dtype {
+        match &self.storage.values {
+            Values::Host(_) => Dtype::F32,
+            Values::Gpu(_, dtype) => *dtype,
         }
     }
 
@@ -119,7 +143,9 @@ impl Tensor {
         match (self.device(), device) {
             (Device::Cpu, Device::Cpu) => self.detach(),
             (Device::Gpu(from), Device::Gpu(to)) if from == to => self.detach(),
-            (Device::Cpu, Device::Gpu(gpu)) => Tensor::on_gpu(self.shape(), Memory::from_slice(gpu, self.data())),
+            (Device::Cpu, Device::Gpu(gpu)) => {
+                Tensor::on_gpu(self.shape(), Dtype::F32, Memory::from_slice(gpu, self.data()))
+            }
             (Device::Gpu(gpu), Device::Cpu) => {
                 let mut buffer = Buffer::stale(self.len());
                 gpu.download(self, &mut buffer);
@@ -165,7 +191,7 @@ impl Tensor {
     pub fn data(&self) -> &[f32] {
         match &self.storage.values {
             Values::Host(buffer) => &buffer[self.start..self.start + self.len()],
-            Values::Gpu(_) => {
+            Values::Gpu(..) => {
                 panic!("the values of {:?} are on {:?}; copy them with `to`", self.shape(), self.device())
             }
         }
@@ -174,7 +200,7 @@ impl Tensor {
     /// Where the values of a tensor on a GPU begin.
     pub(crate) fn address(&self) -> u64 {
         match &self.storage.values {
-            Values::Gpu(memory) => memory.address() + 4 * self.start as u64,
+            Values::Gpu(memory, dtype) => memory.address() + (dtype.bytes() * self.start) as u64,
             Values::Host(_) => panic!("the values of {:?} are on the processor; copy them with `to`", self.shape()),
         }
     }
@@ -184,7 +210,7 @@ impl Tensor {
         let whole = self.start == 0
             && match &self.storage.values {
                 Values::Host(buffer) => self.len() == buffer.len(),
-                Values::Gpu(_) => true, // memory comes in larger sizes than it is asked for
+                Values::Gpu(..) => true, // memory comes in larger sizes than it is asked for
             };
         whole && Arc::get_mut(&mut self.storage).is_some()
     }
@@ -194,7 +220,7 @@ impl Tensor {
         if let Device::Gpu(gpu) = self.device()
             && !self.is_unshared()
         {
-            let copy = gpu.empty(self.shape());
+            let copy = gpu.empty_as(self.shape(), self.dtype());
             gpu.copy(self, &copy, 0);
             *self = copy.with_origin(self.origin.clone());
         }
@@ -263,7 +289,7 @@ impl Tensor {
         storage.packs.get_mut().expect("no panic while packing").clear();
         match &mut storage.values {
             Values::Host(buffer) => buffer,
-            Values::Gpu(_) => panic!("values on a GPU are changed by kernels alone"),
+            Values::Gpu(..) => panic!("values on a GPU are changed by kernels alone"),
         }
     }
 

@@ -4,7 +4,7 @@ use super::driver::{Cuda, Driver, Module as CudaModule, Properties};
 use super::emulator::{Emulator, Module as EmulatedModule};
 use super::memory::Memory;
 use super::{cache, kernels};
-use crate::tensor::Tensor;
+use crate::tensor::{Dtype, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,7 +27,7 @@ pub enum Precision {
     /// On the ordinary units.
     #[default]
     Float32,
-    /// On tensor cores: factors are rounded to bfloat16, sums are float32.
+    /// On tensor cores: factors are rounded to bfloat16, sums are float32. Activations are kept in bfloat16.
     Bfloat16,
 }
 
@@ -151,9 +151,9 @@ impl Gpu {
         &self.properties
     }
 
-    /// Memory for `len` floats, holding whatever a former owner left there.
-    pub(crate) fn stale(&'static self, len: usize) -> Memory {
-        let bytes = (len * 4).next_multiple_of(256).max(256);
+    /// Memory for `len` numbers, holding whatever a former owner left there.
+    pub(crate) fn stale(&'static self, len: usize, dtype: Dtype) -> Memory {
+        let bytes = (len * dtype.bytes()).next_multiple_of(256).max(256);
         let pooled = lock(&self.pool).get_mut(&bytes).and_then(Vec::pop);
         let address = pooled.unwrap_or_else(|| match &self.backend {
             // Memory in the pool may be of other sizes than what is asked for.
@@ -183,28 +183,78 @@ impl Gpu {
         }
     }
 
-    /// A tensor of whatever a former owner left in its memory; for outputs that are written whole.
+    /// How activations are kept: what layers hand to layers, and the gradients of that (`act` in the kernels).
+    pub(crate) fn activations(&self) -> Dtype {
+        match self.precision {
+            Precision::Float32 => Dtype::F32,
+            Precision::Bfloat16 => Dtype::Bf16,
+        }
+    }
+
+    /// A float32 tensor of whatever a former owner left in its memory; for outputs that are written whole.
     pub(crate) fn empty(&'static self, shape: &[usize]) -> Tensor {
-        Tensor::on_gpu(shape, self.stale(shape.iter().product()))
+        self.empty_as(shape, Dtype::F32)
+    }
+
+    /// The same for activations.
+    #[allow(dead_code)] // until operations keep activations so
+    pub(crate) fn empty_act(&'static self, shape: &[usize]) -> Tensor {
+        self.empty_as(shape, self.activations())
+    }
+
+    pub(crate) fn empty_as(&'static self, shape: &[usize], dtype: Dtype) -> Tensor {
+        Tensor::on_gpu(shape, dtype, self.stale(shape.iter().product(), dtype))
     }
 
     pub(crate) fn zeros(&'static self, shape: &[usize]) -> Tensor {
-        let x = self.empty(shape);
+        self.cleared(self.empty(shape))
+    }
+
+    #[allow(dead_code)] // as above
+    pub(crate) fn zeros_act(&'static self, shape: &[usize]) -> Tensor {
+        self.cleared(self.empty_act(shape))
+    }
+
+    fn cleared(&self, x: Tensor) -> Tensor {
+        let bytes = x.len() * x.dtype().bytes();
         // SAFETY: the tensor's memory holds as many bytes.
         unsafe {
             match &self.backend {
-                Backend::Cuda(cuda) => self.done(cuda.zero(x.address(), 4 * x.len())),
-                Backend::Emulator(_) => std::ptr::write_bytes(x.address() as *mut u8, 0, 4 * x.len()),
+                Backend::Cuda(cuda) => self.done(cuda.zero(x.address(), bytes)),
+                Backend::Emulator(_) => std::ptr::write_bytes(x.address() as *mut u8, 0, bytes),
             }
         }
         x
     }
 
+    /// `x` as kernels take activations; converted only where it comes from elsewhere.
+    #[allow(dead_code)] // as above
+    pub(crate) fn act(&'static self, x: &Tensor) -> Tensor {
+        self.cast(x, self.activations())
+    }
+
+    /// `x` as float32.
+    pub(crate) fn full(&'static self, x: &Tensor) -> Tensor {
+        self.cast(x, Dtype::F32)
+    }
+
+    /// The same values in another type, without origin.
+    pub(crate) fn cast(&'static self, x: &Tensor, dtype: Dtype) -> Tensor {
+        let kernel = match (x.dtype(), dtype) {
+            (Dtype::F32, Dtype::Bf16) => "to_bf16",
+            (Dtype::Bf16, Dtype::F32) => "to_f32",
+            _ => return x.detach(),
+        };
+        let y = self.empty_as(x.shape(), dtype);
+        self.launch("copies", kernel, Grid::elements(x.len()), &[x, &x.len(), &y]);
+        y
+    }
+
     /// Bytes as a tensor that kernels read bytes from.
     pub(crate) fn bytes(&'static self, bytes: &[u8]) -> Tensor {
-        let memory = self.stale(bytes.len().div_ceil(4));
+        let memory = self.stale(bytes.len().div_ceil(4), Dtype::F32);
         self.upload(bytes, &memory);
-        Tensor::on_gpu(&[bytes.len().div_ceil(4)], memory)
+        Tensor::on_gpu(&[bytes.len().div_ceil(4)], Dtype::F32, memory)
     }
 
     /// Numbers that operations need again and again, such as bins: copied at first use.
@@ -213,7 +263,7 @@ impl Gpu {
         if let Some((_, tensor)) = constants.iter().find(|(known, _)| known == values) {
             return tensor.clone();
         }
-        let tensor = Tensor::on_gpu(&[values.len()], Memory::from_slice(self, values));
+        let tensor = Tensor::on_gpu(&[values.len()], Dtype::F32, Memory::from_slice(self, values));
         constants.push((values.to_vec(), tensor.clone()));
         tensor
     }
@@ -235,7 +285,17 @@ impl Gpu {
     /// Waits for what was started and copies a tensor's values to the processor.
     pub(crate) fn download(&self, x: &Tensor, to: &mut [f32]) {
         assert_eq!(x.len(), to.len());
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(to);
+        match x.dtype() {
+            Dtype::F32 => self.download_bytes(x, bytemuck::cast_slice_mut(to)),
+            Dtype::Bf16 => {
+                let mut halves = vec![0u16; to.len()];
+                self.download_bytes(x, bytemuck::cast_slice_mut(&mut halves));
+                to.iter_mut().zip(&halves).for_each(|(x, &half)| *x = f32::from_bits((half as u32) << 16));
+            }
+        }
+    }
+
+    fn download_bytes(&self, x: &Tensor, bytes: &mut [u8]) {
         // SAFETY: the tensor's memory holds as many bytes.
         unsafe {
             match &self.backend {
@@ -247,10 +307,11 @@ impl Gpu {
         }
     }
 
-    /// Copies `from` over the values of `to` from element `at` on.
+    /// Copies `from` over the values of `to`, which are of the same type, from element `at` on.
     pub(crate) fn copy(&self, from: &Tensor, to: &Tensor, at: usize) {
-        assert!(at + from.len() <= to.len());
-        let (source, target, bytes) = (from.address(), to.address() + 4 * at as u64, 4 * from.len());
+        assert!(at + from.len() <= to.len() && from.dtype() == to.dtype());
+        let each = to.dtype().bytes();
+        let (source, target, bytes) = (from.address(), to.address() + (each * at) as u64, each * from.len());
         // SAFETY: both tensors' memory holds as many bytes, by the check above.
         unsafe {
             match &self.backend {
@@ -309,7 +370,7 @@ impl Gpu {
     }
 
     fn load(&self, module: &'static str) -> Result<Module, String> {
-        let source = kernels::source(module);
+        let source = kernels::source(module, self.precision);
         match &self.backend {
             Backend::Cuda(cuda) => cuda.load(&cache::cubin(module, &source, self.properties.arch)?).map(Module::Cuda),
             Backend::Emulator(emulator) => emulator.load(module, &source).map(Module::Emulated),

@@ -1,5 +1,7 @@
 //! The sources of all kernels, which are part of the binary.
 
+use super::gpu::Precision;
+
 /// What every file of kernels starts with.
 const COMMON: &str = concat!(include_str!("kernels/common.cuh"), "\n", include_str!("kernels/product.cuh"));
 
@@ -22,12 +24,16 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().map(|(name, _)| *name)
 }
 
-/// The whole source of the file `name` of kernels.
-pub fn source(name: &str) -> String {
+/// The whole source of the file `name` of kernels, for activations as `precision` keeps them.
+pub fn source(name: &str, precision: Precision) -> String {
     let (_, source) =
         SOURCES.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no kernels are called {name}"));
+    let activations = match precision {
+        Precision::Float32 => "",
+        Precision::Bfloat16 => "#define ACT_BF16\n",
+    };
     // The compiler's messages keep the line numbers of the file.
-    format!("{COMMON}\n#line 1 \"{name}.cu\"\n{source}")
+    format!("{activations}{COMMON}\n#line 1 \"{name}.cu\"\n{source}")
 }
 
 #[cfg(test)]
@@ -48,9 +54,12 @@ mod tests {
             }
         };
         for (name, _) in SOURCES {
-            for arch in [80, 90, 120] {
-                let cubin = nvrtc.compile(name, &source(name), arch).unwrap_or_else(|error| panic!("{error}"));
-                assert_eq!(&cubin[..4], b"\x7fELF", "{name} for sm_{arch}");
+            for precision in [Precision::Float32, Precision::Bfloat16] {
+                for arch in [80, 90, 120] {
+                    let cubin = nvrtc.compile(name, &source(name, precision), arch);
+                    let cubin = cubin.unwrap_or_else(|error| panic!("{error}"));
+                    assert_eq!(&cubin[..4], b"\x7fELF", "{name} for sm_{arch}");
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `Memory`: a piece of a GPU's memory that returns to the GPU's pool when dropped.
 
 use super::gpu::Gpu;
+use crate::tensor::Dtype;
 
 pub struct Memory {
     gpu: &'static Gpu,
@@ -16,7 +17,7 @@ impl Memory {
 
     /// Memory that holds `values`.
     pub(crate) fn from_slice(gpu: &'static Gpu, values: &[f32]) -> Memory {
-        let memory = gpu.stale(values.len());
+        let memory = gpu.stale(values.len(), Dtype::F32);
         gpu.upload(bytemuck::cast_slice(values), &memory);
         memory
     }

@@ -196,14 +196,16 @@ fn forward_gpu(
     let mut shape = terms[0].x.shape().to_vec();
     *shape.last_mut().expect("an input has at least one axis") = width;
     let y = gpu.empty(&shape);
+    let add = add.map(|add| gpu.full(add));
     for (j, (part, term)) in l.parts.iter().zip(terms).enumerate() {
         let first = j == 0;
+        let x = gpu.full(term.x);
         Gemm {
-            a: part.input(term.x),
+            a: part.input(&x),
             b: part.weight(l, w),
             c: Matrix::new(&y, 0, width, l.n),
             bias: bias.filter(|_| first),
-            add: add.filter(|_| first).map(|add| Matrix::new(add, 0, width, l.n)),
+            add: add.as_ref().filter(|_| first).map(|add| Matrix::new(add, 0, width, l.n)),
             size: [l.m, l.n, part.k],
             blocks: l.blocks,
             accumulate: !first,
@@ -216,6 +218,7 @@ fn forward_gpu(
 fn input_grad_gpu(gpu: &'static Gpu, l: &Layout, part: &Part, w: &Tensor, dy: &Tensor, shape: &[usize]) -> Tensor {
     let covered = part.shared || part.k * l.blocks == part.width;
     let dx = if covered { gpu.empty(shape) } else { gpu.zeros(shape) };
+    let dy = &gpu.full(dy);
     let product = |first: usize, blocks: usize| {
         Gemm {
             a: Matrix::new(dy, first * l.n, l.blocks * l.n, l.n),
@@ -241,9 +244,11 @@ fn input_grad_gpu(gpu: &'static Gpu, l: &Layout, part: &Part, w: &Tensor, dy: &T
 fn weight_grad_gpu(gpu: &'static Gpu, l: &Layout, xs: &[Tensor], w: &Tensor, dy: &Tensor, sink: &mut Sink) {
     let leaf = w.as_leaf().expect("weights are leaves");
     let grad = sink.dense(leaf, w.shape(), Device::Gpu(gpu));
+    let dy = &gpu.full(dy);
     for (x, part) in xs.iter().zip(&l.parts) {
+        let x = gpu.full(x);
         Gemm {
-            a: part.input(x).transposed(),
+            a: part.input(&x).transposed(),
             b: Matrix::new(dy, 0, l.blocks * l.n, l.n),
             c: part.weight(l, grad),
             bias: None,

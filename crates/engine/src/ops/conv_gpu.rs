@@ -88,6 +88,7 @@ pub(super) fn stage(
     held: Option<Held>,
 ) -> Planes {
     let g = Geometry::new(x, w, resample);
+    let x = &Planes { x: gpu.full(&x.x).with_origin(x.x.origin.clone()), ..*x };
     let full = gpu.empty(&[g.n, g.co, g.oh, g.ow, 1]);
     let blocks = [(g.n * g.oh * g.ow).div_ceil(PIXELS), g.co.div_ceil(CHANNELS), 1];
     g.launch(gpu, ["conv", "conv_bf16"], blocks, &[&x.x, w, bias, &full]);
@@ -146,6 +147,7 @@ struct Kept {
 impl Kept {
     /// Leaves the parameters' gradients in the sink and returns that of the input, where it has one.
     fn backward(&self, gpu: &'static Gpu, dy: &Tensor, bias: Option<Leaf>, sink: &mut Sink) -> Option<Tensor> {
+        let dy = &gpu.full(dy);
         let dz = self.held.as_ref().map_or_else(|| dy.detach(), |held| self.norm_grad(gpu, held, dy, sink));
         // The bias sits after a maximum as well as before it, so the pooled gradient serves.
         if let Some(leaf) = bias {

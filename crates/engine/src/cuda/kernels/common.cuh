@@ -11,6 +11,40 @@ typedef unsigned char u8;
 #define WARP 32u
 #define ALL 0xffffffffu
 
+// Half of a float32: its sign, its exponent, and seven bits of its fraction.
+struct bf16 { unsigned short bits; };
+
+// To nearest, ties to even.
+__device__ __forceinline__ u32 bf16_bits(float x) {
+  u32 bits = __float_as_uint(x);
+  if (x != x) return 0x7fffu;  // rounding the bits of a NaN may make it infinite
+  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+}
+// Two numbers; the first in the lower half.
+__device__ __forceinline__ u32 bf16_pair(float low, float high) {
+#ifdef EMULATED
+  return bf16_bits(low) | bf16_bits(high) << 16;
+#else
+  u32 pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#endif
+}
+
+// Activations: what layers hand to layers, and the gradients of that. With products in bfloat16 they are kept so, too;
+// weights, sums, statistics, losses and the gradients of weights are always float32.
+#ifdef ACT_BF16
+typedef bf16 act;
+#else
+typedef float act;
+#endif
+
+__device__ __forceinline__ float number(float x) { return x; }
+__device__ __forceinline__ float number(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+template <class T> __device__ __forceinline__ T rounded(float x);
+template <> __device__ __forceinline__ float rounded<float>(float x) { return x; }
+template <> __device__ __forceinline__ bf16 rounded<bf16>(float x) { return bf16{(unsigned short)bf16_bits(x)}; }
+
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // The number of this thread among all of a one-dimensional grid.

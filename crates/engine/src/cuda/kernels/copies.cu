@@ -15,3 +15,15 @@ KERNEL mask_rows(const float* x, const float* keep, float* y, u32 rows, u32 n) {
   if (at < (u64)rows * n) y[at] = keep[at / n] != 0.0f ? x[at] : 0.0f;
 }
 EXPORT(mask_rows)
+
+KERNEL to_bf16(const float* x, u32 n, bf16* y) {
+  u64 i = global_thread();
+  if (i < n) y[i] = rounded<bf16>(x[i]);
+}
+EXPORT(to_bf16)
+
+KERNEL to_f32(const bf16* x, u32 n, float* y) {
+  u64 i = global_thread();
+  if (i < n) y[i] = number(x[i]);
+}
+EXPORT(to_f32)

@@ -4,14 +4,6 @@
 #define TILE_ROWS 64u
 #define DEPTH 32u  // of the product, held in shared memory at a time
 
-// Two numbers rounded to bfloat16, to nearest, ties to even; the first in the lower half.
-__device__ __forceinline__ u32 bf16_bits(float x) {
-  u32 bits = __float_as_uint(x);
-  if (x != x) return 0x7fffu;  // rounding the bits of a NaN may make it infinite
-  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-}
-__device__ __forceinline__ u32 bf16_pair(float low, float high) { return bf16_bits(low) | bf16_bits(high) << 16; }
-
 // c [16, 8] += a [16, 16] b [16, 8] by a warp, spread over its registers as PTX says (mma.m16n8k16): with
 // g = lane / 4 and t = lane % 4, a holds the pairs (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8) of rows and columns,
 // b the pairs of rows 2t and 2t + 8 in column g, c the numbers (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
