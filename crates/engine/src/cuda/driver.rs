@@ -49,7 +49,16 @@ driver_functions! {
     copy b"cuMemcpyDtoDAsync_v2" (Pointer, Pointer, usize, Handle);
     set b"cuMemsetD8Async" (Pointer, u8, usize, Handle);
     stream_create b"cuStreamCreate" (*mut Handle, c_uint);
+    stream_destroy b"cuStreamDestroy_v2" (Handle);
     stream_wait b"cuStreamSynchronize" (Handle);
+    capture_begin b"cuStreamBeginCapture_v2" (Handle, c_int);
+    capture_end b"cuStreamEndCapture" (Handle, *mut Handle);
+    graph_instantiate b"cuGraphInstantiateWithFlags" (*mut Handle, Handle, u64);
+    graph_launch b"cuGraphLaunch" (Handle, Handle);
+    graph_destroy b"cuGraphDestroy" (Handle);
+    graph_exec_destroy b"cuGraphExecDestroy" (Handle);
+    host_alloc b"cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
+    host_free b"cuMemFreeHost" (*mut c_void);
     module_load b"cuModuleLoadData" (*mut Handle, *const c_void);
     module_function b"cuModuleGetFunction" (*mut Handle, Handle, *const c_char);
     function_attribute b"cuFuncSetAttribute" (Handle, c_int, c_int);
@@ -67,6 +76,8 @@ const MAX_DYNAMIC_SHARED: c_int = 8;
 const TAKEN_AT_ONCE: usize = 64 << 10;
 /// A stream that does not wait for the one everybody shares.
 const NON_BLOCKING: c_uint = 1;
+/// A capture that lets every thread go on using the driver, this one included: for memory.
+const CAPTURE_RELAXED: c_int = 2;
 
 /// What is known of a GPU without using it.
 #[derive(Clone, Debug)]
@@ -160,12 +171,25 @@ impl Driver {
     }
 }
 
-/// One GPU with its context and a stream on which everything happens in order.
+/// One GPU with its context.
 pub struct Cuda {
     driver: Arc<Driver>,
     context: Handle,
-    stream: Handle,
 }
+
+/// An order in which a GPU does things.
+pub struct Stream(Handle);
+
+// SAFETY: as below.
+unsafe impl Send for Stream {}
+unsafe impl Sync for Stream {}
+
+/// Work that was captured from a stream, ready to be started.
+pub struct Graph(Handle);
+
+// SAFETY: as below.
+unsafe impl Send for Graph {}
+unsafe impl Sync for Graph {}
 
 // SAFETY: the driver's handles may be used from any thread; each call sets the context for its own.
 unsafe impl Send for Cuda {}
@@ -174,14 +198,69 @@ unsafe impl Sync for Cuda {}
 impl Cuda {
     pub fn open(driver: Arc<Driver>, index: usize) -> Result<Cuda, String> {
         let device = driver.device(index)?;
-        let (mut context, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: pointers are valid for one handle each; the context is current when the stream is made.
+        let mut context = std::ptr::null_mut();
+        // SAFETY: the pointer is valid for one handle.
+        driver.check(unsafe { (driver.context_retain)(&mut context, device) }, "opening a context")?;
+        Ok(Cuda { driver, context })
+    }
+
+    pub fn stream(&self) -> Result<Stream, String> {
+        let mut stream = std::ptr::null_mut();
+        // SAFETY: the pointer is valid for one handle.
+        self.call("making a stream", |d| unsafe { (d.stream_create)(&mut stream, NON_BLOCKING) })?;
+        Ok(Stream(stream))
+    }
+
+    /// Gives a stream back once it has done what it was asked for.
+    pub fn close(&self, stream: Stream) {
+        // SAFETY: nobody else has the handle. What goes wrong concerns nobody any more.
+        let _ = self.call("closing a stream", |d| unsafe { (d.stream_destroy)(stream.0) });
+    }
+
+    /// From here on, what goes to `stream` is kept and not done.
+    pub fn begin_recording(&self, stream: &Stream) -> Result<(), String> {
+        // SAFETY: the stream is open.
+        self.call("beginning a recording", |d| unsafe { (d.capture_begin)(stream.0, CAPTURE_RELAXED) })
+    }
+
+    pub fn end_recording(&self, stream: &Stream) -> Result<Graph, String> {
+        let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: pointers are valid for one handle each; a graph is destroyed once, after what is made of it.
         unsafe {
-            driver.check((driver.context_retain)(&mut context, device), "opening a context")?;
-            driver.check((driver.context_set)(context), "choosing a context")?;
-            driver.check((driver.stream_create)(&mut stream, NON_BLOCKING), "making a stream")?;
+            self.call("ending a recording", |d| (d.capture_end)(stream.0, &mut graph))?;
+            let made = self.call("preparing a recording", |d| (d.graph_instantiate)(&mut ready, graph, 0));
+            self.call("closing a recording", |d| (d.graph_destroy)(graph))?;
+            made?;
         }
-        Ok(Cuda { driver, context, stream })
+        Ok(Graph(ready))
+    }
+
+    pub fn run(&self, graph: &Graph, stream: &Stream) -> Result<(), String> {
+        // SAFETY: both are open, and whoever recorded keeps the memory that is used.
+        self.call("starting a recording", |d| unsafe { (d.graph_launch)(graph.0, stream.0) })
+    }
+
+    /// Gives a recording back.
+    pub fn forget(&self, graph: &Graph) {
+        // SAFETY: called once, by its owner's end; the driver waits for runs under way.
+        let _ = self.call("closing a recording", |d| unsafe { (d.graph_exec_destroy)(graph.0) });
+    }
+
+    /// Memory of the processor that copies can use without waiting.
+    pub fn pin(&self, bytes: usize) -> Result<*mut u8, String> {
+        let mut start = std::ptr::null_mut();
+        // SAFETY: the pointer is valid for one address.
+        self.call(&format!("asking for {bytes} bytes of pinned memory"), |d| unsafe {
+            (d.host_alloc)(&mut start, bytes, 0)
+        })?;
+        Ok(start.cast())
+    }
+
+    /// # Safety
+    /// `start` came from `pin`, and nothing uses it any more.
+    pub unsafe fn unpin(&self, start: *mut u8) {
+        // SAFETY: as the caller promises.
+        let _ = self.call("giving pinned memory back", |d| unsafe { (d.host_free)(start.cast()) });
     }
 
     /// Calls the driver with this GPU's context.
@@ -207,49 +286,58 @@ impl Cuda {
 
     /// # Safety
     /// `bytes.len()` bytes at `to` are this GPU's.
-    pub unsafe fn upload(&self, bytes: &[u8], to: u64) -> Result<(), String> {
+    pub unsafe fn upload(&self, bytes: &[u8], to: u64, stream: &Stream) -> Result<(), String> {
         if bytes.is_empty() {
             return Ok(());
         }
         // SAFETY: as the caller promises; small copies are taken at once, and others are waited for.
-        self.call("copying to it", |d| unsafe { (d.upload)(to, bytes.as_ptr().cast(), bytes.len(), self.stream) })?;
-        if bytes.len() > TAKEN_AT_ONCE { self.wait() } else { Ok(()) }
+        self.call("copying to it", |d| unsafe { (d.upload)(to, bytes.as_ptr().cast(), bytes.len(), stream.0) })?;
+        if bytes.len() > TAKEN_AT_ONCE { self.wait(stream) } else { Ok(()) }
+    }
+
+    /// Copies from pinned memory, some time after this returns.
+    ///
+    /// # Safety
+    /// `bytes.len()` bytes at `to` are this GPU's, and `bytes` are pinned and stay as they are until the stream is done.
+    pub unsafe fn upload_later(&self, bytes: &[u8], to: u64, stream: &Stream) -> Result<(), String> {
+        // SAFETY: as the caller promises.
+        self.call("copying to it", |d| unsafe { (d.upload)(to, bytes.as_ptr().cast(), bytes.len(), stream.0) })
     }
 
     /// # Safety
     /// `to.len()` bytes at `from` are this GPU's.
-    pub unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), String> {
+    pub unsafe fn download(&self, from: u64, to: &mut [u8], stream: &Stream) -> Result<(), String> {
         if to.is_empty() {
             return Ok(());
         }
         // SAFETY: as the caller promises; the bytes are there once the stream is done.
-        self.call("copying from it", |d| unsafe { (d.download)(to.as_mut_ptr().cast(), from, to.len(), self.stream) })?;
-        self.wait()
+        self.call("copying from it", |d| unsafe { (d.download)(to.as_mut_ptr().cast(), from, to.len(), stream.0) })?;
+        self.wait(stream)
     }
 
     /// # Safety
     /// `bytes` bytes at both addresses are this GPU's.
-    pub unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), String> {
+    pub unsafe fn copy(&self, from: u64, to: u64, bytes: usize, stream: &Stream) -> Result<(), String> {
         if bytes == 0 {
             return Ok(());
         }
         // SAFETY: as the caller promises.
-        self.call("copying its memory", |d| unsafe { (d.copy)(to, from, bytes, self.stream) })
+        self.call("copying its memory", |d| unsafe { (d.copy)(to, from, bytes, stream.0) })
     }
 
     /// # Safety
     /// `bytes` bytes at `to` are this GPU's.
-    pub unsafe fn zero(&self, to: u64, bytes: usize) -> Result<(), String> {
+    pub unsafe fn zero(&self, to: u64, bytes: usize, stream: &Stream) -> Result<(), String> {
         if bytes == 0 {
             return Ok(());
         }
         // SAFETY: as the caller promises.
-        self.call("clearing memory", |d| unsafe { (d.set)(to, 0, bytes, self.stream) })
+        self.call("clearing memory", |d| unsafe { (d.set)(to, 0, bytes, stream.0) })
     }
 
-    pub fn wait(&self) -> Result<(), String> {
-        // SAFETY: the stream lives as long as the process.
-        self.call("waiting for a computation", |d| unsafe { (d.stream_wait)(self.stream) })
+    pub fn wait(&self, stream: &Stream) -> Result<(), String> {
+        // SAFETY: the stream is open.
+        self.call("waiting for a computation", |d| unsafe { (d.stream_wait)(stream.0) })
     }
 
     /// Loads machine code made for this GPU.
@@ -285,12 +373,13 @@ impl Cuda {
         [x, y, z]: [u32; 3],
         threads: u32,
         shared: u32,
+        stream: &Stream,
         args: &mut [*mut c_void],
     ) -> Result<(), String> {
         // SAFETY: as the caller promises.
         self.call(&format!("starting {x} x {y} x {z} blocks of {threads} threads"), |d| unsafe {
             let none = std::ptr::null_mut();
-            (d.launch)(function as Handle, x, y, z, threads, 1, 1, shared, self.stream, args.as_mut_ptr(), none)
+            (d.launch)(function as Handle, x, y, z, threads, 1, 1, shared, stream.0, args.as_mut_ptr(), none)
         })
     }
 }

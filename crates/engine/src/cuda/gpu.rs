@@ -1,21 +1,22 @@
 //! `Gpu`: memory and kernel launches, on a GPU or on its emulation; the one thing that operations use.
 
-use super::driver::{Cuda, Driver, Module as CudaModule, Properties};
+use super::driver::{Cuda, Driver, Module as CudaModule, Properties, Stream};
 use super::emulator::{Emulator, Module as EmulatedModule};
-use super::memory::Memory;
+use super::memory::{Memory, Pinned};
+use super::queue::{Command, Queue, lock};
 use super::{cache, kernels};
 use crate::tensor::{Dtype, Tensor};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// An open GPU. Lives as long as the process, so that tensors can refer to it.
 pub struct Gpu {
     properties: Properties,
     precision: Precision,
-    backend: Backend,
-    /// Free memory by size: a training step reuses the memory of the step before.
-    pool: Mutex<BTreeMap<usize, Vec<u64>>>,
+    pub(super) backend: Backend,
+    /// Where everybody's work goes who has not entered another queue.
+    main: OnceLock<Arc<Queue>>,
     modules: Mutex<HashMap<&'static str, Module>>,
     functions: Mutex<HashMap<(&'static str, &'static str), u64>>,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
@@ -31,7 +32,7 @@ pub enum Precision {
     Bfloat16,
 }
 
-enum Backend {
+pub(super) enum Backend {
     Cuda(Cuda),
     Emulator(Emulator),
 }
@@ -127,20 +128,28 @@ impl Gpu {
         let Some(properties) = all.get(index) else {
             return Err(format!("there is no GPU number {index}: the driver shows {}, counted from 0", all.len()));
         };
-        let backend = Backend::Cuda(Cuda::open(driver, index)?);
-        Ok(Gpu::leak(properties.clone(), precision, backend))
+        let cuda = Cuda::open(driver, index)?;
+        let stream = cuda.stream()?;
+        Ok(Gpu::leak(properties.clone(), precision, Backend::Cuda(cuda), Some(stream)))
     }
 
     /// A GPU emulated by the processor, for tests.
     pub fn emulated(precision: Precision) -> Result<&'static Gpu, String> {
         let properties =
             Properties { index: 0, name: "emulated GPU".into(), arch: 0, multiprocessors: 1, memory: 1 << 30 };
-        Ok(Gpu::leak(properties, precision, Backend::Emulator(Emulator::open()?)))
+        Ok(Gpu::leak(properties, precision, Backend::Emulator(Emulator::open()?), None))
     }
 
-    fn leak(properties: Properties, precision: Precision, backend: Backend) -> &'static Gpu {
-        let (pool, modules, functions, constants) = Default::default();
-        Box::leak(Box::new(Gpu { properties, precision, backend, pool, modules, functions, constants }))
+    fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
+        let (main, modules, functions, constants) = Default::default();
+        let gpu: &Gpu = Box::leak(Box::new(Gpu { properties, precision, backend, main, modules, functions, constants }));
+        gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
+        gpu
+    }
+
+    /// The queue that this thread's work goes to.
+    pub(super) fn queue(&self) -> Arc<Queue> {
+        Queue::entered(self).unwrap_or_else(|| self.main.get().expect("made when the GPU was opened").clone())
     }
 
     pub fn precision(&self) -> Precision {
@@ -154,31 +163,53 @@ impl Gpu {
     /// Memory for `len` numbers, holding whatever a former owner left there.
     pub(crate) fn stale(&'static self, len: usize, dtype: Dtype) -> Memory {
         let bytes = (len * dtype.bytes()).next_multiple_of(256).max(256);
-        let pooled = lock(&self.pool).get_mut(&bytes).and_then(Vec::pop);
-        let address = pooled.unwrap_or_else(|| match &self.backend {
-            // Memory in the pool may be of other sizes than what is asked for.
+        let queue = self.queue();
+        let address = queue.reuse(bytes).unwrap_or_else(|| match &self.backend {
+            // Free memory may be of other sizes than what is asked for.
             Backend::Cuda(cuda) => self.done(cuda.alloc(bytes).or_else(|_| {
-                cuda.wait()?;
                 self.release_pool();
                 cuda.alloc(bytes)
             })),
             Backend::Emulator(_) => Box::leak(vec![u64::MAX; bytes / 8].into_boxed_slice()).as_ptr() as u64,
         });
-        Memory::new(self, address, bytes)
+        Memory::new(queue, address, bytes)
     }
 
-    /// Takes memory back for the next who asks for as much.
-    pub(super) fn recycle(&self, address: u64, bytes: usize) {
-        lock(&self.pool).entry(bytes).or_default().push(address);
+    /// Gives memory back that nobody uses.
+    pub(super) fn free(&self, address: u64, bytes: usize) {
+        // SAFETY: it came from `stale` with this size, belongs to nobody, and the driver waits for what was started.
+        unsafe {
+            match &self.backend {
+                Backend::Cuda(cuda) => self.done(cuda.free(address)),
+                Backend::Emulator(_) => {
+                    drop(Vec::from_raw_parts(address as *mut u64, bytes / 8, bytes / 8));
+                }
+            }
+        }
     }
 
     /// Gives free memory back to the driver, for instance between agents of different sizes.
     pub fn release_pool(&self) {
-        for address in std::mem::take(&mut *lock(&self.pool)).into_values().flatten() {
+        self.main.get().into_iter().for_each(|queue| queue.release());
+    }
+
+    /// Memory of the processor that copies to and from this GPU need not wait for.
+    pub fn pinned(&'static self, len: usize) -> Pinned {
+        let start = match &self.backend {
+            Backend::Cuda(cuda) => self.done(cuda.pin(len.max(1))),
+            Backend::Emulator(_) => Box::leak(vec![0u8; len].into_boxed_slice()).as_mut_ptr(),
+        };
+        // SAFETY: so many bytes from there on are nobody else's.
+        unsafe { std::ptr::write_bytes(start, 0, len) };
+        Pinned::new(self, start, len)
+    }
+
+    pub(super) fn unpin(&self, start: *mut u8, len: usize) {
+        // SAFETY: it came from `pinned` with this length, and its owner ends.
+        unsafe {
             match &self.backend {
-                // SAFETY: memory in the pool belongs to nobody, and the driver waits for what was started.
-                Backend::Cuda(cuda) => self.done(unsafe { cuda.free(address) }),
-                Backend::Emulator(_) => {} // tests may keep it
+                Backend::Cuda(cuda) => cuda.unpin(start),
+                Backend::Emulator(_) => drop(Vec::from_raw_parts(start, len, len)),
             }
         }
     }
@@ -216,13 +247,11 @@ impl Gpu {
     }
 
     fn cleared(&self, x: Tensor) -> Tensor {
-        let bytes = x.len() * x.dtype().bytes();
-        // SAFETY: the tensor's memory holds as many bytes.
-        unsafe {
-            match &self.backend {
-                Backend::Cuda(cuda) => self.done(cuda.zero(x.address(), bytes)),
-                Backend::Emulator(_) => std::ptr::write_bytes(x.address() as *mut u8, 0, bytes),
-            }
+        let (at, bytes, queue) = (x.address(), x.len() * x.dtype().bytes(), self.queue());
+        match &self.backend {
+            // SAFETY: the tensor's memory holds as many bytes.
+            Backend::Cuda(cuda) => self.done(unsafe { cuda.zero(at, bytes, queue.stream()) }),
+            Backend::Emulator(_) => self.emulate(&queue, Command::Clear { at, bytes }),
         }
         x
     }
@@ -253,7 +282,7 @@ impl Gpu {
     /// Bytes as a tensor that kernels read bytes from.
     pub(crate) fn bytes(&'static self, bytes: &[u8]) -> Tensor {
         let memory = self.stale(bytes.len().div_ceil(4), Dtype::F32);
-        self.upload(bytes, &memory);
+        self.upload(bytes, memory.address(), memory.bytes());
         Tensor::on_gpu(&[bytes.len().div_ceil(4)], Dtype::F32, memory)
     }
 
@@ -268,16 +297,16 @@ impl Gpu {
         tensor
     }
 
-    /// Copies `bytes` to `to`, which must hold as many.
-    pub(super) fn upload(&self, bytes: &[u8], to: &Memory) {
-        assert!(bytes.len() <= to.bytes(), "{} bytes into {}", bytes.len(), to.bytes());
+    /// Copies `bytes` to `to`, where there is room for `room` bytes.
+    pub(crate) fn upload(&self, bytes: &[u8], to: u64, room: usize) {
+        assert!(bytes.len() <= room, "{} bytes into {room}", bytes.len());
+        let queue = self.queue();
+        assert!(!queue.recording, "a recording repeats what a GPU does, not what is copied to it");
         // SAFETY: there is room, as was just checked.
         unsafe {
             match &self.backend {
-                Backend::Cuda(cuda) => self.done(cuda.upload(bytes, to.address())),
-                Backend::Emulator(_) => {
-                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.address() as *mut u8, bytes.len());
-                }
+                Backend::Cuda(cuda) => self.done(cuda.upload(bytes, to, queue.stream())),
+                Backend::Emulator(_) => std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()),
             }
         }
     }
@@ -295,11 +324,15 @@ impl Gpu {
         }
     }
 
-    fn download_bytes(&self, x: &Tensor, bytes: &mut [u8]) {
-        // SAFETY: the tensor's memory holds as many bytes.
+    /// The bytes of a tensor's numbers, from its first one on. Waits for what was started.
+    pub(crate) fn download_bytes(&self, x: &Tensor, bytes: &mut [u8]) {
+        assert!(bytes.len() <= x.len() * x.dtype().bytes());
+        let queue = self.queue();
+        assert!(!queue.recording, "what is recorded has no values yet");
+        // SAFETY: the tensor's memory holds as many bytes, as was just checked.
         unsafe {
             match &self.backend {
-                Backend::Cuda(cuda) => self.done(cuda.download(x.address(), bytes)),
+                Backend::Cuda(cuda) => self.done(cuda.download(x.address(), bytes, queue.stream())),
                 Backend::Emulator(_) => {
                     std::ptr::copy_nonoverlapping(x.address() as *const u8, bytes.as_mut_ptr(), bytes.len());
                 }
@@ -312,12 +345,19 @@ impl Gpu {
         assert!(at + from.len() <= to.len() && from.dtype() == to.dtype());
         let each = to.dtype().bytes();
         let (source, target, bytes) = (from.address(), to.address() + (each * at) as u64, each * from.len());
-        // SAFETY: both tensors' memory holds as many bytes, by the check above.
-        unsafe {
-            match &self.backend {
-                Backend::Cuda(cuda) => self.done(cuda.copy(source, target, bytes)),
-                Backend::Emulator(_) => std::ptr::copy(source as *const u8, target as *mut u8, bytes),
-            }
+        let queue = self.queue();
+        match &self.backend {
+            // SAFETY: both tensors' memory holds as many bytes, by the check above.
+            Backend::Cuda(cuda) => self.done(unsafe { cuda.copy(source, target, bytes, queue.stream()) }),
+            Backend::Emulator(_) => self.emulate(&queue, Command::Copy { from: source, to: target, bytes }),
+        }
+    }
+
+    /// Does what `queue` was asked for, or keeps it for later where it records.
+    fn emulate(&self, queue: &Queue, command: Command) {
+        match &queue.tape {
+            Some(tape) => lock(tape).push(command),
+            None => self.obey(&command),
         }
     }
 
@@ -329,17 +369,16 @@ impl Gpu {
             return; // nothing to do, which the driver would refuse
         }
         let function = self.function(module, name, grid.shared);
-        let mut words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
-        let mut args: Vec<*mut c_void> = words.iter_mut().map(|word| (word as *mut u64).cast()).collect();
-        // SAFETY: operations hand in what their kernels take, which their tests check on every device.
-        unsafe {
-            match &self.backend {
-                Backend::Cuda(cuda) => {
-                    let started = cuda.launch(function, grid.blocks, grid.threads, grid.shared, &mut args);
-                    self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
-                }
-                Backend::Emulator(emulator) => emulator.launch(function, grid.blocks, grid.threads, &mut args),
+        let (mut words, queue): (Vec<u64>, _) = (args.iter().map(|arg| arg.word()).collect(), self.queue());
+        let Grid { blocks, threads, shared } = grid;
+        match &self.backend {
+            Backend::Cuda(cuda) => {
+                let mut args: Vec<*mut c_void> = words.iter_mut().map(|word| (word as *mut u64).cast()).collect();
+                // SAFETY: operations hand in what their kernels take, which their tests check on every device.
+                let started = unsafe { cuda.launch(function, blocks, threads, shared, queue.stream(), &mut args) };
+                self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
             }
+            Backend::Emulator(_) => self.emulate(&queue, Command::Launch { function, blocks, threads, args: words }),
         }
     }
 
@@ -378,7 +417,7 @@ impl Gpu {
     }
 
     /// What a GPU was asked for; a failure leaves nothing to go on with.
-    fn done<T>(&self, result: Result<T, String>) -> T {
+    pub(super) fn done<T>(&self, result: Result<T, String>) -> T {
         result.unwrap_or_else(|error| panic!("GPU {} ({}): {error}", self.properties.index, self.properties.name))
     }
 }
@@ -396,8 +435,4 @@ impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "GPU {} ({})", self.properties.index, self.properties.name)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -1,29 +1,33 @@
-//! `Memory`: a piece of a GPU's memory that returns to the GPU's pool when dropped.
+//! `Memory`: a piece of a GPU's memory that returns to where it came from when dropped; `Pinned`: memory of the processor
+//! that copies to and from a GPU need not wait for.
 
 use super::gpu::Gpu;
+use super::queue::Queue;
 use crate::tensor::Dtype;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 pub struct Memory {
-    gpu: &'static Gpu,
+    queue: Arc<Queue>,
     address: u64,
     bytes: usize,
 }
 
 impl Memory {
-    /// `bytes` bytes at `address`, which must be of that GPU and nobody else's.
-    pub(super) fn new(gpu: &'static Gpu, address: u64, bytes: usize) -> Memory {
-        Memory { gpu, address, bytes }
+    /// `bytes` bytes at `address`, which must be of that queue's GPU and nobody else's.
+    pub(super) fn new(queue: Arc<Queue>, address: u64, bytes: usize) -> Memory {
+        Memory { queue, address, bytes }
     }
 
     /// Memory that holds `values`.
     pub(crate) fn from_slice(gpu: &'static Gpu, values: &[f32]) -> Memory {
         let memory = gpu.stale(values.len(), Dtype::F32);
-        gpu.upload(bytemuck::cast_slice(values), &memory);
+        gpu.upload(bytemuck::cast_slice(values), memory.address, memory.bytes);
         memory
     }
 
     pub(crate) fn gpu(&self) -> &'static Gpu {
-        self.gpu
+        self.queue.gpu()
     }
 
     pub(crate) fn address(&self) -> u64 {
@@ -37,7 +41,46 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // Whoever gets it next uses it after what was started before, as everything happens on one stream.
-        self.gpu.recycle(self.address, self.bytes);
+        // Whoever gets it next uses it after what was started before, as a queue does everything in order.
+        self.queue.recycle(self.address, self.bytes);
+    }
+}
+
+/// Bytes of the processor's memory that stay where they are.
+pub struct Pinned {
+    gpu: &'static Gpu,
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the bytes belong to this value alone.
+unsafe impl Send for Pinned {}
+unsafe impl Sync for Pinned {}
+
+impl Pinned {
+    pub(super) fn new(gpu: &'static Gpu, start: *mut u8, len: usize) -> Pinned {
+        Pinned { gpu, start, len }
+    }
+}
+
+impl Deref for Pinned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: so many bytes from there on are this value's, and were written when it was made.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+impl DerefMut for Pinned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.gpu.unpin(self.start, self.len);
     }
 }

@@ -14,6 +14,7 @@ mod kernels;
 mod library;
 mod memory;
 mod nvrtc;
+mod queue;
 mod survey;
 
 pub use driver::{Driver, Properties};
@@ -21,5 +22,7 @@ pub(crate) use gemm::{Gemm, Matrix};
 pub(crate) use gpu::{Arg, Grid};
 pub use gpu::{Gpu, Precision};
 pub(crate) use memory::Memory;
+pub use memory::Pinned;
 pub use nvrtc::Nvrtc;
+pub use queue::Recording;
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};

@@ -1,0 +1,222 @@
+//! `Queue`: what a GPU does in order, with the memory that is used on the way; `Recording`: what was queued once, to be
+//! done again with one call.
+//!
+//! A thread's work goes to its GPU's main queue, unless it records. A recording has memory of its own, which nobody else
+//! gets while it lives: it uses the same addresses each time.
+
+use super::driver;
+use super::gpu::{Backend, Gpu};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub(super) struct Queue {
+    gpu: &'static Gpu,
+    /// Of the driver; none on an emulated GPU, which does everything at once.
+    pub stream: Option<driver::Stream>,
+    /// What an emulated GPU is to do later; `None` where it works at once.
+    pub tape: Option<Mutex<Vec<Command>>>,
+    pub recording: bool,
+    /// Free memory by size: a training step reuses the memory of the step before.
+    free: Mutex<BTreeMap<usize, Vec<u64>>>,
+}
+
+/// Something that an emulated GPU is asked for.
+pub(super) enum Command {
+    Launch { function: u64, blocks: [u32; 3], threads: u32, args: Vec<u64> },
+    Copy { from: u64, to: u64, bytes: usize },
+    Clear { at: u64, bytes: usize },
+}
+
+thread_local! {
+    /// The queues that this thread's work goes to, instead of the main ones of their GPUs; the last one counts.
+    static ENTERED: RefCell<Vec<Arc<Queue>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Queue {
+    pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Queue {
+        Queue { gpu, stream, tape: None, recording: false, free: Mutex::default() }
+    }
+
+    /// The queue of `gpu` that this thread has entered.
+    pub fn entered(gpu: &Gpu) -> Option<Arc<Queue>> {
+        ENTERED.with_borrow(|entered| entered.iter().rev().find(|queue| queue.gpu == gpu).cloned())
+    }
+
+    pub fn gpu(&self) -> &'static Gpu {
+        self.gpu
+    }
+
+    /// Free memory of this size, whose former users have been queued.
+    pub fn reuse(&self, bytes: usize) -> Option<u64> {
+        lock(&self.free).get_mut(&bytes)?.pop()
+    }
+
+    pub fn recycle(&self, address: u64, bytes: usize) {
+        lock(&self.free).entry(bytes).or_default().push(address);
+    }
+
+    /// Gives free memory back to the driver.
+    pub fn release(&self) {
+        for (bytes, addresses) in std::mem::take(&mut *lock(&self.free)) {
+            addresses.into_iter().for_each(|address| self.gpu.free(address, bytes));
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.release(); // each piece of memory in use holds the queue, so there is none
+        if let (Backend::Cuda(cuda), Some(stream)) = (&self.gpu.backend, self.stream.take()) {
+            cuda.close(stream);
+        }
+    }
+}
+
+/// Leaves a queue that its thread has entered.
+struct Entered;
+
+impl Entered {
+    fn enter(queue: Arc<Queue>) -> Entered {
+        ENTERED.with_borrow_mut(|entered| entered.push(queue));
+        Entered
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        ENTERED.with_borrow_mut(|entered| entered.pop());
+    }
+}
+
+/// What was queued while it was recorded. The memory that tensors made meanwhile took stays theirs: after each run
+/// those that are still held have new values.
+pub struct Recording {
+    work: Work,
+    queue: Arc<Queue>,
+}
+
+enum Work {
+    Cuda(driver::Graph),
+    Emulated(Vec<Command>),
+}
+
+impl Gpu {
+    /// Runs `f` with everything that it starts on this GPU recorded instead of done. Whatever `f` uses for the first time
+    /// (kernels, constants) must have been used before, and it cannot look at values or copy to the GPU.
+    pub fn record<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
+        let stream = match &self.backend {
+            Backend::Cuda(cuda) => Some(self.done(cuda.stream())),
+            Backend::Emulator(_) => None,
+        };
+        let tape = stream.is_none().then(Mutex::default);
+        let queue = Arc::new(Queue { gpu: self, stream, tape, recording: true, free: Mutex::default() });
+        if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {
+            self.done(cuda.begin_recording(stream));
+        }
+        let entered = Entered::enter(queue.clone());
+        let result = f();
+        drop(entered);
+        let work = match (&self.backend, &queue.stream, &queue.tape) {
+            (Backend::Cuda(cuda), Some(stream), _) => Work::Cuda(self.done(cuda.end_recording(stream))),
+            (_, _, Some(tape)) => Work::Emulated(std::mem::take(&mut *lock(tape))),
+            _ => unreachable!("a recording has a stream or a tape"),
+        };
+        (Recording { work, queue }, result)
+    }
+}
+
+impl Recording {
+    /// Queues everything once more.
+    pub fn run(&self) {
+        let gpu = self.queue.gpu;
+        match (&self.work, &gpu.backend) {
+            (Work::Cuda(graph), Backend::Cuda(cuda)) => gpu.done(cuda.run(graph, gpu.queue().stream())),
+            (Work::Emulated(commands), _) => commands.iter().for_each(|command| gpu.obey(command)),
+            _ => unreachable!("a recording is of its GPU's kind"),
+        }
+    }
+
+    /// Kernels that a run starts, where that is known: on an emulated GPU.
+    pub fn launches(&self) -> Option<usize> {
+        match &self.work {
+            Work::Cuda(_) => None,
+            Work::Emulated(commands) => {
+                Some(commands.iter().filter(|command| matches!(command, Command::Launch { .. })).count())
+            }
+        }
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let (Work::Cuda(graph), Backend::Cuda(cuda)) = (&self.work, &self.queue.gpu.backend) {
+            cuda.forget(graph);
+        }
+    }
+}
+
+impl Queue {
+    /// The driver's stream of a queue that has one.
+    pub fn stream(&self) -> &driver::Stream {
+        self.stream.as_ref().expect("queues of a real GPU have a stream")
+    }
+}
+
+impl Gpu {
+    /// Does what an emulated GPU was asked for, now or when it was recorded.
+    pub(super) fn obey(&self, command: &Command) {
+        let Backend::Emulator(emulator) = &self.backend else { unreachable!("commands are for emulated GPUs") };
+        // SAFETY: addresses and sizes were checked when the command was made, and what they are of is held by tensors or
+        // by the recording.
+        unsafe {
+            match command {
+                Command::Launch { function, blocks, threads, args } => {
+                    let mut words = args.clone();
+                    let mut args: Vec<*mut c_void> = words.iter_mut().map(|word| (word as *mut u64).cast()).collect();
+                    emulator.launch(*function, *blocks, *threads, &mut args);
+                }
+                Command::Copy { from, to, bytes } => std::ptr::copy(*from as *const u8, *to as *mut u8, *bytes),
+                Command::Clear { at, bytes } => std::ptr::write_bytes(*at as *mut u8, 0, *bytes),
+            }
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::random;
+    use crate::cuda::test_gpu;
+    use crate::ops::{linear, multiply};
+    use crate::tensor::{Device, Tensor};
+
+    #[test]
+    fn a_recording_repeats_with_new_inputs_in_the_same_places() {
+        let Some(gpu) = test_gpu() else { return };
+        let device = Device::Gpu(gpu);
+        let x = random(&[4, 3], 1, 1.0).to(device);
+        let (w, b) = (random(&[3, 5], 2, 1.0).to(device), random(&[5], 3, 1.0).to(device));
+        let f = |x: &Tensor| {
+            let y = linear(x, &w, &b);
+            multiply(&y, &y)
+        };
+        let before = f(&x).host(); // loads the kernels
+        let (recording, y) = gpu.record(|| f(&x));
+        let other = random(&[4, 3], 7, 1.0);
+        x.assign(&other);
+        let expected = f(&x).host();
+        assert_ne!(before.data(), expected.data());
+        recording.run();
+        assert_eq!(y.host().data(), expected.data());
+        // What was freed on the way is nobody else's.
+        let others: Vec<Tensor> = (0..8).map(|_| Tensor::full(&[4, 5], 9.0).to(device)).collect();
+        recording.run();
+        assert_eq!(y.host().data(), expected.data());
+        assert!(others.iter().all(|x| x.host().data().iter().all(|&v| v == 9.0)));
+    }
+}
