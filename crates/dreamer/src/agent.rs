@@ -10,6 +10,7 @@ use crate::heads::ScalarHead;
 use crate::loss::{Inputs, Loss, loss};
 use crate::noise::{Noise, Purpose};
 use crate::normalize::Normalizer;
+use crate::observations::Observations;
 use crate::optimizer::Optimizer;
 use crate::params::{Builder, Params};
 use crate::policy::Policy;
@@ -175,15 +176,16 @@ impl Agent {
 
     pub(crate) fn act_with(&self, carry: &mut Carry, obs: &Record, noise: &Noise) -> Result<Acted> {
         let n = carry.len();
-        let reset = data::fetch(obs, "is_first", &[n], &[])?.to_bool();
-        for (key, space) in &self.obs_space {
-            data::fetch(obs, key, &[n], &space.shape)?;
-        }
+        let first = data::fetch(obs, "is_first", &[n], &[])?.to_bool();
+        let keep: Vec<f32> = first.iter().map(|&first| if first { 0.0 } else { 1.0 }).collect();
+        let keep = Tensor::from_slice(&[n, 1], &keep).to(self.device());
+        let get = |key: &str, space: &Space| data::fetch(obs, key, &[n], &space.shape).cloned();
+        let obs = Observations::new(&self.obs_space, &self.config, n, false, get)?.to(self.device());
         let p = self.params.frozen();
         *carry = carry.to(self.device());
-        let tokens = self.parts.enc.apply(&p, obs, n)?;
+        let tokens = self.parts.enc.apply(&p, &obs);
         let steps = |x: &Tensor| ops::reshape(x, &[n, 1, x.width()]);
-        let seen = self.parts.dyn_.observe(&p, &carry.latent, &steps(&tokens), &steps(&carry.prevact), &reset, noise);
+        let seen = self.parts.dyn_.observe(&p, &carry.latent, &steps(&tokens), &steps(&carry.prevact), &keep, noise);
         let flat = |x: &Tensor| ops::reshape(x, &[n, x.width()]);
         let latent = Latent { deter: flat(&seen.deter), stoch: flat(&seen.stoch) };
         let at = crate::noise::At { rows: 0..n, step: 0, steps: 1, device: self.device() };
@@ -220,7 +222,7 @@ impl Agent {
     }
 
     pub(crate) fn train_with(&mut self, carry: &mut Carry, record: &Record, noise: &Noise) -> Result<Trained> {
-        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
+        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?.to(self.device());
         ensure!(
             self.opt.rms.len() == self.params.len(),
             "a snapshot of an agent cannot be trained; train the agent itself"
@@ -283,7 +285,7 @@ impl Agent {
             deter: r.deter,
             stoch: r.stoch,
             classes: r.classes,
-            device: self.device(),
+            config: &self.config,
         }
     }
 

@@ -1,5 +1,7 @@
 //! From records to tensors: observations, actions, flags, and the state that a training sequence starts from.
 
+use crate::config::AgentConfig;
+use crate::observations::Observations;
 use crate::rssm::Latent;
 use anyhow::{Result, anyhow, bail};
 use engine::ops::{concat_last, symlog};
@@ -103,14 +105,13 @@ fn vector(array: &Array, space: &Space, rows: usize, squash: bool) -> Tensor {
     Tensor::from_slice(&[rows, size * classes], &out)
 }
 
-/// A training batch with the replay context taken off: B sequences of T steps. Tensors are where the agent is.
+/// A training batch with the replay context taken off: B sequences of T steps.
 pub struct Batch {
     pub b: usize,
     pub t: usize,
-    /// The remaining steps of every key, [B, T, ...].
-    pub record: Record,
-    pub is_first: Vec<bool>,
-    /// [B, T] floats of 0 and 1.
+    pub obs: Observations,
+    /// [B, T] floats of 0 and 1; `keep` is 0 where an episode starts.
+    pub keep: Tensor,
     pub is_last: Tensor,
     pub is_terminal: Tensor,
     pub reward: Tensor,
@@ -128,8 +129,7 @@ pub struct Layout<'a> {
     pub deter: usize,
     pub stoch: usize,
     pub classes: usize,
-    /// Where the agent is.
-    pub device: Device,
+    pub config: &'a AgentConfig,
 }
 
 impl Batch {
@@ -150,27 +150,45 @@ impl Batch {
         let t = steps - k;
         let float = |key: &str| -> Result<Tensor> {
             let array = skip_steps(fetch(record, key, &[b, steps], &[])?, k);
-            Ok(Tensor::from_slice(&[b, t], &array.to_f32()).to(l.device))
+            Ok(Tensor::from_slice(&[b, t], &array.to_f32()))
         };
-        let mut rest = Record::new();
-        for (key, space) in l.obs_space {
-            rest.insert(key.clone(), skip_steps(fetch(record, key, &[b, steps], &space.shape)?, k));
-        }
+        let obs = Observations::new(l.obs_space, l.config, b * t, true, |key, space| {
+            Ok(skip_steps(fetch(record, key, &[b, steps], &space.shape)?, k))
+        })?;
         let start = if k > 0 { start_latent(record, carry, b, steps, l)? } else { carry.clone() };
-        let start = Latent { deter: start.deter.to(l.device), stoch: start.stoch.to(l.device) };
-        let prevact = previous_actions(record, prevact, b, steps, l)?.to(l.device);
-        let is_first = skip_steps(flags, k).to_bool();
+        let prevact = previous_actions(record, prevact, b, steps, l)?;
+        let keep: Vec<f32> =
+            skip_steps(flags, k).to_bool().iter().map(|&first| if first { 0.0 } else { 1.0 }).collect();
         Ok(Batch {
             b,
             t,
-            record: rest,
-            is_first,
+            obs,
+            keep: Tensor::from_slice(&[b, t], &keep),
             is_last: float("is_last")?,
             is_terminal: float("is_terminal")?,
             reward: float("reward")?,
-            start,
+            start: Latent { deter: start.deter.host(), stoch: start.stoch.host() },
             prevact,
         })
+    }
+
+    /// The same where an agent is.
+    pub fn to(&self, device: Device) -> Batch {
+        let [keep, is_last, is_terminal, reward, prevact] =
+            [&self.keep, &self.is_last, &self.is_terminal, &self.reward, &self.prevact].map(|x| x.to(device));
+        let start = Latent { deter: self.start.deter.to(device), stoch: self.start.stoch.to(device) };
+        let obs = self.obs.to(device);
+        Batch { b: self.b, t: self.t, obs, keep, is_last, is_terminal, reward, start, prevact }
+    }
+
+    /// Takes over another of the same shapes from the processor, in the places where this one is on a GPU.
+    pub fn assign(&self, from: &Batch) {
+        self.obs.assign(&from.obs);
+        let tensors = |x: &Batch| {
+            [&x.keep, &x.is_last, &x.is_terminal, &x.reward, &x.prevact, &x.start.deter, &x.start.stoch]
+                .map(Tensor::clone)
+        };
+        tensors(self).iter().zip(&tensors(from)).for_each(|(to, x)| to.assign(x));
     }
 }
 
@@ -180,9 +198,12 @@ fn start_latent(record: &Record, carry: &Latent, b: usize, steps: usize, l: &Lay
     let deter = fetch(record, "dyn/deter", &[b, steps], &[l.deter])?;
     let stoch = stored_stoch(record, b, steps, l)?;
     let latent = l.stoch * l.classes;
-    let mut d = carry.deter.host().data().to_vec();
-    let mut s = carry.stoch.host().data().to_vec();
-    for row in (0..b).filter(|row| consec[row * steps] == 0) {
+    let fresh = |row: &usize| consec[row * steps] == 0;
+    // What is carried is looked at only where it is needed: for that a GPU must have done all its work.
+    let carried =
+        |x: &Tensor| if (0..b).all(|row| fresh(&row)) { vec![0.0; x.len()] } else { x.host().data().to_vec() };
+    let (mut d, mut s) = (carried(&carry.deter), carried(&carry.stoch));
+    for row in (0..b).filter(fresh) {
         let at = row * steps + l.context - 1;
         d[row * l.deter..(row + 1) * l.deter].copy_from_slice(&deter.floats(at * l.deter..(at + 1) * l.deter));
         s[row * latent..(row + 1) * latent].copy_from_slice(&stoch(at));
@@ -222,7 +243,7 @@ fn previous_actions(record: &Record, carried: &Tensor, b: usize, steps: usize, l
     let keys = l.act_space.iter().map(|(k, s)| (k.as_str(), s));
     let all = vectors(keys, record, b * steps, false)?.ok_or_else(|| anyhow!("the action space is empty"))?;
     let (width, t) = (all.width(), steps - l.context);
-    let carried = carried.host();
+    let carried = if l.context == 0 { carried.host() } else { Tensor::zeros(&[0]) };
     let mut out = Vec::with_capacity(b * t * width);
     for row in 0..b {
         if l.context == 0 {

@@ -4,11 +4,11 @@ use crate::config::SimpleDecoder as Config;
 use crate::encoder::VECTOR_ROWS;
 use crate::images::Deconv;
 use crate::nets::{Linear, Mlp, Style};
+use crate::observations::Observations;
 use crate::params::{Builder, Params};
-use anyhow::Result;
+use engine::Tensor;
 use engine::ops::{self, Squash};
-use engine::{Device, Tensor};
-use spaces::{Array, Record, Space, Spaces};
+use spaces::{Space, Spaces};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
@@ -50,24 +50,25 @@ impl Decoder {
     }
 
     /// Reconstruction losses [rows] by key, for features deter [rows, D] and stoch [rows, S*C] and the observations.
-    pub fn losses(&self, p: &Params, deter: &Tensor, stoch: &Tensor, obs: &Record) -> Result<Vec<(String, Tensor)>> {
+    pub fn losses(&self, p: &Params, deter: &Tensor, stoch: &Tensor, obs: &Observations) -> Vec<(String, Tensor)> {
         let mut losses = Vec::new();
         if let Some(mlp) = &self.mlp {
             let rows = deter.rows();
-            let targets: Vec<Target> =
-                self.vectors.iter().map(|key| Target::new(&obs[&key.name], key, deter.device())).collect();
             let work = 2 * rows * (deter.width() + stoch.width()) * mlp.width();
             let found = ops::chunks(rows, VECTOR_ROWS, work, &[stoch, deter], |rows, inputs| {
                 let x = mlp.apply_parts(p, &[&inputs[0], &inputs[1]]);
-                let loss = |(key, target): (&VectorKey, &Target)| target.loss(key, &key.out.apply(p, &x), rows.clone());
-                self.vectors.iter().zip(&targets).map(loss).collect()
+                let loss = |key: &VectorKey| {
+                    let target = ops::rows(obs.target(&key.name), rows.clone());
+                    key.loss(&key.out.apply(p, &x), &target)
+                };
+                self.vectors.iter().map(loss).collect()
             });
             losses.extend(self.vectors.iter().map(|k| k.name.clone()).zip(found));
         }
         if let Some(images) = &self.images {
-            losses.extend(images.losses(p, deter, stoch, obs)?);
+            losses.extend(images.losses(p, deter, stoch, obs));
         }
-        Ok(losses)
+        losses
     }
 
     /// Predicted images in [0, 1] by key, for features with any number of rows.
@@ -76,25 +77,13 @@ impl Decoder {
     }
 }
 
-/// The observed values of one key over all rows.
-enum Target {
-    /// Indices, [rows, K].
-    Classes(Tensor),
-    Values(Tensor),
-}
-
-impl Target {
-    fn new(array: &Array, key: &VectorKey, device: Device) -> Self {
-        let width = key.space.size();
-        let values = Tensor::from_slice(&[array.len() / width.max(1), width], &array.to_f32()).to(device);
-        if key.space.is_discrete() { Target::Classes(values) } else { Target::Values(values) }
-    }
-
-    /// Loss [rows] of the raw outputs for these rows.
-    fn loss(&self, key: &VectorKey, raw: &Tensor, rows: std::ops::Range<usize>) -> Tensor {
-        match self {
-            Target::Classes(xs) => ops::categorical_loss(raw, key.space.classes(), &ops::rows(xs, rows)),
-            Target::Values(xs) => ops::squared_error(raw, &ops::rows(xs, rows), key.squash),
+impl VectorKey {
+    /// Loss [rows] of the raw outputs against what was observed [rows, K]: values, or indices of classes.
+    fn loss(&self, raw: &Tensor, target: &Tensor) -> Tensor {
+        if self.space.is_discrete() {
+            ops::categorical_loss(raw, self.space.classes(), target)
+        } else {
+            ops::squared_error(raw, target, self.squash)
         }
     }
 }

@@ -1,19 +1,16 @@
 //! The encoder: observations to tokens (official rssm.py, `Encoder`).
 
 use crate::config::SimpleEncoder as Config;
-use crate::data;
 use crate::images::Cnn;
 use crate::nets::{Mlp, Style};
+use crate::observations::Observations;
 use crate::params::{Builder, Params};
-use anyhow::Result;
 use engine::Tensor;
 use engine::ops;
-use spaces::{Record, Spaces};
+use spaces::Spaces;
 
 #[derive(Clone, Debug)]
 pub struct Encoder {
-    space: Spaces,
-    symlog: bool,
     mlp: Option<Mlp>,
     cnn: Option<Cnn>,
     width: usize,
@@ -28,7 +25,7 @@ impl Encoder {
         let mlp = vectors.then(|| Mlp::stem(b, "mlp", inputs, c.layers, c.units, &style));
         let cnn = Cnn::new(b, space, c);
         let width = mlp.as_ref().map_or(0, Mlp::width) + cnn.as_ref().map_or(0, Cnn::width);
-        Encoder { space: space.clone(), symlog: c.symlog, mlp, cnn, width }
+        Encoder { mlp, cnn, width }
     }
 
     /// Width of the tokens.
@@ -36,21 +33,18 @@ impl Encoder {
         self.width
     }
 
-    /// Tokens [rows, E] for observations with `rows` rows over all leading axes.
-    pub fn apply(&self, p: &Params, obs: &Record, rows: usize) -> Result<Tensor> {
+    /// Tokens [rows, E].
+    pub fn apply(&self, p: &Params, obs: &Observations) -> Tensor {
         let mut parts = Vec::new();
-        if let Some(mlp) = &self.mlp {
-            let keys = self.space.iter().filter(|(_, s)| !s.is_image()).map(|(k, s)| (k.as_str(), s));
-            let x = data::vectors(keys, obs, rows, self.symlog)?.expect("there are vector keys");
+        if let (Some(mlp), Some(x)) = (&self.mlp, &obs.vectors) {
             let work = 2 * x.len() * mlp.width();
-            let x = x.to(p.device());
-            let outputs = ops::chunks(rows, VECTOR_ROWS, work, &[&x], |_, inputs| vec![mlp.apply(p, &inputs[0])]);
+            let outputs = ops::chunks(obs.rows, VECTOR_ROWS, work, &[x], |_, inputs| vec![mlp.apply(p, &inputs[0])]);
             parts.extend(outputs);
         }
         if let Some(cnn) = &self.cnn {
-            parts.push(cnn.apply(p, obs, rows)?);
+            parts.push(cnn.apply(p, obs));
         }
-        Ok(ops::concat_last(&parts.iter().collect::<Vec<_>>()))
+        ops::concat_last(&parts.iter().collect::<Vec<_>>())
     }
 }
 

@@ -311,6 +311,7 @@ fn compute(golden: &Golden, device: Device) -> BTreeMap<String, Vec<f32>> {
 fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: &mut BTreeMap<String, Vec<f32>>) {
     let carry = golden.carry().to(agent.device());
     let batch = Batch::new(record, &carry.latent, &carry.prevact, &agent.layout()).expect("a batch that fits");
+    let batch = batch.to(agent.device());
     let (mut loss, mut grads) = agent.gradients(&batch, noise).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
     let mut put = |name: String, x: &[f32]| out.insert(name, x.to_vec());
     put("eff/carry_deter".into(), &values(&batch.start.deter));

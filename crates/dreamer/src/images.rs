@@ -2,11 +2,11 @@
 
 use crate::config::{SimpleDecoder, SimpleEncoder};
 use crate::nets::{Linear, NormAct, act_width};
+use crate::observations::Observations;
 use crate::params::{Builder, Id, Params};
-use anyhow::{Result, anyhow, bail};
 use engine::ops::{self, Act, FewImages, FewStage, Planes, Resample};
-use engine::{Device, Tensor};
-use spaces::{Data, Record, Spaces};
+use engine::{Device, Pixels, Tensor};
+use spaces::Spaces;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -100,26 +100,25 @@ impl Cnn {
     }
 
     /// Tokens [rows, h * w * c] of the observed images.
-    pub fn apply(&self, p: &Params, obs: &Record, rows: usize) -> Result<Tensor> {
-        let [h, w] = self.size;
-        let pixels: Vec<(&[u8], usize)> =
-            self.keys.iter().map(|k| bytes(obs, k, rows * h * w)).collect::<Result<_>>()?;
+    pub fn apply(&self, p: &Params, obs: &Observations) -> Tensor {
+        let ([h, w], rows) = (self.size, obs.rows);
         let device = p.device();
         if rows <= ops::FEW_IMAGES
             && device == Device::Cpu
             && let Some(stages) = self.few_stages(p)
         {
-            return Ok(FewImages::new(&pixels, rows, h, w).apply(&stages));
+            return FewImages::new(&pixels_of(obs, &self.keys, h * w, &(0..rows)), rows, h, w).apply(&stages);
         }
         let work = 200 * rows * h * w * self.stages.len();
         // A GPU takes all images at once.
         let images = if device == Device::Cpu { IMAGES } else { rows.max(1) };
         let outputs = ops::chunks(rows, images, work, &[], |rows, _| {
-            let x = ops::byte_planes(&of_rows(&pixels, h * w, &rows), rows.len(), h, w, self.pad, device);
+            let pixels = pixels_of(obs, &self.keys, h * w, &rows);
+            let x = ops::byte_planes(&pixels, rows.len(), h, w, self.pad, device);
             let x = self.stages.iter().fold(x, |x, (conv, norm)| conv.apply(p, &x, Some(norm)));
             vec![ops::rows_of_planes(&x)]
         });
-        Ok(outputs.into_iter().next().expect("one output"))
+        outputs.into_iter().next().expect("one output")
     }
 
     /// The stages as the way for few images takes them; none where it cannot: it has no gradient and no stride.
@@ -133,23 +132,12 @@ impl Cnn {
     }
 }
 
-/// The bytes of an image key with its channels.
-fn bytes<'a>(obs: &'a Record, key: &Key, pixels: usize) -> Result<(&'a [u8], usize)> {
-    let array = obs.get(&key.name).ok_or_else(|| anyhow!("the batch lacks the key '{}'", key.name))?;
-    match &array.data {
-        Data::U8(xs) if xs.len() == pixels * key.channels => Ok((xs, key.channels)),
-        _ => bail!(
-            "image key '{}' holds {} {:?}, which its space does not say",
-            key.name,
-            array.dtype().name(),
-            array.shape
-        ),
-    }
-}
-
-/// The part of each key's bytes that some images take.
-fn of_rows<'a>(keys: &[(&'a [u8], usize)], pixels: usize, rows: &Range<usize>) -> Vec<(&'a [u8], usize)> {
-    let part = |&(xs, c): &(&'a [u8], usize)| (&xs[rows.start * pixels * c..rows.end * pixels * c], c);
+/// The pixels of some rows of each image key, with its channels.
+fn pixels_of<'a>(obs: &'a Observations, keys: &[Key], pixels: usize, rows: &Range<usize>) -> Vec<(Pixels<'a>, usize)> {
+    let part = |key: &Key| {
+        let row = pixels * key.channels;
+        (obs.pixels(&key.name).part(rows.start * row..rows.end * row), key.channels)
+    };
     keys.iter().map(part).collect()
 }
 
@@ -233,15 +221,13 @@ impl Deconv {
     }
 
     /// Reconstruction losses [rows] by key.
-    pub fn losses(&self, p: &Params, deter: &Tensor, stoch: &Tensor, obs: &Record) -> Result<Vec<(String, Tensor)>> {
+    pub fn losses(&self, p: &Params, deter: &Tensor, stoch: &Tensor, obs: &Observations) -> Vec<(String, Tensor)> {
         let rows = deter.dim(0);
         let pixels = self.size[0] * self.size[1];
-        let targets: Vec<(&[u8], usize)> =
-            self.keys.iter().map(|k| bytes(obs, k, rows * pixels)).collect::<Result<_>>()?;
         let losses = ops::chunks(rows, IMAGES, self.work(rows), &[deter, stoch], |rows, inputs| {
-            ops::image_loss(&self.logits(p, &inputs[0], &inputs[1]), &of_rows(&targets, pixels, &rows))
+            ops::image_loss(&self.logits(p, &inputs[0], &inputs[1]), &pixels_of(obs, &self.keys, pixels, &rows))
         });
-        Ok(self.keys.iter().map(|k| k.name.clone()).zip(losses).collect())
+        self.keys.iter().map(|k| k.name.clone()).zip(losses).collect()
     }
 
     /// Predicted images [rows, H, W, C] in [0, 1] by key. No gradient.

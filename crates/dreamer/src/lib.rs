@@ -18,6 +18,7 @@ mod loss;
 mod nets;
 mod noise;
 mod normalize;
+mod observations;
 mod optimizer;
 mod params;
 mod policy;

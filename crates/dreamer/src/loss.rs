@@ -76,12 +76,11 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
     let mut norms = i.norms.clone();
 
     // World model.
-    let tokens = part("encoder", || parts.enc.apply(p, &batch.record, b * t))?; // [B*T, E]
+    let tokens = part("encoder", || parts.enc.apply(p, &batch.obs)); // [B*T, E]
     let tokens = ops::reshape(&tokens, &[b, t, tokens.width()]);
-    let observed =
-        part("scan", || parts.dyn_.observe(p, &batch.start, &tokens, &batch.prevact, &batch.is_first, i.noise));
+    let observed = part("scan", || parts.dyn_.observe(p, &batch.start, &tokens, &batch.prevact, &batch.keep, i.noise));
     let (deter, stoch) = (flat(&observed.deter), flat(&observed.stoch)); // [B*T, D], [B*T, S*C]
-    world_model_losses(i, batch, &observed, &mut losses, &mut metrics)?;
+    world_model_losses(i, batch, &observed, &mut losses, &mut metrics);
 
     // Imagination from the last K steps of each sequence.
     let k = if c.imag_last == 0 { t } else { c.imag_last.min(t) };
@@ -166,7 +165,7 @@ fn world_model_losses(
     observed: &Observed,
     losses: &mut Vec<(String, Tensor)>,
     metrics: &mut Gauges,
-) -> Result<()> {
+) {
     let Inputs { config: c, parts, params: p, .. } = *i;
     let (b, t) = (batch.b, batch.t);
     let r = parts.dyn_.config();
@@ -204,10 +203,9 @@ fn world_model_losses(
     let outputs = part("heads", || ops::chunks(b * t, ROWS, work, &[&deter, &stoch], heads));
     losses.push(("rew".into(), shape(&outputs[0])));
     losses.push(("con".into(), shape(&outputs[1])));
-    for (key, x) in part("decoder", || parts.dec.losses(p, &deter, &stoch, &batch.record))? {
+    for (key, x) in part("decoder", || parts.dec.losses(p, &deter, &stoch, &batch.obs)) {
         losses.push((key, shape(&x)));
     }
-    Ok(())
 }
 
 /// Rows of features that one thread takes through a head.

@@ -8,7 +8,7 @@ use crate::{Carry, Metrics};
 use anyhow::Result;
 use engine::ops;
 use engine::{Sink, Tensor, backward};
-use spaces::{Array, Data, Record};
+use spaces::{Array, Record};
 use std::collections::BTreeMap;
 
 /// What [`Agent::report`] returns: metrics, and videos uint8 [T, H, W, C] by name (`openloop/KEY`).
@@ -31,7 +31,7 @@ impl Agent {
             return Ok(Reported { metrics: Metrics::new(), videos: BTreeMap::new() });
         }
         let noise = Noise::Counter { seed: self.config.seed, purpose: Purpose::Report, step: carry.step };
-        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
+        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?.to(self.device());
         let mut out = self.loss(&batch, &noise, false)?;
         let mut metrics = std::mem::take(&mut out.metrics).read();
         if self.config.report_gradnorms {
@@ -68,9 +68,8 @@ impl Agent {
             ops::stack_time(&ops::unstack_time(&ops::rows(&x.detach(), 0..n))[from..to])
         };
         let start = Latent { deter: ops::rows(&batch.start.deter, 0..n), stoch: ops::rows(&batch.start.stoch, 0..n) };
-        let reset: Vec<bool> = (0..n).flat_map(|b| &batch.is_first[b * batch.t..b * batch.t + half]).copied().collect();
-        let seen =
-            self.parts.dyn_.observe(&p, &start, &part(tokens, 0, half), &part(&batch.prevact, 0, half), &reset, noise);
+        let [tokens, actions, keep] = [tokens, &batch.prevact, &batch.keep].map(|x| part(x, 0, half));
+        let seen = self.parts.dyn_.observe(&p, &start, &tokens, &actions, &keep, noise);
         let last = |x: &Tensor| ops::unstack_time(x).pop().expect("half is at least one");
         let start = Latent { deter: last(&seen.deter), stoch: last(&seen.stoch) };
         let (deter, stoch) = self.parts.dyn_.predict(&p, &start, &part(&batch.prevact, half, batch.t), noise);
@@ -83,17 +82,17 @@ impl Agent {
         images
             .into_iter()
             .map(|(key, pred)| {
-                let video = video(&batch.record[&key], &pred.host(), n, batch.t, half);
+                let truth = batch.obs.pixels(&key).host();
+                let video = video(&truth, &self.obs_space[&key].shape, &pred.host(), n, batch.t, half);
                 (format!("openloop/{key}"), video)
             })
             .collect()
     }
 }
 
-/// Truth [B, T, H, W, C] uint8 and prediction [n*T, H, W, C] in [0, 1] as a video [T + pause, 3 H + border, n (W + border), 3].
-fn video(truth: &Array, pred: &Tensor, n: usize, t: usize, half: usize) -> Array {
-    let Data::U8(truth_pixels) = &truth.data else { unreachable!("image keys are uint8") };
-    let &[h, w, c] = &truth.shape[2..] else { unreachable!("image keys have three axes") };
+/// Truth [B, T, H, W, C] uint8, of `shape` [H, W, C], and prediction [n*T, H, W, C] in [0, 1] as a video [T + pause, 3 H + border, n (W + border), 3].
+fn video(truth: &[u8], shape: &[usize], pred: &Tensor, n: usize, t: usize, half: usize) -> Array {
+    let &[h, w, c] = shape else { unreachable!("image keys have three axes") };
     let (tile_h, tile_w) = (3 * h + 2 * BORDER, w + 2 * BORDER);
     let (height, width) = (tile_h, n * tile_w);
     let mut out = vec![0u8; (t + PAUSE) * height * width * 3];
@@ -106,7 +105,7 @@ fn video(truth: &Array, pred: &Tensor, n: usize, t: usize, half: usize) -> Array
                     let pixel = if inside {
                         let (row, y, x) = ((y - BORDER) / h, (y - BORDER) % h, x - BORDER);
                         let at = (((column * t + step) * h + y) * w + x) * c;
-                        colour(row, &truth_pixels[at..at + c], &pred.data()[at..at + c])
+                        colour(row, &truth[at..at + c], &pred.data()[at..at + c])
                     } else {
                         border
                     };

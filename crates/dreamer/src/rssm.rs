@@ -69,20 +69,19 @@ impl Rssm {
         &self.config
     }
 
-    /// The posterior over sequences: tokens [B, T, E], previous actions [B, T, A], resets [B, T], from `start`.
+    /// The posterior over sequences: tokens [B, T, E], previous actions [B, T, A], from `start`. Where `keep` [B, T] is
+    /// zero an episode starts, and what came before is forgotten.
     pub fn observe(
         &self,
         p: &Params,
         start: &Latent,
         tokens: &Tensor,
         actions: &Tensor,
-        reset: &[bool],
+        keep: &Tensor,
         noise: &Noise,
     ) -> Observed {
         let (b, t) = (tokens.dim(0), tokens.dim(1));
-        let reset: Vec<bool> = reset.iter().map(|&r| r || self.config.reset_every_step).collect();
-        let keep: Vec<f32> = reset.iter().map(|&r| if r { 0.0 } else { 1.0 }).collect();
-        let keep = Tensor::from_slice(&[b, t], &keep).to(tokens.device());
+        let keep = self.forget(keep.clone());
         let flat = ops::reshape(actions, &[b * t, actions.dim(2)]);
         let actions = ops::reshape(&ops::mask_rows(&flat, &ops::reshape(&keep, &[b * t])), actions.shape());
         // What does not depend on the recurrence is multiplied for all steps at once.
@@ -175,7 +174,7 @@ impl Rssm {
         (Latent { deter, stoch }, logit)
     }
 
-    /// What imagination keeps of the past: nothing in the ablation without memory.
+    /// What is kept of the past: nothing in the ablation without memory.
     fn forget(&self, x: Tensor) -> Tensor {
         if self.config.reset_every_step { ops::zeros(x.shape(), x.device()) } else { x }
     }

@@ -5,6 +5,7 @@
 //! those for NVIDIA GPUs in `cuda`.
 
 mod buffer;
+mod bytes;
 pub mod cpu;
 pub mod cuda;
 mod graph;
@@ -19,6 +20,7 @@ mod tensor;
 mod check;
 
 pub use buffer::{Buffer, release_pool};
+pub use bytes::{Bytes, Pixels};
 pub use graph::{Leaf, Origin, backward};
 pub use rng::Rng;
 pub use sink::Sink;

@@ -142,7 +142,8 @@ impl Gpu {
 
     fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
         let (main, modules, functions, constants) = Default::default();
-        let gpu: &Gpu = Box::leak(Box::new(Gpu { properties, precision, backend, main, modules, functions, constants }));
+        let gpu: &Gpu =
+            Box::leak(Box::new(Gpu { properties, precision, backend, main, modules, functions, constants }));
         gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
         gpu
     }

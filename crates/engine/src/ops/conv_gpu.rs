@@ -3,6 +3,7 @@
 use super::conv::Resample;
 use super::norm_act::Held;
 use super::planes::Planes;
+use crate::bytes::Pixels;
 use crate::cuda::{Arg, Gpu, Grid, Precision};
 use crate::graph::{Leaf, record1, recording};
 use crate::sink::{Sink, column_sums_gpu};
@@ -218,27 +219,27 @@ pub(super) fn rearrange(
 }
 
 /// uint8 images [n, h, w, c] of several keys -> `value / 255 - 0.5`, joined along the channels.
-pub(super) fn byte_planes(gpu: &'static Gpu, keys: &[(&[u8], usize)], n: usize, h: usize, w: usize) -> Planes {
+pub(super) fn byte_planes(gpu: &'static Gpu, keys: &[(Pixels, usize)], n: usize, h: usize, w: usize) -> Planes {
     let (channels, pixels): (usize, usize) = (keys.iter().map(|(_, c)| c).sum(), h * w);
     let y = gpu.empty(&[n, channels, h, w, 1]);
     let mut first = 0;
     for (bytes, c) in keys {
-        let args: [&dyn Arg; 7] = [&gpu.bytes(bytes), &n, &pixels, c, &channels, &first, &y];
-        gpu.launch("conv", "byte_planes", Grid::elements(bytes.len()), &args);
+        let args: [&dyn Arg; 7] = [bytes.gpu(), &n, &pixels, c, &channels, &first, &y];
+        gpu.launch("conv", "byte_planes", Grid::elements(n * pixels * c), &args);
         first += c;
     }
     Planes { x: y, n, pad: 0 }
 }
 
 /// `image_loss` of logits in planes.
-pub(super) fn image_loss(gpu: &'static Gpu, logits: &Planes, keys: &[(&[u8], usize)]) -> Vec<Tensor> {
+pub(super) fn image_loss(gpu: &'static Gpu, logits: &Planes, keys: &[(Pixels, usize)]) -> Vec<Tensor> {
     let (n, channels, pixels) = (logits.n, logits.channels(), logits.height() * logits.width());
     let mut first = 0;
     let keys: Vec<(Tensor, usize, usize)> = keys
         .iter()
         .map(|(bytes, c)| {
             first += c;
-            (gpu.bytes(bytes), *c, first - c)
+            (bytes.gpu().clone(), *c, first - c)
         })
         .collect();
     let loss = |(bytes, c, first): &(Tensor, usize, usize)| {

@@ -2,6 +2,7 @@
 
 use super::norm_act::{Act, Held, Norm};
 use crate::buffer::Buffer;
+use crate::bytes::Pixels;
 use crate::cpu::conv::{ConvShape, ConvWeights, Image, conv_image};
 use crate::cpu::norm::norm_act_lanes;
 use crate::parallel::par_map;
@@ -28,13 +29,13 @@ pub struct FewStage<'a> {
 
 impl FewImages {
     /// uint8 images [n, h, w, c] -> `value / 255 - 0.5`. Several keys are joined along the channels.
-    pub fn new(keys: &[(&[u8], usize)], n: usize, h: usize, w: usize) -> Self {
+    pub fn new(keys: &[(Pixels, usize)], n: usize, h: usize, w: usize) -> Self {
         let channels = keys.iter().map(|(_, c)| c).sum();
         let image = |i: usize| {
             let mut image = Image::zeros(channels, h, w, 0);
             let mut first = 0;
             for (bytes, c) in keys {
-                let rows = bytes[i * h * w * c..(i + 1) * h * w * c].chunks_exact(w * c);
+                let rows = bytes.host()[i * h * w * c..(i + 1) * h * w * c].chunks_exact(w * c);
                 for (y, row) in rows.enumerate() {
                     for k in 0..*c {
                         let pixels = image.pixels_mut(first + k, y).iter_mut();
@@ -99,7 +100,7 @@ mod tests {
         let (n, h, w, k) = (2, 8, 12, 5);
         let bytes: Vec<u8> = (0..n * h * w * 4).map(|i| (i * 37 % 256) as u8).collect();
         let (a, b) = bytes.split_at(n * h * w);
-        let keys = [(a, 1), (b, 3)];
+        let keys = [(Pixels::Host(a), 1), (Pixels::Host(b), 3)];
         let parameters = [(4, 6, true), (6, 5, false)].map(|(ci, co, pool)| {
             let scale = random(&[co], 7, 0.3);
             (random(&[k, k, ci, co], co as u32, 0.2), random(&[co], 3, 1.0), scale, pool)

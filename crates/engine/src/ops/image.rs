@@ -3,6 +3,7 @@
 use super::conv_gpu;
 use super::planes::{Planes, images_in};
 use crate::buffer::Buffer;
+use crate::bytes::Pixels;
 use crate::cpu::conv::{lanes_to_f32, u8_to_lanes};
 use crate::cpu::pixel_loss::{pixel_loss, scale_lanes};
 use crate::cpu::{MAX_LANES, lanes, math};
@@ -11,7 +12,7 @@ use crate::tensor::{Device, Tensor};
 
 /// The squared error of `sigmoid(logits)` against `bytes / 255`, summed over the pixels and channels of each image. The
 /// channels are split among keys in order: per key its bytes [n, h, w, c] and c -> a loss [n] per key.
-pub fn image_loss(logits: &Planes, keys: &[(&[u8], usize)]) -> Vec<Tensor> {
+pub fn image_loss(logits: &Planes, keys: &[(Pixels, usize)]) -> Vec<Tensor> {
     if let Device::Gpu(gpu) = logits.x.device() {
         return conv_gpu::image_loss(gpu, logits, keys);
     }
@@ -41,7 +42,7 @@ pub fn image_loss(logits: &Planes, keys: &[(&[u8], usize)]) -> Vec<Tensor> {
 }
 
 /// The losses and, if wanted, the gradient of each image's loss.
-fn loss_cpu(logits: &Planes, keys: &[(&[u8], usize)], want: bool) -> (Vec<Tensor>, Buffer) {
+fn loss_cpu(logits: &Planes, keys: &[(Pixels, usize)], want: bool) -> (Vec<Tensor>, Buffer) {
     let (n, h, w, pad) = (logits.n, logits.height(), logits.width(), logits.pad);
     let mut grad = Buffer::stale(if want { logits.x.len() } else { 0 });
     let mut losses = vec![Buffer::stale(n); keys.len()];
@@ -50,7 +51,7 @@ fn loss_cpu(logits: &Planes, keys: &[(&[u8], usize)], want: bool) -> (Vec<Tensor
         let len = logits.key_len(*c);
         let mut target = Buffer::stale(len);
         for (g, loss) in losses.chunks_mut(lanes()).enumerate() {
-            let images = &bytes[g * lanes() * h * w * c..][..loss.len() * h * w * c];
+            let images = &bytes.host()[g * lanes() * h * w * c..][..loss.len() * h * w * c];
             u8_to_lanes(images, loss.len(), h, w, *c, 255.0, 0.0, &mut target, pad);
             let span = g * logits.group() + first..g * logits.group() + first + len;
             let grad = if want { &mut grad[span.clone()] } else { &mut [] };
@@ -90,6 +91,7 @@ pub fn images(logits: &Planes, channels: &[usize]) -> Vec<Tensor> {
 mod tests {
     use super::super::planes::planes;
     use super::*;
+    use crate::bytes::Bytes;
     use crate::check::{check, sigmoid};
     use crate::ops::linear_combination;
 
@@ -101,8 +103,10 @@ mod tests {
             let (a, b) = (bytes(1), bytes(3));
             let (ca, cb) = (Tensor::full(&[n], 1.0), Tensor::full(&[n], 0.25));
             let op = |x: &[Tensor]| {
-                let losses = image_loss(&planes(&x[0], h, w, 4, 1), &[(&a, 1), (&b, 3)]);
                 let device = x[0].device();
+                let [a, b] = [&a, &b].map(|bytes| Bytes::new(bytes.clone()).to(device));
+                let keys = [(a.part(0..a.len()), 1), (b.part(0..b.len()), 3)];
+                let losses = image_loss(&planes(&x[0], h, w, 4, 1), &keys);
                 linear_combination(&[(&losses[0], &ca.to(device)), (&losses[1], &cb.to(device))])
             };
             check(&[&[n, h * w * 4]], op, |x| {

@@ -2,6 +2,7 @@
 
 use super::conv_gpu;
 use crate::buffer::Buffer;
+use crate::bytes::Pixels;
 use crate::cpu::conv::{f32_to_lanes, group_len, lanes_to_f32, u8_to_lanes};
 use crate::cpu::lanes;
 use crate::graph::{record1, recording};
@@ -58,7 +59,7 @@ pub(super) fn images_in(g: usize, n: usize) -> usize {
 }
 
 /// uint8 images [n, h, w, c] -> `value / 255 - 0.5`, as the encoder takes them. Several keys are joined along the channels.
-pub fn byte_planes(keys: &[(&[u8], usize)], n: usize, h: usize, w: usize, pad: usize, device: Device) -> Planes {
+pub fn byte_planes(keys: &[(Pixels, usize)], n: usize, h: usize, w: usize, pad: usize, device: Device) -> Planes {
     if let Device::Gpu(gpu) = device {
         return conv_gpu::byte_planes(gpu, keys, n, h, w);
     }
@@ -68,7 +69,7 @@ pub fn byte_planes(keys: &[(&[u8], usize)], n: usize, h: usize, w: usize, pad: u
     for (g, group) in out.chunks_exact_mut(group_len(channels, h, w, pad)).enumerate() {
         let mut at = 0;
         for (bytes, c) in keys {
-            let images = &bytes[g * lanes() * h * w * c..][..images_in(g, n) * h * w * c];
+            let images = &bytes.host()[g * lanes() * h * w * c..][..images_in(g, n) * h * w * c];
             let len = group_len(*c, h, w, pad);
             u8_to_lanes(images, images_in(g, n), h, w, *c, 255.0, 0.5, &mut group[at..at + len], pad);
             at += len;
@@ -151,7 +152,8 @@ mod tests {
     #[test]
     fn bytes_are_centred_and_keys_joined() {
         let (a, b) = ([0u8, 255, 51, 102], [255u8, 0, 0, 255, 0, 0, 0, 255]);
-        let x = byte_planes(&[(&a, 1), (&b, 2)], 2, 1, 2, 1, Device::Cpu);
+        let keys = [(Pixels::Host(&a), 1), (Pixels::Host(&b), 2)];
+        let x = byte_planes(&keys, 2, 1, 2, 1, Device::Cpu);
         assert_eq!((x.channels(), x.height(), x.width()), (3, 1, 2));
         let rows = rows_of_planes(&x);
         let expected = [0.0, 255.0, 0.0, 255.0, 0.0, 255.0, 51.0, 0.0, 0.0, 102.0, 0.0, 255.0];

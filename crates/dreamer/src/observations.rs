@@ -1,0 +1,85 @@
+//! `Observations`: what the networks see and reconstruct, where the agent is.
+
+use crate::config::AgentConfig;
+use crate::data;
+use anyhow::{Result, bail};
+use engine::{Bytes, Device, Tensor};
+use spaces::{Array, Data, Space, Spaces};
+use std::collections::BTreeMap;
+
+/// The encoded keys of some rows: steps of environments, or of sequences one after the other.
+pub struct Observations {
+    pub rows: usize,
+    /// Vector keys as the encoder takes them, joined [rows, W]; none where there are no such keys.
+    pub vectors: Option<Tensor>,
+    /// Pixels of each image key.
+    images: BTreeMap<String, Bytes>,
+    /// Each vector key as it was observed [rows, K], to be reconstructed; empty where nothing will be.
+    targets: BTreeMap<String, Tensor>,
+}
+
+impl Observations {
+    /// Those of `rows` rows on the processor, for an agent with this observation space. `get` hands out the array of a key;
+    /// `targets` says whether they will be reconstructed.
+    pub fn new(
+        obs_space: &Spaces,
+        config: &AgentConfig,
+        rows: usize,
+        targets: bool,
+        mut get: impl FnMut(&str, &Space) -> Result<Array>,
+    ) -> Result<Observations> {
+        let (mut images, mut values) = (BTreeMap::new(), BTreeMap::new());
+        let (mut vectors, mut spaces) = (BTreeMap::new(), Vec::new());
+        for (key, space) in data::encoded_space(obs_space) {
+            let array = get(&key, &space)?;
+            if array.len() != rows * space.size() {
+                bail!(
+                    "key '{key}' has shape {:?} in the batch, which does not fit {rows} rows of {space}",
+                    array.shape
+                );
+            }
+            match (space.is_image(), array) {
+                (true, Array { data: Data::U8(pixels), .. }) => {
+                    images.insert(key, Bytes::new(pixels));
+                }
+                (true, array) => {
+                    bail!("image key '{key}' holds {} {:?}, not bytes", array.dtype().name(), array.shape)
+                }
+                (false, array) => {
+                    if targets {
+                        values.insert(key.clone(), Tensor::from_slice(&[rows, space.size()], &array.to_f32()));
+                    }
+                    vectors.insert(key.clone(), array);
+                    spaces.push((key, space));
+                }
+            }
+        }
+        let keys = spaces.iter().map(|(key, space)| (key.as_str(), space));
+        let vectors = data::vectors(keys, &vectors, rows, config.enc.simple.symlog)?;
+        Ok(Observations { rows, vectors, images, targets: values })
+    }
+
+    /// The same where an agent is.
+    pub fn to(&self, device: Device) -> Observations {
+        let images = self.images.iter().map(|(key, bytes)| (key.clone(), bytes.to(device))).collect();
+        let targets = self.targets.iter().map(|(key, x)| (key.clone(), x.to(device))).collect();
+        Observations { rows: self.rows, vectors: self.vectors.as_ref().map(|x| x.to(device)), images, targets }
+    }
+
+    /// Takes over others of the same shapes from the processor, in the places where these are on a GPU.
+    pub fn assign(&self, from: &Observations) {
+        self.vectors.iter().zip(&from.vectors).for_each(|(to, x)| to.assign(x));
+        self.images.values().zip(from.images.values()).for_each(|(to, bytes)| to.assign(bytes));
+        self.targets.values().zip(from.targets.values()).for_each(|(to, x)| to.assign(x));
+    }
+
+    /// The pixels [rows, H, W, C] of an image key of the space.
+    pub fn pixels(&self, key: &str) -> &Bytes {
+        &self.images[key]
+    }
+
+    /// The observed values [rows, K] of a vector key of the space, where they were asked for.
+    pub fn target(&self, key: &str) -> &Tensor {
+        &self.targets[key]
+    }
+}

@@ -1,0 +1,126 @@
+//! `Bytes`: an array of bytes on a device, such as the pixels of images.
+
+use crate::tensor::{Device, Tensor};
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Cloning shares the bytes.
+#[derive(Clone)]
+pub struct Bytes {
+    values: Values,
+    len: usize,
+}
+
+#[derive(Clone)]
+enum Values {
+    Host(Arc<Vec<u8>>),
+    /// Four in each number's place.
+    Gpu(Tensor),
+}
+
+/// Some of them, where operations read them.
+#[derive(Clone, Copy)]
+pub enum Pixels<'a> {
+    Host(&'a [u8]),
+    /// From the first number on.
+    Gpu(&'a Tensor),
+}
+
+impl Bytes {
+    pub fn new(bytes: Vec<u8>) -> Bytes {
+        Bytes { len: bytes.len(), values: Values::Host(Arc::new(bytes)) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The same on `device`: copied where they are not there yet.
+    pub fn to(&self, device: Device) -> Bytes {
+        let values = match (&self.values, device) {
+            (Values::Host(bytes), Device::Gpu(gpu)) => Values::Gpu(gpu.bytes(bytes)),
+            (Values::Gpu(x), Device::Gpu(gpu)) if x.device() == Device::Gpu(gpu) => Values::Gpu(x.clone()),
+            (Values::Gpu(_), Device::Gpu(gpu)) => Values::Gpu(gpu.bytes(&self.host())),
+            (_, Device::Cpu) => Values::Host(Arc::new(self.host().into_owned())),
+        };
+        Bytes { values, len: self.len }
+    }
+
+    /// The bytes on the processor. Waits for a GPU.
+    pub fn host(&self) -> Cow<'_, [u8]> {
+        match &self.values {
+            Values::Host(bytes) => Cow::Borrowed(bytes),
+            Values::Gpu(x) => {
+                let Device::Gpu(gpu) = x.device() else { unreachable!("bytes of a GPU are on it") };
+                let mut bytes = vec![0; self.len];
+                gpu.download_bytes(x, &mut bytes);
+                Cow::Owned(bytes)
+            }
+        }
+    }
+
+    /// Takes over as many bytes from the processor, in the place where these are, as [`Tensor::assign`] does.
+    pub fn assign(&self, from: &Bytes) {
+        assert_eq!(self.len, from.len, "another number of bytes");
+        match (&self.values, from.host()) {
+            (Values::Gpu(x), bytes) => {
+                let Device::Gpu(gpu) = x.device() else { unreachable!("bytes of a GPU are on it") };
+                gpu.upload(&bytes, x.address(), 4 * x.len());
+            }
+            (Values::Host(_), _) => panic!("bytes are assigned on a GPU, not on the processor"),
+        }
+    }
+
+    /// A part of them; on a GPU, which takes all rows at once, the whole.
+    pub fn part(&self, range: Range<usize>) -> Pixels<'_> {
+        match &self.values {
+            Values::Host(bytes) => Pixels::Host(&bytes[range]),
+            Values::Gpu(x) => {
+                assert_eq!(range, 0..self.len, "a GPU takes all bytes at once");
+                Pixels::Gpu(x)
+            }
+        }
+    }
+}
+
+impl<'a> Pixels<'a> {
+    /// On the processor.
+    pub(crate) fn host(self) -> &'a [u8] {
+        match self {
+            Pixels::Host(bytes) => bytes,
+            Pixels::Gpu(_) => panic!("these bytes are on a GPU; copy them with `to`"),
+        }
+    }
+
+    /// On a GPU.
+    pub(crate) fn gpu(self) -> &'a Tensor {
+        match self {
+            Pixels::Gpu(x) => x,
+            Pixels::Host(_) => panic!("these bytes are on the processor; copy them with `to`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::devices;
+
+    #[test]
+    fn there_and_back_and_changed_in_place() {
+        for device in devices() {
+            let bytes = Bytes::new(vec![1, 2, 3, 4, 5]).to(device);
+            assert_eq!((bytes.len(), &*bytes.host()), (5, &[1, 2, 3, 4, 5][..]));
+            if device != Device::Cpu {
+                let other = bytes.clone();
+                bytes.assign(&Bytes::new(vec![9, 8, 7, 6, 5]));
+                assert_eq!(&*other.host(), &[9, 8, 7, 6, 5]);
+            }
+        }
+    }
+}
