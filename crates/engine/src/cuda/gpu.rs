@@ -7,7 +7,7 @@ use super::{cache, kernels};
 use crate::tensor::{Dtype, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// An open GPU. Lives as long as the process, so that tensors can refer to it.
 pub struct Gpu {
@@ -19,6 +19,8 @@ pub struct Gpu {
     modules: Mutex<HashMap<&'static str, Module>>,
     functions: Mutex<HashMap<(&'static str, &'static str), u64>>,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
+    /// Zeros, which kernels count their blocks with and leave as they were.
+    counters: OnceLock<Tensor>,
 }
 
 /// How matrix products and convolutions are computed. Everything else is float32.
@@ -74,6 +76,48 @@ impl Grid {
 /// An argument of a kernel: eight bytes of which it reads as many as it needs.
 pub trait Arg {
     fn word(&self) -> u64;
+
+    /// What follows the first eight bytes of a structure.
+    fn rest(&self) -> &[u64] {
+        &[]
+    }
+}
+
+/// A structure that a kernel takes by value, at most [`Table::BYTES`] long: addresses and sizes of many tensors. Unlike
+/// memory that would have to be copied to the GPU first, arguments become part of a captured graph.
+#[derive(Default)]
+pub struct Table(Vec<u64>);
+
+impl Table {
+    /// Arguments of a launch are 4096 bytes at most; this leaves some for others.
+    pub const BYTES: usize = 3872;
+
+    /// Adds a column of `len` addresses, of which the first are given.
+    pub fn addresses(&mut self, len: usize, values: impl Iterator<Item = u64>) {
+        let end = self.0.len() + len;
+        self.0.extend(values);
+        assert!(self.0.len() <= end, "more than {len} addresses");
+        self.0.resize(end, 0);
+        assert!(8 * end <= Self::BYTES, "a table of {} bytes", 8 * end);
+    }
+
+    /// Adds a column of `len` (an even number) 32-bit numbers, of which the first are given.
+    pub fn numbers(&mut self, len: usize, values: impl Iterator<Item = u32>) {
+        let mut values: Vec<u32> = values.collect();
+        assert!(values.len() <= len, "more than {len} numbers");
+        values.resize(len, 0);
+        self.addresses(len / 2, values.chunks_exact(2).map(|x| x[0] as u64 | (x[1] as u64) << 32));
+    }
+}
+
+impl Arg for Table {
+    fn word(&self) -> u64 {
+        self.0[0]
+    }
+
+    fn rest(&self) -> &[u64] {
+        &self.0[1..]
+    }
 }
 
 impl Arg for u32 {
@@ -139,8 +183,8 @@ impl Gpu {
     }
 
     fn leak(properties: Properties, precision: Precision, backend: Backend) -> &'static Gpu {
-        let (pool, modules, functions, constants) = Default::default();
-        Box::leak(Box::new(Gpu { properties, precision, backend, pool, modules, functions, constants }))
+        let (pool, modules, functions, constants, counters) = Default::default();
+        Box::leak(Box::new(Gpu { properties, precision, backend, pool, modules, functions, constants, counters }))
     }
 
     pub fn precision(&self) -> Precision {
@@ -268,15 +312,32 @@ impl Gpu {
         tensor
     }
 
+    /// `len` counters of 32 bits, all zero: kernels count the blocks that are done with them (`last_to_arrive`).
+    pub(crate) fn counters(&'static self, len: usize) -> &'static Tensor {
+        const COUNTERS: usize = 1 << 16;
+        assert!(len <= COUNTERS, "{len} counters");
+        self.counters.get_or_init(|| self.zeros(&[COUNTERS]))
+    }
+
+    /// Writes over the values of a float32 tensor where they are, for everybody who holds them.
+    pub(crate) fn overwrite(&self, x: &Tensor, bytes: &[u8]) {
+        assert_eq!(4 * x.len(), bytes.len());
+        self.upload_to(bytes, x.address());
+    }
+
     /// Copies `bytes` to `to`, which must hold as many.
     pub(super) fn upload(&self, bytes: &[u8], to: &Memory) {
         assert!(bytes.len() <= to.bytes(), "{} bytes into {}", bytes.len(), to.bytes());
-        // SAFETY: there is room, as was just checked.
+        self.upload_to(bytes, to.address());
+    }
+
+    fn upload_to(&self, bytes: &[u8], address: u64) {
+        // SAFETY: there is room, as the callers check.
         unsafe {
             match &self.backend {
-                Backend::Cuda(cuda) => self.done(cuda.upload(bytes, to.address())),
+                Backend::Cuda(cuda) => self.done(cuda.upload(bytes, address)),
                 Backend::Emulator(_) => {
-                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.address() as *mut u8, bytes.len());
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len());
                 }
             }
         }
@@ -329,8 +390,14 @@ impl Gpu {
             return; // nothing to do, which the driver would refuse
         }
         let function = self.function(module, name, grid.shared);
-        let mut words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
-        let mut args: Vec<*mut c_void> = words.iter_mut().map(|word| (word as *mut u64).cast()).collect();
+        let mut words: Vec<u64> = Vec::with_capacity(args.len());
+        let mut starts = Vec::with_capacity(args.len());
+        for arg in args {
+            starts.push(words.len());
+            words.push(arg.word());
+            words.extend(arg.rest());
+        }
+        let mut args: Vec<*mut c_void> = starts.iter().map(|&at| words[at..].as_mut_ptr().cast()).collect();
         // SAFETY: operations hand in what their kernels take, which their tests check on every device.
         unsafe {
             match &self.backend {
@@ -361,7 +428,8 @@ impl Gpu {
     }
 
     /// Loads every file of kernels now, so that what is missing shows before anything is computed.
-    pub(super) fn load_all(&self) -> Result<(), String> {
+    pub(super) fn load_all(&'static self) -> Result<(), String> {
+        self.counters(0);
         for name in kernels::names() {
             let module = self.load(name)?;
             lock(&self.modules).entry(name).or_insert(module);
