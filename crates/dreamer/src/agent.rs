@@ -170,7 +170,7 @@ impl Agent {
     /// One acting step on `obs` [N, ...] per key (keys beyond the observation space are ignored).
     pub fn act(&self, carry: &mut Carry, obs: &Record, mode: Mode) -> Result<Acted> {
         let purpose = if mode == Mode::Train { Purpose::Act } else { Purpose::Eval };
-        let noise = Noise::Counter { seed: self.config.seed, purpose, step: carry.step };
+        let noise = Noise::Counter { seed: self.config.seed, purpose, step: carry.step, step_at: None };
         self.act_with(carry, obs, &noise)
     }
 
@@ -217,7 +217,8 @@ impl Agent {
     /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it. An Err names the first
     /// tensor that is not finite; the agent is then unchanged.
     pub fn train(&mut self, carry: &mut Carry, batch: &Record) -> Result<Trained> {
-        let noise = Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step };
+        let noise =
+            Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None };
         self.train_with(carry, batch, &noise)
     }
 

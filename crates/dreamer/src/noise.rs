@@ -22,8 +22,9 @@ pub enum Purpose {
 /// Where the draws of one call come from.
 #[derive(Clone)]
 pub enum Noise {
-    /// Draws keyed by (seed, step), independent of threads and of one another.
-    Counter { seed: u64, purpose: Purpose, step: u64 },
+    /// Draws keyed by (seed, step), independent of threads and of one another. A GPU reads the low 32 bits of the step
+    /// from `step_at` [1] where it is given (`engine::Rng::with_step_at`).
+    Counter { seed: u64, purpose: Purpose, step: u64, step_at: Option<Tensor> },
     #[cfg_attr(not(test), allow(dead_code))] // how the golden test reproduces official numbers
     Injected(Injected),
 }
@@ -75,9 +76,7 @@ impl Noise {
     pub fn posterior(&self, at: &At, groups: usize) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Gumbel(slice(n.obs.as_ref().expect("posterior noise was injected"), at)),
-            Noise::Counter { seed, purpose, step } => {
-                Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + POSTERIOR, *step), at, groups))
-            }
+            counter => Drawn::Uniform(uniform(&counter.rng(POSTERIOR), at, groups)),
         }
     }
 
@@ -85,9 +84,7 @@ impl Noise {
     pub fn prior(&self, at: &At, groups: usize) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Gumbel(slice(n.img.as_ref().expect("prior noise was injected"), at)),
-            Noise::Counter { seed, purpose, step } => {
-                Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + PRIOR, *step), at, groups))
-            }
+            counter => Drawn::Uniform(uniform(&counter.rng(PRIOR), at, groups)),
         }
     }
 
@@ -95,9 +92,7 @@ impl Noise {
     pub fn discrete(&self, key: &str, index: usize, at: &At, groups: usize) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Gumbel(slice(&n.act[key], at)),
-            Noise::Counter { seed, purpose, step } => {
-                Drawn::Uniform(uniform(&Rng::new(*seed, *purpose as u32 + ACTION + index as u32, *step), at, groups))
-            }
+            counter => Drawn::Uniform(uniform(&counter.rng(ACTION + index as u32), at, groups)),
         }
     }
 
@@ -105,11 +100,15 @@ impl Noise {
     pub fn normal(&self, key: &str, index: usize, at: &At, width: usize) -> Tensor {
         match self {
             Noise::Injected(n) => slice(&n.act[key], at),
-            Noise::Counter { seed, purpose, step } => {
-                let rng = Rng::new(*seed, *purpose as u32 + ACTION + index as u32, *step);
-                ops::standard_normal(&rng, &at.drawn(width), at.device)
-            }
+            counter => ops::standard_normal(&counter.rng(ACTION + index as u32), &at.drawn(width), at.device),
         }
+    }
+
+    /// The draws of one kind.
+    fn rng(&self, kind: u32) -> Rng {
+        let Noise::Counter { seed, purpose, step, step_at } = self else { unreachable!("injected noise is not drawn") };
+        let rng = Rng::new(*seed, *purpose as u32 + kind, *step);
+        step_at.as_ref().map_or(rng.clone(), |at| rng.with_step_at(at))
     }
 }
 

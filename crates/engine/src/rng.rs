@@ -2,12 +2,16 @@
 //!
 //! A draw depends on (seed, stream, step, index) alone: not on what was drawn before, nor on threads.
 
+use crate::tensor::Tensor;
+
 /// The draws of one stream at one step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rng {
     key: [u32; 2],
     stream: u32,
     step: u32,
+    /// Where a GPU reads the step when it draws; see [`Rng::with_step_at`].
+    step_at: Option<Tensor>,
 }
 
 impl Rng {
@@ -15,12 +19,18 @@ impl Rng {
     pub fn new(seed: u64, stream: u32, step: u64) -> Self {
         // The high half of the step moves the key, so that steps beyond 2^32 do not repeat.
         let key = [seed as u32, (seed >> 32) as u32 ^ (step >> 32) as u32];
-        Rng { key, stream, step: step as u32 }
+        Rng { key, stream, step: step as u32, step_at: None }
     }
 
-    /// Key, stream and step, as the kernels of a GPU take them.
-    pub(crate) fn counter(&self) -> ([u32; 2], u32, u32) {
-        (self.key, self.stream, self.step)
+    /// On a GPU, the draws of whichever step's low 32 bits `step` [1] holds when a kernel runs, rather than of the step
+    /// given before: so that a captured update can be replayed. The processor does not look at it.
+    pub fn with_step_at(self, step: &Tensor) -> Self {
+        Rng { step_at: Some(step.detach()), ..self }
+    }
+
+    /// Key, stream, step and where to read it instead, as the kernels of a GPU take them.
+    pub(crate) fn counter(&self) -> ([u32; 2], u32, u32, &Option<Tensor>) {
+        (self.key, self.stream, self.step, &self.step_at)
     }
 
     /// Four random words for `index`.
@@ -73,9 +83,9 @@ mod tests {
     /// Test vectors of the Random123 distribution for philox4x32-10.
     #[test]
     fn matches_the_published_vectors() {
-        let zero = Rng { key: [0, 0], stream: 0, step: 0 };
+        let zero = Rng { key: [0, 0], stream: 0, step: 0, step_at: None };
         assert_eq!(zero.words(0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        let ones = Rng { key: [!0, !0], stream: !0, step: !0 };
+        let ones = Rng { key: [!0, !0], stream: !0, step: !0, step_at: None };
         assert_eq!(ones.words(!0), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
     }
 

@@ -20,6 +20,8 @@ pub struct Gpu {
     modules: Mutex<HashMap<&'static str, Module>>,
     functions: Mutex<HashMap<(&'static str, &'static str), u64>>,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
+    /// Zeros, which kernels count their blocks with and leave as they were.
+    counters: OnceLock<Tensor>,
 }
 
 /// How matrix products and convolutions are computed. Everything else is float32.
@@ -75,6 +77,48 @@ impl Grid {
 /// An argument of a kernel: eight bytes of which it reads as many as it needs.
 pub trait Arg {
     fn word(&self) -> u64;
+
+    /// What follows the first eight bytes of a structure.
+    fn rest(&self) -> &[u64] {
+        &[]
+    }
+}
+
+/// A structure that a kernel takes by value, at most [`Table::BYTES`] long: addresses and sizes of many tensors. Unlike
+/// memory that would have to be copied to the GPU first, arguments become part of a captured graph.
+#[derive(Default)]
+pub struct Table(Vec<u64>);
+
+impl Table {
+    /// Arguments of a launch are 4096 bytes at most; this leaves some for others.
+    pub const BYTES: usize = 3872;
+
+    /// Adds a column of `len` addresses, of which the first are given.
+    pub fn addresses(&mut self, len: usize, values: impl Iterator<Item = u64>) {
+        let end = self.0.len() + len;
+        self.0.extend(values);
+        assert!(self.0.len() <= end, "more than {len} addresses");
+        self.0.resize(end, 0);
+        assert!(8 * end <= Self::BYTES, "a table of {} bytes", 8 * end);
+    }
+
+    /// Adds a column of `len` (an even number) 32-bit numbers, of which the first are given.
+    pub fn numbers(&mut self, len: usize, values: impl Iterator<Item = u32>) {
+        let mut values: Vec<u32> = values.collect();
+        assert!(values.len() <= len, "more than {len} numbers");
+        values.resize(len, 0);
+        self.addresses(len / 2, values.chunks_exact(2).map(|x| x[0] as u64 | (x[1] as u64) << 32));
+    }
+}
+
+impl Arg for Table {
+    fn word(&self) -> u64 {
+        self.0[0]
+    }
+
+    fn rest(&self) -> &[u64] {
+        &self.0[1..]
+    }
 }
 
 impl Arg for u32 {
@@ -121,6 +165,31 @@ impl<T: Arg> Arg for &T {
     }
 }
 
+/// The arguments of a launch, one after the other.
+#[derive(Clone)]
+pub(super) struct Arguments {
+    words: Vec<u64>,
+    /// The first word of each.
+    starts: Vec<usize>,
+}
+
+impl Arguments {
+    fn new(args: &[&dyn Arg]) -> Arguments {
+        let (mut words, mut starts) = (Vec::with_capacity(args.len()), Vec::with_capacity(args.len()));
+        for arg in args {
+            starts.push(words.len());
+            words.push(arg.word());
+            words.extend(arg.rest());
+        }
+        Arguments { words, starts }
+    }
+
+    /// A pointer to each, as launches take them.
+    pub fn pointers(&mut self) -> Vec<*mut c_void> {
+        self.starts.iter().map(|&at| self.words[at..].as_mut_ptr().cast()).collect()
+    }
+}
+
 impl Gpu {
     /// Opens GPU number `index` of the driver.
     pub fn open(driver: Arc<Driver>, index: usize, precision: Precision) -> Result<&'static Gpu, String> {
@@ -141,9 +210,9 @@ impl Gpu {
     }
 
     fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
-        let (main, modules, functions, constants) = Default::default();
-        let gpu: &Gpu =
-            Box::leak(Box::new(Gpu { properties, precision, backend, main, modules, functions, constants }));
+        let (main, modules, functions, constants, counters) = Default::default();
+        let gpu = Gpu { properties, precision, backend, main, modules, functions, constants, counters };
+        let gpu: &Gpu = Box::leak(Box::new(gpu));
         gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
         gpu
     }
@@ -298,6 +367,19 @@ impl Gpu {
         tensor
     }
 
+    /// `len` counters of 32 bits, all zero: kernels count the blocks that are done with them (`last_to_arrive`).
+    pub(crate) fn counters(&'static self, len: usize) -> &'static Tensor {
+        const COUNTERS: usize = 1 << 16;
+        assert!(len <= COUNTERS, "{len} counters");
+        self.counters.get_or_init(|| self.zeros(&[COUNTERS]))
+    }
+
+    /// Writes over the values of a float32 tensor where they are, for everybody who holds them.
+    pub(crate) fn overwrite(&self, x: &Tensor, bytes: &[u8]) {
+        assert_eq!(4 * x.len(), bytes.len());
+        self.upload(bytes, x.address(), bytes.len());
+    }
+
     /// Copies `bytes` to `to`, where there is room for `room` bytes.
     pub(crate) fn upload(&self, bytes: &[u8], to: u64, room: usize) {
         assert!(bytes.len() <= room, "{} bytes into {room}", bytes.len());
@@ -370,16 +452,16 @@ impl Gpu {
             return; // nothing to do, which the driver would refuse
         }
         let function = self.function(module, name, grid.shared);
-        let (mut words, queue): (Vec<u64>, _) = (args.iter().map(|arg| arg.word()).collect(), self.queue());
+        let (mut args, queue) = (Arguments::new(args), self.queue());
         let Grid { blocks, threads, shared } = grid;
         match &self.backend {
             Backend::Cuda(cuda) => {
-                let mut args: Vec<*mut c_void> = words.iter_mut().map(|word| (word as *mut u64).cast()).collect();
+                let stream = queue.stream();
                 // SAFETY: operations hand in what their kernels take, which their tests check on every device.
-                let started = unsafe { cuda.launch(function, blocks, threads, shared, queue.stream(), &mut args) };
+                let started = unsafe { cuda.launch(function, blocks, threads, shared, stream, &mut args.pointers()) };
                 self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
             }
-            Backend::Emulator(_) => self.emulate(&queue, Command::Launch { function, blocks, threads, args: words }),
+            Backend::Emulator(_) => self.emulate(&queue, Command::Launch { function, blocks, threads, args }),
         }
     }
 
@@ -401,7 +483,8 @@ impl Gpu {
     }
 
     /// Loads every file of kernels now, so that what is missing shows before anything is computed.
-    pub(super) fn load_all(&self) -> Result<(), String> {
+    pub(super) fn load_all(&'static self) -> Result<(), String> {
+        self.counters(0);
         for name in kernels::names() {
             let module = self.load(name)?;
             lock(&self.modules).entry(name).or_insert(module);

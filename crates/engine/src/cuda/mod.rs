@@ -19,7 +19,7 @@ mod survey;
 
 pub use driver::{Driver, Properties};
 pub(crate) use gemm::{Gemm, Matrix};
-pub(crate) use gpu::{Arg, Grid};
+pub(crate) use gpu::{Arg, Grid, Table};
 pub use gpu::{Gpu, Precision};
 pub(crate) use memory::Memory;
 pub use memory::Pinned;

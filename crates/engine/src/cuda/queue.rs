@@ -5,10 +5,9 @@
 //! gets while it lives: it uses the same addresses each time.
 
 use super::driver;
-use super::gpu::{Backend, Gpu};
+use super::gpu::{Arguments, Backend, Gpu};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub(super) struct Queue {
@@ -24,7 +23,7 @@ pub(super) struct Queue {
 
 /// Something that an emulated GPU is asked for.
 pub(super) enum Command {
-    Launch { function: u64, blocks: [u32; 3], threads: u32, args: Vec<u64> },
+    Launch { function: u64, blocks: [u32; 3], threads: u32, args: Arguments },
     Copy { from: u64, to: u64, bytes: usize },
     Clear { at: u64, bytes: usize },
 }
@@ -173,9 +172,7 @@ impl Gpu {
         unsafe {
             match command {
                 Command::Launch { function, blocks, threads, args } => {
-                    let mut words = args.clone();
-                    let mut args: Vec<*mut c_void> = words.iter_mut().map(|word| (word as *mut u64).cast()).collect();
-                    emulator.launch(*function, *blocks, *threads, &mut args);
+                    emulator.launch(*function, *blocks, *threads, &mut args.clone().pointers());
                 }
                 Command::Copy { from, to, bytes } => std::ptr::copy(*from as *const u8, *to as *mut u8, *bytes),
                 Command::Clear { at, bytes } => std::ptr::write_bytes(*at as *mut u8, 0, *bytes),

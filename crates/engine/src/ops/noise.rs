@@ -37,9 +37,9 @@ fn draw(rng: &Rng, at: &DrawnRows, device: Device, kernel: &'static str, fill: i
         }
         Device::Gpu(gpu) => {
             let y = gpu.empty(&[rows, width]);
-            let ([key0, key1], stream, step) = rng.counter();
+            let ([key0, key1], stream, step, step_at) = rng.counter();
             let first = at.rows.start * at.steps + at.step;
-            let args: [&dyn Arg; 9] = [&key0, &key1, &stream, &step, &first, &at.steps, &rows, &width, &y];
+            let args: [&dyn Arg; 10] = [&key0, &key1, &stream, &step, step_at, &first, &at.steps, &rows, &width, &y];
             gpu.launch("noise", kernel, Grid::elements(rows * width), &args);
             y
         }
@@ -50,6 +50,27 @@ fn draw(rng: &Rng, at: &DrawnRows, device: Device, kernel: &'static str, fill: i
 mod tests {
     use super::*;
     use crate::cuda::test_gpu;
+    use crate::ops::Varying;
+
+    #[test]
+    fn the_step_can_be_read_from_memory() {
+        let Some(gpu) = test_gpu() else { return };
+        let device = Device::Gpu(gpu);
+        let varying = Varying::new(device);
+        let at = DrawnRows { rows: 0..3, step: 1, steps: 2, width: 5 };
+        for step in [3, 1 << 31] {
+            varying.set([0.0; 3], step);
+            let moved = Rng::new(7, 2000, 0).with_step_at(&varying.step());
+            assert_eq!(
+                uniform(&moved, &at, device).host().data(),
+                uniform(&Rng::new(7, 2000, step), &at, device).host().data()
+            );
+            assert_eq!(
+                standard_normal(&moved, &at, device).host().data(),
+                standard_normal(&Rng::new(7, 2000, step), &at, device).host().data()
+            );
+        }
+    }
 
     #[test]
     fn every_device_draws_the_same_numbers() {

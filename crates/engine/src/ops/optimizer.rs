@@ -1,8 +1,8 @@
 //! The optimizer step over all tensors at once: adaptive gradient clipping, RMS scaling, momentum, learning rate
 //! (official opt.py: clip_by_agc, scale_by_rms, scale_by_momentum), and the exponential moving average of parameters.
 
+use super::{first_not_finite, optimizer_gpu as gpu};
 use crate::cpu::vectorized;
-use crate::cuda::{Arg, Gpu, Grid};
 use crate::parallel::par_items;
 use crate::tensor::{Device, Tensor};
 
@@ -28,8 +28,16 @@ pub struct UpdateStats {
     pub param: f64,
 }
 
+impl OptimizerStep {
+    /// What differs between updates: `[lr, correct1, correct2]`, the learning rate and `1 - beta^count`.
+    pub fn varying(&self) -> [f32; 3] {
+        let rule = Rule::new(*self, 1.0, 0.0);
+        [rule.lr, rule.correct1, rule.correct2]
+    }
+}
+
 /// The smallest parameter norm that adaptive clipping assumes.
-const PARAM_NORM_MIN: f32 = 1e-3;
+pub(super) const PARAM_NORM_MIN: f32 = 1e-3;
 
 /// One tensor's parameter, gradient (clipped in place), second and first moment, and weight decay.
 pub struct Slot<'a> {
@@ -43,52 +51,46 @@ pub struct Slot<'a> {
 /// Updates all parameters in place. Gradients are left clipped. The statistics are of gradients before
 /// clipping and of parameters after the update. Waits for a GPU.
 pub fn optimizer_step(slots: &mut [Slot], step: OptimizerStep) -> UpdateStats {
-    let stats = match slots.first().map(|slot| slot.param.device()) {
-        None | Some(Device::Cpu) => {
-            let work = 40 * slots.iter().map(|s| s.param.len()).sum::<usize>();
-            let mut stats = vec![UpdateStats::default(); slots.len()];
-            par_items(slots.iter_mut().zip(&mut stats), work, |_, (slot, stats)| *stats = update_cpu(slot, step));
-            stats
+    match slots.first().map(|slot| slot.param.device()) {
+        None | Some(Device::Cpu) => step_cpu(slots, step),
+        Some(device) => {
+            let varying = Tensor::from_slice(&[3], &step.varying()).to(device);
+            let verdict = optimizer_launch(slots, &[], step, &varying).host();
+            let [grad, update, param, _] = verdict.data() else { unreachable!("a verdict has four numbers") };
+            let square = |x: &f32| (*x as f64).powi(2);
+            UpdateStats { grad: square(grad), update: square(update), param: square(param) }
         }
-        Some(Device::Gpu(gpu)) => {
-            let stats = gpu.empty(&[slots.len(), 6]); // three float64 each
-            slots.iter_mut().enumerate().for_each(|(i, slot)| update_gpu(gpu, slot, step, &stats.view(6 * i, &[6])));
-            let stats = stats.host();
-            let numbers: &[f64] = bytemuck::cast_slice(stats.data());
-            numbers.chunks_exact(3).map(|x| UpdateStats { grad: x[0], update: x[1], param: x[2] }).collect()
-        }
-    };
+    }
+}
+
+/// [`optimizer_step`] without waiting for a GPU, as part of an update that may be captured and replayed: `varying` [3] is
+/// [`OptimizerStep::varying`] in the GPU's memory, read when the update runs (see [`Varying`](super::Varying)); that of
+/// `step` is not used.
+///
+/// Returns the verdict [4]: the norms of all gradients (before clipping), changes and parameters (afterwards), and the
+/// number of the first tensor that holds a number that is not finite, or -1. Tensors are counted through `watched`, which
+/// are only looked at, then the gradients of `slots`. Where there is such a tensor, nothing is changed.
+pub fn optimizer_launch(slots: &mut [Slot], watched: &[&Tensor], step: OptimizerStep, varying: &Tensor) -> Tensor {
+    assert!(!slots.is_empty(), "an optimizer without parameters");
+    if let Device::Gpu(device) = slots[0].param.device() {
+        return gpu::launch(device, slots, watched, step, varying);
+    }
+    let all: Vec<&Tensor> = watched.iter().copied().chain(slots.iter().map(|slot| &*slot.grad)).collect();
+    let bad = first_not_finite(&all).map(|(i, _)| i);
+    let stats = if bad.is_some() { UpdateStats::default() } else { step_cpu(slots, step) };
+    let [grad, update, param] = [stats.grad, stats.update, stats.param].map(|x| x.sqrt() as f32);
+    Tensor::from_slice(&[4], &[grad, update, param, bad.map_or(-1.0, |i| i as f32)])
+}
+
+fn step_cpu(slots: &mut [Slot], step: OptimizerStep) -> UpdateStats {
+    let work = 40 * slots.iter().map(|s| s.param.len()).sum::<usize>();
+    let mut stats = vec![UpdateStats::default(); slots.len()];
+    par_items(slots.iter_mut().zip(&mut stats), work, |_, (slot, stats)| *stats = update_cpu(slot, step));
     stats.iter().fold(UpdateStats::default(), |a, b| UpdateStats {
         grad: a.grad + b.grad,
         update: a.update + b.update,
         param: a.param + b.param,
     })
-}
-
-/// Parameters that one block of threads updates.
-const SLICE: usize = 8192;
-
-fn update_gpu(gpu: &'static Gpu, slot: &mut Slot, s: OptimizerStep, stats: &Tensor) {
-    let n = slot.param.len();
-    let parts = n.div_ceil(SLICE).max(1);
-    let (norms, sums) = (gpu.empty(&[4 * parts]), gpu.empty(&[4 * parts])); // two float64 a part
-    for x in [&mut *slot.param, &mut *slot.grad, &mut *slot.rms, &mut *slot.momentum] {
-        x.unshare();
-    }
-    let [param, grad, rms, momentum] = [&*slot.param, &*slot.grad, &*slot.rms, &*slot.momentum];
-    let grid = Grid::blocks(parts, 256);
-    gpu.launch("optimizer", "norms", grid, &[grad, param, &n, &SLICE, &norms]);
-    let rule = Rule::new(s, 1.0, slot.decay);
-    let nesterov = rule.nesterov as u32;
-    #[rustfmt::skip] // tensors, then sizes and sums, then constants
-    let args: [&dyn Arg; 20] = [
-        param, grad, rms, momentum,
-        &n, &SLICE, &norms, &sums,
-        &rule.lr, &s.agc, &PARAM_NORM_MIN, &rule.eps, &rule.beta1, &rule.beta2, &rule.new1, &rule.new2,
-        &rule.correct1, &rule.correct2, &nesterov, &rule.decay,
-    ];
-    gpu.launch("optimizer", "update", grid, &args);
-    gpu.launch("optimizer", "statistics", Grid::blocks(1, 256), &[&norms, &sums, &parts, stats]);
 }
 
 /// Elements that add up in float32 lanes before they go into a float64 sum: fast, and exact enough for a norm.
@@ -118,22 +120,22 @@ fn sum_of_squares(xs: &[f32]) -> f64 {
 
 /// The constants of one tensor's update.
 #[derive(Clone, Copy)]
-struct Rule {
+pub(super) struct Rule {
     clip: f32,
     lr: f32,
-    eps: f32,
-    nesterov: bool,
+    pub eps: f32,
+    pub nesterov: bool,
     decay: f32,
-    beta1: f32,
-    beta2: f32,
-    new1: f32,
-    new2: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub new1: f32,
+    pub new2: f32,
     correct1: f32,
     correct2: f32,
 }
 
 impl Rule {
-    fn new(s: OptimizerStep, clip: f32, decay: f32) -> Self {
+    pub fn new(s: OptimizerStep, clip: f32, decay: f32) -> Self {
         let (beta1, beta2) = (s.beta1 as f32, s.beta2 as f32);
         Rule {
             clip,
@@ -214,20 +216,25 @@ fn update_cpu(slot: &mut Slot, s: OptimizerStep) -> UpdateStats {
 
 /// `target = mix * source + (1 - mix) * target`.
 pub fn ema(source: &Tensor, target: &mut Tensor, mix: f32) {
-    match source.device() {
-        Device::Cpu => {
-            let xs = source.data();
-            let to = target.make_mut();
-            vectorized(
-                #[inline(always)]
-                || to.iter_mut().zip(xs).for_each(|(t, s)| *t = mix * s + (1.0 - mix) * *t),
-            );
-        }
-        Device::Gpu(gpu) => {
-            target.unshare();
-            gpu.launch("optimizer", "ema", Grid::elements(source.len()), &[source, &*target, &mix, &source.len()]);
-        }
+    ema_all(&mut [(source, target)], mix, None);
+}
+
+/// [`ema`] of all pairs of source and target. Where the verdict of [`optimizer_launch`] names a bad tensor, nothing moves.
+pub fn ema_all(pairs: &mut [(&Tensor, &mut Tensor)], mix: f32, verdict: Option<&Tensor>) {
+    match pairs.first().map(|(source, _)| source.device()) {
+        None => {}
+        Some(Device::Gpu(device)) => gpu::ema_all(device, pairs, mix, verdict),
+        Some(Device::Cpu) if verdict.is_some_and(|verdict| verdict.data()[3] >= 0.0) => {}
+        Some(Device::Cpu) => pairs.iter_mut().for_each(|(source, target)| ema_cpu(source, target, mix)),
     }
+}
+
+fn ema_cpu(source: &Tensor, target: &mut Tensor, mix: f32) {
+    let (xs, to) = (source.data(), target.make_mut());
+    vectorized(
+        #[inline(always)]
+        || to.iter_mut().zip(xs).for_each(|(t, s)| *t = mix * s + (1.0 - mix) * *t),
+    );
 }
 
 #[cfg(test)]
@@ -247,7 +254,7 @@ mod tests {
     }
 
     fn follow(device: Device, agc: f32, nesterov: bool, decay: f32) {
-        let n = SLICE + 7;
+        let n = gpu::SLICE + 7;
         let mut param = random(&[n], 1, 1.0).to(device);
         let [mut rms, mut momentum] = [(); 2].map(|()| zeros(&[n], device));
         let doubles = |x: &Tensor| -> Vec<f64> { x.host().data().iter().map(|&x| x as f64).collect() };
@@ -281,6 +288,56 @@ mod tests {
             {
                 assert!((got.sqrt() / expected - 1.0).abs() < 1e-5, "{got} {expected}");
             }
+        }
+    }
+
+    /// Many tensors of odd sizes and places at once, as each of them alone; a bad one stops them all.
+    #[test]
+    fn tensors_together_move_as_each_alone() {
+        let step = OptimizerStep { lr: 0.1, agc: 0.3, eps: 1e-20, beta1: 0.9, beta2: 0.99, nesterov: false, count: 1 };
+        for device in devices() {
+            let sizes: Vec<usize> = (0..100).map(|i| [3, 40, 0, gpu::SLICE + 5][i % 4]).collect();
+            let make = |seed: u32| -> Vec<Tensor> {
+                // Every fifth begins in the middle of another.
+                let one = |(i, &n): (usize, &usize)| match i % 5 {
+                    0 => random(&[n + 1], seed + i as u32, 1.0).to(device).view(1, &[n]),
+                    _ => random(&[n], seed + i as u32, 1.0).to(device),
+                };
+                sizes.iter().enumerate().map(one).collect()
+            };
+            let zero = || sizes.iter().map(|n| zeros(&[*n], device)).collect::<Vec<_>>();
+            let run = |grads: &[Tensor], watched: &[&Tensor]| {
+                let (mut params, mut grads, mut rms, mut momentum) = (make(0), grads.to_vec(), zero(), zero());
+                let mut slots: Vec<Slot> = (params.iter_mut().zip(&mut grads))
+                    .zip(rms.iter_mut().zip(&mut momentum))
+                    .map(|((param, grad), (rms, momentum))| Slot { param, grad, rms, momentum, decay: 0.0 })
+                    .collect();
+                let varying = Tensor::from_slice(&[3], &step.varying()).to(device);
+                let verdict = optimizer_launch(&mut slots, watched, step, &varying);
+                (verdict, params)
+            };
+            let good = make(1000);
+            let loss = Tensor::full(&[7], 1.0).to(device);
+            let (verdict, params) = run(&good, &[&loss]);
+            assert_eq!(verdict.host().data()[3], -1.0);
+            for (i, got) in params.iter().enumerate() {
+                let (mut param, mut grad) = (make(0)[i].clone(), good[i].clone());
+                let [mut rms, mut momentum] = [(); 2].map(|()| zeros(&[sizes[i]], device));
+                let (rms, momentum) = (&mut rms, &mut momentum);
+                let slot = Slot { param: &mut param, grad: &mut grad, rms, momentum, decay: 0.0 };
+                optimizer_step(&mut [slot], step);
+                assert_eq!(got.host().data(), param.host().data(), "tensor {i} on {device:?}");
+            }
+            let mut bad = good.clone();
+            bad[97] = Tensor::from_slice(&[40], &[&[0.0; 39][..], &[f32::NAN]].concat()).to(device);
+            let mut average = make(0)[1].clone();
+            let (verdict, params) = run(&bad, &[&loss]);
+            ema_all(&mut [(&good[1], &mut average)], 0.5, Some(&verdict));
+            assert_eq!(verdict.host().data()[3], 98.0);
+            assert!(params.iter().zip(make(0)).all(|(a, b)| a.host().data() == b.host().data()));
+            assert_eq!(average.host().data(), params[1].host().data());
+            let infinite = Tensor::full(&[1], f32::INFINITY).to(device);
+            assert_eq!(run(&good, &[&loss, &infinite]).0.host().data()[3], 1.0);
         }
     }
 

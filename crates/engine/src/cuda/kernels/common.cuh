@@ -61,6 +61,26 @@ __device__ __forceinline__ float warp_max(float x) {
   for (u32 mask = 16; mask > 0; mask /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, mask));
   return x;
 }
+
+// Whether this block is the last of `blocks` to come here: it may then read (past the first cache, with __ldcg) what the
+// others wrote before, in an order that does not depend on which it is. `count` is zero before and afterwards.
+__device__ __forceinline__ bool last_to_arrive(u32* count, u32 blocks) {
+  if (blocks == 1) {
+    __syncthreads();
+    return true;
+  }
+  __shared__ u32 last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(count, 1u) == blocks - 1;
+    if (last) *count = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return last;
+}
+
 __device__ __forceinline__ double warp_sum_double(double x) {
   for (u32 mask = 16; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
   return x;

@@ -12,6 +12,7 @@
 
 struct Dim { unsigned x = 1, y = 1, z = 1; };
 struct float2 { float x, y; };
+struct float4 { float x, y, z, w; };
 
 namespace emulator {
 enum Wait { NOTHING, WARP, BLOCK, DONE };
@@ -162,6 +163,7 @@ inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #define __restrict__
 #define __shared__ static
 #define __launch_bounds__(...)
+#define __grid_constant__
 inline void __syncthreads() { emulator::wait(emulator::BLOCK); }
 inline void __syncwarp() { emulator::wait(emulator::WARP); }
 template <class T> T __shfl_xor_sync(unsigned, T v, unsigned mask) { return emulator::shuffle(v, emulator::current ^ mask); }
@@ -170,6 +172,9 @@ template <class T> T __shfl_up_sync(unsigned, T v, unsigned by) {
   unsigned lane = emulator::current & 31u;
   return emulator::shuffle(v, lane >= by ? lane - by : lane);
 }
+inline void __threadfence() {}
+inline unsigned atomicAdd(unsigned* x, unsigned by) { unsigned before = *x; *x += by; return before; }
+template <class T> T __ldcg(const T* x) { return *x; }
 inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
 inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
 template <class T> T min(T a, T b) { return b < a ? b : a; }
