@@ -31,6 +31,19 @@ pub struct Normalizers {
     pub adv: Normalizer,
 }
 
+impl Normalizers {
+    /// Takes over the state of others, unless `verdict` says that the update was not done.
+    pub fn follow(&mut self, others: &Normalizers, verdict: &Tensor) {
+        self.ret.follow(&others.ret, verdict);
+        self.val.follow(&others.val, verdict);
+        self.adv.follow(&others.adv, verdict);
+    }
+
+    pub fn states_mut(&mut self) -> [&mut Tensor; 3] {
+        [&mut self.ret.state, &mut self.val.state, &mut self.adv.state]
+    }
+}
+
 /// Targets over imagined trajectories; all without gradient.
 #[cfg_attr(not(test), allow(dead_code))] // the golden test compares every part
 pub struct Targets {

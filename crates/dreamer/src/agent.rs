@@ -15,11 +15,11 @@ use crate::optimizer::Optimizer;
 use crate::params::{Builder, Params};
 use crate::policy::Policy;
 use crate::rssm::{Latent, Rssm};
+use crate::update::{Repeat, copy_parts};
 use crate::{Carry, Metrics};
 use anyhow::{Result, bail, ensure};
-use engine::ops::{self, UpdateStats};
-use engine::profile::part;
-use engine::{Device, Sink, Tensor, backward};
+use engine::ops;
+use engine::{Bytes, Device, Tensor};
 use spaces::{Array, Record, Space, Spaces};
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ pub struct Agent {
     pub(crate) slow_count: u64,
     pub(crate) norms: Normalizers,
     pub(crate) opt: Optimizer,
+    pub(crate) repeat: Repeat,
 }
 
 /// The networks, under their official names.
@@ -95,8 +96,8 @@ impl Agent {
             val: Normalizer::new(&config.valnorm),
             adv: Normalizer::new(&config.advnorm),
         };
-        let parts = Arc::new(parts);
-        Ok(Agent { config: config.clone(), obs_space, act_space, parts, params, slow, slow_count: 0, norms, opt })
+        let (config, parts, repeat) = (config.clone(), Arc::new(parts), Repeat::default());
+        Ok(Agent { config, obs_space, act_space, parts, params, slow, slow_count: 0, norms, opt, repeat })
     }
 
     /// Where the agent computes.
@@ -130,18 +131,23 @@ impl Agent {
     }
 
     /// The agent as it is now, for another thread to act with while this one trains. It shares the parameters until they
-    /// change, and leaves out what only training needs: it cannot be trained or saved.
+    /// change (on a GPU, where they change in place, it has a copy of those that acting needs), and leaves out what only
+    /// training needs: it cannot be trained, saved, or asked for a report.
     pub fn snapshot(&self) -> Agent {
         Agent {
             config: self.config.clone(),
             obs_space: self.obs_space.clone(),
             act_space: self.act_space.clone(),
             parts: self.parts.clone(),
-            params: self.params.clone(),
-            slow: self.slow.clone(),
+            params: match self.device() {
+                Device::Cpu => self.params.clone(),
+                Device::Gpu(_) => copy_parts(&self.params, &["enc/", "dyn/", "pol/"]),
+            },
+            slow: Params::default(),
             slow_count: self.slow_count,
             norms: self.norms.clone(),
             opt: self.opt.without_moments(),
+            repeat: Repeat::default(),
         }
     }
 
@@ -197,25 +203,24 @@ impl Agent {
         carry.step += 1;
         let mut replay = Record::new();
         if self.config.replay_context > 0 {
-            self.store_latents(&carry.latent.deter, &carry.latent.stoch, &[n], &mut replay);
+            let stoch = ops::index_bytes(&carry.latent.stoch, self.config.dynamics.rssm.classes);
+            self.store_latents(&ops::half_bytes(&carry.latent.deter), &stoch, &[n], &mut replay);
         }
         Ok(Acted { action: self.parts.pol.arrays(&actions).into_iter().collect(), replay })
     }
 
     /// The latents as the replay stores them: deter in half precision, stoch as class indices.
-    fn store_latents(&self, deter: &Tensor, stoch: &Tensor, lead: &[usize], out: &mut Record) {
+    fn store_latents(&self, deter: &Bytes, stoch: &Bytes, lead: &[usize], out: &mut Record) {
         let r = &self.config.dynamics.rssm;
-        let (deter, stoch) = (deter.host(), stoch.host());
-        let half: Vec<_> = deter.data().iter().map(|&x| spaces::f16::from_f32(x)).collect();
-        let index = |row: &[f32]| row.iter().position(|&x| x == 1.0).unwrap_or(0) as u8;
-        let indices: Vec<u8> = stoch.data().chunks_exact(r.classes).map(index).collect();
+        let half = |x: &[u8]| spaces::f16::from_le_bytes([x[0], x[1]]);
+        let halves = deter.host().chunks_exact(2).map(half).collect();
         let shape = |tail: usize| [lead, &[tail]].concat();
-        out.insert("dyn/deter".into(), Array::new(&shape(r.deter), spaces::Data::F16(half)));
-        out.insert("dyn/stoch".into(), Array::from_u8(&shape(r.stoch), indices));
+        out.insert("dyn/deter".into(), Array::new(&shape(r.deter), spaces::Data::F16(halves)));
+        out.insert("dyn/stoch".into(), Array::from_u8(&shape(r.stoch), stoch.host().into_owned()));
     }
 
     /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it. An Err names the first
-    /// tensor that is not finite; the agent is then unchanged.
+    /// tensor that holds a number which is not finite; the agent is then unchanged.
     pub fn train(&mut self, carry: &mut Carry, batch: &Record) -> Result<Trained> {
         let noise =
             Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None };
@@ -223,7 +228,7 @@ impl Agent {
     }
 
     pub(crate) fn train_with(&mut self, carry: &mut Carry, record: &Record, noise: &Noise) -> Result<Trained> {
-        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?.to(self.device());
+        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
         ensure!(
             self.opt.rms.len() == self.params.len(),
             "a snapshot of an agent cannot be trained; train the agent itself"
@@ -232,36 +237,18 @@ impl Agent {
         if self.config.replay_context > 0 && ids.is_none() {
             bail!("the batch lacks the key 'stepid', by which fresh latents are written back");
         }
-        let (mut out, mut grads) = self.gradients(&batch, noise)?;
-        let stats = part("optimizer", || {
-            let stats = self.opt.update(&mut self.params, &mut grads);
-            self.update_slow();
-            stats
-        });
-        self.norms = out.norms.clone();
-        let mut metrics = std::mem::take(&mut out.metrics).read();
-        self.optimizer_metrics(&out, stats, &mut metrics);
-        self.move_carry(carry, &out, record, batch.b)?;
+        let updated = self.update(&batch, noise)?;
+        let mut metrics = updated.numbers.read();
+        self.optimizer_metrics(updated.norms(), &mut metrics);
+        self.move_carry(carry, updated.last, record, batch.b)?;
         let mut replay = Record::new();
-        if self.config.replay_context > 0 {
-            self.store_latents(&out.observed.deter, &out.observed.stoch, &[batch.b, batch.t], &mut replay);
+        if let Some((deter, stoch)) = &updated.latents {
+            self.store_latents(deter, stoch, &[batch.b, batch.t], &mut replay);
         }
         if let Some(ids) = ids.filter(|_| self.config.replay_context > 0) {
             replay.insert("stepid".into(), data::skip_steps(ids, self.config.replay_context));
         }
         Ok(Trained { metrics, replay })
-    }
-
-    /// The loss on a batch and the gradients of all parameters; an error where one is not finite.
-    pub(crate) fn gradients(&self, batch: &Batch, noise: &Noise) -> Result<(Loss, Vec<Tensor>)> {
-        let out = self.loss(batch, noise, true)?;
-        finite(out.losses.iter().map(|(name, x)| (format!("the loss '{name}'"), x)))?;
-        let mut sink = Sink::new();
-        backward(&[(&out.total, ops::full(&[], 1.0, self.device()))], &mut sink);
-        let grads = sink.finish(&self.params.leaves());
-        let names = self.params.iter().map(|(name, _)| format!("the gradient of '{name}'"));
-        finite(names.zip(&grads))?;
-        Ok((out, grads))
     }
 
     pub(crate) fn loss(&self, batch: &Batch, noise: &Noise, training: bool) -> Result<Loss> {
@@ -291,34 +278,23 @@ impl Agent {
     }
 
     /// The state after the last step of a batch.
-    pub(crate) fn move_carry(&self, carry: &mut Carry, out: &Loss, record: &Record, b: usize) -> Result<()> {
-        let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
-        carry.latent = Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) };
+    pub(crate) fn move_carry(&self, carry: &mut Carry, last: Latent, record: &Record, b: usize) -> Result<()> {
+        carry.latent = last;
         carry.prevact = data::last_actions(record, b, &self.layout())?.to(self.device());
         carry.step += 1;
         Ok(())
     }
 
-    fn update_slow(&mut self) {
-        if self.slow_count.is_multiple_of(self.config.slowvalue.every) {
-            let source = self.params.iter().filter(|(name, _)| name.starts_with("val/")).map(|(_, x)| x);
-            for (source, target) in source.zip(self.slow.values_mut()) {
-                ops::ema(source, target, self.config.slowvalue.rate);
-            }
-        }
-        self.slow_count += 1;
-    }
-
-    fn optimizer_metrics(&self, out: &Loss, stats: UpdateStats, metrics: &mut Metrics) {
+    /// `norms` are those of gradients before clipping, of changes, and of parameters.
+    fn optimizer_metrics(&self, [grad, update, param]: [f32; 3], metrics: &mut Metrics) {
         let count: usize = self.params.iter().map(|(_, x)| x.len()).sum();
-        let rms = |sum: f64| (sum / count as f64).sqrt() as f32;
+        let rms = |norm: f32| norm / (count as f32).sqrt();
         metrics.extend([
-            ("opt/loss".to_string(), out.total.item()),
             ("opt/updates".to_string(), self.opt.step as f32),
-            ("opt/grad_norm".to_string(), stats.grad.sqrt() as f32),
-            ("opt/grad_rms".to_string(), rms(stats.grad)),
-            ("opt/update_rms".to_string(), rms(stats.update)),
-            ("opt/param_rms".to_string(), rms(stats.param)),
+            ("opt/grad_norm".to_string(), grad),
+            ("opt/grad_rms".to_string(), rms(grad)),
+            ("opt/update_rms".to_string(), rms(update)),
+            ("opt/param_rms".to_string(), rms(param)),
             ("opt/param_count".to_string(), count as f32),
         ]);
     }

@@ -312,7 +312,8 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
     let carry = golden.carry().to(agent.device());
     let batch = Batch::new(record, &carry.latent, &carry.prevact, &agent.layout()).expect("a batch that fits");
     let batch = batch.to(agent.device());
-    let (mut loss, mut grads) = agent.gradients(&batch, noise).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+    let mut loss = agent.loss(&batch, noise, true).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+    let mut grads = agent.gradients(&loss);
     let mut put = |name: String, x: &[f32]| out.insert(name, x.to_vec());
     put("eff/carry_deter".into(), &values(&batch.start.deter));
     put("eff/carry_stoch".into(), &values(&batch.start.stoch));
@@ -368,7 +369,8 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
         put(format!("grad/{name}"), &values(grad));
     }
     let mut copy = agent.clone();
-    copy.opt.update(&mut copy.params, &mut grads);
+    let rates = copy.opt.rates().to(agent.device());
+    copy.opt.update(&mut copy.params, &mut grads, &[], &rates);
     for ((name, _), grad) in agent.params.iter().zip(&grads) {
         put(format!("agc/{name}"), &values(grad));
     }

@@ -25,9 +25,14 @@ mod policy;
 mod report;
 mod rssm;
 mod state;
+mod update;
 
 #[cfg(test)]
+extern crate self as dreamer_agent; // so that helpers of tests/ serve here, too
+#[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod update_tests;
 
 pub use agent::{Acted, Agent, Mode, Trained};
 pub use carry::Carry;

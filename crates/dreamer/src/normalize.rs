@@ -47,6 +47,13 @@ impl Normalizer {
         (moments || kind == "perc").then_some(Running { moments, debias: *debias, rate: *rate, limit: *limit })
     }
 
+    /// Takes over the state of another one, unless `verdict` says that the update was not done.
+    pub fn follow(&mut self, other: &Normalizer, verdict: &Tensor) {
+        if self.running().is_some() {
+            ops::ema_all(&mut [(&other.state, &mut self.state)], 1.0, Some(verdict));
+        }
+    }
+
     pub fn update(&mut self, x: &Tensor) {
         let Some(running) = self.running() else { return };
         if running.moments {

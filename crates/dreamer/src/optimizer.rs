@@ -4,7 +4,7 @@ use crate::config::Opt as Config;
 use crate::params::Params;
 use anyhow::{Context, Result, bail};
 use engine::Tensor;
-use engine::ops::{self, OptimizerStep, Slot, UpdateStats, optimizer_step};
+use engine::ops::{self, OptimizerStep, Slot, optimizer_launch};
 use regex::Regex;
 
 #[derive(Clone)]
@@ -68,9 +68,9 @@ impl Optimizer {
         }
     }
 
-    /// One update of all parameters from their gradients, which are left clipped.
-    pub fn update(&mut self, params: &mut Params, grads: &mut [Tensor]) -> UpdateStats {
-        let step = OptimizerStep {
+    /// The constants of the next update.
+    pub fn constants(&self) -> OptimizerStep {
+        OptimizerStep {
             lr: self.learning_rate(self.step) as f32,
             agc: self.config.agc,
             eps: self.config.eps,
@@ -78,8 +78,19 @@ impl Optimizer {
             beta2: self.config.beta2,
             nesterov: self.config.nesterov,
             count: self.step + 1,
-        };
-        self.step += 1;
+        }
+    }
+
+    /// What differs between updates [3], on the processor.
+    pub fn rates(&self) -> Tensor {
+        Tensor::from_slice(&[3], &self.constants().varying())
+    }
+
+    /// One update of all parameters from their gradients, which are left clipped, at `rates` [3]. Nothing changes where a
+    /// number of the gradients or of `watched` is not finite; see [`optimizer_launch`] for the verdict [4]. The count of
+    /// updates is the caller's to raise.
+    pub fn update(&mut self, params: &mut Params, grads: &mut [Tensor], watched: &[&Tensor], rates: &Tensor) -> Tensor {
+        let step = self.constants();
         let mut slots: Vec<Slot> = params
             .values_mut()
             .iter_mut()
@@ -88,7 +99,7 @@ impl Optimizer {
             .zip(&self.decays)
             .map(|(((param, grad), (rms, momentum)), &decay)| Slot { param, grad, rms, momentum, decay })
             .collect();
-        optimizer_step(&mut slots, step)
+        optimizer_launch(&mut slots, watched, step, rates)
     }
 }
 

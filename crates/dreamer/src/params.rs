@@ -42,9 +42,14 @@ impl Params {
         Params { names: self.names.clone(), values }
     }
 
+    /// Other values under the same names, without gradients.
+    pub fn map(&self, f: impl Fn(&str, &Tensor) -> Tensor) -> Params {
+        Params { names: self.names.clone(), values: self.iter().map(|(name, x)| f(name, x)).collect() }
+    }
+
     /// The same values without gradients.
     pub fn frozen(&self) -> Params {
-        Params { names: self.names.clone(), values: self.values.iter().map(Tensor::detach).collect() }
+        self.map(|_, x| x.detach())
     }
 
     /// Leaves and shapes in order, as the engine's sink wants them.

@@ -40,7 +40,9 @@ impl Agent {
             self.gradient_norms(&batch, &noise, &names, &mut metrics)?;
         }
         let videos = self.open_loop(&batch, &out.tokens, &noise);
-        self.move_carry(carry, &out, record, batch.b)?;
+        let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
+        let last = Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) };
+        self.move_carry(carry, last, record, batch.b)?;
         Ok(Reported { metrics, videos })
     }
 

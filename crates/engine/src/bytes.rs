@@ -1,5 +1,6 @@
 //! `Bytes`: an array of bytes on a device, such as the pixels of images.
 
+use crate::cuda::Gpu;
 use crate::tensor::{Device, Tensor};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -30,6 +31,19 @@ pub enum Pixels<'a> {
 impl Bytes {
     pub fn new(bytes: Vec<u8>) -> Bytes {
         Bytes { len: bytes.len(), values: Values::Host(Arc::new(bytes)) }
+    }
+
+    /// Whatever a former owner left in a GPU's memory; for outputs that are written whole.
+    pub(crate) fn empty(gpu: &'static Gpu, len: usize) -> Bytes {
+        Bytes { values: Values::Gpu(gpu.empty(&[len.div_ceil(4)])), len }
+    }
+
+    /// The tensor in whose memory the bytes of a GPU are.
+    pub(crate) fn words(&self) -> &Tensor {
+        match &self.values {
+            Values::Gpu(x) => x,
+            Values::Host(_) => panic!("these bytes are on the processor; copy them with `to`"),
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -217,6 +217,11 @@ impl Tensor {
         }
     }
 
+    /// Where the values of a tensor on a GPU begin: equal for tensors that share them.
+    pub fn place(&self) -> u64 {
+        self.address()
+    }
+
     /// Whether nothing else holds these values, so that they may be overwritten.
     pub(crate) fn is_unshared(&mut self) -> bool {
         let whole = self.start == 0
@@ -228,7 +233,7 @@ impl Tensor {
     }
 
     /// Makes sure that nothing else holds these values on a GPU, by a copy where needed.
-    pub(crate) fn unshare(&mut self) {
+    pub fn unshare(&mut self) {
         if let Device::Gpu(gpu) = self.device()
             && !self.is_unshared()
         {

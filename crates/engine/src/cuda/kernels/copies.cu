@@ -27,3 +27,28 @@ KERNEL to_f32(const bf16* x, u32 n, float* y) {
   if (i < n) y[i] = number(x[i]);
 }
 EXPORT(to_f32)
+
+// To half precision, to nearest, ties to even.
+KERNEL to_f16(const float* x, u32 n, unsigned short* y) {
+  u64 i = global_thread();
+  if (i >= n) return;
+  u32 bits = __float_as_uint(x[i]), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+  u32 half;
+  if (size > 0x7f800000u) half = 0x7e00u;                                               // not a number
+  else if (size >= 0x47800000u) half = 0x7c00u;                                         // 65536 and more
+  else if (size < 0x38800000u) half = (u32)rintf(__uint_as_float(size) * 16777216.0f);  // below the normal ones
+  else half = (size + 0xfffu + (size >> 13 & 1u) >> 13) - (112u << 10);
+  y[i] = (unsigned short)(sign | half);
+}
+EXPORT(to_f16)
+
+// The place of the one in each group of `classes` numbers.
+KERNEL class_index(const float* x, u32 groups, u32 classes, u8* y) {
+  u64 i = global_thread();
+  if (i >= groups) return;
+  u32 index = 0;
+  for (u32 k = 0; k < classes; k++)
+    if (x[i * classes + k] == 1.0f) index = k;
+  y[i] = (u8)index;
+}
+EXPORT(class_index)

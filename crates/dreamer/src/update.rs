@@ -1,0 +1,226 @@
+//! One gradient update: computed as it comes, or, on a GPU, recorded once and repeated with one call.
+
+use crate::agent::Agent;
+use crate::data::Batch;
+use crate::gauges::Readings;
+use crate::loss::Loss;
+use crate::noise::{Noise, Purpose};
+use crate::params::Params;
+use crate::rssm::Latent;
+use anyhow::{Result, bail};
+use engine::cuda::{Gpu, Recording};
+use engine::ops::{self, Varying};
+use engine::profile::part;
+use engine::{Bytes, Device, Sink, Tensor, backward};
+
+/// What an update leaves besides new parameters, where the agent is.
+pub(crate) struct Updated {
+    pub numbers: Readings,
+    /// The norms of gradients, changes and parameters, and the first tensor that is not finite, or -1: [4].
+    verdict: Tensor,
+    /// What the verdict counts through before the gradients.
+    losses: Vec<String>,
+    /// The state after the last step of each sequence.
+    pub last: Latent,
+    /// Deter in half precision and stoch as class indices, for the replay.
+    pub latents: Option<(Bytes, Bytes)>,
+}
+
+/// A recorded update, with the tensors that it reads and writes. A clone of the agent starts without one.
+#[derive(Default)]
+pub(crate) struct Repeat {
+    /// Shapes of an update that has been computed as it comes, so that kernels are loaded and constants copied.
+    seen: Option<Shape>,
+    recorded: Option<Recorded>,
+}
+
+struct Recorded {
+    shape: Shape,
+    /// Where the agent's tensors were.
+    places: Vec<u64>,
+    batch: Batch,
+    varying: Varying,
+    recording: Recording,
+    updated: Updated,
+}
+
+/// What the sequence of kernels depends on.
+#[derive(Clone, Copy, PartialEq)]
+struct Shape {
+    b: usize,
+    t: usize,
+    /// Whether the slow value moves.
+    slow: bool,
+}
+
+impl Clone for Repeat {
+    fn clone(&self) -> Self {
+        Repeat::default()
+    }
+}
+
+impl Repeat {
+    /// Kernels of the recorded update, where there is one and that is known.
+    #[cfg(test)]
+    pub fn launches(&self) -> Option<usize> {
+        self.recorded.as_ref()?.recording.launches()
+    }
+}
+
+impl Agent {
+    /// One update on a batch that is on the processor. Where a number is not finite nothing changes, and the error names
+    /// the first tensor that holds one.
+    pub(crate) fn update(&mut self, batch: &Batch, noise: &Noise) -> Result<Updated> {
+        let mut repeat = std::mem::take(&mut self.repeat);
+        let updated = match (self.device(), noise) {
+            (Device::Gpu(gpu), Noise::Counter { .. }) => self.repeated(gpu, batch, noise, &mut repeat),
+            (device, _) => self.compute(&batch.to(device), noise, &self.opt.rates().to(device)),
+        };
+        self.repeat = repeat;
+        let updated = updated?;
+        self.judge(&updated)?;
+        self.opt.step += 1;
+        self.slow_count += 1;
+        Ok(updated)
+    }
+
+    /// The update from a batch where the agent is. Waits for nothing.
+    fn compute(&mut self, batch: &Batch, noise: &Noise, rates: &Tensor) -> Result<Updated> {
+        let mut out = self.loss(batch, noise, true)?;
+        let mut grads = self.gradients(&out);
+        let watched: Vec<&Tensor> = out.losses.iter().map(|(_, x)| x).collect();
+        let verdict = part("optimizer", || {
+            let verdict = self.opt.update(&mut self.params, &mut grads, &watched, rates);
+            self.update_slow(&verdict);
+            verdict
+        });
+        self.norms.follow(&out.norms, &verdict);
+        let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
+        let rssm = &self.config.dynamics.rssm;
+        let latents = (self.config.replay_context > 0)
+            .then(|| (ops::half_bytes(&out.observed.deter), ops::index_bytes(&out.observed.stoch, rssm.classes)));
+        let mut metrics = std::mem::take(&mut out.metrics);
+        metrics.put("opt/loss", &out.total);
+        Ok(Updated {
+            numbers: metrics.readings(),
+            verdict,
+            losses: out.losses.iter().map(|(name, _)| name.clone()).collect(),
+            last: Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) },
+            latents,
+        })
+    }
+
+    /// The gradients of a loss for all parameters.
+    pub(crate) fn gradients(&self, out: &Loss) -> Vec<Tensor> {
+        let mut sink = Sink::new();
+        backward(&[(&out.total, ops::full(&[], 1.0, self.device()))], &mut sink);
+        sink.finish(&self.params.leaves())
+    }
+
+    /// The same update as `compute` makes, from a recording where there is one.
+    fn repeated(&mut self, gpu: &'static Gpu, batch: &Batch, noise: &Noise, repeat: &mut Repeat) -> Result<Updated> {
+        let device = Device::Gpu(gpu);
+        let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
+        if repeat.seen != Some(shape) {
+            *repeat = Repeat { seen: Some(shape), recorded: None };
+            return self.compute(&batch.to(device), noise, &self.opt.rates().to(device));
+        }
+        let places = self.settle();
+        match &repeat.recorded {
+            Some(recorded) if recorded.shape == shape && recorded.places == places => recorded.batch.assign(batch),
+            _ => {
+                repeat.recorded = None; // its memory is for the next
+                gpu.release_pool();
+                repeat.recorded = Some(self.recorded(gpu, shape, places, batch)?);
+            }
+        }
+        let recorded = repeat.recorded.as_ref().expect("recorded above where it was not");
+        recorded.varying.set(self.opt.constants().varying(), self.opt.step);
+        recorded.recording.run();
+        Ok(recorded.updated.kept())
+    }
+
+    fn recorded(&mut self, gpu: &'static Gpu, shape: Shape, places: Vec<u64>, batch: &Batch) -> Result<Recorded> {
+        let (batch, varying) = (batch.to(Device::Gpu(gpu)), Varying::new(Device::Gpu(gpu)));
+        let (seed, purpose, step_at) = (self.config.seed, Purpose::Train, Some(varying.step()));
+        let noise = Noise::Counter { seed, purpose, step: self.opt.step, step_at };
+        let rates = varying.rates();
+        let (recording, updated) = gpu.record(|| self.compute(&batch, &noise, &rates));
+        Ok(Recorded { shape, places, batch, varying, recording, updated: updated? })
+    }
+
+    /// Makes every tensor that an update changes this agent's alone, and says where they are.
+    pub(crate) fn settle(&mut self) -> Vec<u64> {
+        let all = self.params.values_mut().iter_mut().chain(self.slow.values_mut());
+        let all = all.chain(&mut self.opt.rms).chain(&mut self.opt.momentum).chain(self.norms.states_mut());
+        all.map(|x| {
+            x.unshare();
+            x.place()
+        })
+        .collect()
+    }
+
+    /// An error where the verdict is that a number was not finite. Waits for a GPU.
+    fn judge(&self, updated: &Updated) -> Result<()> {
+        let bad = updated.verdict.host().data()[3];
+        if bad < 0.0 {
+            return Ok(());
+        }
+        let gradient = |i: usize| self.params.iter().nth(i).map(|(name, _)| format!("the gradient of '{name}'"));
+        let index = bad as usize;
+        let name = match updated.losses.get(index) {
+            Some(name) => format!("the loss '{name}'"),
+            None => gradient(index - updated.losses.len()).unwrap_or_default(),
+        };
+        bail!("{name} holds a number that is not finite; nothing good can come after it")
+    }
+
+    fn slow_moves(&self) -> bool {
+        self.slow_count.is_multiple_of(self.config.slowvalue.every)
+    }
+
+    fn update_slow(&mut self, verdict: &Tensor) {
+        if self.slow_moves() {
+            let source = self.params.iter().filter(|(name, _)| name.starts_with("val/")).map(|(_, x)| x);
+            let mut pairs: Vec<(&Tensor, &mut Tensor)> = source.zip(self.slow.values_mut()).collect();
+            ops::ema_all(&mut pairs, self.config.slowvalue.rate, Some(verdict));
+        }
+    }
+}
+
+impl Updated {
+    /// The norms of gradients before clipping, of changes, and of parameters. Waits for a GPU.
+    pub fn norms(&self) -> [f32; 3] {
+        let verdict = self.verdict.host();
+        [verdict.data()[0], verdict.data()[1], verdict.data()[2]]
+    }
+
+    /// For use until the next run: what may be held longer is copied.
+    fn kept(&self) -> Updated {
+        let copy = |x: &Tensor| {
+            let mut copy = x.clone();
+            copy.unshare();
+            copy
+        };
+        Updated {
+            numbers: self.numbers.clone(),
+            verdict: self.verdict.clone(),
+            losses: self.losses.clone(),
+            last: Latent { deter: copy(&self.last.deter), stoch: copy(&self.last.stoch) },
+            latents: self.latents.clone(),
+        }
+    }
+}
+
+/// The parameters of `prefixes` in memory of their own; others are left out.
+pub(crate) fn copy_parts(params: &Params, prefixes: &[&str]) -> Params {
+    params.map(|name, x| {
+        if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+            let mut copy = x.detach();
+            copy.unshare();
+            copy
+        } else {
+            ops::zeros(&[0], x.device())
+        }
+    })
+}

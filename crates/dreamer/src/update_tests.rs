@@ -1,0 +1,87 @@
+//! Recorded updates against those that are computed as they come.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use crate::{Agent, AgentConfig, Carry, Trained};
+use common::{batch, everything, tiny};
+use engine::Device;
+use engine::cuda::test_gpu;
+use spaces::{Data, Record};
+
+/// An agent on the test's GPU with a batch for it; none where there is no GPU.
+fn on_gpu(config: &AgentConfig) -> Option<(Agent, Carry, Record)> {
+    let gpu = test_gpu()?;
+    let (obs, act) = everything();
+    let agent = Agent::new(&obs, &act, config).unwrap();
+    let batch = batch(&agent, &obs, &act);
+    let agent = agent.to(Device::Gpu(gpu));
+    let carry = agent.initial(config.batch_size);
+    Some((agent, carry, batch))
+}
+
+/// An update that is computed as it comes.
+fn train_unrecorded(agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Trained {
+    agent.repeat = Default::default();
+    agent.train(carry, batch).unwrap()
+}
+
+#[test]
+fn a_recorded_update_is_the_same_to_the_last_bit() {
+    let mut config = tiny();
+    config.slowvalue.every = 2;
+    let Some((mut agent, mut carry, batch)) = on_gpu(&config) else { return };
+    let (mut plain, mut plain_carry) = (agent.clone(), carry.clone());
+    let mut places = Vec::new();
+    for step in 0..6 {
+        let got = agent.train(&mut carry, &batch).unwrap();
+        let expected = train_unrecorded(&mut plain, &mut plain_carry, &batch);
+        assert_eq!(got.metrics, expected.metrics, "step {step}");
+        assert_eq!(got.replay, expected.replay, "step {step}");
+        places.push(agent.settle());
+    }
+    assert_eq!(agent.save(), plain.save());
+    assert!(places.iter().all(|place| *place == places[0]), "an update moved parameters elsewhere");
+    assert!(agent.repeat.launches().is_none_or(|count| count > 100));
+}
+
+#[test]
+fn clones_and_snapshots_keep_what_they_had() {
+    let Some((mut agent, mut carry, batch)) = on_gpu(&tiny()) else { return };
+    (0..3).for_each(|_| drop(agent.train(&mut carry, &batch).unwrap()));
+    let (clone, snapshot, before) = (agent.clone(), agent.snapshot(), agent.save());
+    let step: Record = batch.iter().map(|(key, array)| (key.clone(), array.at(0))).collect();
+    let act = |agent: &Agent| {
+        let mut carry = agent.initial(step["is_first"].len());
+        agent.act(&mut carry, &step, crate::Mode::Train).unwrap().action
+    };
+    let acted = act(&snapshot);
+    (0..2).for_each(|_| drop(agent.train(&mut carry, &batch).unwrap()));
+    assert_eq!(clone.save(), before);
+    assert_eq!(act(&snapshot), acted);
+    assert_ne!(agent.save(), before);
+    // What is loaded counts in the next update, recorded or not.
+    agent.load(&before, None).unwrap();
+    let mut plain = clone.clone();
+    let trained = agent.train(&mut carry.clone(), &batch).unwrap();
+    assert_eq!(trained.metrics, train_unrecorded(&mut plain, &mut carry, &batch).metrics);
+}
+
+#[test]
+fn nothing_changes_where_a_number_is_not_finite() {
+    let Some((mut agent, mut carry, good)) = on_gpu(&tiny()) else { return };
+    for recorded in [false, true] {
+        (0..2).for_each(|_| drop(agent.train(&mut carry, &good).unwrap()));
+        if !recorded {
+            agent.repeat = Default::default();
+        }
+        let (before, mut bad) = (agent.save(), good.clone());
+        let Some(Data::F32(rewards)) = bad.get_mut("reward").map(|array| &mut array.data) else {
+            unreachable!("rewards are floats")
+        };
+        rewards[3] = f32::NAN;
+        let error = agent.train(&mut carry, &bad).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("the loss '") && error.contains("not finite"), "{error}");
+        assert_eq!(agent.save(), before);
+    }
+}
