@@ -342,6 +342,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_only_watched_has_no_part_in_the_norm_and_can_stop_the_update() {
+        for device in devices() {
+            let ones = || Tensor::full(&[4], 1.0).to(device);
+            let [mut param, mut grad, mut rms, mut momentum] = [(); 4].map(|()| ones());
+            let step =
+                OptimizerStep { lr: 0.1, agc: 0.0, eps: 1e-8, beta1: 0.9, beta2: 0.99, nesterov: false, count: 1 };
+            let varying = Tensor::from_slice(&[3], &step.varying()).to(device);
+            for (loss, bad) in [(f32::NAN, 0.0), (7.0, -1.0)] {
+                let loss = Tensor::full(&[3], loss).to(device);
+                let slot =
+                    Slot { param: &mut param, grad: &mut grad, rms: &mut rms, momentum: &mut momentum, decay: 0.0 };
+                let verdict = optimizer_launch(&mut [slot], &[&loss], step, &varying).host();
+                assert_eq!(verdict.data()[3], bad, "{verdict:?}");
+                let same = param.host().data() == [1.0; 4];
+                assert_eq!(same, bad >= 0.0);
+                assert!(bad >= 0.0 || verdict.data()[0] == 2.0, "{verdict:?}");
+            }
+        }
+    }
+
+    #[test]
     fn average_moves_by_the_mix() {
         for device in devices() {
             let source = Tensor::from_slice(&[2], &[1.0, 2.0]).to(device);

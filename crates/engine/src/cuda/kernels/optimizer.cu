@@ -94,7 +94,7 @@ KERNEL norms(const __grid_constant__ Tensors t, u32 count, u32 tensor0, u32 slic
   if (threadIdx.x > 0) return;
   float clip = 1.0f;
   if (agc > 0.0f) clip = 1.0f / fmaxf((float)sqrt(a) / (agc * fmaxf((float)sqrt(b), smallest)), 1.0f);
-  squares[tensor] = a;
+  squares[tensor] = param ? a : 0.0;  // what is only looked at has no part in the norm
   clips[tensor] = a != a ? __uint_as_float(0x7fc00000u) : clip;
 }
 EXPORT(norms)
