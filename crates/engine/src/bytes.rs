@@ -78,16 +78,9 @@ impl Bytes {
         }
     }
 
-    /// Takes over as many bytes from the processor, in the place where these are, as [`Tensor::assign`] does.
-    pub fn assign(&self, from: &Bytes) {
-        assert_eq!(self.len, from.len, "another number of bytes");
-        match (&self.values, from.host()) {
-            (Values::Gpu(x), bytes) => {
-                let Device::Gpu(gpu) = x.device() else { unreachable!("bytes of a GPU are on it") };
-                gpu.upload(&bytes, x.address(), 4 * x.len());
-            }
-            (Values::Host(_), _) => panic!("bytes are assigned on a GPU, not on the processor"),
-        }
+    /// The `len` bytes in the places of numbers `start..` of a float32 tensor on a GPU.
+    pub fn over(numbers: &Tensor, start: usize, len: usize) -> Bytes {
+        Bytes { values: Values::Gpu(numbers.view(start, &[len.div_ceil(4)])), len }
     }
 
     /// A part of them; on a GPU, which takes all rows at once, the whole.
@@ -126,14 +119,13 @@ mod tests {
     use crate::check::devices;
 
     #[test]
-    fn there_and_back_and_changed_in_place() {
+    fn there_and_back_and_in_the_places_of_numbers() {
         for device in devices() {
             let bytes = Bytes::new(vec![1, 2, 3, 4, 5]).to(device);
             assert_eq!((bytes.len(), &*bytes.host()), (5, &[1, 2, 3, 4, 5][..]));
             if device != Device::Cpu {
-                let other = bytes.clone();
-                bytes.assign(&Bytes::new(vec![9, 8, 7, 6, 5]));
-                assert_eq!(&*other.host(), &[9, 8, 7, 6, 5]);
+                let numbers = Tensor::from_slice(&[3], &[7.0, 1.0, -2.0]).to(device);
+                assert_eq!(&*Bytes::over(&numbers, 1, 5).host(), &[0, 0, 128, 63, 0]);
             }
         }
     }

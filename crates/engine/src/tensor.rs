@@ -285,7 +285,7 @@ impl Tensor {
     }
 
     /// Elements `start..` of the storage under `shape`, without origin.
-    pub(crate) fn view(&self, start: usize, shape: &[usize]) -> Tensor {
+    pub fn view(&self, start: usize, shape: &[usize]) -> Tensor {
         debug_assert!(start + shape.iter().product::<usize>() <= self.len());
         Tensor {
             shape: Shape::new(shape),

@@ -57,6 +57,10 @@ driver_functions! {
     graph_launch b"cuGraphLaunch" (Handle, Handle);
     graph_destroy b"cuGraphDestroy" (Handle);
     graph_exec_destroy b"cuGraphExecDestroy" (Handle);
+    event_create b"cuEventCreate" (*mut Handle, c_uint);
+    event_record b"cuEventRecord" (Handle, Handle);
+    event_wait b"cuEventSynchronize" (Handle);
+    stream_wait_event b"cuStreamWaitEvent" (Handle, Handle, c_uint);
     host_alloc b"cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
     host_free b"cuMemFreeHost" (*mut c_void);
     module_load b"cuModuleLoadData" (*mut Handle, *const c_void);
@@ -76,6 +80,8 @@ const MAX_DYNAMIC_SHARED: c_int = 8;
 const TAKEN_AT_ONCE: usize = 64 << 10;
 /// A stream that does not wait for the one everybody shares.
 const NON_BLOCKING: c_uint = 1;
+/// An event that tells no time, which is cheaper.
+const NO_TIMING: c_uint = 2;
 /// A capture that lets every thread go on using the driver, this one included: for memory.
 const CAPTURE_RELAXED: c_int = 2;
 
@@ -184,6 +190,13 @@ pub struct Stream(Handle);
 unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
+/// A point in a stream's work.
+pub struct Event(Handle);
+
+// SAFETY: as below.
+unsafe impl Send for Event {}
+unsafe impl Sync for Event {}
+
 /// Work that was captured from a stream, ready to be started.
 pub struct Graph(Handle);
 
@@ -244,6 +257,31 @@ impl Cuda {
     pub fn forget(&self, graph: &Graph) {
         // SAFETY: called once, by its owner's end; the driver waits for runs under way.
         let _ = self.call("closing a recording", |d| unsafe { (d.graph_exec_destroy)(graph.0) });
+    }
+
+    /// An event, kept for as long as the process lives.
+    pub fn event(&self) -> Result<Event, String> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: the pointer is valid for one handle.
+        self.call("making an event", |d| unsafe { (d.event_create)(&mut event, NO_TIMING) })?;
+        Ok(Event(event))
+    }
+
+    /// `event` is where `stream` has been asked for everything that it has been asked for by now.
+    pub fn record(&self, event: &Event, stream: &Stream) -> Result<(), String> {
+        // SAFETY: both are open.
+        self.call("recording an event", |d| unsafe { (d.event_record)(event.0, stream.0) })
+    }
+
+    /// What `stream` is asked for from now on happens after `event`.
+    pub fn after(&self, event: &Event, stream: &Stream) -> Result<(), String> {
+        // SAFETY: both are open.
+        self.call("waiting for an event", |d| unsafe { (d.stream_wait_event)(stream.0, event.0, 0) })
+    }
+
+    pub fn wait_for(&self, event: &Event) -> Result<(), String> {
+        // SAFETY: the event is open.
+        self.call("waiting for an event", |d| unsafe { (d.event_wait)(event.0) })
     }
 
     /// Memory of the processor that copies can use without waiting.

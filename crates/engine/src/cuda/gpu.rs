@@ -4,6 +4,7 @@ use super::driver::{Cuda, Driver, Module as CudaModule, Properties, Stream};
 use super::emulator::{Emulator, Module as EmulatedModule};
 use super::memory::{Memory, Pinned};
 use super::queue::{Command, Queue, lock};
+use super::upload::Buffers;
 use super::{cache, kernels};
 use crate::tensor::{Dtype, Tensor};
 use std::collections::HashMap;
@@ -20,6 +21,9 @@ pub struct Gpu {
     modules: Mutex<HashMap<&'static str, Module>>,
     functions: Mutex<HashMap<(&'static str, &'static str), u64>>,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
+    /// A stream for copies beside the work of others, and what earlier ones left for later ones.
+    pub(super) copies: OnceLock<Stream>,
+    pub(super) uploads: Mutex<Vec<Buffers>>,
     /// Zeros, which kernels count their blocks with and leave as they were.
     counters: OnceLock<Tensor>,
 }
@@ -210,8 +214,19 @@ impl Gpu {
     }
 
     fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
-        let (main, modules, functions, constants, counters) = Default::default();
-        let gpu = Gpu { properties, precision, backend, main, modules, functions, constants, counters };
+        let (main, modules, functions, constants, copies, uploads, counters) = Default::default();
+        let gpu = Gpu {
+            properties,
+            precision,
+            backend,
+            main,
+            modules,
+            functions,
+            constants,
+            copies,
+            uploads,
+            counters,
+        };
         let gpu: &Gpu = Box::leak(Box::new(gpu));
         gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
         gpu
@@ -220,6 +235,12 @@ impl Gpu {
     /// The queue that this thread's work goes to.
     pub(super) fn queue(&self) -> Arc<Queue> {
         Queue::entered(self).unwrap_or_else(|| self.main.get().expect("made when the GPU was opened").clone())
+    }
+
+    /// Runs `f` with this thread's work going to the main queue, whatever it has entered.
+    pub(super) fn on_main<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _entered = Queue::enter(self.main.get().expect("made when the GPU was opened").clone());
+        f()
     }
 
     pub fn precision(&self) -> Precision {

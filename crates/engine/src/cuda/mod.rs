@@ -16,6 +16,7 @@ mod memory;
 mod nvrtc;
 mod queue;
 mod survey;
+mod upload;
 
 pub use driver::{Driver, Properties};
 pub(crate) use gemm::{Gemm, Matrix};
@@ -25,4 +26,5 @@ pub(crate) use memory::Memory;
 pub use memory::Pinned;
 pub use nvrtc::Nvrtc;
 pub use queue::Recording;
+pub use upload::{ALIGNED, Upload};
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};

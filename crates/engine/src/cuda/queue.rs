@@ -43,6 +43,12 @@ impl Queue {
         ENTERED.with_borrow(|entered| entered.iter().rev().find(|queue| queue.gpu == gpu).cloned())
     }
 
+    /// From now on this thread's work for the queue's GPU goes there.
+    pub fn enter(queue: Arc<Queue>) -> Entered {
+        ENTERED.with_borrow_mut(|entered| entered.push(queue));
+        Entered
+    }
+
     pub fn gpu(&self) -> &'static Gpu {
         self.gpu
     }
@@ -73,15 +79,8 @@ impl Drop for Queue {
     }
 }
 
-/// Leaves a queue that its thread has entered.
-struct Entered;
-
-impl Entered {
-    fn enter(queue: Arc<Queue>) -> Entered {
-        ENTERED.with_borrow_mut(|entered| entered.push(queue));
-        Entered
-    }
-}
+/// Leaves the queue that its thread has entered when dropped.
+pub(super) struct Entered;
 
 impl Drop for Entered {
     fn drop(&mut self) {
@@ -114,7 +113,7 @@ impl Gpu {
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {
             self.done(cuda.begin_recording(stream));
         }
-        let entered = Entered::enter(queue.clone());
+        let entered = Queue::enter(queue.clone());
         let result = f();
         drop(entered);
         let work = match (&self.backend, &queue.stream, &queue.tape) {

@@ -1,0 +1,107 @@
+//! `Upload`: bytes on their way to a GPU, which goes on with its work meanwhile.
+
+use super::driver::Event;
+use super::gpu::{Backend, Gpu};
+use super::memory::Pinned;
+use super::queue::lock;
+use crate::tensor::{Device, Dtype, Tensor};
+
+/// Bytes in pinned memory, and room for them on a GPU, to which they are copied beside what it is doing.
+pub struct Upload {
+    /// None once it has been given back.
+    buffers: Option<Buffers>,
+}
+
+/// What an upload needs, kept for the next one: pinned memory is slow to come by.
+pub(super) struct Buffers {
+    pinned: Pinned,
+    /// Float32 numbers, in whose places the bytes lie.
+    room: Tensor,
+    /// That they have arrived; none on an emulated GPU.
+    arrived: Option<Event>,
+}
+
+/// Inputs begin at multiples of so many bytes.
+pub const ALIGNED: usize = 256;
+
+impl Gpu {
+    /// Starts to copy `len` bytes, a multiple of [`ALIGNED`], that `fill` writes. Waits for nothing.
+    pub fn upload_ahead(&'static self, len: usize, fill: impl FnOnce(&mut [u8])) -> Upload {
+        assert!(len.is_multiple_of(ALIGNED), "{len} bytes");
+        let free = {
+            let mut free = lock(&self.uploads);
+            let at = free.iter().position(|buffers| buffers.pinned.len() == len);
+            at.map(|at| free.swap_remove(at))
+        };
+        let mut buffers = free.unwrap_or_else(|| self.upload_buffers(len));
+        fill(&mut buffers.pinned);
+        let to = buffers.room.address();
+        match (&self.backend, &buffers.arrived) {
+            (Backend::Cuda(cuda), Some(arrived)) => {
+                let stream = self.copies.get_or_init(|| self.done(cuda.stream()));
+                // SAFETY: there is as much room, and nobody writes to pinned memory before the buffers are given back,
+                // which is after the copy has arrived.
+                self.done(unsafe { cuda.upload_later(&buffers.pinned, to, stream) });
+                self.done(cuda.record(arrived, stream));
+            }
+            // SAFETY: there is as much room.
+            _ => unsafe { std::ptr::copy_nonoverlapping(buffers.pinned.as_ptr(), to as *mut u8, len) },
+        }
+        Upload { buffers: Some(buffers) }
+    }
+
+    fn upload_buffers(&'static self, len: usize) -> Buffers {
+        let arrived = match &self.backend {
+            Backend::Cuda(cuda) => Some(self.done(cuda.event())),
+            Backend::Emulator(_) => None,
+        };
+        let room = self.on_main(|| self.empty(&[len / Dtype::F32.bytes()]));
+        Buffers { pinned: self.pinned(len), room, arrived }
+    }
+}
+
+impl Upload {
+    /// Copies what was sent over `to`, once it has arrived, before whatever this thread starts next.
+    ///
+    /// The upload must be held until that copy is done, that is until its results have been waited for: its buffers serve
+    /// the next one then.
+    pub fn receive(&self, to: &Tensor) {
+        let buffers = self.buffers.as_ref().expect("there until it is dropped");
+        let Device::Gpu(gpu) = to.device() else { panic!("uploads are for tensors on a GPU") };
+        if let (Backend::Cuda(cuda), Some(arrived)) = (&gpu.backend, &buffers.arrived) {
+            gpu.done(cuda.after(arrived, gpu.queue().stream()));
+        }
+        gpu.copy(&buffers.room, to, 0);
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(buffers) = self.buffers.take()
+            && let Device::Gpu(gpu) = buffers.room.device()
+        {
+            if let (Backend::Cuda(cuda), Some(arrived)) = (&gpu.backend, &buffers.arrived) {
+                let _ = cuda.wait_for(arrived); // it may never have been received
+            }
+            lock(&gpu.uploads).push(buffers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::test_gpu;
+
+    #[test]
+    fn uploads_arrive_in_the_place_that_receives_them() {
+        let Some(gpu) = test_gpu() else { return };
+        let to = Tensor::zeros(&[2 * ALIGNED / 4]).to(Device::Gpu(gpu));
+        for value in [3.0f32, 5.0] {
+            let fill = |bytes: &mut [u8]| bytemuck::cast_slice_mut::<u8, f32>(bytes).fill(value);
+            let upload = gpu.upload_ahead(2 * ALIGNED, fill);
+            upload.receive(&to);
+            assert!(to.host().data().iter().all(|&x| x == value));
+        }
+    }
+}
