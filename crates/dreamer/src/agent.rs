@@ -1,9 +1,10 @@
 //! The agent: its parts, and the verbs `act`, `train` and `report`.
 
 use crate::actor_critic::Normalizers;
+use crate::batch::{Batch, Layout, Prepared, Preparer, layout};
 use crate::checks;
 use crate::config::AgentConfig;
-use crate::data::{self, Batch, Layout, encoded_space};
+use crate::data::{self, encoded_space};
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::heads::ScalarHead;
@@ -222,32 +223,43 @@ impl Agent {
     /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it. An Err names the first
     /// tensor that holds a number which is not finite; the agent is then unchanged.
     pub fn train(&mut self, carry: &mut Carry, batch: &Record) -> Result<Trained> {
-        let noise =
-            Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None };
+        self.train_prepared(carry, &mut self.preparer().prepare(batch.clone())?)
+    }
+
+    /// [`train`](Agent::train) on a batch that was prepared by this agent's [`preparer`](Agent::preparer).
+    pub fn train_prepared(&mut self, carry: &mut Carry, batch: &mut Prepared) -> Result<Trained> {
+        let (seed, step) = (self.config.seed, self.opt.step);
+        let noise = Noise::Counter { seed, purpose: Purpose::Train, step, step_at: None };
         self.train_with(carry, batch, &noise)
     }
 
-    pub(crate) fn train_with(&mut self, carry: &mut Carry, record: &Record, noise: &Noise) -> Result<Trained> {
-        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?;
+    /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.
+    pub fn preparer(&self) -> Preparer {
+        Preparer {
+            config: self.config.clone(),
+            obs_space: self.obs_space.clone(),
+            act_space: self.act_space.clone(),
+            device: self.device(),
+        }
+    }
+
+    pub(crate) fn train_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Trained> {
         ensure!(
             self.opt.rms.len() == self.params.len(),
             "a snapshot of an agent cannot be trained; train the agent itself"
         );
-        let ids = record.get("stepid");
-        if self.config.replay_context > 0 && ids.is_none() {
-            bail!("the batch lacks the key 'stepid', by which fresh latents are written back");
-        }
-        let updated = self.update(&batch, noise)?;
+        batch.complete(carry, &self.layout())?;
+        let updated = self.update(&batch.batch, batch.upload.as_ref(), noise)?;
         let mut metrics = updated.numbers.read();
         self.optimizer_metrics(updated.norms(), &mut metrics);
-        self.move_carry(carry, updated.last, record, batch.b)?;
+        carry.latent = updated.last;
+        carry.prevact = batch.last.to(self.device());
+        carry.step += 1;
         let mut replay = Record::new();
         if let Some((deter, stoch)) = &updated.latents {
-            self.store_latents(deter, stoch, &[batch.b, batch.t], &mut replay);
+            self.store_latents(deter, stoch, &[batch.batch.b, batch.batch.t], &mut replay);
         }
-        if let Some(ids) = ids.filter(|_| self.config.replay_context > 0) {
-            replay.insert("stepid".into(), data::skip_steps(ids, self.config.replay_context));
-        }
+        replay.extend(batch.ids.take().map(|ids| ("stepid".to_string(), ids)));
         Ok(Trained { metrics, replay })
     }
 
@@ -265,24 +277,7 @@ impl Agent {
     }
 
     pub(crate) fn layout(&self) -> Layout<'_> {
-        let r = &self.config.dynamics.rssm;
-        Layout {
-            obs_space: &self.obs_space,
-            act_space: &self.act_space,
-            context: self.config.replay_context,
-            deter: r.deter,
-            stoch: r.stoch,
-            classes: r.classes,
-            config: &self.config,
-        }
-    }
-
-    /// The state after the last step of a batch.
-    pub(crate) fn move_carry(&self, carry: &mut Carry, last: Latent, record: &Record, b: usize) -> Result<()> {
-        carry.latent = last;
-        carry.prevact = data::last_actions(record, b, &self.layout())?.to(self.device());
-        carry.step += 1;
-        Ok(())
+        layout(&self.obs_space, &self.act_space, &self.config)
     }
 
     /// `norms` are those of gradients before clipping, of changes, and of parameters.

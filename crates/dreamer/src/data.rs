@@ -1,11 +1,9 @@
-//! From records to tensors: observations, actions, flags, and the state that a training sequence starts from.
+//! From records to tensors: observations, actions, latents.
 
-use crate::config::AgentConfig;
-use crate::observations::Observations;
-use crate::rssm::Latent;
+use crate::batch::Layout;
 use anyhow::{Result, anyhow, bail};
+use engine::Tensor;
 use engine::ops::{concat_last, symlog};
-use engine::{Device, Tensor};
 use spaces::{Array, Data, Record, Space, Spaces};
 
 /// Keys that every environment has and that the agent neither encodes nor decodes.
@@ -105,114 +103,8 @@ fn vector(array: &Array, space: &Space, rows: usize, squash: bool) -> Tensor {
     Tensor::from_slice(&[rows, size * classes], &out)
 }
 
-/// A training batch with the replay context taken off: B sequences of T steps.
-pub struct Batch {
-    pub b: usize,
-    pub t: usize,
-    pub obs: Observations,
-    /// [B, T] floats of 0 and 1; `keep` is 0 where an episode starts.
-    pub keep: Tensor,
-    pub is_last: Tensor,
-    pub is_terminal: Tensor,
-    pub reward: Tensor,
-    /// The state before the first step.
-    pub start: Latent,
-    /// Embedded previous actions [B, T, A].
-    pub prevact: Tensor,
-}
-
-/// What a training batch is cut by.
-pub struct Layout<'a> {
-    pub obs_space: &'a Spaces,
-    pub act_space: &'a Spaces,
-    pub context: usize,
-    pub deter: usize,
-    pub stoch: usize,
-    pub classes: usize,
-    pub config: &'a AgentConfig,
-}
-
-impl Batch {
-    /// Cuts `record` [B, K + T, ...]. Rows whose `consec` is 0 start from the latents stored at step K - 1, others from
-    /// `carry`; previous actions are those of the step before (official agent.py, `_apply_replay_context`).
-    pub fn new(record: &Record, carry: &Latent, prevact: &Tensor, l: &Layout) -> Result<Batch> {
-        let flags = record.get("is_first").ok_or_else(|| anyhow!("the batch lacks the key 'is_first'"))?;
-        let &[b, steps] = flags.shape.as_slice() else {
-            bail!("key 'is_first' has shape {:?} in the batch where [B, T] was expected", flags.shape)
-        };
-        let k = l.context;
-        if steps <= k {
-            bail!("the batch has {steps} steps, which leaves nothing after a replay_context of {k}");
-        }
-        if carry.deter.dim(0) != b {
-            bail!("the carry has {} sequences and the batch {b}", carry.deter.dim(0));
-        }
-        let t = steps - k;
-        let float = |key: &str| -> Result<Tensor> {
-            let array = skip_steps(fetch(record, key, &[b, steps], &[])?, k);
-            Ok(Tensor::from_slice(&[b, t], &array.to_f32()))
-        };
-        let obs = Observations::new(l.obs_space, l.config, b * t, true, |key, space| {
-            Ok(skip_steps(fetch(record, key, &[b, steps], &space.shape)?, k))
-        })?;
-        let start = if k > 0 { start_latent(record, carry, b, steps, l)? } else { carry.clone() };
-        let prevact = previous_actions(record, prevact, b, steps, l)?;
-        let keep: Vec<f32> =
-            skip_steps(flags, k).to_bool().iter().map(|&first| if first { 0.0 } else { 1.0 }).collect();
-        Ok(Batch {
-            b,
-            t,
-            obs,
-            keep: Tensor::from_slice(&[b, t], &keep),
-            is_last: float("is_last")?,
-            is_terminal: float("is_terminal")?,
-            reward: float("reward")?,
-            start: Latent { deter: start.deter.host(), stoch: start.stoch.host() },
-            prevact,
-        })
-    }
-
-    /// The same where an agent is.
-    pub fn to(&self, device: Device) -> Batch {
-        let [keep, is_last, is_terminal, reward, prevact] =
-            [&self.keep, &self.is_last, &self.is_terminal, &self.reward, &self.prevact].map(|x| x.to(device));
-        let start = Latent { deter: self.start.deter.to(device), stoch: self.start.stoch.to(device) };
-        let obs = self.obs.to(device);
-        Batch { b: self.b, t: self.t, obs, keep, is_last, is_terminal, reward, start, prevact }
-    }
-
-    /// Takes over another of the same shapes from the processor, in the places where this one is on a GPU.
-    pub fn assign(&self, from: &Batch) {
-        self.obs.assign(&from.obs);
-        let tensors = |x: &Batch| {
-            [&x.keep, &x.is_last, &x.is_terminal, &x.reward, &x.prevact, &x.start.deter, &x.start.stoch]
-                .map(Tensor::clone)
-        };
-        tensors(self).iter().zip(&tensors(from)).for_each(|(to, x)| to.assign(x));
-    }
-}
-
-/// The state before step K: stored in the replay, or carried over.
-fn start_latent(record: &Record, carry: &Latent, b: usize, steps: usize, l: &Layout) -> Result<Latent> {
-    let consec = fetch(record, "consec", &[b, steps], &[])?.to_i32();
-    let deter = fetch(record, "dyn/deter", &[b, steps], &[l.deter])?;
-    let stoch = stored_stoch(record, b, steps, l)?;
-    let latent = l.stoch * l.classes;
-    let fresh = |row: &usize| consec[row * steps] == 0;
-    // What is carried is looked at only where it is needed: for that a GPU must have done all its work.
-    let carried =
-        |x: &Tensor| if (0..b).all(|row| fresh(&row)) { vec![0.0; x.len()] } else { x.host().data().to_vec() };
-    let (mut d, mut s) = (carried(&carry.deter), carried(&carry.stoch));
-    for row in (0..b).filter(fresh) {
-        let at = row * steps + l.context - 1;
-        d[row * l.deter..(row + 1) * l.deter].copy_from_slice(&deter.floats(at * l.deter..(at + 1) * l.deter));
-        s[row * latent..(row + 1) * latent].copy_from_slice(&stoch(at));
-    }
-    Ok(Latent { deter: Tensor::from_slice(&[b, l.deter], &d), stoch: Tensor::from_slice(&[b, latent], &s) })
-}
-
 /// The stored latent of a step, one-hot: kept as class indices [S], or as one-hot floats [S, C].
-fn stored_stoch<'a>(
+pub fn stored_stoch<'a>(
     record: &'a Record,
     b: usize,
     steps: usize,
@@ -235,19 +127,18 @@ fn stored_stoch<'a>(
     })
 }
 
-/// Embedded actions taken before each of the steps from K on: [B, T, A].
-fn previous_actions(record: &Record, carried: &Tensor, b: usize, steps: usize, l: &Layout) -> Result<Tensor> {
+/// Embedded actions taken before each of the steps from K on [B, T, A]; zeros where that is before the batch.
+pub fn previous_actions(record: &Record, b: usize, steps: usize, l: &Layout) -> Result<Tensor> {
     for (key, space) in l.act_space {
         fetch(record, key, &[b, steps], &space.shape)?;
     }
     let keys = l.act_space.iter().map(|(k, s)| (k.as_str(), s));
     let all = vectors(keys, record, b * steps, false)?.ok_or_else(|| anyhow!("the action space is empty"))?;
     let (width, t) = (all.width(), steps - l.context);
-    let carried = if l.context == 0 { carried.host() } else { Tensor::zeros(&[0]) };
     let mut out = Vec::with_capacity(b * t * width);
     for row in 0..b {
         if l.context == 0 {
-            out.extend_from_slice(&carried.data()[row * width..(row + 1) * width]);
+            out.resize(out.len() + width, 0.0);
         }
         let first = l.context.saturating_sub(1);
         let span = (row * steps + first) * width..((row + 1) * steps - 1) * width;

@@ -4,9 +4,10 @@
 //! them. Everything is read from NAME.json and NAME.safetensors: configuration, spaces, inputs, noise and results.
 
 use crate::agent::{Agent, Mode};
+use crate::batch::Batch;
 use crate::carry::Carry;
 use crate::config::AgentConfig;
-use crate::data::{Batch, vectors};
+use crate::data::vectors;
 use crate::noise::{Injected, Noise};
 use crate::rssm::Latent;
 use engine::ops;
@@ -286,9 +287,10 @@ fn compute(golden: &Golden, device: Device) -> BTreeMap<String, Vec<f32>> {
     let noise = golden.train_noise();
     forward(golden, &agent, &record, &noise, &mut out);
     policy(golden, &agent, &record, &mut out);
-    for step in 1..=3 {
+    let mut batches = [(); 3].map(|()| agent.preparer().prepare(record.clone()).expect("a batch that fits"));
+    for (step, batch) in (1..).zip(&mut batches) {
         let mut carry = golden.carry().to(agent.device());
-        let trained = agent.train_with(&mut carry, &record, &noise).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+        let trained = agent.train_with(&mut carry, batch, &noise).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
         for (name, value) in trained.metrics {
             out.insert(format!("step{step}/{name}"), vec![value]);
         }
@@ -310,7 +312,7 @@ fn compute(golden: &Golden, device: Device) -> BTreeMap<String, Vec<f32>> {
 
 fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: &mut BTreeMap<String, Vec<f32>>) {
     let carry = golden.carry().to(agent.device());
-    let batch = Batch::new(record, &carry.latent, &carry.prevact, &agent.layout()).expect("a batch that fits");
+    let batch = Batch::new(record, &carry, &agent.layout()).expect("a batch that fits");
     let batch = batch.to(agent.device());
     let mut loss = agent.loss(&batch, noise, true).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
     let mut grads = agent.gradients(&loss);

@@ -4,6 +4,7 @@
 
 mod actor_critic;
 mod agent;
+mod batch;
 mod carry;
 mod checks;
 mod config;
@@ -35,6 +36,7 @@ mod golden;
 mod update_tests;
 
 pub use agent::{Acted, Agent, Mode, Trained};
+pub use batch::{Prepared, Preparer};
 pub use carry::Carry;
 pub use config::*;
 pub use report::Reported;

@@ -4,8 +4,8 @@
 use crate::actor_critic::Replayed;
 use crate::actor_critic::{self, Heads, Normalizers, ReplaySteps};
 use crate::agent::Parts;
+use crate::batch::Batch;
 use crate::config::AgentConfig;
-use crate::data::Batch;
 use crate::gauges::Gauges;
 #[cfg(test)]
 use crate::imagination::{Dream, Visit};

@@ -1,5 +1,6 @@
 //! `Observations`: what the networks see and reconstruct, where the agent is.
 
+use crate::batch::{Map, Moved};
 use crate::config::AgentConfig;
 use crate::data;
 use anyhow::{Result, bail};
@@ -59,18 +60,17 @@ impl Observations {
         Ok(Observations { rows, vectors, images, targets: values })
     }
 
-    /// The same where an agent is.
-    pub fn to(&self, device: Device) -> Observations {
-        let images = self.images.iter().map(|(key, bytes)| (key.clone(), bytes.to(device))).collect();
-        let targets = self.targets.iter().map(|(key, x)| (key.clone(), x.to(device))).collect();
-        Observations { rows: self.rows, vectors: self.vectors.as_ref().map(|x| x.to(device)), images, targets }
+    /// The same with everything, always in the same order, replaced by what `f` makes of it.
+    pub fn map(&self, f: &mut impl Map) -> Observations {
+        let vectors = self.vectors.as_ref().map(|x| f.tensor(x));
+        let images = self.images.iter().map(|(key, x)| (key.clone(), f.bytes(x))).collect();
+        let targets = self.targets.iter().map(|(key, x)| (key.clone(), f.tensor(x))).collect();
+        Observations { rows: self.rows, vectors, images, targets }
     }
 
-    /// Takes over others of the same shapes from the processor, in the places where these are on a GPU.
-    pub fn assign(&self, from: &Observations) {
-        self.vectors.iter().zip(&from.vectors).for_each(|(to, x)| to.assign(x));
-        self.images.values().zip(from.images.values()).for_each(|(to, bytes)| to.assign(bytes));
-        self.targets.values().zip(from.targets.values()).for_each(|(to, x)| to.assign(x));
+    /// The same where an agent is.
+    pub fn to(&self, device: Device) -> Observations {
+        self.map(&mut Moved(device))
     }
 
     /// The pixels [rows, H, W, C] of an image key of the space.

@@ -1,7 +1,8 @@
 //! `report`: metrics and open-loop videos on a batch, without an update (official agent.py, `report`).
 
 use crate::agent::Agent;
-use crate::data::Batch;
+use crate::batch::Batch;
+use crate::data;
 use crate::noise::{Noise, Purpose};
 use crate::rssm::Latent;
 use crate::{Carry, Metrics};
@@ -32,7 +33,7 @@ impl Agent {
         }
         let noise =
             Noise::Counter { seed: self.config.seed, purpose: Purpose::Report, step: carry.step, step_at: None };
-        let batch = Batch::new(record, &carry.latent, &carry.prevact, &self.layout())?.to(self.device());
+        let batch = Batch::new(record, carry, &self.layout())?.to(self.device());
         let mut out = self.loss(&batch, &noise, false)?;
         let mut metrics = std::mem::take(&mut out.metrics).read();
         if self.config.report_gradnorms {
@@ -41,8 +42,9 @@ impl Agent {
         }
         let videos = self.open_loop(&batch, &out.tokens, &noise);
         let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
-        let last = Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) };
-        self.move_carry(carry, last, record, batch.b)?;
+        carry.latent = Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) };
+        carry.prevact = data::last_actions(record, batch.b, &self.layout())?.to(self.device());
+        carry.step += 1;
         Ok(Reported { metrics, videos })
     }
 

@@ -1,14 +1,14 @@
 //! One gradient update: computed as it comes, or, on a GPU, recorded once and repeated with one call.
 
 use crate::agent::Agent;
-use crate::data::Batch;
+use crate::batch::Batch;
 use crate::gauges::Readings;
 use crate::loss::Loss;
 use crate::noise::{Noise, Purpose};
 use crate::params::Params;
 use crate::rssm::Latent;
 use anyhow::{Result, bail};
-use engine::cuda::{Gpu, Recording};
+use engine::cuda::{Gpu, Recording, Upload};
 use engine::ops::{self, Varying};
 use engine::profile::part;
 use engine::{Bytes, Device, Sink, Tensor, backward};
@@ -38,7 +38,8 @@ struct Recorded {
     shape: Shape,
     /// Where the agent's tensors were.
     places: Vec<u64>,
-    batch: Batch,
+    /// What the batch's tensors are views of.
+    block: Tensor,
     varying: Varying,
     recording: Recording,
     updated: Updated,
@@ -68,12 +69,12 @@ impl Repeat {
 }
 
 impl Agent {
-    /// One update on a batch that is on the processor. Where a number is not finite nothing changes, and the error names
+    /// One update on a batch that is on the processor, and may be on its way to the agent's GPU already. Where a number is not finite nothing changes, and the error names
     /// the first tensor that holds one.
-    pub(crate) fn update(&mut self, batch: &Batch, noise: &Noise) -> Result<Updated> {
+    pub(crate) fn update(&mut self, batch: &Batch, upload: Option<&Upload>, noise: &Noise) -> Result<Updated> {
         let mut repeat = std::mem::take(&mut self.repeat);
         let updated = match (self.device(), noise) {
-            (Device::Gpu(gpu), Noise::Counter { .. }) => self.repeated(gpu, batch, noise, &mut repeat),
+            (Device::Gpu(gpu), Noise::Counter { .. }) => self.repeated(gpu, batch, upload, noise, &mut repeat),
             (device, _) => self.compute(&batch.to(device), noise, &self.opt.rates().to(device)),
         };
         self.repeat = repeat;
@@ -118,7 +119,14 @@ impl Agent {
     }
 
     /// The same update as `compute` makes, from a recording where there is one.
-    fn repeated(&mut self, gpu: &'static Gpu, batch: &Batch, noise: &Noise, repeat: &mut Repeat) -> Result<Updated> {
+    fn repeated(
+        &mut self,
+        gpu: &'static Gpu,
+        batch: &Batch,
+        upload: Option<&Upload>,
+        noise: &Noise,
+        repeat: &mut Repeat,
+    ) -> Result<Updated> {
         let device = Device::Gpu(gpu);
         let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
         if repeat.seen != Some(shape) {
@@ -126,27 +134,32 @@ impl Agent {
             return self.compute(&batch.to(device), noise, &self.opt.rates().to(device));
         }
         let places = self.settle();
-        match &repeat.recorded {
-            Some(recorded) if recorded.shape == shape && recorded.places == places => recorded.batch.assign(batch),
-            _ => {
-                repeat.recorded = None; // its memory is for the next
-                gpu.release_pool();
-                repeat.recorded = Some(self.recorded(gpu, shape, places, batch)?);
+        repeat.recorded.take_if(|recorded| recorded.shape != shape || recorded.places != places);
+        let recorded = match &mut repeat.recorded {
+            Some(recorded) => recorded,
+            none => {
+                gpu.release_pool(); // a recording has memory of its own
+                none.insert(self.recorded(gpu, shape, places, batch)?)
             }
-        }
-        let recorded = repeat.recorded.as_ref().expect("recorded above where it was not");
+        };
+        let sent = if upload.is_none() { batch.send(device) } else { None };
+        upload.or(sent.as_ref()).into_iter().for_each(|upload| upload.receive(&recorded.block));
         recorded.varying.set(self.opt.constants().varying(), self.opt.step);
         recorded.recording.run();
-        Ok(recorded.updated.kept())
+        let updated = recorded.updated.kept();
+        updated.verdict.host(); // whoever holds the upload may let go of it
+        Ok(updated)
     }
 
     fn recorded(&mut self, gpu: &'static Gpu, shape: Shape, places: Vec<u64>, batch: &Batch) -> Result<Recorded> {
-        let (batch, varying) = (batch.to(Device::Gpu(gpu)), Varying::new(Device::Gpu(gpu)));
+        let device = Device::Gpu(gpu);
+        let (block, varying) = (ops::zeros(&[batch.size() / 4], device), Varying::new(device));
+        let batch = batch.over(&block);
         let (seed, purpose, step_at) = (self.config.seed, Purpose::Train, Some(varying.step()));
         let noise = Noise::Counter { seed, purpose, step: self.opt.step, step_at };
         let rates = varying.rates();
         let (recording, updated) = gpu.record(|| self.compute(&batch, &noise, &rates));
-        Ok(Recorded { shape, places, batch, varying, recording, updated: updated? })
+        Ok(Recorded { shape, places, block, varying, recording, updated: updated? })
     }
 
     /// Makes every tensor that an update changes this agent's alone, and says where they are.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use config::Config;
+use dreamer_agent::{Prepared, Preparer};
 use replay::{Consec, Mode, Replay};
 use spaces::{Array, Data, Record};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -23,7 +24,7 @@ pub enum Batches {
     Direct(Source),
     /// Becomes `Prefetch` at the first batch, when the replay has enough.
     Waiting(Source),
-    Prefetch(Receiver<Result<Record>>),
+    Prefetch(Receiver<Result<Prepared>>),
     Ended,
 }
 
@@ -54,17 +55,25 @@ impl Batches {
         if mode == Mode::Train && !config.run.sync { Batches::Waiting(source) } else { Batches::Direct(source) }
     }
 
-    /// The next batch.
-    pub fn next(&mut self) -> Result<Record> {
+    /// The next batch, prepared for the agent that `preparer` is of.
+    pub fn prepared(&mut self, preparer: &Preparer) -> Result<Prepared> {
         if matches!(self, Batches::Waiting(_))
             && let Batches::Waiting(source) = std::mem::replace(self, Batches::Ended)
         {
-            *self = Batches::Prefetch(source.prefetch()?);
+            *self = Batches::Prefetch(source.prefetch(preparer.clone())?);
         }
         match self {
-            Batches::Direct(source) => source.next(),
+            Batches::Direct(source) => preparer.prepare(source.next()?),
             Batches::Prefetch(ready) => ready.recv().map_err(|_| anyhow!("the prefetch thread ended"))?,
             Batches::Waiting(_) | Batches::Ended => Err(anyhow!("the prefetch thread could not be started")),
+        }
+    }
+
+    /// The next batch of those that are not prepared ahead.
+    pub fn next(&mut self) -> Result<Record> {
+        match self {
+            Batches::Direct(source) => source.next(),
+            _ => Err(anyhow!("these batches are prepared ahead")),
         }
     }
 
@@ -96,9 +105,9 @@ impl Source {
     }
 
     /// Starts the thread; it ends when nobody receives any more.
-    fn prefetch(mut self) -> Result<Receiver<Result<Record>>> {
+    fn prefetch(mut self, preparer: Preparer) -> Result<Receiver<Result<Prepared>>> {
         let (send, ready) = sync_channel(AHEAD);
-        let work = move || while send.send(self.next()).is_ok() {};
+        let work = move || while send.send(self.next().and_then(|record| preparer.prepare(record))).is_ok() {};
         std::thread::Builder::new().name("prefetch".into()).spawn(work).context("cannot start the prefetch thread")?;
         Ok(ready)
     }

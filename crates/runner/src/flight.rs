@@ -1,8 +1,7 @@
 //! An update under way in a thread of its own, while the environments go on with the agent as it was before.
 
 use anyhow::{Context, Result, anyhow};
-use dreamer_agent::{Agent, Carry, Trained};
-use spaces::Record;
+use dreamer_agent::{Agent, Carry, Prepared, Trained};
 use std::thread::JoinHandle;
 
 /// An update that has been started.
@@ -12,14 +11,14 @@ pub struct Flight(JoinHandle<Landed>);
 pub struct Landed {
     pub agent: Agent,
     pub carry: Carry,
-    pub batch: Record,
+    pub batch: Prepared,
     pub result: Result<Trained>,
 }
 
 impl Flight {
-    pub fn start(mut agent: Agent, mut carry: Carry, batch: Record) -> Result<Self> {
+    pub fn start(mut agent: Agent, mut carry: Carry, mut batch: Prepared) -> Result<Self> {
         let work = move || {
-            let result = agent.train(&mut carry, &batch);
+            let result = agent.train_prepared(&mut carry, &mut batch);
             Landed { agent, carry, batch, result }
         };
         let thread = std::thread::Builder::new().name("update".into()).spawn(work);

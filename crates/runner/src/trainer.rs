@@ -14,7 +14,7 @@ use crate::signals::Stop;
 use crate::{banner, diagnostic, setup};
 use anyhow::Result;
 use config::Config;
-use dreamer_agent::{Agent, Carry, Mode, Trained};
+use dreamer_agent::{Agent, Carry, Mode, Prepared, Trained};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use spaces::Record;
 use std::time::Instant;
@@ -190,9 +190,9 @@ impl Trainer {
     pub fn update(&mut self) -> Result<()> {
         self.land()?;
         let (Some(agent), Some(carry)) = (&mut self.agent, &mut self.train.carry) else { return Ok(()) };
-        let batch = self.train.batches.next()?;
+        let mut batch = self.train.batches.prepared(&agent.preparer())?;
         if self.config.run.sync {
-            let result = agent.train(carry, &batch);
+            let result = agent.train_prepared(carry, &mut batch);
             return self.learned(&batch, result);
         }
         let snapshot = agent.snapshot();
@@ -212,7 +212,7 @@ impl Trainer {
     }
 
     /// Takes in what an update on `batch` returned.
-    fn learned(&mut self, batch: &Record, result: Result<Trained>) -> Result<()> {
+    fn learned(&mut self, batch: &Prepared, result: Result<Trained>) -> Result<()> {
         match result {
             Ok(trained) => {
                 if !trained.replay.is_empty() {
@@ -225,7 +225,7 @@ impl Trainer {
                 self.counters.updates += 1;
                 Ok(())
             }
-            Err(error) => Err(self.diagnose(batch, error)),
+            Err(error) => Err(self.diagnose(batch.record(), error)),
         }
     }
 

@@ -215,18 +215,8 @@ impl Gpu {
 
     fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
         let (main, modules, functions, constants, copies, uploads, counters) = Default::default();
-        let gpu = Gpu {
-            properties,
-            precision,
-            backend,
-            main,
-            modules,
-            functions,
-            constants,
-            copies,
-            uploads,
-            counters,
-        };
+        let gpu =
+            Gpu { properties, precision, backend, main, modules, functions, constants, copies, uploads, counters };
         let gpu: &Gpu = Box::leak(Box::new(gpu));
         gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
         gpu

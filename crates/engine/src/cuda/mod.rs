@@ -26,5 +26,5 @@ pub(crate) use memory::Memory;
 pub use memory::Pinned;
 pub use nvrtc::Nvrtc;
 pub use queue::Recording;
-pub use upload::{ALIGNED, Upload};
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};
+pub use upload::{ALIGNED, Upload};

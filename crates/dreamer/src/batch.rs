@@ -1,0 +1,308 @@
+//! `Batch`: what an update computes on, cut from a record of the replay; `Prepared`: one that is ready, or on its way to a
+//! GPU.
+
+use crate::Carry;
+use crate::config::AgentConfig;
+use crate::data::{fetch, last_actions, previous_actions, skip_steps, stored_stoch};
+use crate::observations::Observations;
+use crate::rssm::Latent;
+use anyhow::{Result, anyhow, bail};
+use engine::cuda::{ALIGNED, Upload};
+use engine::{Bytes, Device, Tensor};
+use spaces::{Array, Record, Spaces};
+
+/// A training batch with the replay context taken off: B sequences of T steps.
+pub struct Batch {
+    pub b: usize,
+    pub t: usize,
+    pub obs: Observations,
+    /// [B, T] floats of 0 and 1; `keep` is 0 where an episode starts.
+    pub keep: Tensor,
+    pub is_last: Tensor,
+    pub is_terminal: Tensor,
+    pub reward: Tensor,
+    /// The state before the first step.
+    pub start: Latent,
+    /// Embedded previous actions [B, T, A].
+    pub prevact: Tensor,
+}
+
+/// What a training batch is cut by.
+pub struct Layout<'a> {
+    pub obs_space: &'a Spaces,
+    pub act_space: &'a Spaces,
+    pub context: usize,
+    pub deter: usize,
+    pub stoch: usize,
+    pub classes: usize,
+    pub config: &'a AgentConfig,
+}
+
+impl Batch {
+    /// Cuts `record` [B, K + T, ...], on the processor. Rows whose `consec` is 0 start from the latents stored at step K - 1,
+    /// others from what `carry` has; previous actions are those of the step before (official agent.py,
+    /// `_apply_replay_context`).
+    pub fn new(record: &Record, carry: &Carry, l: &Layout) -> Result<Batch> {
+        let mut batch = Batch::without_carry(record, l)?;
+        batch.take_over(carry, &carried_rows(record, l)?, l)?;
+        Ok(batch)
+    }
+
+    /// The same with zeros where something is carried.
+    fn without_carry(record: &Record, l: &Layout) -> Result<Batch> {
+        let flags = record.get("is_first").ok_or_else(|| anyhow!("the batch lacks the key 'is_first'"))?;
+        let &[b, steps] = flags.shape.as_slice() else {
+            bail!("key 'is_first' has shape {:?} in the batch where [B, T] was expected", flags.shape)
+        };
+        let k = l.context;
+        if steps <= k {
+            bail!("the batch has {steps} steps, which leaves nothing after a replay_context of {k}");
+        }
+        let t = steps - k;
+        let float = |key: &str| -> Result<Tensor> {
+            let array = skip_steps(fetch(record, key, &[b, steps], &[])?, k);
+            Ok(Tensor::from_slice(&[b, t], &array.to_f32()))
+        };
+        let obs = Observations::new(l.obs_space, l.config, b * t, true, |key, space| {
+            Ok(skip_steps(fetch(record, key, &[b, steps], &space.shape)?, k))
+        })?;
+        let keep: Vec<f32> =
+            skip_steps(flags, k).to_bool().iter().map(|&first| if first { 0.0 } else { 1.0 }).collect();
+        Ok(Batch {
+            b,
+            t,
+            obs,
+            keep: Tensor::from_slice(&[b, t], &keep),
+            is_last: float("is_last")?,
+            is_terminal: float("is_terminal")?,
+            reward: float("reward")?,
+            start: stored_latents(record, b, steps, l)?,
+            prevact: previous_actions(record, b, steps, l)?,
+        })
+    }
+
+    /// Starts `rows` from `carry`. Waits for a GPU where there are such rows.
+    fn take_over(&mut self, carry: &Carry, rows: &[usize], l: &Layout) -> Result<()> {
+        if carry.len() != self.b {
+            bail!("the carry has {} sequences and the batch {}", carry.len(), self.b);
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let copy = |from: &Tensor, to: &mut Tensor, stride: usize| {
+            let (from, width) = (from.host(), from.width());
+            let to = to.make_mut();
+            rows.iter().for_each(|&row| {
+                to[row * stride..row * stride + width].copy_from_slice(&from.data()[row * width..(row + 1) * width]);
+            });
+        };
+        copy(&carry.latent.deter, &mut self.start.deter, l.deter);
+        copy(&carry.latent.stoch, &mut self.start.stoch, l.stoch * l.classes);
+        if l.context == 0 {
+            let stride = self.t * self.prevact.width();
+            copy(&carry.prevact, &mut self.prevact, stride);
+        }
+        Ok(())
+    }
+
+    /// The same with its tensors and bytes, always in the same order, replaced by what `f` makes of them.
+    fn map(&self, f: &mut impl Map) -> Batch {
+        let obs = self.obs.map(f);
+        let [keep, is_last, is_terminal, reward, prevact] =
+            [&self.keep, &self.is_last, &self.is_terminal, &self.reward, &self.prevact].map(|x| f.tensor(x));
+        let start = Latent { deter: f.tensor(&self.start.deter), stoch: f.tensor(&self.start.stoch) };
+        Batch { b: self.b, t: self.t, obs, keep, is_last, is_terminal, reward, start, prevact }
+    }
+
+    /// The same where an agent is.
+    pub fn to(&self, device: Device) -> Batch {
+        self.map(&mut Moved(device))
+    }
+
+    /// Bytes that `write` writes.
+    pub fn size(&self) -> usize {
+        let mut size = Written { out: None, at: 0 };
+        self.map(&mut size);
+        size.at
+    }
+
+    /// Writes everything, from the processor, one after the other.
+    pub fn write(&self, out: &mut [u8]) {
+        self.map(&mut Written { out: Some(out), at: 0 });
+    }
+
+    /// A batch of the same shapes whose values are where `write` puts them, in a float32 tensor on a GPU.
+    pub fn over(&self, block: &Tensor) -> Batch {
+        self.map(&mut Views { block, at: 0 })
+    }
+
+    /// Sends everything to a GPU, beside what it is doing.
+    pub fn send(&self, device: Device) -> Option<Upload> {
+        match device {
+            Device::Cpu => None,
+            Device::Gpu(gpu) => Some(gpu.upload_ahead(self.size(), |bytes| self.write(bytes))),
+        }
+    }
+}
+
+/// What is done with each part of a batch.
+pub trait Map {
+    fn tensor(&mut self, x: &Tensor) -> Tensor;
+    fn bytes(&mut self, x: &Bytes) -> Bytes;
+}
+
+/// Parts on another device.
+pub struct Moved(pub Device);
+
+impl Map for Moved {
+    fn tensor(&mut self, x: &Tensor) -> Tensor {
+        x.to(self.0)
+    }
+
+    fn bytes(&mut self, x: &Bytes) -> Bytes {
+        x.to(self.0)
+    }
+}
+
+/// Where the part that begins at `at` ends, and the next one begins.
+fn next(at: usize, bytes: usize) -> usize {
+    at + bytes.next_multiple_of(ALIGNED)
+}
+
+/// Writes parts one after the other, or only counts.
+struct Written<'a> {
+    out: Option<&'a mut [u8]>,
+    at: usize,
+}
+
+impl Written<'_> {
+    fn put(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
+        if let Some(out) = &mut self.out {
+            write(&mut out[self.at..self.at + len]);
+        }
+        self.at = next(self.at, len);
+    }
+}
+
+impl Map for Written<'_> {
+    fn tensor(&mut self, x: &Tensor) -> Tensor {
+        self.put(4 * x.len(), |out| {
+            let numbers = out.as_chunks_mut().0;
+            numbers.iter_mut().zip(x.data()).for_each(|(out, x)| *out = x.to_le_bytes());
+        });
+        x.clone()
+    }
+
+    fn bytes(&mut self, x: &Bytes) -> Bytes {
+        self.put(x.len(), |out| out.copy_from_slice(&x.host()));
+        x.clone()
+    }
+}
+
+struct Views<'a> {
+    block: &'a Tensor,
+    at: usize,
+}
+
+impl Map for Views<'_> {
+    fn tensor(&mut self, x: &Tensor) -> Tensor {
+        let view = self.block.view(self.at / 4, x.shape());
+        self.at = next(self.at, 4 * x.len());
+        view
+    }
+
+    fn bytes(&mut self, x: &Bytes) -> Bytes {
+        let view = Bytes::over(self.block, self.at / 4, x.len());
+        self.at = next(self.at, x.len());
+        view
+    }
+}
+
+/// The rows that do not start from stored latents: all of them where none are stored.
+fn carried_rows(record: &Record, l: &Layout) -> Result<Vec<usize>> {
+    let flags = record.get("is_first").ok_or_else(|| anyhow!("the batch lacks the key 'is_first'"))?;
+    let (b, steps) = (flags.shape[0], flags.shape[1]);
+    if l.context == 0 {
+        return Ok((0..b).collect());
+    }
+    let consec = fetch(record, "consec", &[b, steps], &[])?.to_i32();
+    Ok((0..b).filter(|row| consec[row * steps] != 0).collect())
+}
+
+/// The states before step K, stored in the replay; zeros where none are.
+fn stored_latents(record: &Record, b: usize, steps: usize, l: &Layout) -> Result<Latent> {
+    let latent = l.stoch * l.classes;
+    if l.context == 0 {
+        return Ok(Latent { deter: Tensor::zeros(&[b, l.deter]), stoch: Tensor::zeros(&[b, latent]) });
+    }
+    let deter = fetch(record, "dyn/deter", &[b, steps], &[l.deter])?;
+    let stoch = stored_stoch(record, b, steps, l)?;
+    let (mut d, mut s) = (Vec::with_capacity(b * l.deter), Vec::with_capacity(b * latent));
+    for at in (0..b).map(|row| row * steps + l.context - 1) {
+        d.extend(deter.floats(at * l.deter..(at + 1) * l.deter));
+        s.extend(stoch(at));
+    }
+    Ok(Latent { deter: Tensor::from_slice(&[b, l.deter], &d), stoch: Tensor::from_slice(&[b, latent], &s) })
+}
+
+/// Cuts batches for an agent, in any thread; see [`Agent::preparer`](crate::Agent::preparer).
+#[derive(Clone)]
+pub struct Preparer {
+    pub(crate) config: AgentConfig,
+    pub(crate) obs_space: Spaces,
+    pub(crate) act_space: Spaces,
+    pub(crate) device: Device,
+}
+
+/// A batch that is ready for [`Agent::train_prepared`](crate::Agent::train_prepared).
+pub struct Prepared {
+    record: Record,
+    pub(crate) batch: Batch,
+    /// On its way to a GPU, unless something carried is still missing.
+    pub(crate) upload: Option<Upload>,
+    carried: Vec<usize>,
+    /// The embedded last action of each sequence [B, A], to carry over.
+    pub(crate) last: Tensor,
+    /// Ids of the trained steps [B, T, 20], where latents are written back.
+    pub(crate) ids: Option<Array>,
+}
+
+impl Preparer {
+    fn layout(&self) -> Layout<'_> {
+        layout(&self.obs_space, &self.act_space, &self.config)
+    }
+
+    /// Cuts a record [B, K + T, ...] as the replay delivers it, and sends it to the GPU where the agent is on one.
+    pub fn prepare(&self, record: Record) -> Result<Prepared> {
+        let (l, context) = (self.layout(), self.config.replay_context);
+        let batch = Batch::without_carry(&record, &l)?;
+        let carried = carried_rows(&record, &l)?;
+        let ids = match record.get("stepid") {
+            Some(ids) if context > 0 => Some(skip_steps(ids, context)),
+            None if context > 0 => bail!("the batch lacks the key 'stepid', by which fresh latents are written back"),
+            _ => None,
+        };
+        let upload = if carried.is_empty() { batch.send(self.device) } else { None };
+        let last = last_actions(&record, batch.b, &l)?;
+        Ok(Prepared { record, batch, upload, carried, last, ids })
+    }
+}
+
+impl Prepared {
+    /// What it was cut from.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Adds what is carried. Waits for a GPU where something is.
+    pub(crate) fn complete(&mut self, carry: &Carry, l: &Layout) -> Result<()> {
+        self.batch.take_over(carry, &self.carried, l)
+    }
+}
+
+/// The layout of an agent's batches.
+pub(crate) fn layout<'a>(obs_space: &'a Spaces, act_space: &'a Spaces, config: &'a AgentConfig) -> Layout<'a> {
+    let r = &config.dynamics.rssm;
+    let context = config.replay_context;
+    Layout { obs_space, act_space, context, deter: r.deter, stoch: r.stoch, classes: r.classes, config }
+}
