@@ -1,6 +1,6 @@
 //! Operations that move values: reshape, rows, concat, stack and unstack along time, masks.
 
-use super::draft::{Draft, Rows};
+use super::draft::{Draft, Rows, unit};
 use crate::buffer::Buffer;
 use crate::cuda::Grid;
 use crate::graph::{record, record1, recording};
@@ -20,6 +20,9 @@ pub fn reshape(x: &Tensor, shape: &[usize]) -> Tensor {
 
 /// Rows `range` of the first axis, without a copy.
 pub fn rows(x: &Tensor, range: Range<usize>) -> Tensor {
+    if range == (0..x.dim(0)) {
+        return x.clone();
+    }
     let width: usize = x.shape()[1..].iter().product();
     let mut shape = x.shape().to_vec();
     shape[0] = range.len();
@@ -31,7 +34,7 @@ pub fn rows(x: &Tensor, range: Range<usize>) -> Tensor {
     record1(&[x], y, move |dy, _| {
         let len: usize = before.iter().product();
         let (start, end) = (range.start * width, range.end * width);
-        let mut dx = Draft::new(len, dy.device());
+        let mut dx = Draft::like(dy, len);
         let flat = |start: usize| Rows::new(start, 0, 0);
         dx.copy(flat(0), None, [1, 1, start]);
         dx.copy(flat(start), Some((dy, flat(0))), [1, 1, end - start]);
@@ -65,7 +68,7 @@ pub fn concat_last(xs: &[&Tensor]) -> Tensor {
 /// Side by side, each input seen as [rows, len / rows].
 fn join_columns(xs: &[&Tensor], rows: usize, shape: &[usize]) -> Tensor {
     let width = shape.iter().product::<usize>() / rows.max(1);
-    let mut y = Draft::new(rows * width, xs[0].device());
+    let mut y = Draft::joining(rows * width, xs.iter().copied());
     let mut at = 0;
     for x in xs {
         let w = x.len() / rows.max(1);
@@ -83,18 +86,18 @@ fn record_columns(xs: &[&Tensor], y: Tensor, rows: usize) -> Tensor {
     let shapes: Vec<(bool, Vec<usize>)> = xs.iter().map(|x| (x.requires_grad(), x.shape().to_vec())).collect();
     record1(xs, y, move |dy, _| {
         let width = dy.len() / rows.max(1);
-        let mut at = 0;
-        let split = |(flows, shape): &(bool, Vec<usize>)| {
+        let (mut at, mut parts) = (0, Vec::new());
+        for (flows, shape) in &shapes {
             let w = shape.iter().product::<usize>() / rows.max(1);
-            let from = at;
+            if *flows {
+                let mut dx = Draft::like(dy, rows * w);
+                dx.copy(Rows::new(0, w, 0), Some((dy, Rows::new(at, width, 0))), [rows, 1, w]);
+                parts.push((dx, shape.as_slice()));
+            }
             at += w;
-            flows.then(|| {
-                let mut dx = Draft::new(rows * w, dy.device());
-                dx.copy(Rows::new(0, w, 0), Some((dy, Rows::new(from, width, 0))), [rows, 1, w]);
-                dx.finish(shape)
-            })
-        };
-        shapes.iter().map(split).collect()
+        }
+        let mut parts = Draft::finish_all(parts).into_iter();
+        shapes.iter().map(|(flows, _)| flows.then(|| parts.next().expect("one for each that flows"))).collect()
     })
 }
 
@@ -104,19 +107,27 @@ pub fn unstack_time(x: &Tensor) -> Vec<Tensor> {
     let mut shape = x.shape().to_vec();
     shape.remove(1);
     let width: usize = shape[1..].iter().product();
-    let step = |i: usize| {
-        let mut y = Draft::new(n * width, x.device());
-        y.copy(Rows::new(0, width, 0), Some((x, Rows::new(i * width, t * width, 0))), [n, 1, width]);
-        y.finish(&shape)
+    let ys: Vec<Tensor> = match x.device() {
+        Device::Cpu => (0..t)
+            .map(|i| {
+                let mut y = Draft::like(x, n * width);
+                y.copy(Rows::new(0, width, 0), Some((x, Rows::new(i * width, t * width, 0))), [n, 1, width]);
+                y.finish(&shape)
+            })
+            .collect(),
+        // Side by side: one copy instead of many.
+        Device::Gpu(_) => {
+            let all = swap01(&x.view(0, &[n, t, width]));
+            (0..t).map(|i| all.view(i * n * width, &shape)).collect()
+        }
     };
-    let ys: Vec<Tensor> = (0..t).map(step).collect();
     if !x.requires_grad() {
         return ys;
     }
-    let (before, device) = (x.shape().to_vec(), x.device());
+    let before = x.shape().to_vec();
     record(&[x], ys, move |grads, _| {
         let grads: Vec<Option<&Tensor>> = grads.iter().map(Option::as_ref).collect();
-        vec![Some(interleave(&grads, &before, device))]
+        vec![Some(interleave(&grads, &before))]
     })
 }
 
@@ -124,7 +135,7 @@ pub fn unstack_time(x: &Tensor) -> Vec<Tensor> {
 pub fn stack_time(xs: &[Tensor]) -> Tensor {
     let mut shape = xs[0].shape().to_vec();
     shape.insert(1, xs.len());
-    let y = interleave(&xs.iter().map(Some).collect::<Vec<_>>(), &shape, xs[0].device());
+    let y = interleave(&xs.iter().map(Some).collect::<Vec<_>>(), &shape);
     let inputs: Vec<&Tensor> = xs.iter().collect();
     if !recording(&inputs) {
         return y;
@@ -135,10 +146,10 @@ pub fn stack_time(xs: &[Tensor]) -> Tensor {
     })
 }
 
-/// Steps [N, ...] -> `shape` [N, T, ...], zeros where a step is missing.
-fn interleave(steps: &[Option<&Tensor>], shape: &[usize], device: Device) -> Tensor {
+/// Steps [N, ...] -> `shape` [N, T, ...], zeros where a step is missing, which not all are.
+fn interleave(steps: &[Option<&Tensor>], shape: &[usize]) -> Tensor {
     let (n, t, width) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
-    let mut y = Draft::new(n * t * width, device);
+    let mut y = Draft::joining(n * t * width, steps.iter().copied().flatten());
     for (i, step) in steps.iter().enumerate() {
         let from = step.map(|x| (x, Rows::new(0, width, 0)));
         y.copy(Rows::new(i * width, t * width, 0), from, [n, 1, width]);
@@ -148,21 +159,22 @@ fn interleave(steps: &[Option<&Tensor>], shape: &[usize], device: Device) -> Ten
 
 /// [A, B, ...] -> [B, A, ...].
 pub fn transpose01(x: &Tensor) -> Tensor {
-    let swap = |x: &Tensor| {
-        let (a, b) = (x.dim(0), x.dim(1));
-        let mut shape = x.shape().to_vec();
-        shape.swap(0, 1);
-        let width: usize = shape[2..].iter().product();
-        let mut y = Draft::new(x.len(), x.device());
-        let (to, from) = (Rows::new(0, a * width, width), Rows::new(0, width, b * width));
-        y.copy(to, Some((x, from)), [b, a, width]);
-        y.finish(&shape)
-    };
-    let y = swap(x);
+    let y = swap01(x);
     if !x.requires_grad() {
         return y;
     }
-    record1(&[x], y, move |dy, _| vec![Some(swap(dy))])
+    record1(&[x], y, move |dy, _| vec![Some(swap01(dy))])
+}
+
+fn swap01(x: &Tensor) -> Tensor {
+    let (a, b) = (x.dim(0), x.dim(1));
+    let mut shape = x.shape().to_vec();
+    shape.swap(0, 1);
+    let width: usize = shape[2..].iter().product();
+    let mut y = Draft::like(x, x.len());
+    let (to, from) = (Rows::new(0, a * width, width), Rows::new(0, width, b * width));
+    y.copy(to, Some((x, from)), [b, a, width]);
+    y.finish(&shape)
 }
 
 /// Zeroes the rows of x [N, ...] where `keep` [N] is zero, and stops their gradient.
@@ -189,8 +201,11 @@ fn masked(x: &Tensor, keep: &Tensor) -> Tensor {
             Tensor::new(x.shape(), y)
         }
         Device::Gpu(gpu) => {
-            let y = gpu.empty(x.shape());
-            gpu.launch("copies", "mask_rows", Grid::elements(x.len()), &[x, keep, &y, &n, &width]);
+            let y = gpu.empty_as(x.shape(), x.dtype());
+            let (keep, bytes) = (gpu.full(keep), width * x.dtype().bytes());
+            let unit = unit([x.address(), y.address(), bytes as u64].into_iter());
+            let width = bytes / unit;
+            gpu.launch("copies", "mask_rows", Grid::elements(n * width), &[x, &keep, &y, &n, &width, &unit]);
             y
         }
     }
@@ -199,7 +214,7 @@ fn masked(x: &Tensor, keep: &Tensor) -> Tensor {
 /// One step of rows `rows` of x [N, T] -> [rows]. No gradient.
 pub fn column(x: &Tensor, rows: Range<usize>, step: usize) -> Tensor {
     let t = x.dim(1);
-    let mut y = Draft::new(rows.len(), x.device());
+    let mut y = Draft::like(x, rows.len());
     y.copy(Rows::new(0, 1, 0), Some((x, Rows::new(rows.start * t + step, t, 0))), [rows.len(), 1, 1]);
     y.finish(&[rows.len()])
 }
@@ -208,7 +223,7 @@ pub fn column(x: &Tensor, rows: Range<usize>, step: usize) -> Tensor {
 pub fn fit_steps(x: &Tensor, steps: usize) -> Tensor {
     let (n, t) = (x.dim(0), x.dim(1));
     let kept = steps.min(t);
-    let mut y = Draft::new(n * steps, x.device());
+    let mut y = Draft::like(x, n * steps);
     y.copy(Rows::new(0, steps, 0), Some((x, Rows::new(0, t, 0))), [n, 1, kept]);
     y.copy(Rows::new(kept, steps, 0), None, [n, 1, steps - kept]);
     y.finish(&[n, steps])
@@ -222,8 +237,8 @@ pub fn bound(x: &Tensor) -> Tensor {
             Tensor::from_slice(x.shape(), &bounded)
         }
         Device::Gpu(gpu) => {
-            let y = gpu.empty(x.shape());
-            gpu.launch("elementwise", "bound", Grid::elements(x.len()), &[x, &x.len(), &y]);
+            let y = gpu.empty_act(x.shape());
+            gpu.launch("elementwise", "bound", Grid::elements(x.len()), &[x, &x.is_wide(), &x.len(), &y]);
             y
         }
     }
@@ -242,7 +257,7 @@ pub fn regroup(x: &Tensor, blocks: usize, c: usize) -> Tensor {
 /// [N, a, b, c] -> [N, b, a, c] within rows.
 fn swap_columns(x: &Tensor, a: usize, b: usize, c: usize) -> Tensor {
     let (n, width) = (x.rows(), a * b * c);
-    let mut y = Draft::new(x.len(), x.device());
+    let mut y = Draft::like(x, x.len());
     for i in 0..b {
         let (to, from) = (Rows::new(i * a * c, width, c), Rows::new(i * c, width, b * c));
         y.copy(to, Some((x, from)), [n, a, c]);

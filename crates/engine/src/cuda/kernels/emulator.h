@@ -12,7 +12,9 @@
 
 struct Dim { unsigned x = 1, y = 1, z = 1; };
 struct float2 { float x, y; };
-struct float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) float4 { float x, y, z, w; };
 
 namespace emulator {
 enum Wait { NOTHING, WARP, BLOCK, DONE };
@@ -172,6 +174,8 @@ template <class T> T __shfl_up_sync(unsigned, T v, unsigned by) {
   unsigned lane = emulator::current & 31u;
   return emulator::shuffle(v, lane >= by ? lane - by : lane);
 }
+inline float __expf(float x) { return expf(x); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline void __threadfence() {}
 inline unsigned atomicAdd(unsigned* x, unsigned by) { unsigned before = *x; *x += by; return before; }
 template <class T> T __ldcg(const T* x) { return *x; }
@@ -181,6 +185,7 @@ template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }
 
 #define KERNEL extern "C" void
+#define KERNEL_1024 extern "C" void
 #define EXPORT(name) \
   extern "C" void emulate_##name(const unsigned* grid, unsigned threads, void** args) { emulator::run(name, grid, threads, args); }
 #define SHARED(type, name) type* name = (type*)emulator::shared
