@@ -1,20 +1,38 @@
 //! `Gauges`: metrics on the way, whose numbers may still be on a GPU.
 
 use crate::Metrics;
+use engine::Tensor;
 use engine::ops;
-use engine::{Device, Tensor};
+use std::sync::Arc;
 
-/// Named numbers that are read all at once, so that a GPU is waited for once.
+/// Named numbers that are computed and read all at once: one kernel on a GPU, which is waited for once.
 #[derive(Default)]
 pub struct Gauges(Vec<Gauge>);
 
 struct Gauge {
     name: String,
-    /// [1]
-    value: Tensor,
-    /// What is reported is `scale value + offset`.
+    /// What is reported is `scale mean + offset` of these.
+    values: Tensor,
     scale: f32,
     offset: f32,
+}
+
+/// The numbers of gauges in one tensor.
+#[derive(Clone)]
+pub struct Readings {
+    values: Tensor,
+    /// Name, scale and offset of each.
+    labels: Arc<[(String, f32, f32)]>,
+}
+
+impl Readings {
+    /// The numbers by name, in the order in which they came. Waits for a GPU.
+    pub fn read(&self) -> Metrics {
+        let values = self.values.host();
+        let number =
+            |((name, scale, offset), value): (&(String, f32, f32), &f32)| (name.clone(), scale * value + offset);
+        self.labels.iter().zip(values.data()).map(number).collect()
+    }
 }
 
 impl Gauges {
@@ -23,21 +41,24 @@ impl Gauges {
         self.put_scaled(name, value, 1.0, 0.0);
     }
 
-    /// Puts down `scale value + offset`.
-    pub fn put_scaled(&mut self, name: impl Into<String>, value: &Tensor, scale: f32, offset: f32) {
-        self.0.push(Gauge { name: name.into(), value: ops::reshape(&value.detach(), &[1]), scale, offset });
-    }
-
     /// Puts down the mean of all elements.
     pub fn put_mean(&mut self, name: impl Into<String>, x: &Tensor) {
-        self.put(name, &ops::weighted_mean(&[(&x.detach(), 1.0)]));
+        self.put_scaled(name, x, 1.0, 0.0);
+    }
+
+    /// Puts down `scale mean(x) + offset`.
+    pub fn put_scaled(&mut self, name: impl Into<String>, x: &Tensor, scale: f32, offset: f32) {
+        self.0.push(Gauge { name: name.into(), values: x.detach(), scale, offset });
+    }
+
+    /// All of them together, to be read later.
+    pub fn readings(self) -> Readings {
+        let values = ops::means(&self.0.iter().map(|gauge| &gauge.values).collect::<Vec<_>>());
+        Readings { values, labels: self.0.into_iter().map(|gauge| (gauge.name, gauge.scale, gauge.offset)).collect() }
     }
 
     /// The numbers by name, in the order in which they came. Waits for a GPU.
     pub fn read(self) -> Metrics {
-        let values: Vec<&Tensor> = self.0.iter().map(|gauge| &gauge.value).collect();
-        let values = if values.is_empty() { Tensor::zeros(&[0]) } else { ops::concat(&values).to(Device::Cpu) };
-        let number = |(gauge, value): (&Gauge, &f32)| (gauge.name.clone(), gauge.scale * value + gauge.offset);
-        self.0.iter().zip(values.data()).map(number).collect()
+        self.readings().read()
     }
 }

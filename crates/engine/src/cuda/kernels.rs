@@ -3,7 +3,13 @@
 use super::gpu::Precision;
 
 /// What every file of kernels starts with.
-const COMMON: &str = concat!(include_str!("kernels/common.cuh"), "\n", include_str!("kernels/product.cuh"));
+const COMMON: &str = concat!(
+    include_str!("kernels/common.cuh"),
+    "\n",
+    include_str!("kernels/philox.cuh"),
+    "\n",
+    include_str!("kernels/product.cuh")
+);
 
 const SOURCES: [(&str, &str); 11] = [
     ("conv", include_str!("kernels/conv.cu")),

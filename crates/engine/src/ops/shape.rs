@@ -117,7 +117,7 @@ pub fn unstack_time(x: &Tensor) -> Vec<Tensor> {
             .collect(),
         // Side by side: one copy instead of many.
         Device::Gpu(_) => {
-            let all = swap01(&x.view(0, &[n, t, width]));
+            let all = swap01(&[&x.view(0, &[n, t, width])]).remove(0);
             (0..t).map(|i| all.view(i * n * width, &shape)).collect()
         }
     };
@@ -159,22 +159,37 @@ fn interleave(steps: &[Option<&Tensor>], shape: &[usize]) -> Tensor {
 
 /// [A, B, ...] -> [B, A, ...].
 pub fn transpose01(x: &Tensor) -> Tensor {
-    let y = swap01(x);
-    if !x.requires_grad() {
-        return y;
-    }
-    record1(&[x], y, move |dy, _| vec![Some(swap01(dy))])
+    transpose01_all(&[x]).remove(0)
 }
 
-fn swap01(x: &Tensor) -> Tensor {
-    let (a, b) = (x.dim(0), x.dim(1));
-    let mut shape = x.shape().to_vec();
-    shape.swap(0, 1);
-    let width: usize = shape[2..].iter().product();
-    let mut y = Draft::like(x, x.len());
-    let (to, from) = (Rows::new(0, a * width, width), Rows::new(0, width, b * width));
-    y.copy(to, Some((x, from)), [b, a, width]);
-    y.finish(&shape)
+/// [`transpose01`] of each, in one go on a GPU.
+pub fn transpose01_all(xs: &[&Tensor]) -> Vec<Tensor> {
+    let ys = swap01(xs);
+    if !recording(xs) {
+        return ys;
+    }
+    record(xs, ys, move |grads, _| {
+        let some: Vec<&Tensor> = grads.iter().flatten().collect();
+        let mut swapped = swap01(&some).into_iter();
+        grads.iter().map(|dy| dy.as_ref().map(|_| swapped.next().expect("one for each"))).collect()
+    })
+}
+
+fn swap01(xs: &[&Tensor]) -> Vec<Tensor> {
+    let shape = |x: &Tensor| {
+        let mut shape = x.shape().to_vec();
+        shape.swap(0, 1);
+        shape
+    };
+    let shapes: Vec<Vec<usize>> = xs.iter().map(|x| shape(x)).collect();
+    let draft = |(x, shape): (&&Tensor, &[usize])| {
+        let ([b, a], width) = ([shape[0], shape[1]], shape[2..].iter().product::<usize>());
+        let mut y = Draft::like(x, x.len());
+        let (to, from) = (Rows::new(0, a * width, width), Rows::new(0, width, b * width));
+        y.copy(to, Some((x, from)), [b, a, width]);
+        y
+    };
+    Draft::finish_all(xs.iter().zip(&shapes).map(|(x, shape)| (draft((x, shape)), shape.as_slice())).collect())
 }
 
 /// Zeroes the rows of x [N, ...] where `keep` [N] is zero, and stops their gradient.
@@ -219,8 +234,16 @@ pub fn column(x: &Tensor, rows: Range<usize>, step: usize) -> Tensor {
     y.finish(&[rows.len()])
 }
 
-/// The first `steps` of each row of x [N, T], zeros after its end -> [N, steps]. No gradient.
+/// The first `steps` of each row of x [N, T], zeros after its end -> [N, steps].
 pub fn fit_steps(x: &Tensor, steps: usize) -> Tensor {
+    let (y, t) = (fitted(x, steps), x.dim(1));
+    if !x.requires_grad() {
+        return y;
+    }
+    record1(&[x], y, move |dy, _| vec![Some(fitted(dy, t))])
+}
+
+fn fitted(x: &Tensor, steps: usize) -> Tensor {
     let (n, t) = (x.dim(0), x.dim(1));
     let kept = steps.min(t);
     let mut y = Draft::like(x, n * steps);
@@ -321,6 +344,16 @@ mod tests {
             |x| transpose01(&x[0]),
             |x| (0..12).map(|i| x[0][(i / 2 % 2 * 3 + i / 4) * 2 + i % 2]).collect(),
         );
+        let op = |x: &[Tensor]| concat(&transpose01_all(&[&x[0], &x[1]]).iter().collect::<Vec<_>>());
+        check(&[&[2, 3], &[2, 2]], op, |x| {
+            vec![x[0][0], x[0][3], x[0][1], x[0][4], x[0][2], x[0][5], x[1][0], x[1][2], x[1][1], x[1][3]]
+        });
+        for steps in [2, 5] {
+            let fit = |x: &[f64]| -> Vec<f64> {
+                x.chunks(3).flat_map(|row| (0..steps).map(|i| row.get(i).copied().unwrap_or(0.0))).collect()
+            };
+            check(&[&[2, 3]], |x| fit_steps(&x[0], steps), |x| fit(&x[0]));
+        }
         // [1, (g h c)] with g 2, h 3, c 2 -> [1, (h g c)].
         check(
             &[&[1, 12]],

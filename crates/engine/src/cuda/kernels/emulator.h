@@ -169,11 +169,20 @@ inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 inline void __syncthreads() { emulator::wait(emulator::BLOCK); }
 inline void __syncwarp() { emulator::wait(emulator::WARP); }
 template <class T> T __shfl_xor_sync(unsigned, T v, unsigned mask) { return emulator::shuffle(v, emulator::current ^ mask); }
+inline unsigned __reduce_add_sync(unsigned, unsigned v) {
+  emulator::exchange[emulator::current] = v;
+  emulator::wait(emulator::WARP);
+  unsigned first = emulator::current & ~31u, sum = 0;
+  for (unsigned i = first; i < first + 32; i++) sum += (unsigned)emulator::exchange[i];
+  emulator::wait(emulator::WARP);
+  return sum;
+}
 template <class T> T __shfl_sync(unsigned, T v, unsigned lane) { return emulator::shuffle(v, lane); }
 template <class T> T __shfl_up_sync(unsigned, T v, unsigned by) {
   unsigned lane = emulator::current & 31u;
   return emulator::shuffle(v, lane >= by ? lane - by : lane);
 }
+inline double cospi(double x) { return std::cos(3.14159265358979323846 * x); }
 inline float __expf(float x) { return expf(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline void __threadfence() {}
