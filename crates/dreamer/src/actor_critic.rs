@@ -4,7 +4,7 @@
 use crate::config::AgentConfig;
 use crate::gauges::Gauges;
 use crate::heads::ScalarHead;
-use crate::imagination::{Dream, Predictions};
+use crate::imagination::{Dream, Predictions, Visits};
 use crate::normalize::Normalizer;
 use crate::params::Params;
 use crate::policy::{Likelihood, Policy};
@@ -71,24 +71,61 @@ impl Heads<'_> {
         // What each log-probability and each entropy counts for, [N, H].
         let reinforce = ops::scale_shift(&ops::multiply(&targets.weight, &targets.adv), -1.0, 0.0);
         let entropy = ops::scale_shift(&targets.weight, -c.imag_loss.actent, 0.0);
-        let mut outputs = dreams.finish(|rows, dream| {
-            let (mut policy, mut value) = (Vec::new(), Vec::new());
-            let mut entropies = vec![Vec::new(); self.pol.names().count()];
-            for (step, (likelihoods, raw)) in dream.likelihoods.iter().zip(&dream.values).enumerate() {
-                let at = |x: &Tensor| ops::column(x, rows.clone(), step);
-                let slow = ops::column(&dream.predictions.slow, 0..rows.len(), step);
-                policy.push(policy_loss(likelihoods, &at(&reinforce), &at(&entropy)));
-                let loss = self.val.loss(raw, &[(&at(&targets.value), 1.0), (&slow, c.imag_loss.slowreg)]);
-                value.push(ops::linear_combination(&[(&loss, &at(&targets.weight))]));
-                entropies.iter_mut().zip(likelihoods).for_each(|(list, l)| list.push(l.entropy.detach()));
+        let weighing =
+            Weighing { reinforce: &reinforce, entropy: &entropy, value: &targets.value, weight: &targets.weight };
+        let mut outputs = dreams.finish(|rows, dream| match dream.visits {
+            Visits::Steps(visits) => {
+                let slow = &dream.predictions.slow;
+                let steps = visits.iter().enumerate().map(|(step, (likelihoods, raw))| {
+                    let weighing = weighing.map(|x| ops::column(x, rows.clone(), step));
+                    self.state_losses(c, likelihoods, raw, &weighing, &ops::column(slow, 0..rows.len(), step))
+                });
+                let steps: Vec<Vec<Tensor>> = steps.collect();
+                let over_time = |i: usize| steps.iter().map(|losses| losses[i].clone()).collect::<Vec<Tensor>>();
+                (0..steps[0].len()).map(|i| ops::stack_time(&over_time(i))).collect()
             }
-            let mut outputs = vec![ops::stack_time(&policy), ops::stack_time(&value)];
-            outputs.extend(entropies.iter().map(|list| ops::stack_time(list)));
-            outputs
+            Visits::Whole(likelihoods, raw) => self.whole_losses(c, &likelihoods, &raw, &weighing, &dream.predictions),
         });
         let entropies = outputs.split_off(2);
         let [policy, value] = outputs.try_into().expect("two losses");
         (policy, value, entropies)
+    }
+
+    /// Actor and critic loss and the entropy per key of one state of each trajectory, [rows] each.
+    fn state_losses(
+        &self,
+        c: &AgentConfig,
+        likelihoods: &[Likelihood],
+        raw: &Tensor,
+        by: &Weighing<Tensor>,
+        slow: &Tensor,
+    ) -> Vec<Tensor> {
+        let policy = policy_loss(likelihoods, &by.reinforce, &by.entropy);
+        let value = self.val.loss(raw, &[(&by.value, 1.0), (slow, c.imag_loss.slowreg)]);
+        let value = ops::linear_combination(&[(&value, &by.weight)]);
+        [policy, value].into_iter().chain(likelihoods.iter().map(|l| l.entropy.detach())).collect()
+    }
+
+    /// The same for all states at once, [N, H] each. The critic's outputs are of the last state, too, which has no loss.
+    fn whole_losses(
+        &self,
+        c: &AgentConfig,
+        likelihoods: &[Likelihood],
+        raw: &Tensor,
+        by: &Weighing<&Tensor>,
+        predictions: &Predictions,
+    ) -> Vec<Tensor> {
+        let (n, h) = (by.weight.dim(0), by.weight.dim(1));
+        // Steps outermost, as the outputs are.
+        let padded = [by.value, by.weight].map(|x| ops::fit_steps(x, h + 1));
+        let all = ops::transpose01_all(&[by.reinforce, by.entropy, &padded[0], &padded[1], &predictions.slow]);
+        let [reinforce, entropy, value, weight, slow] =
+            all.try_into().unwrap_or_else(|_| unreachable!("as many as went in"));
+        let flat = |x: &Tensor| ops::reshape(x, &[x.len()]);
+        let by = Weighing { reinforce, entropy, value, weight }.map(flat);
+        let losses = self.state_losses(c, likelihoods, raw, &by, &flat(&slow));
+        let by_step: Vec<Tensor> = losses.iter().map(|x| ops::reshape(&ops::rows(x, 0..h * n), &[h, n])).collect();
+        ops::transpose01_all(&by_step.iter().collect::<Vec<_>>())
     }
 
     /// The value loss [B, T - 1] over replayed features [B*T, ..], to which gradients flow.
@@ -112,18 +149,33 @@ impl Heads<'_> {
         let outputs = ops::chunks(b * t, ROWS, work, &[&x.deter, &x.stoch], |rows, inputs| {
             let raw = self.val.apply(p, &[&inputs[0], &inputs[1]]);
             let slow = self.slow.pred(&self.slow.apply(slow, &[&inputs[0].detach(), &inputs[1].detach()]));
-            let loss = self.val.loss(&raw, &[(&ops::rows(&target, rows.clone()), 1.0), (&slow, c.repl_loss.slowreg)]);
+            let targets = [(&ops::rows(&target, rows.clone()), 1.0), (&slow, c.repl_loss.slowreg)];
+            let (loss, pred) = self.val.loss_and_pred(&raw, &targets);
             let loss = ops::linear_combination(&[(&loss, &ops::rows(&live, rows))]);
-            vec![loss, self.val.pred(&raw), slow]
+            vec![loss, pred, slow]
         });
         let shape = |x: &Tensor| ops::reshape(x, &[b, t]);
-        let steps = ops::unstack_time(&shape(&outputs[0]));
         Replayed {
-            loss: ops::stack_time(&steps[..t - 1]),
+            loss: ops::fit_steps(&shape(&outputs[0]), t - 1),
             ret,
             val: ops::denormalize(&shape(&outputs[1]), &before),
             slowval: ops::denormalize(&shape(&outputs[2]), &before),
         }
+    }
+}
+
+/// What log-probabilities, entropies and critic losses count for in each state but the last, and the critic's targets.
+struct Weighing<T> {
+    reinforce: T,
+    entropy: T,
+    value: T,
+    weight: T,
+}
+
+impl<T> Weighing<T> {
+    fn map<U>(&self, f: impl Fn(&T) -> U) -> Weighing<U> {
+        let Weighing { reinforce, entropy, value, weight } = self;
+        Weighing { reinforce: f(reinforce), entropy: f(entropy), value: f(value), weight: f(weight) }
     }
 }
 

@@ -5,15 +5,14 @@ use engine::Tensor;
 use engine::ops;
 use std::sync::Arc;
 
-/// Named numbers that are read all at once, so that a GPU is waited for once.
+/// Named numbers that are computed and read all at once: one kernel on a GPU, which is waited for once.
 #[derive(Default)]
 pub struct Gauges(Vec<Gauge>);
 
 struct Gauge {
     name: String,
-    /// [1]
-    value: Tensor,
-    /// What is reported is `scale value + offset`.
+    /// What is reported is `scale mean + offset` of these.
+    values: Tensor,
     scale: f32,
     offset: f32,
 }
@@ -42,20 +41,19 @@ impl Gauges {
         self.put_scaled(name, value, 1.0, 0.0);
     }
 
-    /// Puts down `scale value + offset`.
-    pub fn put_scaled(&mut self, name: impl Into<String>, value: &Tensor, scale: f32, offset: f32) {
-        self.0.push(Gauge { name: name.into(), value: ops::reshape(&value.detach(), &[1]), scale, offset });
-    }
-
     /// Puts down the mean of all elements.
     pub fn put_mean(&mut self, name: impl Into<String>, x: &Tensor) {
-        self.put(name, &ops::weighted_mean(&[(&x.detach(), 1.0)]));
+        self.put_scaled(name, x, 1.0, 0.0);
+    }
+
+    /// Puts down `scale mean(x) + offset`.
+    pub fn put_scaled(&mut self, name: impl Into<String>, x: &Tensor, scale: f32, offset: f32) {
+        self.0.push(Gauge { name: name.into(), values: x.detach(), scale, offset });
     }
 
     /// All of them together, to be read later.
     pub fn readings(self) -> Readings {
-        let values: Vec<&Tensor> = self.0.iter().map(|gauge| &gauge.value).collect();
-        let values = if values.is_empty() { Tensor::zeros(&[0]) } else { ops::concat(&values) };
+        let values = ops::means(&self.0.iter().map(|gauge| &gauge.values).collect::<Vec<_>>());
         Readings { values, labels: self.0.into_iter().map(|gauge| (gauge.name, gauge.scale, gauge.offset)).collect() }
     }
 

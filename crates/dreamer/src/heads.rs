@@ -53,6 +53,9 @@ impl ScalarHead {
             Output::Regression(squash) => ops::squared_error(raw, target, squash),
             _ => ops::binary_loss(raw, target),
         };
+        if let [(target, 1.0)] = targets {
+            return one(target);
+        }
         let losses: Vec<(Tensor, Tensor)> = targets
             .iter()
             .map(|(target, c)| {
@@ -62,6 +65,14 @@ impl ScalarHead {
             })
             .collect();
         ops::linear_combination(&losses.iter().map(|(l, c)| (l, c)).collect::<Vec<_>>())
+    }
+
+    /// `loss` with `pred`.
+    pub fn loss_and_pred(&self, raw: &Tensor, targets: &[(&Tensor, f32)]) -> (Tensor, Tensor) {
+        match &self.output {
+            Output::TwoHot(bins) => ops::twohot_loss_and_pred(raw, bins, targets),
+            _ => (self.loss(raw, targets), self.pred(raw)),
+        }
     }
 
     /// Predictions [..] from raw outputs; of a binary head, the probability. No gradient.

@@ -1,8 +1,9 @@
 //! Imagination: trajectories under the policy from replayed states, with what the heads say of every state on
 //! the way (official agent.py, the part of `loss` named "Imagination").
 //!
-//! Each state is evaluated while it is at hand: actor and critic record what their losses will need as they are
-//! asked, so nothing is computed twice and no trajectory is copied together.
+//! On the processor each state is evaluated while it is at hand: actor and critic record what their losses will need as
+//! they are asked, so nothing is computed twice and no trajectory is copied together. A GPU imagines first and then
+//! evaluates all states of all trajectories at once, in as many kernels as one state would take.
 
 use crate::actor_critic::Heads;
 use crate::config::AgentConfig;
@@ -10,9 +11,10 @@ use crate::noise::Noise;
 use crate::params::Params;
 use crate::policy::Likelihood;
 use crate::rssm::{Latent, Rssm};
-use engine::Tensor;
 use engine::ops::{self, Staged};
 use engine::profile::part;
+use engine::{Device, Tensor};
+use std::ops::Range;
 
 /// Imagined trajectories that one thread takes through all steps. The split depends on the batch alone.
 const ROWS: usize = 64;
@@ -21,13 +23,19 @@ const ROWS: usize = 64;
 pub struct Dream {
     /// What the heads predict in each of the H + 1 states, without gradient.
     pub predictions: Predictions,
-    /// For each of the first H states, the likelihood of the action taken, per action key: [rows].
-    pub likelihoods: Vec<Vec<Likelihood>>,
-    /// For each of the first H states, the raw outputs of the value head: [rows, bins].
-    pub values: Vec<Tensor>,
+    pub visits: Visits,
     /// The H + 1 states with the actions taken in the first H.
     #[cfg(test)]
     pub trace: Vec<Visit>,
+}
+
+/// What the losses of the first H states take: the likelihood of the action taken, per action key, and the raw output of
+/// the value head.
+pub enum Visits {
+    /// For each state, of [rows].
+    Steps(Vec<(Vec<Likelihood>, Tensor)>),
+    /// For all states, steps outermost: likelihoods [H rows] and raw outputs [(H + 1) rows, bins].
+    Whole(Vec<Likelihood>, Tensor),
 }
 
 /// A state and the action taken in it, per key.
@@ -73,36 +81,95 @@ impl Imagination<'_> {
         let work = 2 * n * steps * starts.deter.width() * starts.deter.width();
         ops::stage(n, ROWS, work, &[&starts.deter, &starts.stoch], |rows, inputs| {
             let start = Latent { deter: inputs[0].clone(), stoch: inputs[1].clone() };
-            let mut states: [Vec<Tensor>; 4] = Default::default();
-            let (mut likelihoods, mut values) = (Vec::new(), Vec::new());
-            #[cfg(test)]
-            let mut trace = Vec::new();
-            self.dyn_.imagine(self.frozen, start, rows, steps, self.noise, |state, at| {
-                let (predicted, value) = part("heads", || self.predict(state, at.step < steps));
-                states.iter_mut().zip(predicted).for_each(|(list, x)| list.push(x));
-                if at.step == steps {
-                    #[cfg(test)]
-                    trace.push((state.clone(), vec![]));
-                    return None;
-                }
-                let feat = [&state.deter, &state.stoch];
-                let (actions, likelihood) = part("heads", || self.heads.pol.act(self.params, &feat, self.noise, at));
-                let embedded = self.heads.pol.embed(&actions);
-                likelihoods.push(likelihood);
-                values.push(value);
+            match start.deter.device() {
+                Device::Cpu => self.dream_by_steps(rows, start),
+                Device::Gpu(_) => self.dream_whole(rows, start),
+            }
+        })
+    }
+
+    fn dream_by_steps(&self, rows: Range<usize>, start: Latent) -> Dream {
+        let steps = self.config.imag_length;
+        let mut states: [Vec<Tensor>; 4] = Default::default();
+        let mut visits = Vec::new();
+        #[cfg(test)]
+        let mut trace = Vec::new();
+        self.dyn_.imagine(self.frozen, start, rows, steps, self.noise, |state, at| {
+            let (predicted, value) = part("heads", || self.predict(state, at.step < steps));
+            states.iter_mut().zip(predicted).for_each(|(list, x)| list.push(x));
+            if at.step == steps {
                 #[cfg(test)]
-                trace.push((state.clone(), actions));
-                Some(embedded)
-            });
-            let [rew, con, val, slow] = states.map(|list| ops::stack_time(&list));
+                trace.push((state.clone(), vec![]));
+                return None;
+            }
+            let feat = [&state.deter, &state.stoch];
+            let act = || self.heads.pol.act(self.params, &feat, self.noise, at);
+            let (_actions, embedded, likelihoods) = part("heads", act);
+            visits.push((likelihoods, value));
+            #[cfg(test)]
+            trace.push((state.clone(), _actions));
+            Some(embedded)
+        });
+        let [rew, con, val, slow] = states.map(|list| ops::stack_time(&list));
+        Dream {
+            predictions: Predictions { rew, con, val, slow },
+            visits: Visits::Steps(visits),
+            #[cfg(test)]
+            trace,
+        }
+    }
+
+    fn dream_whole(&self, rows: Range<usize>, start: Latent) -> Dream {
+        let (n, steps, h) = (rows.len(), self.config.imag_length, self.heads);
+        let (mut deter, mut stoch, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+        self.dyn_.imagine(self.frozen, start, rows, steps, self.noise, |state, at| {
+            deter.push(state.deter.clone());
+            stoch.push(state.stoch.clone());
+            if at.step == steps {
+                return None;
+            }
+            let plain = [&state.deter.detach(), &state.stoch.detach()];
+            let act = || h.pol.sample_embedded(self.frozen, &plain, self.noise, at);
+            let (actions, embedded) = part("heads", act);
+            taken.push(actions);
+            Some(embedded)
+        });
+        #[cfg(test)]
+        let trace = self.trace(&deter, &stoch, &taken);
+        let join = |list: &[Tensor]| ops::concat(&list.iter().collect::<Vec<_>>()); // [steps N, ..]
+        let [deter, stoch] = [join(&deter), join(&stoch)];
+        part("heads", || {
+            let actions: Vec<Tensor> = (0..h.pol.names().count())
+                .map(|key| join(&taken.iter().map(|actions| actions[key].clone()).collect::<Vec<_>>()))
+                .collect();
+            let learned = [&deter, &stoch].map(|x| ops::rows(x, 0..steps * n));
+            let likelihoods =
+                h.pol.evaluate(self.params, &[&learned[0], &learned[1]], &actions.iter().collect::<Vec<_>>());
+            let value = h.val.apply(self.params, &[&deter, &stoch]);
+            let plain = [&deter.detach(), &stoch.detach()];
+            let predicted = [
+                h.rew.pred(&h.rew.apply(self.frozen, &plain)),
+                h.con.pred(&h.con.apply(self.frozen, &plain)),
+                h.val.pred(&value),
+                h.slow.pred(&h.slow.apply(self.slow, &plain)),
+            ];
+            let by_step = predicted.map(|x| ops::reshape(&x, &[steps + 1, n]));
+            let by_row = ops::transpose01_all(&by_step.iter().collect::<Vec<_>>());
+            let [rew, con, val, slow] = by_row.try_into().unwrap_or_else(|_| unreachable!("four predictions"));
             Dream {
                 predictions: Predictions { rew, con, val, slow },
-                likelihoods,
-                values,
+                visits: Visits::Whole(likelihoods, value),
                 #[cfg(test)]
                 trace,
             }
         })
+    }
+
+    #[cfg(test)]
+    fn trace(&self, deter: &[Tensor], stoch: &[Tensor], taken: &[Vec<Tensor>]) -> Vec<Visit> {
+        let state = |(deter, stoch): (&Tensor, &Tensor)| Latent { deter: deter.clone(), stoch: stoch.clone() };
+        let actions = taken.iter().cloned().chain([vec![]]);
+        deter.iter().zip(stoch).map(state).zip(actions).collect()
     }
 
     /// Predictions [rows] of reward, continue, value and slow value in a state, and the value head's raw output, which

@@ -175,12 +175,7 @@ fn world_model_losses(
     let work = 100 * b * t * (r.deter + stoch.width());
     let prior_and_kl = |_, inputs: &[Tensor]| {
         let (prior, post) = (parts.dyn_.prior(p, &inputs[0]), &inputs[1]);
-        vec![
-            ops::kl(&post.detach(), &prior, r.classes, r.unimix, r.free_nats),
-            ops::kl(post, &prior.detach(), r.classes, r.unimix, r.free_nats),
-            ops::entropy(&prior, r.classes, r.unimix),
-            ops::entropy(post, r.classes, r.unimix),
-        ]
+        ops::kl_both(post, &prior, r.classes, r.unimix, r.free_nats).to_vec()
     };
     let outputs = part("prior and KL", || ops::chunks(b * t, ROWS, work, &[&deter, &post], prior_and_kl));
     losses.push(("dyn".into(), shape(&outputs[0])));
@@ -233,10 +228,9 @@ impl Trajectory {
 
 fn entropy_metrics(policy: &crate::policy::Policy, entropies: &[Tensor], metrics: &mut Gauges) {
     for (index, (name, entropy)) in policy.names().zip(entropies).enumerate() {
-        let mean = ops::weighted_mean(&[(entropy, 1.0)]);
-        metrics.put(format!("ent/{name}"), &mean);
+        metrics.put_mean(format!("ent/{name}"), entropy);
         if let Some((low, high)) = policy.entropy_range(index) {
-            metrics.put_scaled(format!("rand/{name}"), &mean, 1.0 / (high - low), -low / (high - low));
+            metrics.put_scaled(format!("rand/{name}"), entropy, 1.0 / (high - low), -low / (high - low));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The randomness of sampling: counter-based draws, or noise handed in to reproduce other numbers.
 
-use engine::ops::{self, Draw, DrawnRows};
+use engine::ops::{Draw, DrawnRows, NormalDraw};
 use engine::{Buffer, Device, Rng, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -41,17 +41,27 @@ pub struct Injected {
     pub act: BTreeMap<String, Tensor>,
 }
 
-/// One step's draws for some rows: Gumbel [rows, groups * classes] or uniform [rows, groups].
+/// One step's draws for some rows: given numbers, or how to draw them.
 pub enum Drawn {
-    Gumbel(Tensor),
-    Uniform(Tensor),
+    /// Gumbel [rows, groups * classes], or standard normal [rows, width].
+    Given(Tensor),
+    Counter(Rng, DrawnRows),
 }
 
 impl Drawn {
+    /// For categoricals.
     pub fn draw(&self) -> Draw<'_> {
         match self {
-            Drawn::Gumbel(x) => Draw::Gumbel(x),
-            Drawn::Uniform(x) => Draw::Uniform(x),
+            Drawn::Given(x) => Draw::Gumbel(x),
+            Drawn::Counter(rng, at) => Draw::Counter(rng, at),
+        }
+    }
+
+    /// For normal distributions.
+    pub fn normal(&self) -> NormalDraw<'_> {
+        match self {
+            Drawn::Given(x) => NormalDraw::Given(x),
+            Drawn::Counter(rng, at) => NormalDraw::Counter(rng, at),
         }
     }
 }
@@ -75,33 +85,29 @@ impl Noise {
     /// For posterior latents: `groups` categoricals a row.
     pub fn posterior(&self, at: &At, groups: usize) -> Drawn {
         match self {
-            Noise::Injected(n) => Drawn::Gumbel(slice(n.obs.as_ref().expect("posterior noise was injected"), at)),
-            counter => Drawn::Uniform(uniform(&counter.rng(POSTERIOR), at, groups)),
+            Noise::Injected(n) => Drawn::Given(slice(n.obs.as_ref().expect("posterior noise was injected"), at)),
+            counter => counter.drawn(POSTERIOR, at, groups),
         }
     }
 
     /// For imagined latents.
     pub fn prior(&self, at: &At, groups: usize) -> Drawn {
         match self {
-            Noise::Injected(n) => Drawn::Gumbel(slice(n.img.as_ref().expect("prior noise was injected"), at)),
-            counter => Drawn::Uniform(uniform(&counter.rng(PRIOR), at, groups)),
+            Noise::Injected(n) => Drawn::Given(slice(n.img.as_ref().expect("prior noise was injected"), at)),
+            counter => counter.drawn(PRIOR, at, groups),
         }
     }
 
-    /// For action key number `index`: `groups` choices a row.
-    pub fn discrete(&self, key: &str, index: usize, at: &At, groups: usize) -> Drawn {
+    /// For action key number `index`: `width` choices or normal numbers a row.
+    pub fn action(&self, key: &str, index: usize, at: &At, width: usize) -> Drawn {
         match self {
-            Noise::Injected(n) => Drawn::Gumbel(slice(&n.act[key], at)),
-            counter => Drawn::Uniform(uniform(&counter.rng(ACTION + index as u32), at, groups)),
+            Noise::Injected(n) => Drawn::Given(slice(&n.act[key], at)),
+            counter => counter.drawn(ACTION + index as u32, at, width),
         }
     }
 
-    /// Standard normal numbers [rows, width] for action key number `index`.
-    pub fn normal(&self, key: &str, index: usize, at: &At, width: usize) -> Tensor {
-        match self {
-            Noise::Injected(n) => slice(&n.act[key], at),
-            counter => ops::standard_normal(&counter.rng(ACTION + index as u32), &at.drawn(width), at.device),
-        }
+    fn drawn(&self, kind: u32, at: &At, width: usize) -> Drawn {
+        Drawn::Counter(self.rng(kind), at.drawn(width))
     }
 
     /// The draws of one kind.
@@ -110,10 +116,6 @@ impl Noise {
         let rng = Rng::new(*seed, *purpose as u32 + kind, *step);
         step_at.as_ref().map_or(rng.clone(), |at| rng.with_step_at(at))
     }
-}
-
-fn uniform(rng: &Rng, at: &At, width: usize) -> Tensor {
-    ops::uniform(rng, &at.drawn(width), at.device)
 }
 
 /// Rows of one step of x [N, T, ...] as [rows, width].

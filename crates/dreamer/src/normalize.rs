@@ -1,7 +1,7 @@
 //! Running statistics of returns, values and advantages (official utils.py, `Normalize`).
 
 use crate::config::Normalize as Config;
-use engine::ops::{self, Running, Summary};
+use engine::ops::{self, Running};
 use engine::{Device, Tensor};
 
 /// Exponential moving statistics, on the agent's device; which of the numbers are used depends on the kind.
@@ -54,14 +54,11 @@ impl Normalizer {
         }
     }
 
-    pub fn update(&mut self, x: &Tensor) {
-        let Some(running) = self.running() else { return };
-        if running.moments {
-            let summary = ops::summary(x);
-            running.update(&mut self.state, [&Summary::Mean.of(&summary), &Summary::MeanSquare.of(&summary)]);
-        } else {
-            let [low, high] = [self.config.perclo, self.config.perchi].map(|q| ops::percentile(x, q));
-            running.update(&mut self.state, [&low, &high]);
+    /// Moves towards the statistics of `x` and returns offset and scale [2].
+    fn update(&mut self, x: &Tensor) -> Tensor {
+        match self.running() {
+            Some(running) => running.update(&mut self.state, x, [self.config.perclo, self.config.perchi]),
+            None => self.identity.clone(),
         }
     }
 
@@ -72,10 +69,7 @@ impl Normalizer {
 
     /// Updates where `update` says so, then returns offset and scale.
     pub fn apply(&mut self, x: &Tensor, update: bool) -> Tensor {
-        if update {
-            self.update(x);
-        }
-        self.stats()
+        if update { self.update(x) } else { self.stats() }
     }
 }
 
@@ -90,7 +84,7 @@ mod tests {
             Normalizer::new(&Config { kind: "perc".into(), limit: 1.0, debias: false, ..Config::default() });
         let stats = percentiles.apply(&x, true);
         assert_eq!(stats.data()[1], 1.0); // 1 % of 90 is below the limit
-        (0..1000).for_each(|_| percentiles.update(&x));
+        (0..1000).for_each(|_| drop(percentiles.update(&x)));
         assert!((percentiles.stats().data()[1] - 90.0).abs() < 0.1);
 
         let mut moments = Normalizer::new(&Config { kind: "meanstd".into(), debias: true, ..Config::default() });

@@ -77,24 +77,32 @@ impl Policy {
 
     /// Actions for features [M, ..], one tensor [M, width] per key in sorted order. No gradient.
     pub fn sample(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> Vec<Tensor> {
-        let x = self.mlp.apply_parts(p, feat);
-        self.keys.iter().enumerate().map(|(i, key)| key.sample(&key.raw(p, &x), i, noise, at)).collect()
+        self.sample_embedded(p, feat, noise, at).0
     }
 
-    /// Like `sample`, with the likelihood of each key's action, through which gradients flow.
-    pub fn act(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Vec<Tensor>, Vec<Likelihood>) {
+    /// Like `sample`, with the actions as [`embed`](Self::embed) makes them.
+    pub fn sample_embedded(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Vec<Tensor>, Tensor) {
         let x = self.mlp.apply_parts(p, feat);
-        let act = |(i, key): (usize, &Key)| {
+        let sample = |(i, key): (usize, &Key)| key.sample(&key.raw(p, &x), i, noise, at);
+        let (actions, parts): (Vec<Tensor>, Vec<Tensor>) = self.keys.iter().enumerate().map(sample).unzip();
+        (actions, ops::concat_last(&parts.iter().collect::<Vec<_>>()))
+    }
+
+    /// Like `sample_embedded`, with the likelihood of each key's action, through which gradients flow.
+    pub fn act(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Vec<Tensor>, Tensor, Vec<Likelihood>) {
+        let x = self.mlp.apply_parts(p, feat);
+        let (mut actions, mut parts, mut likelihoods) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, key) in self.keys.iter().enumerate() {
             let raw = key.raw(p, &x);
-            let action = key.sample(&raw, i, noise, at);
-            let likelihood = key.evaluate(&raw, &action);
-            (action, likelihood)
-        };
-        self.keys.iter().enumerate().map(act).unzip()
+            let (action, part) = key.sample(&raw, i, noise, at);
+            likelihoods.push(key.evaluate(&raw, &action));
+            actions.push(action);
+            parts.push(part);
+        }
+        (actions, ops::concat_last(&parts.iter().collect::<Vec<_>>()), likelihoods)
     }
 
     /// Likelihood of given actions, per key in sorted order.
-    #[cfg(test)]
     pub fn evaluate(&self, p: &Params, feat: &[&Tensor], actions: &[&Tensor]) -> Vec<Likelihood> {
         let x = self.mlp.apply_parts(p, feat);
         self.keys.iter().zip(actions).map(|(key, action)| key.evaluate(&key.raw(p, &x), action)).collect()
@@ -160,14 +168,17 @@ impl Key {
         }
     }
 
-    fn sample(&self, raw: &Raw, index: usize, noise: &Noise, at: &At) -> Tensor {
+    /// An action, and the same embedded.
+    fn sample(&self, raw: &Raw, index: usize, noise: &Noise, at: &At) -> (Tensor, Tensor) {
         match (&self.dist, raw) {
             (Dist::Categorical { classes, unimix, .. }, Raw::Logits(logits)) => {
-                let drawn = noise.discrete(&self.name, index, at, self.space.size());
-                ops::sample_categorical(logits, *classes, *unimix, drawn.draw())
+                let drawn = noise.action(&self.name, index, at, self.space.size());
+                ops::sample_categorical(logits, *classes, *unimix, drawn.draw()).into()
             }
             (Dist::Normal { kind, .. }, Raw::Normal(mean, std)) => {
-                ops::normal_sample(mean, std, *kind, &noise.normal(&self.name, index, at, mean.width()))
+                let drawn = noise.action(&self.name, index, at, mean.width());
+                let action = ops::normal_sample(mean, std, *kind, drawn.normal());
+                (action.clone(), action)
             }
             _ => unreachable!("`raw` makes what the distribution takes"),
         }

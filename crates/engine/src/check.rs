@@ -7,6 +7,10 @@ use crate::rng::Rng;
 use crate::sink::Sink;
 use crate::tensor::{Device, Tensor};
 
+/// How exact values and gradients are on a GPU, relative to their L2 norm.
+const PRECISIONS: [(Precision, [f64; 2]); 2] =
+    [(Precision::Float32, [1e-5, 1e-4]), (Precision::Bfloat16, [1e-2, 1e-2])];
+
 /// Random inputs of `shapes`, the operation, and the same in float64. Compares the outputs to 1e-5 and, for a
 /// random weighting of the outputs, the gradients of all inputs to 1e-4 (relative L2 norm).
 pub fn check(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Tensor, reference: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
@@ -22,7 +26,7 @@ pub fn check_scaled(
     reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
     on_every_isa(|| check_here(Device::Cpu, [1e-5, 1e-4], shapes, scale, &op, &reference));
-    for (precision, limits) in [(Precision::Float32, [1e-5, 1e-4]), (Precision::Bfloat16, [1e-2, 1e-2])] {
+    for (precision, limits) in PRECISIONS {
         if let Some(gpu) = test_gpu_in(precision) {
             check_here(Device::Gpu(gpu), limits, shapes, scale, &op, &reference);
         }
@@ -32,6 +36,28 @@ pub fn check_scaled(
 /// The processor, and the GPU that tests run on where there is one.
 pub fn devices() -> Vec<Device> {
     [Device::Cpu].into_iter().chain(test_gpu().map(Device::Gpu)).collect()
+}
+
+/// For sizes at which finite differences take too long: compares outputs and gradients on a GPU with the processor's, in
+/// float32 and in bfloat16, with the limits of [`check`].
+pub fn check_devices(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Tensor) {
+    let on = |device: Device| -> Vec<Vec<f64>> {
+        let leaf = |(i, s): (usize, &&[usize])| (random(s, i as u32, 1.0).to(device), (Leaf::new(), s.to_vec()));
+        let (values, leaves): (Vec<Tensor>, Vec<_>) = shapes.iter().enumerate().map(leaf).unzip();
+        let inputs: Vec<Tensor> = values.into_iter().zip(&leaves).map(|(x, (leaf, _))| x.leaf(*leaf)).collect();
+        let output = op(&inputs);
+        let mut sink = Sink::new();
+        backward(&[(&output, random(output.shape(), 99, 1.0).to(device))], &mut sink);
+        [output].iter().chain(&sink.finish(&leaves)).map(doubles).collect()
+    };
+    let expected = on(Device::Cpu);
+    for (precision, limits) in PRECISIONS {
+        let Some(gpu) = test_gpu_in(precision) else { continue };
+        for (i, (got, expected)) in on(Device::Gpu(gpu)).iter().zip(&expected).enumerate() {
+            let what = format!("{} of {shapes:?} in {precision:?}", if i == 0 { "output" } else { "gradient" });
+            assert_close(&what, got, expected, limits[i.min(1)]);
+        }
+    }
 }
 
 fn check_here(

@@ -111,7 +111,7 @@ impl Sink {
                 let sums = self.entries.entry(leaf).or_default().dense.get_or_insert_with(|| Tensor::zeros(&[n]));
                 column_sums(dy.len() / n.max(1), n, dy.data(), n, sums.make_mut());
             }
-            Device::Gpu(gpu) => self.add(leaf, &column_sums_gpu(gpu, dy, n)),
+            Device::Gpu(gpu) => self.add(leaf, &column_sums_gpu(gpu, &gpu.full(dy), n)),
         }
     }
 

@@ -138,6 +138,11 @@ impl Tensor {
         }
     }
 
+    /// For kernels that take numbers of either type: whether these are float32.
+    pub(crate) fn is_wide(&self) -> u32 {
+        (self.dtype() == Dtype::F32) as u32
+    }
+
     /// The same values on `device`, without origin: copied where they are not there yet.
     pub fn to(&self, device: Device) -> Tensor {
         match (self.device(), device) {

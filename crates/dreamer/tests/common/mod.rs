@@ -4,6 +4,7 @@ use dreamer_agent::{Agent, AgentConfig};
 use spaces::{Array, Data, Record, Space, Spaces};
 
 /// A tiny agent's configuration.
+#[allow(dead_code)] // not every test binary needs all of these
 pub fn tiny() -> AgentConfig {
     let mut c = AgentConfig::default();
     let r = &mut c.dynamics.rssm;
@@ -35,6 +36,7 @@ pub fn obs_space(keys: &[(&str, Space)]) -> Spaces {
     all
 }
 
+#[allow(dead_code)] // not every test binary needs all of these
 pub fn everything() -> (Spaces, Spaces) {
     let obs = obs_space(&[
         ("camera", Space::image(12, 20, 3)),

@@ -19,7 +19,7 @@ pub struct Gpu {
     /// Where everybody's work goes who has not entered another queue.
     main: OnceLock<Arc<Queue>>,
     modules: Mutex<HashMap<&'static str, Module>>,
-    functions: Mutex<HashMap<(&'static str, &'static str), u64>>,
+    functions: Mutex<HashMap<(&'static str, &'static str), Function>>,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
     /// A stream for copies beside the work of others, and what earlier ones left for later ones.
     pub(super) copies: OnceLock<Stream>,
@@ -36,6 +36,12 @@ pub enum Precision {
     Float32,
     /// On tensor cores: factors are rounded to bfloat16, sums are float32. Activations are kept in bfloat16.
     Bfloat16,
+}
+
+/// A kernel that was loaded, and how often it was launched.
+struct Function {
+    address: u64,
+    launches: u64,
 }
 
 pub(super) enum Backend {
@@ -78,6 +84,14 @@ impl Grid {
     }
 }
 
+/// How many neighbours a thread may take at a time (8, 4, 2 or 1), of rows of `n` numbers in all of `tensors`: so many must
+/// divide a row, and be aligned up to 16 bytes.
+pub(crate) fn at_once(n: usize, tensors: &[&Tensor]) -> usize {
+    let aligned = |x: &Tensor, each: usize| x.address() % (each * x.dtype().bytes()).min(16) as u64 == 0;
+    let fits = |each: &usize| n.is_multiple_of(*each) && tensors.iter().all(|x| aligned(x, *each));
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+}
+
 /// An argument of a kernel: eight bytes of which it reads as many as it needs.
 pub trait Arg {
     fn word(&self) -> u64;
@@ -107,11 +121,33 @@ impl Table {
     }
 
     /// Adds a column of `len` (an even number) 32-bit numbers, of which the first are given.
-    pub fn numbers(&mut self, len: usize, values: impl Iterator<Item = u32>) {
+    pub fn numbers(&mut self, len: usize, values: impl Iterator<Item = usize>) {
+        self.words(len, values.map(|x| u32::try_from(x).expect("fewer than 2^32 elements in a tensor")));
+    }
+
+    pub fn floats(&mut self, len: usize, values: impl Iterator<Item = f32>) {
+        self.words(len, values.map(f32::to_bits));
+    }
+
+    fn words(&mut self, len: usize, values: impl Iterator<Item = u32>) {
         let mut values: Vec<u32> = values.collect();
-        assert!(values.len() <= len, "more than {len} numbers");
+        assert!(values.len() <= len && len.is_multiple_of(2), "{} of {len} numbers", values.len());
         values.resize(len, 0);
         self.addresses(len / 2, values.chunks_exact(2).map(|x| x[0] as u64 | (x[1] as u64) << 32));
+    }
+
+    /// Adds a column of `len` numbers of which each is the sum of all given so far, as `table_row` in the kernels takes them;
+    /// returns the last one.
+    pub fn ends(&mut self, len: usize, values: impl Iterator<Item = usize>) -> usize {
+        let mut end = 0;
+        self.numbers(
+            len,
+            values.map(|x| {
+                end += x;
+                end
+            }),
+        );
+        end
     }
 }
 
@@ -309,7 +345,6 @@ impl Gpu {
     }
 
     /// The same for activations.
-    #[allow(dead_code)] // until operations keep activations so
     pub(crate) fn empty_act(&'static self, shape: &[usize]) -> Tensor {
         self.empty_as(shape, self.activations())
     }
@@ -338,7 +373,6 @@ impl Gpu {
     }
 
     /// `x` as kernels take activations; converted only where it comes from elsewhere.
-    #[allow(dead_code)] // as above
     pub(crate) fn act(&'static self, x: &Tensor) -> Tensor {
         self.cast(x, self.activations())
     }
@@ -356,7 +390,8 @@ impl Gpu {
             _ => return x.detach(),
         };
         let y = self.empty_as(x.shape(), dtype);
-        self.launch("copies", kernel, Grid::elements(x.len()), &[x, &x.len(), &y]);
+        let each = if at_once(x.len(), &[x, &y]) == 8 { 8 } else { 1 };
+        self.launch("copies", kernel, Grid::elements(x.len() / each), &[x, &x.len(), &each, &y]);
         y
     }
 
@@ -478,8 +513,9 @@ impl Gpu {
 
     /// The kernel `name`, compiled and loaded at first use.
     fn function(&self, module: &'static str, name: &'static str, shared: u32) -> u64 {
-        if let Some(function) = lock(&self.functions).get(&(module, name)) {
-            return *function;
+        if let Some(function) = lock(&self.functions).get_mut(&(module, name)) {
+            function.launches += 1;
+            return function.address;
         }
         let mut modules = lock(&self.modules);
         let loaded = modules.entry(module).or_insert_with(|| self.done(self.load(module)));
@@ -488,9 +524,20 @@ impl Gpu {
             (Backend::Emulator(emulator), Module::Emulated(module)) => emulator.function(module, name),
             _ => unreachable!("modules are loaded by the backend that runs them"),
         };
-        let function = self.done(function);
-        lock(&self.functions).insert((module, name), function);
-        function
+        let address = self.done(function);
+        lock(&self.functions).insert((module, name), Function { address, launches: 1 });
+        address
+    }
+
+    /// How often each kernel was launched since this was last asked, the most frequent first.
+    pub fn launches(&self) -> Vec<(String, u64)> {
+        let mut functions = lock(&self.functions);
+        let take = |(&(module, name), function): (&(&str, &str), &mut Function)| {
+            (format!("{module}/{name}"), std::mem::take(&mut function.launches))
+        };
+        let mut launches: Vec<(String, u64)> = functions.iter_mut().map(take).filter(|(_, n)| *n > 0).collect();
+        launches.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
+        launches
     }
 
     /// Loads every file of kernels now, so that what is missing shows before anything is computed.

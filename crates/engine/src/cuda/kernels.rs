@@ -3,7 +3,13 @@
 use super::gpu::Precision;
 
 /// What every file of kernels starts with.
-const COMMON: &str = concat!(include_str!("kernels/common.cuh"), "\n", include_str!("kernels/product.cuh"));
+const COMMON: &str = concat!(
+    include_str!("kernels/common.cuh"),
+    "\n",
+    include_str!("kernels/philox.cuh"),
+    "\n",
+    include_str!("kernels/product.cuh")
+);
 
 const SOURCES: [(&str, &str); 11] = [
     ("conv", include_str!("kernels/conv.cu")),
@@ -68,7 +74,9 @@ mod tests {
     #[test]
     fn every_kernel_is_exported() {
         for (name, source) in SOURCES {
-            for kernel in source.lines().filter_map(|line| line.strip_prefix("KERNEL ")?.split('(').next()) {
+            for kernel in
+                source.lines().filter_map(|line| line.strip_prefix("KERNEL")?.split_once(' ')?.1.split('(').next())
+            {
                 assert!(source.contains(&format!("EXPORT({kernel})")), "{kernel} in {name}.cu");
             }
         }

@@ -20,7 +20,7 @@ mod upload;
 
 pub use driver::{Driver, Properties};
 pub(crate) use gemm::{Gemm, Matrix};
-pub(crate) use gpu::{Arg, Grid, Table};
+pub(crate) use gpu::{Arg, Grid, Table, at_once};
 pub use gpu::{Gpu, Precision};
 pub(crate) use memory::Memory;
 pub use memory::Pinned;

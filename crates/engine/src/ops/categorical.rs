@@ -1,7 +1,7 @@
 //! Categorical and Bernoulli outputs: log-probability, entropy, losses and samples.
 
 use super::full;
-use super::latent::{Draw, log_mixed, mix, sample_cpu, sample_gpu, softmax, softmax_grad};
+use super::latent::{Draw, Share, log_mixed, mix, sample_cpu, sample_gpu, softmax, softmax_grad};
 use crate::buffer::Buffer;
 use crate::cpu::math;
 use crate::cuda::{Arg, Gpu, Grid};
@@ -20,17 +20,26 @@ pub fn categorical(logits: &Tensor, classes: usize, unimix: f32, chosen: &Tensor
 fn categorical_gpu(gpu: &'static Gpu, logits: &Tensor, classes: usize, unimix: f32, chosen: &Tensor) -> [Tensor; 2] {
     let (rows, groups) = (logits.rows(), logits.width() / classes);
     let shape = &logits.shape()[..logits.shape().len() - 1];
+    let (kept, chosen) = (gpu.act(logits), gpu.full(chosen));
     let outputs = vec![gpu.empty(shape), gpu.empty(shape)];
-    let args: [&dyn Arg; 8] = [logits, chosen, &rows, &groups, &classes, &unimix, &outputs[0], &outputs[1]];
+    let Share { lanes, vector } = Share::new(classes, &[&kept]);
+    let (logp, entropy) = (&outputs[0], &outputs[1]);
+    let args: [&dyn Arg; 10] = [&kept, &chosen, &rows, &groups, &classes, &lanes, &vector, &unimix, logp, entropy];
     gpu.launch("latent", "categorical", Grid::warps(rows), &args);
     if !recording(&[logits]) {
         return outputs.try_into().expect("two outputs");
     }
-    let (kept, chosen) = (logits.detach(), chosen.detach());
     let outputs = record(&[logits], outputs, move |grads, _| {
-        let dx = gpu.empty(kept.shape());
-        let args: [&dyn Arg; 9] = [&kept, &chosen, &grads[0], &grads[1], &rows, &groups, &classes, &unimix, &dx];
-        gpu.launch("latent", "categorical_grad", Grid::elements(rows * groups), &args);
+        let dx = gpu.empty_act(kept.shape());
+        let share = Share::new(classes, &[&kept, &dx]);
+        let [dlogp, dentropy] = [0, 1].map(|i| grads[i].as_ref().map(|dy| gpu.full(dy)));
+        #[rustfmt::skip] // logits; what flows in; sizes; constants; result
+        let args: [&dyn Arg; 11] = [
+            &kept, &chosen, &dlogp, &dentropy,
+            &rows, &groups, &classes, &share.lanes, &share.vector, &unimix,
+            &dx,
+        ];
+        gpu.launch("latent", "categorical_grad", share.groups(rows * groups), &args);
         vec![Some(dx)]
     });
     outputs.try_into().expect("two outputs")
@@ -104,19 +113,22 @@ pub fn categorical_loss(logits: &Tensor, classes: usize, targets: &Tensor) -> Te
     super::linear_combination(&[(&logp, &full(logp.shape(), -1.0, logp.device()))])
 }
 
-/// Classes [M, K], as floats, drawn from logits [M, K*C] mixed with `unimix` of the uniform distribution.
-pub fn sample_categorical(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Tensor {
+/// Classes [M, K], as floats, drawn from logits [M, K*C] mixed with `unimix` of the uniform distribution; and the same as
+/// one-hot vectors [M, K*C].
+pub fn sample_categorical(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> [Tensor; 2] {
     let shape = [logits.rows(), logits.width() / classes];
     match logits.device() {
         Device::Cpu => {
             let mut chosen = Buffer::stale(shape.iter().product());
             sample_cpu(logits, classes, unimix, draw, |i, class| chosen[i] = class as f32);
-            Tensor::new(&shape, chosen)
+            let chosen = Tensor::new(&shape, chosen);
+            let hot = one_hot(&chosen, classes);
+            [chosen, hot]
         }
         Device::Gpu(gpu) => {
-            let chosen = gpu.empty(&shape);
-            sample_gpu(gpu, logits, classes, unimix, draw, None, Some(&chosen));
-            chosen
+            let (chosen, hot) = (gpu.empty(&shape), gpu.empty_act(&[shape[0], shape[1] * classes]));
+            sample_gpu(gpu, &gpu.act(logits), classes, unimix, draw, Some(&hot), Some(&chosen));
+            [chosen, hot]
         }
     }
 }
@@ -135,8 +147,9 @@ pub fn one_hot(indices: &Tensor, classes: usize) -> Tensor {
             Tensor::new(&shape, out)
         }
         Device::Gpu(gpu) => {
-            let out = gpu.empty(&shape);
-            gpu.launch("latent", "one_hot", Grid::elements(out.len()), &[indices, &out.len(), &classes, &out]);
+            let out = gpu.empty_act(&shape);
+            let args: [&dyn Arg; 4] = [&gpu.full(indices), &out.len(), &classes, &out];
+            gpu.launch("latent", "one_hot", Grid::elements(out.len()), &args);
             out
         }
     }
@@ -154,14 +167,14 @@ pub fn binary_loss(logits: &Tensor, targets: &Tensor) -> Tensor {
 fn binary_loss_gpu(gpu: &'static Gpu, logits: &Tensor, targets: &Tensor) -> Tensor {
     let (rows, n) = (logits.rows(), logits.width());
     let y = gpu.empty(&logits.shape()[..logits.shape().len() - 1]);
-    gpu.launch("heads", "binary_loss", Grid::warps(rows), &[logits, targets, &rows, &n, &y]);
+    let (kept, targets) = (gpu.act(logits), gpu.full(targets));
+    gpu.launch("heads", "binary_loss", Grid::warps(rows), &[&kept, &targets, &rows, &n, &y]);
     if !recording(&[logits]) {
         return y;
     }
-    let (kept, targets) = (logits.detach(), targets.detach());
     record1(&[logits], y, move |dy, _| {
-        let dx = gpu.empty(kept.shape());
-        gpu.launch("heads", "binary_grad", Grid::elements(rows * n), &[&kept, &targets, dy, &rows, &n, &dx]);
+        let (dy, dx) = (gpu.full(dy), gpu.empty_act(kept.shape()));
+        gpu.launch("heads", "binary_grad", Grid::elements(rows * n), &[&kept, &targets, &dy, &rows, &n, &dx]);
         vec![Some(dx)]
     })
 }
@@ -194,7 +207,7 @@ fn binary_loss_cpu(logits: &Tensor, targets: &Tensor) -> Tensor {
 pub fn binary_prob(logits: &Tensor) -> Tensor {
     if let Device::Gpu(gpu) = logits.device() {
         let p = gpu.empty(logits.shape());
-        gpu.launch("heads", "binary_prob", Grid::elements(p.len()), &[logits, &p.len(), &p]);
+        gpu.launch("heads", "binary_prob", Grid::elements(p.len()), &[&gpu.act(logits), &p.len(), &p]);
         return p;
     }
     let mut p = Buffer::from_slice(logits.data());
@@ -205,7 +218,7 @@ pub fn binary_prob(logits: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{check, sigmoid, softmax};
+    use crate::check::{check, check_devices, sigmoid, softmax};
     use crate::ops::linear_combination;
 
     #[test]
@@ -231,6 +244,20 @@ mod tests {
                     (i * k..(i + 1) * k).map(choice).sum()
                 };
                 (0..m).map(row).collect()
+            });
+        }
+    }
+
+    #[test]
+    fn groups_that_threads_share() {
+        for (m, k, c) in [(5, 2, 16), (3, 3, 43), (2, 1, 300)] {
+            let chosen: Vec<f32> = (0..m * k).map(|i| (i * 7 % c) as f32).collect();
+            let chosen = Tensor::from_slice(&[m, k], &chosen);
+            check_devices(&[&[m, k * c]], |x| {
+                let device = x[0].device();
+                let [logp, ent] = categorical(&x[0], c, 0.01, &chosen.to(device));
+                let [a, b] = [1.0, -0.4].map(|v| full(&[m], v, device));
+                linear_combination(&[(&logp, &a), (&ent, &b)])
             });
         }
     }
@@ -281,6 +308,8 @@ mod tests {
     fn samples_with_gumbel_noise_take_the_largest() {
         let logits = Tensor::from_slice(&[2, 3], &[0.0, 1.0, 2.0, 5.0, 0.0, 0.0]);
         let noise = Tensor::from_slice(&[2, 3], &[3.0, 0.0, 0.0, 0.0, 0.0, 6.0]);
-        assert_eq!(sample_categorical(&logits, 3, 0.0, Draw::Gumbel(&noise)).data(), [0.0, 2.0]);
+        let [chosen, hot] = sample_categorical(&logits, 3, 0.0, Draw::Gumbel(&noise));
+        assert_eq!(chosen.data(), [0.0, 2.0]);
+        assert_eq!(hot.data(), [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
     }
 }

@@ -1,7 +1,8 @@
 //! Runs a computation on chunks of rows, each chunk from its first operation to its last on one thread.
 //!
 //! Activations of a chunk stay in its core's cache, no thread waits for another between operations, and the
-//! chunks depend on the shape alone. The backward sweep goes through the chunks in the same way.
+//! chunks depend on the shape alone. The backward sweep goes through the chunks in the same way. A GPU takes all rows at
+//! once, as if there were no chunks.
 
 use super::draft::{Draft, Rows};
 use crate::graph::{Leaf, backward, record, recording};
@@ -34,6 +35,8 @@ where
 /// computed from all of them.
 pub struct Staged<S> {
     chunks: Vec<Chunk<S>>,
+    /// On a GPU: the only chunk is part of the graph around it.
+    whole: bool,
     inputs: Vec<Tensor>,
     work: usize,
 }
@@ -50,8 +53,12 @@ where
     S: Send,
     F: Fn(Range<usize>, &[Tensor]) -> S + Sync,
 {
-    // A GPU takes all rows at once.
-    let size = if inputs.iter().any(|x| x.device() != Device::Cpu) { n.max(1) } else { size };
+    let whole = inputs.iter().any(|x| x.device() != Device::Cpu);
+    if whole {
+        let all: Vec<Tensor> = inputs.iter().map(|&x| x.clone()).collect();
+        let chunks = vec![Chunk { rows: 0..n, leaves: vec![], state: f(0..n, &all) }];
+        return Staged { chunks, whole, inputs: vec![], work };
+    }
     let mut ranges: Vec<Range<usize>> = (0..n).step_by(size).map(|i| i..(i + size).min(n)).collect();
     if n == 0 {
         ranges.push(0..0); // the shapes of the outputs are f's to say
@@ -62,7 +69,7 @@ where
         let state = f(rows.clone(), &parts);
         Chunk { rows, leaves, state }
     });
-    Staged { chunks, inputs: inputs.iter().map(|&x| x.clone()).collect(), work }
+    Staged { chunks, whole, inputs: inputs.iter().map(|&x| x.clone()).collect(), work }
 }
 
 impl<S: Send> Staged<S> {
@@ -73,7 +80,11 @@ impl<S: Send> Staged<S> {
 
     /// The second half of [`chunks`]: turns each state into outputs, which are joined along the first axis.
     pub fn finish(self, f: impl Fn(Range<usize>, S) -> Vec<Tensor> + Sync) -> Vec<Tensor> {
-        let Staged { chunks, inputs, work } = self;
+        let Staged { mut chunks, whole, inputs, work } = self;
+        if whole {
+            let chunk = chunks.remove(0);
+            return f(chunk.rows, chunk.state);
+        }
         let ranges: Vec<Range<usize>> = chunks.iter().map(|chunk| chunk.rows.clone()).collect();
         let kept: Vec<Kept> = par_map(chunks, work, |_, Chunk { rows, leaves, state }| {
             let outputs = f(rows, state);
@@ -108,9 +119,12 @@ fn inner_leaf(x: &Tensor, rows: &Range<usize>, leaves: &mut Vec<(Leaf, Vec<usize
 /// Joins tensors along the first axis.
 fn join<'a>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Tensor {
     let first = parts.clone().next().expect("at least one chunk");
+    if parts.clone().count() == 1 {
+        return first.detach();
+    }
     let mut shape = first.shape().to_vec();
     shape[0] = parts.clone().map(|x| x.dim(0)).sum();
-    let mut out = Draft::new(shape.iter().product(), first.device());
+    let mut out = Draft::joining(shape.iter().product(), parts.clone());
     let mut at = 0;
     for part in parts {
         out.copy(Rows::new(at, 0, 0), Some((part, Rows::new(0, 0, 0))), [1, 1, part.len()]);
@@ -157,8 +171,7 @@ fn sweep(
         sink.merge(part);
         found.extend(grads);
     }
-    let device = grads.iter().flatten().next().map_or(Device::Cpu, Tensor::device);
-    gather(&found, &ranges, flows, shapes, device)
+    gather(&found, &ranges, flows, shapes)
 }
 
 /// The backward sweep through one chunk: the gradients of its inner leaves.
@@ -174,13 +187,12 @@ fn sweep_chunk(kept: Kept, at: &[usize], grads: &[Option<Tensor>], sink: &mut Si
     kept.leaves.iter().map(|(leaf, _)| sink.take(*leaf)).collect()
 }
 
-/// Puts the chunks' input gradients together, with zeros where a chunk had none.
+/// Puts the chunks' input gradients together, with zeros where a chunk had none; none where no chunk had one.
 fn gather(
     found: &[Vec<Option<Tensor>>],
     ranges: &[Range<usize>],
     flows: &[bool],
     shapes: &[Vec<usize>],
-    device: Device,
 ) -> Vec<Option<Tensor>> {
     let mut next = 0; // index among the inner leaves
     flows
@@ -191,7 +203,12 @@ fn gather(
                 return None;
             }
             let width: usize = shape[1..].iter().product();
-            let mut out = Draft::new(shape.iter().product(), device);
+            let some = found.iter().filter_map(|grads| grads[next].as_ref());
+            if some.clone().next().is_none() {
+                next += 1;
+                return None;
+            }
+            let mut out = Draft::joining(shape.iter().product(), some);
             for (grads, rows) in found.iter().zip(ranges) {
                 let from = grads[next].as_ref().map(|grad| (grad, Rows::new(0, 0, 0)));
                 out.copy(Rows::new(rows.start * width, 0, 0), from, [1, 1, rows.len() * width]);

@@ -1,12 +1,13 @@
 //! `Draft`: a tensor under construction, filled by copies of rows, on any device.
 
 use crate::buffer::Buffer;
-use crate::cuda::Grid;
-use crate::tensor::{Device, Tensor};
+use crate::cuda::{Gpu, Grid, Table};
+use crate::tensor::{Device, Dtype, Tensor};
 
 pub(super) enum Draft {
     Cpu(Buffer),
-    Gpu(Tensor),
+    /// Copies are done all at once in the end.
+    Gpu(&'static Gpu, Tensor, Vec<Job>),
 }
 
 /// Where rows lie: row (i, j) begins at `start + i outer + j inner`.
@@ -27,12 +28,32 @@ impl Rows {
     }
 }
 
+/// A copy to be done, with all it needs to be alive until then; counted in bytes.
+pub(super) struct Job {
+    from: Option<Tensor>,
+    addresses: [u64; 2],
+    /// Outer and inner, of source and target.
+    strides: [usize; 4],
+    size: [usize; 3],
+}
+
 impl Draft {
-    /// Room for `len` numbers, all of which must be copied to.
-    pub fn new(len: usize, device: Device) -> Draft {
+    /// Room for `len` numbers, all of which must be copied to, from tensors like `x`.
+    pub fn like(x: &Tensor, len: usize) -> Draft {
+        Draft::of(len, x.device(), x.dtype())
+    }
+
+    /// The same for tensors of the same or different types: float32 unless all are of another one.
+    pub fn joining<'a>(len: usize, xs: impl Iterator<Item = &'a Tensor>) -> Draft {
+        let mut xs = xs.map(|x| (x.device(), x.dtype()));
+        let (device, dtype) = xs.next().expect("at least one tensor to join");
+        Draft::of(len, device, if xs.all(|(_, other)| other == dtype) { dtype } else { Dtype::F32 })
+    }
+
+    fn of(len: usize, device: Device, dtype: Dtype) -> Draft {
         match device {
             Device::Cpu => Draft::Cpu(Buffer::stale(len)),
-            Device::Gpu(gpu) => Draft::Gpu(gpu.empty(&[len])),
+            Device::Gpu(gpu) => Draft::Gpu(gpu, gpu.empty_as(&[len], dtype), vec![]),
         }
     }
 
@@ -53,26 +74,79 @@ impl Draft {
                     }
                 }
             }
-            Draft::Gpu(out) => {
-                let Device::Gpu(gpu) = out.device() else { unreachable!("made on a GPU") };
-                let source = from.map(|(x, rows)| (x.address() + 4 * rows.start as u64, rows.outer, rows.inner));
-                let (x, outer, inner) = source.unwrap_or_default();
-                let target = out.address() + 4 * to.start as u64;
-                let grid = Grid::elements(a * b * n);
-                gpu.launch(
-                    "copies",
-                    "copy_rows",
-                    grid,
-                    &[&x, &outer, &inner, &target, &to.outer, &to.inner, &a, &b, &n],
-                );
+            Draft::Gpu(gpu, out, jobs) => {
+                let each = out.dtype().bytes();
+                let address = |x: &Tensor, rows: Rows| x.address() + (each * rows.start) as u64;
+                let from = from.map(|(x, rows)| (gpu.cast(x, out.dtype()), rows));
+                let source = from.as_ref().map_or((0, 0, 0), |(x, rows)| (address(x, *rows), rows.outer, rows.inner));
+                jobs.push(Job {
+                    addresses: [source.0, address(out, to)],
+                    strides: [source.1, source.2, to.outer, to.inner].map(|stride| each * stride),
+                    size: [a, b, each * n],
+                    from: from.map(|(x, _)| x),
+                });
             }
         }
     }
 
     pub fn finish(self, shape: &[usize]) -> Tensor {
-        match self {
-            Draft::Cpu(out) => Tensor::new(shape, out),
-            Draft::Gpu(out) => out.view(0, shape),
-        }
+        Draft::finish_all(vec![(self, shape)]).remove(0)
     }
+
+    /// Finishes several drafts together.
+    pub fn finish_all(drafts: Vec<(Draft, &[usize])>) -> Vec<Tensor> {
+        let (mut jobs, mut on) = (Vec::new(), None);
+        let finish = |(draft, shape): (Draft, &[usize])| match draft {
+            Draft::Cpu(out) => Tensor::new(shape, out),
+            Draft::Gpu(gpu, out, more) => {
+                jobs.extend(more);
+                on = Some(gpu);
+                out.view(0, shape)
+            }
+        };
+        let tensors = drafts.into_iter().map(finish).collect();
+        if let Some(gpu) = on {
+            jobs.chunks(JOBS).for_each(|jobs| copy(gpu, jobs));
+        }
+        tensors
+    }
+}
+
+/// Jobs of one launch, and units that one block of threads copies, as in kernels/copies.cu.
+const JOBS: usize = 80;
+const UNITS: usize = 1024;
+
+/// The widest unit of bytes in which all of these numbers of bytes can be counted, up to 16.
+pub(super) fn unit(bytes: impl Iterator<Item = u64>) -> usize {
+    let all = bytes.fold(16, |all, x| all | x);
+    1 << all.trailing_zeros()
+}
+
+fn copy(gpu: &'static Gpu, jobs: &[Job]) {
+    // Along axes of one element strides do not matter.
+    let strides = |job: &Job| {
+        let [a, b, _] = job.size;
+        let [si, sj, ti, tj] = job.strides;
+        let along = |len: usize, stride: usize| if len > 1 { stride } else { 0 };
+        [along(a, si), along(b, sj), along(a, ti), along(b, tj)]
+    };
+    let lengths = |job: &Job| {
+        let sizes = strides(job).into_iter().chain([job.size[2]]).map(|x| x as u64);
+        sizes.chain(job.addresses).collect::<Vec<u64>>()
+    };
+    debug_assert!(jobs.iter().all(|job| job.from.as_ref().is_none_or(|x| x.device() == Device::Gpu(gpu))));
+    let unit = unit(jobs.iter().flat_map(lengths));
+    let mut table = Table::default();
+    for i in 0..2 {
+        table.addresses(JOBS, jobs.iter().map(|job| job.addresses[i]));
+    }
+    for i in 0..4 {
+        table.numbers(JOBS, jobs.iter().map(|job| strides(job)[i] / unit));
+    }
+    let len = |job: &Job| job.size.iter().product::<usize>() / unit;
+    table.numbers(JOBS, jobs.iter().map(|job| job.size[1]));
+    table.numbers(JOBS, jobs.iter().map(|job| job.size[2] / unit));
+    table.numbers(JOBS, jobs.iter().map(len));
+    let blocks = table.ends(JOBS, jobs.iter().map(|job| len(job).div_ceil(UNITS)));
+    gpu.launch("copies", "copy", Grid::blocks(blocks, 256), &[&table, &jobs.len(), &unit]);
 }

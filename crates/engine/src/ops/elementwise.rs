@@ -41,7 +41,7 @@ fn unary(x: &Tensor, kernel: &'static str, args: &[&dyn Arg], f: impl Fn(f32) ->
     match x.device() {
         Device::Cpu => Tensor::from_slice(x.shape(), &x.data().iter().map(|&v| f(v)).collect::<Vec<f32>>()),
         Device::Gpu(gpu) => {
-            let (y, n) = (gpu.empty(x.shape()), x.len());
+            let (y, n, x) = (gpu.empty(x.shape()), x.len(), &gpu.full(x));
             let all: Vec<&dyn Arg> =
                 [x as &dyn Arg].into_iter().chain(args.iter().copied()).chain([&n as &dyn Arg, &y]).collect();
             gpu.launch("targets", kernel, Grid::elements(n), &all);
@@ -59,7 +59,8 @@ fn binary(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32, kernel: &'static 
         }
         Device::Gpu(gpu) => {
             let y = gpu.empty(a.shape());
-            gpu.launch("targets", kernel, Grid::elements(y.len()), &[a, b, &y.len(), &y]);
+            let args: [&dyn Arg; 4] = [&gpu.full(a), &gpu.full(b), &y.len(), &y];
+            gpu.launch("targets", kernel, Grid::elements(y.len()), &args);
             y
         }
     }

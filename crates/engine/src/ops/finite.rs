@@ -1,10 +1,12 @@
 //! Finds numbers that are not finite.
 
-use crate::cuda::Grid;
+use crate::cuda::{Grid, Table};
 use crate::tensor::{Device, Tensor};
 
 /// Numbers that one block of threads looks at.
 const SLICE: usize = 1 << 16;
+/// Tensors of one launch, as in kernels/optimizer.cu.
+const TENSORS: usize = 200;
 
 /// Which of `tensors` is the first to hold a number that is not finite, and that number. Waits for a GPU once, where all
 /// of them are finite.
@@ -17,10 +19,16 @@ pub fn first_not_finite(tensors: &[&Tensor]) -> Option<(usize, f32)> {
     let parts: Vec<usize> = tensors.iter().map(|x| x.len().div_ceil(SLICE)).collect();
     let counts = gpu.empty(&[parts.iter().sum()]);
     let mut start = 0;
-    for (x, &parts) in tensors.iter().zip(&parts) {
-        let counts = counts.view(start, &[parts]);
-        gpu.launch("optimizer", "count_bad", Grid::blocks(parts, 256), &[*x, &x.len(), &SLICE, &counts]);
-        start += parts;
+    for (tensors, parts) in tensors.chunks(TENSORS).zip(parts.chunks(TENSORS)) {
+        let mut table = Table::default();
+        table.addresses(TENSORS, tensors.iter().map(|x| x.address()));
+        table.numbers(TENSORS, tensors.iter().map(|x| x.len()));
+        let blocks = table.ends(TENSORS, parts.iter().copied());
+        let bits = |some: &[&Tensor]| some.iter().rev().fold(0, |bits, x| bits << 1 | x.is_wide() as usize);
+        table.numbers(TENSORS.div_ceil(32) * 2, tensors.chunks(32).map(bits));
+        let counts = counts.view(start, &[blocks]);
+        gpu.launch("optimizer", "count_bad", Grid::blocks(blocks, 256), &[&table, &tensors.len(), &SLICE, &counts]);
+        start += blocks;
     }
     let bad = counts.host().data().iter().position(|&count| count != 0.0)?;
     let ends = parts.iter().scan(0, |end, &parts| {

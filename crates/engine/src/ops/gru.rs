@@ -2,7 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::{gru as kernel, vectorized};
-use crate::cuda::{Arg, Grid};
+use crate::cuda::{Arg, Grid, at_once};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -13,6 +13,7 @@ pub fn gru(gates: &Tensor, deter: &Tensor, blocks: usize) -> Tensor {
     let (width, n) = (deter.width() / blocks, deter.len());
     let keep = recording(&[gates, deter]);
     let mut activated = [(); 3].map(|()| Buffer::stale(0));
+    let (mut gates_kept, mut deter_kept) = (gates.detach(), deter.detach());
     let out = match gates.device() {
         Device::Cpu => {
             let mut out = Buffer::stale(n);
@@ -23,22 +24,26 @@ pub fn gru(gates: &Tensor, deter: &Tensor, blocks: usize) -> Tensor {
             Tensor::new(deter.shape(), out)
         }
         Device::Gpu(gpu) => {
-            let out = gpu.empty(deter.shape());
-            gpu.launch("gru", "gru", Grid::elements(n), &[gates, deter, &width, &n, &out]);
+            (gates_kept, deter_kept) = (gpu.act(gates), gpu.act(deter));
+            let out = gpu.empty_act(deter.shape());
+            let each = at_once(width, &[&gates_kept, &deter_kept, &out]);
+            let args: [&dyn Arg; 6] = [&gates_kept, &deter_kept, &width, &n, &each, &out];
+            gpu.launch("gru", "gru", Grid::elements(n / each), &args);
             out
         }
     };
     if !keep {
         return out;
     }
-    let (gates_kept, deter_kept) = (gates.detach(), deter.detach());
     record1(&[gates, deter], out, move |dy, _| {
         let [dgates, dh] = match dy.device() {
             Device::Cpu => grad_cpu(&gates_kept, &deter_kept, &activated, width, dy),
             Device::Gpu(gpu) => {
-                let (dgates, dh) = (gpu.empty(gates_kept.shape()), gpu.empty(deter_kept.shape()));
-                let args: [&dyn Arg; 7] = [&gates_kept, &deter_kept, dy, &width, &n, &dgates, &dh];
-                gpu.launch("gru", "gru_grad", Grid::elements(n), &args);
+                let dy = gpu.act(dy);
+                let (dgates, dh) = (gpu.empty_act(gates_kept.shape()), gpu.empty_act(deter_kept.shape()));
+                let each = at_once(width, &[&gates_kept, &deter_kept, &dy, &dgates, &dh]);
+                let args: [&dyn Arg; 8] = [&gates_kept, &deter_kept, &dy, &width, &n, &each, &dgates, &dh];
+                gpu.launch("gru", "gru_grad", Grid::elements(n / each), &args);
                 [dgates, dh]
             }
         };
@@ -77,7 +82,7 @@ fn grad_cpu(gates: &Tensor, deter: &Tensor, [r, c, u]: &[Buffer; 3], w: usize, d
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{check, sigmoid};
+    use crate::check::{check, check_devices, sigmoid};
 
     #[test]
     fn gradient() {
@@ -98,5 +103,6 @@ mod tests {
                 },
             );
         }
+        check_devices(&[&[3, 3 * 32], &[3, 32]], |x| gru(&x[0], &x[1], 2));
     }
 }

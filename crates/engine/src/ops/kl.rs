@@ -1,9 +1,9 @@
 //! Kullback-Leibler divergence and entropy of the categorical latents.
 
-use super::latent::{log_mixed, mix, softmax, softmax_grad};
+use super::latent::{Share, log_mixed, mix, softmax, softmax_grad};
 use crate::buffer::Buffer;
 use crate::cuda::{Arg, Gpu, Grid};
-use crate::graph::{record1, recording};
+use crate::graph::{record, record1, recording};
 use crate::tensor::{Device, Tensor};
 
 /// KL(p || q) of two sets of logits [.., S*C], each mixed with `unimix` of the uniform distribution, summed
@@ -16,23 +16,102 @@ pub fn kl(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -
 }
 
 fn kl_gpu(gpu: &'static Gpu, p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> Tensor {
-    let (rows, groups) = (p.rows(), p.width() / classes);
-    let shape = &p.shape()[..p.shape().len() - 1];
-    let (raw, y) = (gpu.empty(shape), gpu.empty(shape));
-    gpu.launch("latent", "kl", Grid::warps(rows), &[p, q, &rows, &groups, &classes, &unimix, &raw]);
-    gpu.launch("latent", "at_least", Grid::elements(rows), &[&raw, &free_nats, &rows, &y]);
+    let kl = Divergence::new(gpu, p, q, classes, unimix, free_nats);
+    let y = kl.forward(None, None);
     if !recording(&[p, q]) {
         return y;
     }
     let flows = [p.requires_grad(), q.requires_grad()];
-    let (p_kept, q_kept) = (p.detach(), q.detach());
     record1(&[p, q], y, move |dy, _| {
-        let [dp, dq] = flows.map(|flow| flow.then(|| gpu.empty(p_kept.shape())));
-        let args: [&dyn Arg; 11] =
-            [&p_kept, &q_kept, &raw, dy, &rows, &groups, &classes, &unimix, &free_nats, &dp, &dq];
-        gpu.launch("latent", "kl_grad", Grid::elements(rows * groups), &args);
-        vec![dp, dq]
+        let dy = gpu.full(dy);
+        kl.backward(flows.map(|flow| flow.then_some(&dy)))
     })
+}
+
+/// Both divergences that the world model learns from, and the entropies of both sides, each summed over the latents, for
+/// logits of the posterior and the prior [.., S*C]: `kl(post, prior)` whose gradient flows to the prior alone, the same whose
+/// gradient flows to the posterior alone, and the entropies (without gradient) of prior and posterior -> [..] each.
+pub fn kl_both(post: &Tensor, prior: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> [Tensor; 4] {
+    let Device::Gpu(gpu) = post.device() else {
+        return [
+            kl(&post.detach(), prior, classes, unimix, free_nats),
+            kl(post, &prior.detach(), classes, unimix, free_nats),
+            entropy(prior, classes, unimix),
+            entropy(post, classes, unimix),
+        ];
+    };
+    let kl = Divergence::new(gpu, post, prior, classes, unimix, free_nats);
+    let [of_post, of_prior, second] = [(); 3].map(|()| gpu.empty(&kl.shape));
+    let first = kl.forward(Some(&second), Some([&of_post, &of_prior]));
+    let mut losses = vec![first, second];
+    if recording(&[post, prior]) {
+        let flows = [post.requires_grad(), prior.requires_grad()];
+        losses = record(&[post, prior], losses, move |grads, _| {
+            // The first is for the prior, the second for the posterior.
+            let [for_prior, for_post] = [0, 1].map(|i| grads[i].as_ref().map(|dy| gpu.full(dy)));
+            kl.backward([for_post.as_ref().filter(|_| flows[0]), for_prior.as_ref().filter(|_| flows[1])])
+        });
+    }
+    let [dynamics, representation] = losses.try_into().unwrap_or_else(|_| unreachable!("two losses"));
+    [dynamics, representation, of_prior, of_post]
+}
+
+/// KL(p || q) on a GPU, with what its gradient takes.
+struct Divergence {
+    gpu: &'static Gpu,
+    p: Tensor,
+    q: Tensor,
+    classes: usize,
+    unimix: f32,
+    free_nats: f32,
+    /// Of the result.
+    shape: Vec<usize>,
+    /// Before the free nats.
+    raw: Tensor,
+}
+
+impl Divergence {
+    fn new(gpu: &'static Gpu, p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> Self {
+        let shape = p.shape()[..p.shape().len() - 1].to_vec();
+        let raw = gpu.empty(&shape);
+        Divergence { gpu, p: gpu.act(p), q: gpu.act(q), classes, unimix, free_nats, shape, raw }
+    }
+
+    /// The divergence [..], which is written to `second` as well; and the entropies of p and q.
+    fn forward(&self, second: Option<&Tensor>, entropies: Option<[&Tensor; 2]>) -> Tensor {
+        let Divergence { gpu, p, q, classes, unimix, free_nats, shape, raw } = self;
+        let (rows, groups, y) = (p.rows(), p.width() / classes, gpu.empty(shape));
+        let Share { lanes, vector } = Share::new(*classes, &[p, q]);
+        let [of_p, of_q] = [0, 1].map(|i| entropies.map(|both| both[i]));
+        #[rustfmt::skip] // logits; sizes; constants; results
+        let args: [&dyn Arg; 14] = [
+            p, q,
+            &rows, &groups, classes, &lanes, &vector,
+            unimix, free_nats,
+            raw, &y, &second, &of_p, &of_q,
+        ];
+        gpu.launch("latent", "kl", Grid::warps(rows), &args);
+        y
+    }
+
+    /// The gradients of p and q, each where the gradient of the divergence is given that flows there.
+    fn backward(&self, [for_p, for_q]: [Option<&Tensor>; 2]) -> Vec<Option<Tensor>> {
+        let Divergence { gpu, p, q, classes, unimix, free_nats, raw, .. } = self;
+        let (rows, groups) = (p.rows(), p.width() / classes);
+        let [dp, dq] = [for_p, for_q].map(|dy| dy.map(|_| gpu.empty_act(p.shape())));
+        let all: Vec<&Tensor> = [p, q].into_iter().chain(&dp).chain(&dq).collect();
+        let share = Share::new(*classes, &all);
+        #[rustfmt::skip] // logits; what flows in; sizes; constants; results
+        let args: [&dyn Arg; 14] = [
+            p, q,
+            raw, &for_p, &for_q,
+            &rows, &groups, classes, &share.lanes, &share.vector,
+            unimix, free_nats,
+            &dp, &dq,
+        ];
+        gpu.launch("latent", "kl_grad", share.groups(rows * groups), &args);
+        vec![dp, dq]
+    }
 }
 
 fn kl_cpu(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> Tensor {
@@ -93,10 +172,10 @@ fn divergence_cpu(p: &[f32], [mut ratio, log_q]: [Buffer; 2], width: usize) -> (
 /// Entropy of logits [.., S*C] mixed with `unimix` of the uniform distribution, summed over S -> [..]. No gradient.
 pub fn entropy(logits: &Tensor, classes: usize, unimix: f32) -> Tensor {
     if let Device::Gpu(gpu) = logits.device() {
-        let (rows, groups) = (logits.rows(), logits.width() / classes);
+        let (logits, rows, groups) = (gpu.act(logits), logits.rows(), logits.width() / classes);
         let y = gpu.empty(&logits.shape()[..logits.shape().len() - 1]);
-        let none: Option<&Tensor> = None;
-        let args: [&dyn Arg; 8] = [logits, &none, &rows, &groups, &classes, &unimix, &none, &y];
+        let (Share { lanes, vector }, none) = (Share::new(classes, &[&logits]), None::<&Tensor>);
+        let args: [&dyn Arg; 10] = [&logits, &none, &rows, &groups, &classes, &lanes, &vector, &unimix, &none, &y];
         gpu.launch("latent", "categorical", Grid::warps(rows), &args);
         return y;
     }
@@ -111,7 +190,8 @@ pub fn entropy(logits: &Tensor, classes: usize, unimix: f32) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{check_scaled, softmax};
+    use crate::check::{check_devices, check_scaled, random, softmax};
+    use crate::ops::{full, linear_combination};
 
     fn mixed(x: &[f64], classes: usize, unimix: f64) -> Vec<f64> {
         softmax(x, classes).into_iter().map(|p| (1.0 - unimix) * p + unimix / classes as f64).collect()
@@ -139,6 +219,29 @@ mod tests {
         let op = |x: &[Tensor]| kl(&x[0], &x[1], 4, 0.01, 0.5);
         let floor = |x: &[Vec<f64>]| reference(x, 4, 4, 0.01f32 as f64).into_iter().map(|k| k.max(0.5)).collect();
         check_scaled(&[&[6, 4], &[6, 4]], 0.8, op, floor);
+    }
+
+    /// The pair is what its parts are, on every device, with gradients to either side.
+    #[test]
+    fn both_at_once() {
+        for (m, s, c, free) in [(3, 2, 5, 0.0), (4, 3, 16, 2.0), (2, 2, 300, 0.5)] {
+            let weights = random(&[m], 7, 1.0);
+            check_devices(&[&[m, s * c], &[m, s * c]], |x| {
+                let device = x[0].device();
+                let [dynamics, representation, of_prior, of_post] = kl_both(&x[0], &x[1], c, 0.01, free);
+                let parts = [
+                    kl(&x[0].detach(), &x[1].detach(), c, 0.01, free),
+                    entropy(&x[1].detach(), c, 0.01),
+                    entropy(&x[0].detach(), c, 0.01),
+                ];
+                for (a, b) in [&dynamics, &of_prior, &of_post].into_iter().zip(&parts) {
+                    assert!(a.host().data().iter().zip(b.host().data()).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs()));
+                }
+                assert_eq!(dynamics.host().data(), representation.host().data());
+                let [one, half] = [full(&[m], 1.0, device), weights.to(device)];
+                linear_combination(&[(&dynamics, &one), (&representation, &half), (&of_prior, &half), (&of_post, &one)])
+            });
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The categorical latent: mixes the prediction with a uniform distribution, samples one-hot vectors, and
 //! passes gradients straight through to the probabilities.
 
+use super::noise::{DrawArgs, DrawnRows, uniform};
 use crate::buffer::Buffer;
 use crate::cpu::softmax::softmax_rows;
 use crate::cpu::{math, sample};
-use crate::cuda::{Arg, Gpu, Grid};
+use crate::cuda::{Arg, Gpu, Grid, at_once};
 use crate::graph::{record1, recording};
+use crate::rng::Rng;
 use crate::tensor::{Device, Tensor};
 
 /// The randomness of a sample.
@@ -14,6 +16,8 @@ pub enum Draw<'a> {
     Gumbel(&'a Tensor),
     /// A uniform number per latent [M, S]: the class whose share of the unit interval it falls in.
     Uniform(&'a Tensor),
+    /// The same with numbers drawn on the way: `width` of the rows is S.
+    Counter(&'a Rng, &'a DrawnRows),
 }
 
 /// logits [.., S*C] -> one-hot samples [.., S*C] of `(1 - unimix) softmax(logits) + unimix / C`.
@@ -26,8 +30,8 @@ pub fn latent(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Tenso
             Tensor::new(logits.shape(), y)
         }
         Device::Gpu(gpu) => {
-            let y = gpu.empty(logits.shape());
-            sample_gpu(gpu, logits, classes, unimix, draw, Some(&y), None);
+            let y = gpu.empty_act(logits.shape());
+            sample_gpu(gpu, &gpu.act(logits), classes, unimix, draw, Some(&y), None);
             y
         }
     };
@@ -45,18 +49,45 @@ pub fn latent(logits: &Tensor, classes: usize, unimix: f32, draw: Draw) -> Tenso
             })
         }
         Device::Gpu(gpu) => {
-            let (kept, groups) = (logits.detach(), logits.len() / classes);
+            let (kept, groups) = (gpu.act(logits), logits.len() / classes);
             record1(&[logits], y, move |dy, _| {
-                let dx = gpu.empty(&shape);
-                let args: [&dyn Arg; 6] = [&kept, dy, &groups, &classes, &unimix, &dx];
-                gpu.launch("latent", "mixed_grad", Grid::elements(groups), &args);
+                let (dy, dx) = (gpu.act(dy), gpu.empty_act(&shape));
+                let share = Share::new(classes, &[&kept, &dy, &dx]);
+                let Share { lanes, vector, .. } = share;
+                let args: [&dyn Arg; 8] = [&kept, &dy, &groups, &classes, &lanes, &vector, &unimix, &dx];
+                gpu.launch("latent", "mixed_grad", share.groups(groups), &args);
                 vec![Some(dx)]
             })
         }
     }
 }
 
-/// Draws a class for each group of logits: as one-hot vectors, as indices, or both.
+/// How the threads of a GPU share groups of classes (kernels/latent.cu).
+pub(super) struct Share {
+    /// Threads of a group, a power of two.
+    pub lanes: usize,
+    /// Classes that may be read at a time, or 0.
+    pub vector: usize,
+}
+
+impl Share {
+    /// For groups of `classes` numbers in all of `tensors`.
+    pub fn new(classes: usize, tensors: &[&Tensor]) -> Share {
+        let vector = match at_once(classes, tensors) {
+            each @ (4 | 8) => each,
+            _ => 0,
+        };
+        let each = if vector == 4 { 4 } else { 8 };
+        Share { lanes: classes.div_ceil(each).next_power_of_two().min(32), vector }
+    }
+
+    /// The threads of so many groups.
+    pub fn groups(&self, n: usize) -> Grid {
+        Grid::elements(n * self.lanes)
+    }
+}
+
+/// Draws a class for each group of logits, which are an activation: as one-hot vectors (an activation), as indices, or both.
 pub(super) fn sample_gpu(
     gpu: &'static Gpu,
     logits: &Tensor,
@@ -66,13 +97,17 @@ pub(super) fn sample_gpu(
     one_hot: Option<&Tensor>,
     index: Option<&Tensor>,
 ) {
-    let (noise, gumbel) = match draw {
-        Draw::Gumbel(noise) => (noise, 1u32),
-        Draw::Uniform(noise) => (noise, 0),
+    let (noise, kind, draws) = match draw {
+        Draw::Uniform(noise) => (Some(gpu.full(noise)), 0u32, DrawArgs::none()),
+        Draw::Gumbel(noise) => (Some(gpu.full(noise)), 1, DrawArgs::none()),
+        Draw::Counter(rng, at) => (None, 2, DrawArgs::new(rng, at)),
     };
     let groups = logits.len() / classes;
-    let args: [&dyn Arg; 8] = [logits, noise, &gumbel, &groups, &classes, &unimix, &one_hot, &index];
-    gpu.launch("latent", "sample", Grid::elements(groups), &args);
+    let share = Share::new(classes, &[logits].into_iter().chain(one_hot).collect::<Vec<_>>());
+    let first: [&dyn Arg; 3] = [logits, &noise, &kind];
+    let last: [&dyn Arg; 7] = [&groups, &classes, &share.lanes, &share.vector, &unimix, &one_hot, &index];
+    let args: Vec<&dyn Arg> = first.into_iter().chain(draws.args()).chain(last).collect();
+    gpu.launch("latent", "sample", share.groups(groups), &args);
 }
 
 /// Softmax over groups of `classes` values.
@@ -119,7 +154,16 @@ pub(super) fn log_mixed(logits: &Tensor, p: &[f32], classes: usize, unimix: f32)
 /// Calls `f(group, class)` with a class for each group of logits.
 pub(super) fn sample_cpu(logits: &Tensor, classes: usize, unimix: f32, draw: Draw, mut f: impl FnMut(usize, usize)) {
     let mixed = || mix(&softmax(logits, classes), classes, unimix);
+    let drawn;
+    let draw = match draw {
+        Draw::Counter(rng, at) => {
+            drawn = uniform(rng, at, Device::Cpu);
+            Draw::Uniform(&drawn)
+        }
+        given => given,
+    };
     match draw {
+        Draw::Counter(..) => unreachable!("drawn above"),
         Draw::Uniform(u) if classes <= sample::NARROW => {
             sample::sample_classes(logits.data(), classes, unimix, u.data(), f);
         }
@@ -160,9 +204,11 @@ pub(super) fn quantile(p: &[f32], u: f32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::check_devices;
     use crate::check::{self, assert_close};
+    use crate::cuda::{Precision, test_gpu_in};
     use crate::graph::{Leaf, backward};
-    use crate::rng::Rng;
+    use crate::ops::{full, linear_combination};
     use crate::sink::Sink;
 
     /// The straight-through gradient is that of the mixed probabilities.
@@ -213,6 +259,45 @@ mod tests {
                 let share = y.data().iter().skip(c).step_by(classes).sum::<f32>() / m as f32;
                 assert!((share as f64 - expected[c]).abs() < 0.01, "class {c}: {share} of {}", expected[c]);
             }
+        }
+    }
+
+    /// Groups of any size, alone and shared by threads, with each kind of noise; bfloat16 keeps logits as coarse as these.
+    #[test]
+    fn a_gpu_draws_the_same_classes() {
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            let Some(gpu) = test_gpu_in(precision) else { return };
+            for (m, s, c) in [(7, 3, 2), (5, 2, 4), (9, 4, 16), (3, 2, 24), (4, 1, 43), (2, 1, 300), (0, 2, 3)] {
+                let logits: Vec<f32> =
+                    check::random(&[m, s * c], 5, 2.0).data().iter().map(|x| x.round() / 4.0).collect();
+                let logits = Tensor::from_slice(&[m, s * c], &logits);
+                let at = DrawnRows { rows: 2..2 + m, step: 1, steps: 3, width: s };
+                let rng = Rng::new(7, 2000, 5);
+                let uniform = uniform(&rng, &at, Device::Cpu);
+                let gumbel = check::random(&[m, s * c], 6, 1.0);
+                let drawn =
+                    |draw: Draw, device: Device| latent(&logits.to(device), c, 0.01, draw).host().data().to_vec();
+                let cpu = drawn(Draw::Uniform(&uniform), Device::Cpu);
+                let device = Device::Gpu(gpu);
+                assert_eq!(drawn(Draw::Uniform(&uniform.to(device)), device), cpu, "{c} classes in {precision:?}");
+                assert_eq!(drawn(Draw::Counter(&rng, &at), device), cpu);
+                assert_eq!(drawn(Draw::Counter(&rng, &at), Device::Cpu), cpu);
+                let expected = drawn(Draw::Gumbel(&gumbel), Device::Cpu);
+                assert_eq!(drawn(Draw::Gumbel(&gumbel.to(device)), device), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_on_a_gpu() {
+        for (m, s, c) in [(7, 3, 3), (9, 4, 16), (2, 1, 300)] {
+            let noise = Tensor::full(&[m, s], 0.5);
+            // The value is a sample, which may differ in bfloat16: only the gradient is compared.
+            check_devices(&[&[m, s * c]], |x| {
+                let y = latent(&x[0], c, 0.01, Draw::Uniform(&noise.to(x[0].device())));
+                let [one, minus] = [1.0, -1.0].map(|v| full(y.shape(), v, y.device()));
+                linear_combination(&[(&y, &one), (&y.detach(), &minus)])
+            });
         }
     }
 

@@ -1,7 +1,7 @@
 //! Elementwise sums with constant coefficients: the glue between losses and their weights.
 
 use crate::buffer::Buffer;
-use crate::cuda::{Gpu, Grid};
+use crate::cuda::{Arg, Gpu, Grid, Table};
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -19,7 +19,11 @@ pub fn linear_combination(terms: &[(&Tensor, &Tensor)]) -> Tensor {
         }
         Device::Gpu(gpu) => {
             let y = gpu.empty(&shape);
-            terms.iter().enumerate().for_each(|(i, (x, c))| multiply(gpu, x, c, &y, i > 0));
+            for (i, terms) in terms.chunks(TERMS).enumerate() {
+                let pairs: Vec<[Tensor; 2]> = terms.iter().map(|(x, c)| [gpu.full(x), gpu.full(c)]).collect();
+                let args: [&dyn Arg; 5] = [&table(&pairs), &terms.len(), &y.len(), &((i > 0) as u32), &y];
+                gpu.launch("elementwise", "sum_of_products", Grid::elements(y.len()), &args);
+            }
             y
         }
     };
@@ -28,28 +32,38 @@ pub fn linear_combination(terms: &[(&Tensor, &Tensor)]) -> Tensor {
         return y;
     }
     let kept: Vec<(bool, Tensor)> = terms.iter().map(|(x, c)| (x.requires_grad(), c.detach())).collect();
-    record1(&inputs, y, move |dy, _| kept.iter().map(|(flow, c)| flow.then(|| product(dy, c))).collect())
+    record1(&inputs, y, move |dy, _| match dy.device() {
+        Device::Cpu => kept.iter().map(|(flow, c)| flow.then(|| product(dy, c))).collect(),
+        Device::Gpu(gpu) => products_gpu(gpu, &gpu.full(dy), &kept),
+    })
 }
 
-/// `y = a b` elementwise, or `y += a b`.
-fn multiply(gpu: &'static Gpu, a: &Tensor, b: &Tensor, y: &Tensor, accumulate: bool) {
-    gpu.launch("elementwise", "multiply", Grid::elements(y.len()), &[a, b, y, &y.len(), &(accumulate as u32)]);
+/// Pairs of one launch, as in kernels/elementwise.cu.
+const TERMS: usize = 200;
+
+fn table(pairs: &[[Tensor; 2]]) -> Table {
+    let mut table = Table::default();
+    (0..2).for_each(|i| table.addresses(TERMS, pairs.iter().map(|pair| pair[i].address())));
+    table
 }
 
-/// Elementwise product, no gradient.
-fn product(a: &Tensor, b: &Tensor) -> Tensor {
-    match a.device() {
-        Device::Cpu => {
-            let mut y = Buffer::from_slice(a.data());
-            y.iter_mut().zip(b.data()).for_each(|(y, b)| *y *= b);
-            Tensor::new(a.shape(), y)
-        }
-        Device::Gpu(gpu) => {
-            let y = gpu.empty(a.shape());
-            multiply(gpu, a, b, &y, false);
-            y
-        }
+/// `dy` times each constant that a gradient flows past.
+fn products_gpu(gpu: &'static Gpu, dy: &Tensor, kept: &[(bool, Tensor)]) -> Vec<Option<Tensor>> {
+    let product = |c: &Tensor| [gpu.full(c), gpu.empty(c.shape())];
+    let pairs: Vec<[Tensor; 2]> = kept.iter().filter(|(flow, _)| *flow).map(|(_, c)| product(c)).collect();
+    for pairs in pairs.chunks(TERMS) {
+        let args: [&dyn Arg; 4] = [&table(pairs), &pairs.len(), &dy.len(), dy];
+        gpu.launch("elementwise", "products_with", Grid::elements(dy.len()), &args);
     }
+    let mut products = pairs.into_iter().map(|[_, product]| product);
+    kept.iter().map(|(flow, _)| flow.then(|| products.next().expect("one for each that flows"))).collect()
+}
+
+/// Elementwise product on the processor.
+fn product(a: &Tensor, b: &Tensor) -> Tensor {
+    let mut y = Buffer::from_slice(a.data());
+    y.iter_mut().zip(b.data()).for_each(|(y, b)| *y *= b);
+    Tensor::new(a.shape(), y)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod linear_combination;
 mod mean;
 mod noise;
 mod norm_act;
+mod norm_gpu;
 mod normal;
 mod optimizer;
 mod optimizer_gpu;
@@ -42,13 +43,13 @@ pub use fill::{full, zeros};
 pub use finite::first_not_finite;
 pub use gru::gru;
 pub use image::{image_loss, images};
-pub use kl::{entropy, kl};
+pub use kl::{entropy, kl, kl_both};
 pub use latent::{Draw, latent};
 pub use linear_combination::linear_combination;
-pub use mean::weighted_mean;
+pub use mean::{means, weighted_mean};
 pub use noise::{DrawnRows, standard_normal, uniform};
 pub use norm_act::{Act, Norm, NormKind, norm_act};
-pub use normal::{NormalKind, normal, normal_params, normal_sample};
+pub use normal::{NormalDraw, NormalKind, normal, normal_params, normal_sample};
 pub use optimizer::{OptimizerStep, Slot, UpdateStats, ema, ema_all, optimizer_launch, optimizer_step};
 pub use pack::{half_bytes, index_bytes};
 pub use planes::{Planes, byte_planes, planes, rows_of_planes};
@@ -57,8 +58,8 @@ pub use returns::{discount_weights, lambda_return, percentile};
 pub use running::Running;
 pub use shape::{
     bound, column, concat, concat_last, fit_steps, mask_rows, regroup, reshape, rows, stack_time, transpose01,
-    unstack_time,
+    transpose01_all, unstack_time,
 };
 pub use summary::{Summary, summary};
-pub use twohot::{symexp_bins, twohot_loss, twohot_pred};
+pub use twohot::{symexp_bins, twohot_loss, twohot_loss_and_pred, twohot_pred};
 pub use varying::Varying;

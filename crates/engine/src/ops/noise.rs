@@ -15,6 +15,35 @@ pub struct DrawnRows {
     pub width: usize,
 }
 
+/// What the kernels of a GPU take to draw such numbers by themselves (kernels/philox.cuh).
+pub(super) struct DrawArgs {
+    key: [u32; 2],
+    stream: u32,
+    step: u32,
+    step_at: Option<Tensor>,
+    first: usize,
+    stride: usize,
+    width: usize,
+}
+
+impl DrawArgs {
+    pub fn new(rng: &Rng, at: &DrawnRows) -> Self {
+        let (key, stream, step, step_at) = rng.counter();
+        let first = at.rows.start * at.steps + at.step;
+        DrawArgs { key, stream, step, step_at: step_at.clone(), first, stride: at.steps, width: at.width }
+    }
+
+    /// For kernels that draw nothing this time.
+    pub fn none() -> Self {
+        DrawArgs { key: [0; 2], stream: 0, step: 0, step_at: None, first: 0, stride: 0, width: 1 }
+    }
+
+    pub fn args(&self) -> [&dyn Arg; 8] {
+        let DrawArgs { key: [key0, key1], stream, step, step_at, first, stride, width } = self;
+        [key0, key1, stream, step, step_at, first, stride, width]
+    }
+}
+
 /// Uniform numbers in (0, 1), [rows, width].
 pub fn uniform(rng: &Rng, at: &DrawnRows, device: Device) -> Tensor {
     draw(rng, at, device, "uniform", |start, out| rng.uniform(start, out))
@@ -36,10 +65,8 @@ fn draw(rng: &Rng, at: &DrawnRows, device: Device, kernel: &'static str, fill: i
             Tensor::new(&[rows, width], out)
         }
         Device::Gpu(gpu) => {
-            let y = gpu.empty(&[rows, width]);
-            let ([key0, key1], stream, step, step_at) = rng.counter();
-            let first = at.rows.start * at.steps + at.step;
-            let args: [&dyn Arg; 10] = [&key0, &key1, &stream, &step, step_at, &first, &at.steps, &rows, &width, &y];
+            let (y, draws, n) = (gpu.empty(&[rows, width]), DrawArgs::new(rng, at), rows * width);
+            let args: Vec<&dyn Arg> = draws.args().into_iter().chain([&n as &dyn Arg, &y]).collect();
             gpu.launch("noise", kernel, Grid::elements(rows * width), &args);
             y
         }

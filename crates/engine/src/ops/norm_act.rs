@@ -1,8 +1,8 @@
 //! Normalisation over the last axis fused with the activation that follows it.
 
+use super::norm_gpu;
 use crate::buffer::Buffer;
 use crate::cpu::norm::{self as kernels, norm_act_rows, norm_act_rows_grad};
-use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record1, recording};
 use crate::sink::Sink;
 use crate::tensor::{Device, Tensor};
@@ -101,7 +101,7 @@ impl Held {
 pub fn norm_act(x: &Tensor, norm: &Norm, act: Act) -> Tensor {
     let held = Held::new(norm, act);
     let (m, n) = (x.rows(), x.width());
-    let mut stats = Buffer::stale(0);
+    let (mut stats, mut kept) = (Buffer::stale(0), x.detach());
     let mut y = match x.device() {
         Device::Cpu => {
             let mut y = Buffer::stale(x.len());
@@ -110,20 +110,16 @@ pub fn norm_act(x: &Tensor, norm: &Norm, act: Act) -> Tensor {
             Tensor::new(x.shape(), y)
         }
         Device::Gpu(gpu) => {
-            let y = gpu.empty(x.shape());
-            let (scale, shift, kind, act) = held.gpu();
-            let args: [&dyn Arg; 9] = [x, &scale, &shift, &m, &n, &kind, &act, &held.eps, &y];
-            gpu.launch("norm", "norm_act", Grid::warps(m), &args);
-            y
+            kept = gpu.act(x);
+            norm_gpu::forward(gpu, &held, &kept)
         }
     };
     let inputs: Vec<&Tensor> = [x].into_iter().chain(norm.scale).chain(norm.shift).collect();
     if recording(&inputs) {
-        let kept = x.detach();
         y = record1(&inputs, y, move |dy, sink| {
             let dx = match dy.device() {
                 Device::Cpu => grad_cpu(&held, &kept, &stats, dy, sink),
-                Device::Gpu(gpu) => grad_gpu(gpu, &held, &kept, dy, sink),
+                Device::Gpu(gpu) => norm_gpu::backward(gpu, &held, &kept, dy, sink),
             };
             vec![Some(dx)]
         });
@@ -145,22 +141,6 @@ fn grad_cpu(held: &Held, x: &Tensor, stats: &[f32], dy: &Tensor, sink: &mut Sink
     Tensor::new(x.shape(), dx)
 }
 
-fn grad_gpu(gpu: &'static Gpu, held: &Held, x: &Tensor, dy: &Tensor, sink: &mut Sink) -> Tensor {
-    let (m, n) = (x.rows(), x.width());
-    let (scale, shift, kind, act) = held.gpu();
-    let leaf = |parameter: Option<&Tensor>| parameter.and_then(Tensor::as_leaf);
-    let rows = |parameter: Option<&Tensor>| leaf(parameter).map(|_| gpu.empty(x.shape()));
-    let (dx, dscale, dshift) = (gpu.empty(x.shape()), rows(scale), rows(shift));
-    let args: [&dyn Arg; 12] = [x, &scale, &shift, dy, &m, &n, &kind, &act, &held.eps, &dx, &dscale, &dshift];
-    gpu.launch("norm", "norm_act_grad", Grid::warps(m), &args);
-    for (parameter, grad) in [(scale, dscale), (shift, dshift)] {
-        if let (Some(leaf), Some(grad)) = (leaf(parameter), grad) {
-            sink.column_sums(leaf, n, &grad);
-        }
-    }
-    dx
-}
-
 /// [.., 2 N] -> `silu(a) * b` [.., N] of its halves.
 pub(super) fn swiglu(x: &Tensor) -> Tensor {
     let (m, n) = (x.rows(), x.width() / 2);
@@ -176,11 +156,7 @@ pub(super) fn swiglu(x: &Tensor) -> Tensor {
             }
             Tensor::new(&shape, y)
         }
-        Device::Gpu(gpu) => {
-            let y = gpu.empty(&shape);
-            gpu.launch("norm", "swiglu", Grid::elements(m * n), &[x, &m, &n, &y]);
-            y
-        }
+        Device::Gpu(gpu) => norm_gpu::swiglu(gpu, x, &shape),
     };
     if !recording(&[x]) {
         return y;
@@ -189,11 +165,7 @@ pub(super) fn swiglu(x: &Tensor) -> Tensor {
     record1(&[x], y, move |dy, _| {
         let dx = match dy.device() {
             Device::Cpu => swiglu_grad_cpu(&kept, dy),
-            Device::Gpu(gpu) => {
-                let dx = gpu.empty(kept.shape());
-                gpu.launch("norm", "swiglu_grad", Grid::elements(m * n), &[&kept, dy, &m, &n, &dx]);
-                dx
-            }
+            Device::Gpu(gpu) => norm_gpu::swiglu_grad(gpu, &kept, dy),
         };
         vec![Some(dx)]
     })
@@ -218,7 +190,7 @@ fn swiglu_grad_cpu(x: &Tensor, dy: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::check_scaled;
+    use crate::check::{check_devices, check_scaled};
     use crate::graph::Leaf;
 
     fn norm64(kind: NormKind, x: &[f64], scale: &[f64], shift: &[f64]) -> Vec<f64> {
@@ -259,7 +231,7 @@ mod tests {
     fn every_norm_and_activation_with_its_gradients() {
         for kind in [NormKind::None, NormKind::Rms, NormKind::Layer] {
             for name in Act::names() {
-                for shape in [[3, 10], [5, 34], [0, 4]] {
+                for shape in [[3, 10], [5, 34], [40, 16], [0, 4]] {
                     let n = shape[1];
                     let act = Act::parse(name).unwrap();
                     let op = |x: &[Tensor]| {
@@ -278,6 +250,20 @@ mod tests {
                         x[0].chunks(n).flat_map(row).collect()
                     });
                 }
+            }
+        }
+    }
+
+    /// Few and many, narrow and wide rows: each way in which threads share them on a GPU.
+    #[test]
+    fn rows_of_any_number_and_width() {
+        for shape in [[300, 8], [70, 12], [19, 7], [9, 64], [3, 768], [2, 1030], [20, 4104], [1, 8200]] {
+            for kind in [NormKind::Rms, NormKind::Layer] {
+                check_devices(&[&shape, &shape[1..], &shape[1..]], |x| {
+                    let shift = (kind == NormKind::Layer).then_some(&x[2]);
+                    let norm = Norm { kind, eps: 1e-4, scale: Some(&x[1]), shift };
+                    norm_act(&x[0], &norm, Act::parse("silu").unwrap())
+                });
             }
         }
     }

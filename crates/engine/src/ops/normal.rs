@@ -1,10 +1,12 @@
 //! Normal outputs for continuous actions: bounded, or with a free log standard deviation.
 
+use super::noise::{DrawArgs, DrawnRows, standard_normal};
 use super::{full, linear_combination};
 use crate::buffer::Buffer;
 use crate::cpu::math;
 use crate::cuda::{Arg, Gpu, Grid};
 use crate::graph::{record, recording};
+use crate::rng::Rng;
 use crate::tensor::{Device, Tensor};
 
 /// How the two raw outputs of a head become mean and standard deviation (official heads.py).
@@ -31,7 +33,7 @@ pub fn normal_params(mean: &Tensor, std: &Tensor, kind: NormalKind) -> [Tensor; 
     if let Device::Gpu(gpu) = mean.device() {
         let (m, s) = (gpu.empty(mean.shape()), gpu.empty(std.shape()));
         let (bounded, low, high) = kind.gpu();
-        let args: [&dyn Arg; 8] = [mean, std, &mean.len(), &bounded, &low, &high, &m, &s];
+        let args: [&dyn Arg; 8] = [&gpu.act(mean), &gpu.act(std), &mean.len(), &bounded, &low, &high, &m, &s];
         gpu.launch("heads", "normal_params", Grid::elements(mean.len()), &args);
         return [m, s];
     }
@@ -48,10 +50,34 @@ pub fn normal_params(mean: &Tensor, std: &Tensor, kind: NormalKind) -> [Tensor; 
     [Tensor::new(mean.shape(), m), Tensor::new(std.shape(), s)]
 }
 
-/// Actions drawn with standard normal `noise` [.., A]: `mean + std noise`. No gradient.
-pub fn normal_sample(mean: &Tensor, std: &Tensor, kind: NormalKind, noise: &Tensor) -> Tensor {
+/// The randomness of a normal sample.
+pub enum NormalDraw<'a> {
+    /// Standard normal numbers of the shape of the mean.
+    Given(&'a Tensor),
+    /// Numbers drawn on the way, [rows, A].
+    Counter(&'a Rng, &'a DrawnRows),
+}
+
+/// Actions `mean + std noise` [.., A] for raw outputs [.., A]. No gradient.
+pub fn normal_sample(mean: &Tensor, std: &Tensor, kind: NormalKind, draw: NormalDraw) -> Tensor {
+    if let Device::Gpu(gpu) = mean.device() {
+        let (y, n, (bounded, low, high)) = (gpu.empty(mean.shape()), mean.len(), kind.gpu());
+        let (mean, std) = (gpu.act(mean), gpu.act(std));
+        let (noise, draws) = match draw {
+            NormalDraw::Given(noise) => (Some(gpu.full(noise)), DrawArgs::none()),
+            NormalDraw::Counter(rng, at) => (None, DrawArgs::new(rng, at)),
+        };
+        let first: [&dyn Arg; 7] = [&mean, &std, &n, &bounded, &low, &high, &noise];
+        let args: Vec<&dyn Arg> = first.into_iter().chain(draws.args()).chain([&y as &dyn Arg]).collect();
+        gpu.launch("heads", "normal_sample", Grid::elements(n), &args);
+        return y;
+    }
+    let noise = match draw {
+        NormalDraw::Given(noise) => noise.detach(),
+        NormalDraw::Counter(rng, at) => standard_normal(rng, at, Device::Cpu),
+    };
     let [mean, std] = normal_params(mean, std, kind);
-    linear_combination(&[(&mean, &full(mean.shape(), 1.0, mean.device())), (&std, noise)])
+    linear_combination(&[(&mean, &full(mean.shape(), 1.0, mean.device())), (&std, &noise)])
 }
 
 /// Raw outputs [.., A] and the action taken [.., A] -> log-probability and entropy, each summed over A: [..], [..].
@@ -67,16 +93,17 @@ fn normal_gpu(gpu: &'static Gpu, mean: &Tensor, std: &Tensor, kind: NormalKind, 
     let (bounded, low, high) = kind.gpu();
     let shape = &mean.shape()[..mean.shape().len() - 1];
     let outputs = vec![gpu.empty(shape), gpu.empty(shape)];
-    let args: [&dyn Arg; 10] = [mean, std, action, &rows, &width, &bounded, &low, &high, &outputs[0], &outputs[1]];
+    let (m, s, action) = (gpu.act(mean), gpu.act(std), gpu.full(action));
+    let args: [&dyn Arg; 10] = [&m, &s, &action, &rows, &width, &bounded, &low, &high, &outputs[0], &outputs[1]];
     gpu.launch("heads", "normal", Grid::elements(rows), &args);
     if !recording(&[mean, std]) {
         return outputs.try_into().expect("two outputs");
     }
-    let (m, s, action) = (mean.detach(), std.detach(), action.detach());
     let outputs = record(&[mean, std], outputs, move |grads, _| {
-        let (dm, ds) = (gpu.empty(m.shape()), gpu.empty(m.shape()));
+        let (dm, ds) = (gpu.empty_act(m.shape()), gpu.empty_act(m.shape()));
+        let [dlogp, dentropy] = [0, 1].map(|i| grads[i].as_ref().map(|dy| gpu.full(dy)));
         let n = m.len();
-        let args: [&dyn Arg; 12] = [&m, &s, &action, &grads[0], &grads[1], &n, &width, &bounded, &low, &high, &dm, &ds];
+        let args: [&dyn Arg; 12] = [&m, &s, &action, &dlogp, &dentropy, &n, &width, &bounded, &low, &high, &dm, &ds];
         gpu.launch("heads", "normal_grad", Grid::elements(n), &args);
         vec![Some(dm), Some(ds)]
     });
@@ -129,7 +156,27 @@ fn normal_cpu(mean: &Tensor, std: &Tensor, kind: NormalKind, action: &Tensor) ->
 mod tests {
     use super::*;
     use crate::check::{check, random, sigmoid};
+    use crate::cuda::test_gpu;
     use crate::ops::linear_combination;
+
+    #[test]
+    fn a_gpu_samples_what_the_processor_does() {
+        let Some(gpu) = test_gpu() else { return };
+        let (mean, std, rng) = (random(&[4, 3], 1, 1.0), random(&[4, 3], 2, 1.0), Rng::new(3, 2002, 9));
+        let at = DrawnRows { rows: 1..5, step: 2, steps: 4, width: 3 };
+        let noise = standard_normal(&rng, &at, Device::Cpu);
+        for kind in [NormalKind::Bounded { min: 0.1, max: 1.0 }, NormalKind::LogStd] {
+            let on = |device: Device, draw: NormalDraw| {
+                normal_sample(&mean.to(device), &std.to(device), kind, draw).host().data().to_vec()
+            };
+            let expected = on(Device::Cpu, NormalDraw::Given(&noise));
+            assert_eq!(on(Device::Cpu, NormalDraw::Counter(&rng, &at)), expected);
+            let device = Device::Gpu(gpu);
+            for draw in [NormalDraw::Counter(&rng, &at), NormalDraw::Given(&noise.to(device))] {
+                assert!(on(device, draw).iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5));
+            }
+        }
+    }
 
     #[test]
     fn log_probability_and_entropy() {

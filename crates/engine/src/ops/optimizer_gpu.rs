@@ -30,15 +30,9 @@ fn table(rows: &[Row]) -> (Table, usize) {
     for column in 0..4 {
         table.addresses(TENSORS, rows.iter().map(|row| row.addresses[column]));
     }
-    let mut end = 0;
-    let ends = rows.iter().map(|row| {
-        end += row.slices();
-        end as u32
-    });
-    let ends: Vec<u32> = ends.collect();
-    table.numbers(TENSORS, rows.iter().map(|row| u32::try_from(row.len).expect("fewer than 2^32 elements")));
-    table.numbers(TENSORS, ends.into_iter());
-    table.numbers(TENSORS, rows.iter().map(|row| row.decay.to_bits()));
+    table.numbers(TENSORS, rows.iter().map(|row| row.len));
+    let end = table.ends(TENSORS, rows.iter().map(Row::slices));
+    table.floats(TENSORS, rows.iter().map(|row| row.decay));
     (table, end)
 }
 
@@ -103,14 +97,8 @@ pub(super) fn ema_all(gpu: &'static Gpu, pairs: &mut [(&Tensor, &mut Tensor)], m
         let mut table = Table::default();
         table.addresses(PAIRS, some.iter().map(|(source, _)| source.address()));
         table.addresses(PAIRS, some.iter().map(|(_, target)| target.address()));
-        let mut blocks = 0;
-        let ends = some.iter().map(|(source, _)| {
-            blocks += source.len().div_ceil(BLOCK);
-            blocks as u32
-        });
-        let ends: Vec<u32> = ends.collect();
-        table.numbers(PAIRS, some.iter().map(|(source, _)| source.len() as u32));
-        table.numbers(PAIRS, ends.into_iter());
+        table.numbers(PAIRS, some.iter().map(|(source, _)| source.len()));
+        let blocks = table.ends(PAIRS, some.iter().map(|(source, _)| source.len().div_ceil(BLOCK)));
         gpu.launch("optimizer", "ema", Grid::blocks(blocks, 256), &[&table, &some.len(), &mix, &verdict]);
     }
 }

@@ -38,14 +38,14 @@ pub fn squared_error(x: &Tensor, target: &Tensor, squash: Squash) -> Tensor {
 fn squared_error_gpu(gpu: &'static Gpu, x: &Tensor, target: &Tensor, squash: Squash) -> Tensor {
     let (rows, n, squash) = (x.rows(), x.width(), squash as u32);
     let y = gpu.empty(&x.shape()[..x.shape().len() - 1]);
-    gpu.launch("heads", "squared_error", Grid::warps(rows), &[x, target, &rows, &n, &squash, &y]);
+    let (kept, target) = (gpu.act(x), gpu.full(target));
+    gpu.launch("heads", "squared_error", Grid::warps(rows), &[&kept, &target, &rows, &n, &squash, &y]);
     if !recording(&[x]) {
         return y;
     }
-    let (kept, target) = (x.detach(), target.detach());
     record1(&[x], y, move |dy, _| {
-        let dx = gpu.empty(kept.shape());
-        let args: [&dyn Arg; 7] = [&kept, &target, dy, &rows, &n, &squash, &dx];
+        let (dy, dx) = (gpu.full(dy), gpu.empty_act(kept.shape()));
+        let args: [&dyn Arg; 7] = [&kept, &target, &dy, &rows, &n, &squash, &dx];
         gpu.launch("heads", "squared_error_grad", Grid::elements(rows * n), &args);
         vec![Some(dx)]
     })

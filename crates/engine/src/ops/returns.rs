@@ -1,6 +1,6 @@
 //! Lambda returns and percentiles, which are targets and statistics: no gradient flows through them.
 
-use crate::cuda::Grid;
+use crate::cuda::{Arg, Grid};
 use crate::tensor::{Device, Tensor};
 
 /// Lambda returns of `[N, T]` sequences -> [N, T - 1] (paper, equation 6; official agent.py, `lambda_return`):
@@ -12,12 +12,9 @@ pub fn lambda_return(last: &Tensor, term: &Tensor, rew: &Tensor, boot: &Tensor, 
         Device::Cpu => lambda_return_cpu([last, term, rew, boot], disc, lam),
         Device::Gpu(gpu) => {
             let out = gpu.empty(&[n, t - 1]);
-            gpu.launch(
-                "targets",
-                "lambda_return",
-                Grid::elements(n),
-                &[last, term, rew, boot, &n, &t, &disc, &lam, &out],
-            );
+            let [last, term, rew, boot] = [last, term, rew, boot].map(|x| gpu.full(x));
+            let args: [&dyn Arg; 9] = [&last, &term, &rew, &boot, &n, &t, &disc, &lam, &out];
+            gpu.launch("targets", "lambda_return", Grid::elements(n), &args);
             out
         }
     }
@@ -56,17 +53,22 @@ pub fn discount_weights(con: &Tensor, disc: f32) -> Tensor {
         }
         Device::Gpu(gpu) => {
             let out = gpu.empty(con.shape());
-            gpu.launch("targets", "discount_weights", Grid::elements(n), &[con, &n, &t, &disc, &out]);
+            gpu.launch("targets", "discount_weights", Grid::elements(n), &[&gpu.full(con), &n, &t, &disc, &out]);
             out
         }
     }
 }
 
+/// Where the `q`-th percentile of `n` numbers lies: the rank below it, and its share of the way to the next.
+pub(super) fn rank(n: usize, q: f64) -> (usize, f64) {
+    let position = q / 100.0 * (n - 1) as f64;
+    let low = position.floor();
+    (low as usize, position - low)
+}
+
 /// The `q`-th percentile (0 to 100) of all values [1], linearly interpolated as numpy does.
 pub fn percentile(x: &Tensor, q: f64) -> Tensor {
-    let position = q / 100.0 * (x.len() - 1) as f64;
-    let low = position.floor() as usize;
-    let share = position - low as f64;
+    let (low, share) = rank(x.len(), q);
     match x.device() {
         Device::Cpu => {
             let mut sorted = x.data().to_vec();
@@ -77,9 +79,9 @@ pub fn percentile(x: &Tensor, q: f64) -> Tensor {
             Tensor::from_slice(&[1], &[value])
         }
         Device::Gpu(gpu) => {
-            let (pair, y) = (gpu.empty(&[2]), gpu.empty(&[1]));
-            gpu.launch("targets", "ranked_pair", Grid::elements(x.len()), &[x, &x.len(), &low, &pair]);
-            gpu.launch("targets", "interpolate", Grid::blocks(1, 1), &[&pair, &(share as f32), &y]);
+            let y = gpu.empty(&[1]);
+            let args: [&dyn Arg; 5] = [&gpu.full(x), &x.len(), &low, &(share as f32), &y];
+            gpu.launch("targets", "percentile", Grid::blocks(1, 1024), &args);
             y
         }
     }
@@ -128,6 +130,8 @@ mod tests {
             // Ties, and more numbers than a block of threads has.
             let many: Vec<f32> = (0..600).map(|i| (i * 7 % 300) as f32).collect();
             assert!((at(&many, 50.0) - 149.5).abs() < 1e-4 && at(&many, 0.0) == 0.0, "{}", at(&many, 50.0));
+            let more: Vec<f32> = (0..20_000).map(|i| (i * 7 % 20_000) as f32 - 10_000.0).collect();
+            assert!((at(&more, 95.0) - 8999.05).abs() < 1e-2 && at(&more, 100.0) == 9999.0, "{}", at(&more, 95.0));
         }
     }
 }

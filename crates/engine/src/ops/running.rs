@@ -1,6 +1,8 @@
 //! Running statistics on a device: how targets are normalised without waiting for their values.
 
-use crate::cuda::Grid;
+use super::returns::rank;
+use super::{Summary, percentile, summary};
+use crate::cuda::{Arg, Grid};
 use crate::tensor::{Device, Tensor};
 
 /// What running numbers are, and how they become an offset and a scale.
@@ -16,17 +18,38 @@ pub struct Running {
 }
 
 impl Running {
-    /// Moves state [3] (two numbers, and the average of one) towards two fresh numbers [1].
-    pub fn update(&self, state: &mut Tensor, [first, second]: [&Tensor; 2]) {
+    /// Moves state [3] (two numbers, and the average of one) towards those of `x`: mean and mean square, or the two
+    /// percentiles (0 to 100). Returns offset and scale [2] from there.
+    pub fn update(&self, state: &mut Tensor, x: &Tensor, percentiles: [f64; 2]) -> Tensor {
         match state.device() {
             Device::Cpu => {
+                let [first, second] = match self.moments {
+                    true => {
+                        let summary = summary(x);
+                        [Summary::Mean, Summary::MeanSquare].map(|number| number.of(&summary).item())
+                    }
+                    false => percentiles.map(|q| percentile(x, q).item()),
+                };
                 let rate = self.rate;
-                let fresh = [first.data()[0], second.data()[0], 1.0];
+                let fresh = [first, second, 1.0];
                 state.make_mut().iter_mut().zip(fresh).for_each(|(old, new)| *old = (1.0 - rate) * *old + rate * new);
+                self.stats(state)
             }
             Device::Gpu(gpu) => {
-                state.unshare();
-                gpu.launch("targets", "move_running", Grid::blocks(1, 1), &[&*state, first, second, &self.rate]);
+                let (moved, stats, x) = (gpu.empty(&[3]), gpu.empty(&[2]), gpu.full(x));
+                let [(low_a, share_a), (low_b, share_b)] = percentiles.map(|q| rank(x.len(), q));
+                let (share_a, share_b) = (share_a as f32, share_b as f32);
+                let (moments, debias) = (self.moments as u32, self.debias as u32);
+                #[rustfmt::skip] // numbers; places; constants; results
+                let args: [&dyn Arg; 13] = [
+                    &*state, &x, &x.len(),
+                    &moments, &low_a, &share_a, &low_b, &share_b,
+                    &debias, &self.rate, &self.limit,
+                    &moved, &stats,
+                ];
+                gpu.launch("targets", "move_running", Grid::blocks(1, 1024), &args);
+                *state = moved;
+                stats
             }
         }
     }
@@ -67,9 +90,8 @@ mod tests {
         for device in devices() {
             let running = Running { moments: true, debias: true, rate: 0.01, limit: 1e-8 };
             let mut state = Tensor::zeros(&[3]).to(device);
-            let [mean, square] = [2.0, 5.0].map(|v| Tensor::full(&[1], v).to(device));
-            running.update(&mut state, [&mean, &square]);
-            let stats = running.stats(&state).host();
+            let x = Tensor::from_slice(&[2], &[1.0, 3.0]).to(device);
+            let stats = running.update(&mut state, &x, [0.0; 2]).host();
             assert!(stats.data().iter().zip([2.0, 1.0]).all(|(a, b)| (a - b).abs() < 1e-4), "{stats:?}");
         }
     }
@@ -81,8 +103,8 @@ mod tests {
             let mut state = Tensor::zeros(&[3]).to(device);
             let stats = |state: &Tensor| running.stats(state).host().data().to_vec();
             assert_eq!(stats(&state), [0.0, 1.0]);
-            let [low, high] = [1.0, 9.0].map(|v| Tensor::full(&[1], v).to(device));
-            running.update(&mut state, [&low, &high]);
+            let x = Tensor::from_slice(&[3], &[9.0, 1.0, 4.0]).to(device);
+            assert_eq!(running.update(&mut state, &x, [0.0, 100.0]).host().data(), [0.5, 4.0]);
             assert_eq!(stats(&state), [0.5, 4.0]);
         }
     }

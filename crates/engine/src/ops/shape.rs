@@ -1,6 +1,6 @@
 //! Operations that move values: reshape, rows, concat, stack and unstack along time, masks.
 
-use super::draft::{Draft, Rows};
+use super::draft::{Draft, Rows, unit};
 use crate::buffer::Buffer;
 use crate::cuda::Grid;
 use crate::graph::{record, record1, recording};
@@ -20,6 +20,9 @@ pub fn reshape(x: &Tensor, shape: &[usize]) -> Tensor {
 
 /// Rows `range` of the first axis, without a copy.
 pub fn rows(x: &Tensor, range: Range<usize>) -> Tensor {
+    if range == (0..x.dim(0)) {
+        return x.clone();
+    }
     let width: usize = x.shape()[1..].iter().product();
     let mut shape = x.shape().to_vec();
     shape[0] = range.len();
@@ -31,7 +34,7 @@ pub fn rows(x: &Tensor, range: Range<usize>) -> Tensor {
     record1(&[x], y, move |dy, _| {
         let len: usize = before.iter().product();
         let (start, end) = (range.start * width, range.end * width);
-        let mut dx = Draft::new(len, dy.device());
+        let mut dx = Draft::like(dy, len);
         let flat = |start: usize| Rows::new(start, 0, 0);
         dx.copy(flat(0), None, [1, 1, start]);
         dx.copy(flat(start), Some((dy, flat(0))), [1, 1, end - start]);
@@ -65,7 +68,7 @@ pub fn concat_last(xs: &[&Tensor]) -> Tensor {
 /// Side by side, each input seen as [rows, len / rows].
 fn join_columns(xs: &[&Tensor], rows: usize, shape: &[usize]) -> Tensor {
     let width = shape.iter().product::<usize>() / rows.max(1);
-    let mut y = Draft::new(rows * width, xs[0].device());
+    let mut y = Draft::joining(rows * width, xs.iter().copied());
     let mut at = 0;
     for x in xs {
         let w = x.len() / rows.max(1);
@@ -83,18 +86,18 @@ fn record_columns(xs: &[&Tensor], y: Tensor, rows: usize) -> Tensor {
     let shapes: Vec<(bool, Vec<usize>)> = xs.iter().map(|x| (x.requires_grad(), x.shape().to_vec())).collect();
     record1(xs, y, move |dy, _| {
         let width = dy.len() / rows.max(1);
-        let mut at = 0;
-        let split = |(flows, shape): &(bool, Vec<usize>)| {
+        let (mut at, mut parts) = (0, Vec::new());
+        for (flows, shape) in &shapes {
             let w = shape.iter().product::<usize>() / rows.max(1);
-            let from = at;
+            if *flows {
+                let mut dx = Draft::like(dy, rows * w);
+                dx.copy(Rows::new(0, w, 0), Some((dy, Rows::new(at, width, 0))), [rows, 1, w]);
+                parts.push((dx, shape.as_slice()));
+            }
             at += w;
-            flows.then(|| {
-                let mut dx = Draft::new(rows * w, dy.device());
-                dx.copy(Rows::new(0, w, 0), Some((dy, Rows::new(from, width, 0))), [rows, 1, w]);
-                dx.finish(shape)
-            })
-        };
-        shapes.iter().map(split).collect()
+        }
+        let mut parts = Draft::finish_all(parts).into_iter();
+        shapes.iter().map(|(flows, _)| flows.then(|| parts.next().expect("one for each that flows"))).collect()
     })
 }
 
@@ -104,19 +107,27 @@ pub fn unstack_time(x: &Tensor) -> Vec<Tensor> {
     let mut shape = x.shape().to_vec();
     shape.remove(1);
     let width: usize = shape[1..].iter().product();
-    let step = |i: usize| {
-        let mut y = Draft::new(n * width, x.device());
-        y.copy(Rows::new(0, width, 0), Some((x, Rows::new(i * width, t * width, 0))), [n, 1, width]);
-        y.finish(&shape)
+    let ys: Vec<Tensor> = match x.device() {
+        Device::Cpu => (0..t)
+            .map(|i| {
+                let mut y = Draft::like(x, n * width);
+                y.copy(Rows::new(0, width, 0), Some((x, Rows::new(i * width, t * width, 0))), [n, 1, width]);
+                y.finish(&shape)
+            })
+            .collect(),
+        // Side by side: one copy instead of many.
+        Device::Gpu(_) => {
+            let all = swap01(&[&x.view(0, &[n, t, width])]).remove(0);
+            (0..t).map(|i| all.view(i * n * width, &shape)).collect()
+        }
     };
-    let ys: Vec<Tensor> = (0..t).map(step).collect();
     if !x.requires_grad() {
         return ys;
     }
-    let (before, device) = (x.shape().to_vec(), x.device());
+    let before = x.shape().to_vec();
     record(&[x], ys, move |grads, _| {
         let grads: Vec<Option<&Tensor>> = grads.iter().map(Option::as_ref).collect();
-        vec![Some(interleave(&grads, &before, device))]
+        vec![Some(interleave(&grads, &before))]
     })
 }
 
@@ -124,7 +135,7 @@ pub fn unstack_time(x: &Tensor) -> Vec<Tensor> {
 pub fn stack_time(xs: &[Tensor]) -> Tensor {
     let mut shape = xs[0].shape().to_vec();
     shape.insert(1, xs.len());
-    let y = interleave(&xs.iter().map(Some).collect::<Vec<_>>(), &shape, xs[0].device());
+    let y = interleave(&xs.iter().map(Some).collect::<Vec<_>>(), &shape);
     let inputs: Vec<&Tensor> = xs.iter().collect();
     if !recording(&inputs) {
         return y;
@@ -135,10 +146,10 @@ pub fn stack_time(xs: &[Tensor]) -> Tensor {
     })
 }
 
-/// Steps [N, ...] -> `shape` [N, T, ...], zeros where a step is missing.
-fn interleave(steps: &[Option<&Tensor>], shape: &[usize], device: Device) -> Tensor {
+/// Steps [N, ...] -> `shape` [N, T, ...], zeros where a step is missing, which not all are.
+fn interleave(steps: &[Option<&Tensor>], shape: &[usize]) -> Tensor {
     let (n, t, width) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
-    let mut y = Draft::new(n * t * width, device);
+    let mut y = Draft::joining(n * t * width, steps.iter().copied().flatten());
     for (i, step) in steps.iter().enumerate() {
         let from = step.map(|x| (x, Rows::new(0, width, 0)));
         y.copy(Rows::new(i * width, t * width, 0), from, [n, 1, width]);
@@ -148,21 +159,37 @@ fn interleave(steps: &[Option<&Tensor>], shape: &[usize], device: Device) -> Ten
 
 /// [A, B, ...] -> [B, A, ...].
 pub fn transpose01(x: &Tensor) -> Tensor {
-    let swap = |x: &Tensor| {
-        let (a, b) = (x.dim(0), x.dim(1));
+    transpose01_all(&[x]).remove(0)
+}
+
+/// [`transpose01`] of each, in one go on a GPU.
+pub fn transpose01_all(xs: &[&Tensor]) -> Vec<Tensor> {
+    let ys = swap01(xs);
+    if !recording(xs) {
+        return ys;
+    }
+    record(xs, ys, move |grads, _| {
+        let some: Vec<&Tensor> = grads.iter().flatten().collect();
+        let mut swapped = swap01(&some).into_iter();
+        grads.iter().map(|dy| dy.as_ref().map(|_| swapped.next().expect("one for each"))).collect()
+    })
+}
+
+fn swap01(xs: &[&Tensor]) -> Vec<Tensor> {
+    let shape = |x: &Tensor| {
         let mut shape = x.shape().to_vec();
         shape.swap(0, 1);
-        let width: usize = shape[2..].iter().product();
-        let mut y = Draft::new(x.len(), x.device());
+        shape
+    };
+    let shapes: Vec<Vec<usize>> = xs.iter().map(|x| shape(x)).collect();
+    let draft = |(x, shape): (&&Tensor, &[usize])| {
+        let ([b, a], width) = ([shape[0], shape[1]], shape[2..].iter().product::<usize>());
+        let mut y = Draft::like(x, x.len());
         let (to, from) = (Rows::new(0, a * width, width), Rows::new(0, width, b * width));
         y.copy(to, Some((x, from)), [b, a, width]);
-        y.finish(&shape)
+        y
     };
-    let y = swap(x);
-    if !x.requires_grad() {
-        return y;
-    }
-    record1(&[x], y, move |dy, _| vec![Some(swap(dy))])
+    Draft::finish_all(xs.iter().zip(&shapes).map(|(x, shape)| (draft((x, shape)), shape.as_slice())).collect())
 }
 
 /// Zeroes the rows of x [N, ...] where `keep` [N] is zero, and stops their gradient.
@@ -189,8 +216,11 @@ fn masked(x: &Tensor, keep: &Tensor) -> Tensor {
             Tensor::new(x.shape(), y)
         }
         Device::Gpu(gpu) => {
-            let y = gpu.empty(x.shape());
-            gpu.launch("copies", "mask_rows", Grid::elements(x.len()), &[x, keep, &y, &n, &width]);
+            let y = gpu.empty_as(x.shape(), x.dtype());
+            let (keep, bytes) = (gpu.full(keep), width * x.dtype().bytes());
+            let unit = unit([x.address(), y.address(), bytes as u64].into_iter());
+            let width = bytes / unit;
+            gpu.launch("copies", "mask_rows", Grid::elements(n * width), &[x, &keep, &y, &n, &width, &unit]);
             y
         }
     }
@@ -199,16 +229,24 @@ fn masked(x: &Tensor, keep: &Tensor) -> Tensor {
 /// One step of rows `rows` of x [N, T] -> [rows]. No gradient.
 pub fn column(x: &Tensor, rows: Range<usize>, step: usize) -> Tensor {
     let t = x.dim(1);
-    let mut y = Draft::new(rows.len(), x.device());
+    let mut y = Draft::like(x, rows.len());
     y.copy(Rows::new(0, 1, 0), Some((x, Rows::new(rows.start * t + step, t, 0))), [rows.len(), 1, 1]);
     y.finish(&[rows.len()])
 }
 
-/// The first `steps` of each row of x [N, T], zeros after its end -> [N, steps]. No gradient.
+/// The first `steps` of each row of x [N, T], zeros after its end -> [N, steps].
 pub fn fit_steps(x: &Tensor, steps: usize) -> Tensor {
+    let (y, t) = (fitted(x, steps), x.dim(1));
+    if !x.requires_grad() {
+        return y;
+    }
+    record1(&[x], y, move |dy, _| vec![Some(fitted(dy, t))])
+}
+
+fn fitted(x: &Tensor, steps: usize) -> Tensor {
     let (n, t) = (x.dim(0), x.dim(1));
     let kept = steps.min(t);
-    let mut y = Draft::new(n * steps, x.device());
+    let mut y = Draft::like(x, n * steps);
     y.copy(Rows::new(0, steps, 0), Some((x, Rows::new(0, t, 0))), [n, 1, kept]);
     y.copy(Rows::new(kept, steps, 0), None, [n, 1, steps - kept]);
     y.finish(&[n, steps])
@@ -222,8 +260,8 @@ pub fn bound(x: &Tensor) -> Tensor {
             Tensor::from_slice(x.shape(), &bounded)
         }
         Device::Gpu(gpu) => {
-            let y = gpu.empty(x.shape());
-            gpu.launch("elementwise", "bound", Grid::elements(x.len()), &[x, &x.len(), &y]);
+            let y = gpu.empty_act(x.shape());
+            gpu.launch("elementwise", "bound", Grid::elements(x.len()), &[x, &x.is_wide(), &x.len(), &y]);
             y
         }
     }
@@ -242,7 +280,7 @@ pub fn regroup(x: &Tensor, blocks: usize, c: usize) -> Tensor {
 /// [N, a, b, c] -> [N, b, a, c] within rows.
 fn swap_columns(x: &Tensor, a: usize, b: usize, c: usize) -> Tensor {
     let (n, width) = (x.rows(), a * b * c);
-    let mut y = Draft::new(x.len(), x.device());
+    let mut y = Draft::like(x, x.len());
     for i in 0..b {
         let (to, from) = (Rows::new(i * a * c, width, c), Rows::new(i * c, width, b * c));
         y.copy(to, Some((x, from)), [n, a, c]);
@@ -306,6 +344,16 @@ mod tests {
             |x| transpose01(&x[0]),
             |x| (0..12).map(|i| x[0][(i / 2 % 2 * 3 + i / 4) * 2 + i % 2]).collect(),
         );
+        let op = |x: &[Tensor]| concat(&transpose01_all(&[&x[0], &x[1]]).iter().collect::<Vec<_>>());
+        check(&[&[2, 3], &[2, 2]], op, |x| {
+            vec![x[0][0], x[0][3], x[0][1], x[0][4], x[0][2], x[0][5], x[1][0], x[1][2], x[1][1], x[1][3]]
+        });
+        for steps in [2, 5] {
+            let fit = |x: &[f64]| -> Vec<f64> {
+                x.chunks(3).flat_map(|row| (0..steps).map(|i| row.get(i).copied().unwrap_or(0.0))).collect()
+            };
+            check(&[&[2, 3]], |x| fit_steps(&x[0], steps), |x| fit(&x[0]));
+        }
         // [1, (g h c)] with g 2, h 3, c 2 -> [1, (h g c)].
         check(
             &[&[1, 12]],

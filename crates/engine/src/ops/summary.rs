@@ -34,7 +34,7 @@ pub fn summary(x: &Tensor) -> Tensor {
         Device::Cpu => Tensor::from_slice(&[COUNT], &summary_cpu(x.data())),
         Device::Gpu(gpu) => {
             let y = gpu.empty(&[COUNT]);
-            gpu.launch("targets", "summary", Grid::blocks(1, 256), &[x, &x.len(), &y]);
+            gpu.launch("targets", "summary", Grid::blocks(1, 1024), &[&gpu.full(x), &x.len(), &y]);
             y
         }
     }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn devices_agree_on_many() {
-        let x = random(&[1000], 3, 2.0);
+        let x = random(&[3000], 3, 2.0);
         let [first, rest @ ..] = &devices()[..] else { unreachable!("the processor is there") };
         let expected = summary(&x.to(*first)).host();
         for device in rest {

@@ -40,28 +40,46 @@ pub fn twohot_loss(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) ->
     assert_eq!(logits.width(), bins.len());
     match logits.device() {
         Device::Cpu => twohot_loss_cpu(logits, bins, targets),
-        Device::Gpu(gpu) => twohot_loss_gpu(gpu, logits, bins, targets),
+        Device::Gpu(gpu) => twohot_gpu(gpu, logits, bins, targets, false).0,
     }
 }
 
-fn twohot_loss_gpu(gpu: &'static Gpu, logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> Tensor {
-    assert!(matches!(targets.len(), 1 | 2), "{} targets", targets.len());
-    let (rows, n, bins) = (logits.rows(), logits.width(), gpu.constant(bins));
-    let (target0, c0) = (targets[0].0.detach(), targets[0].1);
-    let (target1, c1) = targets.get(1).map_or((None, 0.0), |(x, c)| (Some(x.detach()), *c));
-    let y = gpu.empty(&logits.shape()[..logits.shape().len() - 1]);
-    let args: [&dyn Arg; 9] = [logits, &bins, &rows, &n, &target0, &c0, &target1, &c1, &y];
-    gpu.launch("heads", "twohot_loss", Grid::warps(rows), &args);
-    if !recording(&[logits]) {
-        return y;
+/// [`twohot_loss`] with [`twohot_pred`].
+pub fn twohot_loss_and_pred(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> (Tensor, Tensor) {
+    match logits.device() {
+        Device::Cpu => (twohot_loss(logits, bins, targets), twohot_pred(logits, bins)),
+        Device::Gpu(gpu) => {
+            let (loss, pred) = twohot_gpu(gpu, logits, bins, targets, true);
+            (loss, pred.expect("asked for"))
+        }
     }
-    let kept = logits.detach();
-    record1(&[logits], y, move |dy, _| {
-        let dx = gpu.empty(kept.shape());
-        let args: [&dyn Arg; 10] = [&kept, &bins, dy, &rows, &n, &target0, &c0, &target1, &c1, &dx];
+}
+
+fn twohot_gpu(
+    gpu: &'static Gpu,
+    logits: &Tensor,
+    bins: &[f32],
+    targets: &[(&Tensor, f32)],
+    predict: bool,
+) -> (Tensor, Option<Tensor>) {
+    assert!(matches!(targets.len(), 1 | 2), "{} targets", targets.len());
+    let (rows, n, bins, kept) = (logits.rows(), logits.width(), gpu.constant(bins), gpu.act(logits));
+    let (target0, c0) = (gpu.full(targets[0].0), targets[0].1);
+    let (target1, c1) = targets.get(1).map_or((None, 0.0), |(x, c)| (Some(gpu.full(x)), *c));
+    let shape = &logits.shape()[..logits.shape().len() - 1];
+    let (y, pred) = (gpu.empty(shape), predict.then(|| gpu.empty(shape)));
+    let args: [&dyn Arg; 10] = [&kept, &bins, &rows, &n, &target0, &c0, &target1, &c1, &y, &pred];
+    gpu.launch("heads", "twohot", Grid::warps(rows), &args);
+    if !recording(&[logits]) {
+        return (y, pred);
+    }
+    let loss = record1(&[logits], y, move |dy, _| {
+        let (dy, dx) = (gpu.full(dy), gpu.empty_act(kept.shape()));
+        let args: [&dyn Arg; 10] = [&kept, &bins, &dy, &rows, &n, &target0, &c0, &target1, &c1, &dx];
         gpu.launch("heads", "twohot_grad", Grid::warps(rows), &args);
         vec![Some(dx)]
-    })
+    });
+    (loss, pred)
 }
 
 fn twohot_loss_cpu(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> Tensor {
@@ -102,8 +120,10 @@ pub fn twohot_pred(logits: &Tensor, bins: &[f32]) -> Tensor {
             Tensor::new(shape, y)
         }
         Device::Gpu(gpu) => {
-            let (y, n) = (gpu.empty(shape), logits.width());
-            gpu.launch("heads", "twohot_pred", Grid::warps(rows), &[logits, &gpu.constant(bins), &rows, &n, &y]);
+            let (y, n, none) = (gpu.empty(shape), logits.width(), None::<&Tensor>);
+            let (logits, bins) = (gpu.act(logits), gpu.constant(bins));
+            let args: [&dyn Arg; 10] = [&logits, &bins, &rows, &n, &none, &0.0f32, &none, &0.0f32, &none, &y];
+            gpu.launch("heads", "twohot", Grid::warps(rows), &args);
             y
         }
     }
@@ -112,7 +132,8 @@ pub fn twohot_pred(logits: &Tensor, bins: &[f32]) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{check, softmax};
+    use crate::check::{check, check_devices, devices, random, softmax};
+    use crate::ops::{full, linear_combination};
 
     #[test]
     fn bins_are_mirrored_and_reach_symexp_20() {
@@ -127,9 +148,27 @@ mod tests {
 
     #[test]
     fn uniform_logits_predict_exactly_zero() {
-        for count in [5, 8, 255] {
-            let pred = twohot_pred(&Tensor::full(&[3, count], 0.7), &symexp_bins(count));
-            assert_eq!(pred.data(), [0.0; 3]);
+        for device in devices() {
+            for count in [5, 8, 255, 400] {
+                let pred = twohot_pred(&Tensor::full(&[3, count], 0.7).to(device), &symexp_bins(count));
+                assert_eq!(pred.host().data(), [0.0; 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_any_number_of_bins() {
+        for (m, n) in [(5, 41), (3, 255), (2, 700)] {
+            let bins: Vec<f32> = (0..n).map(|i| (i as f32 - (n - 1) as f32 / 2.0) / 20.0).collect();
+            let target = random(&[m], 9, 2.0);
+            check_devices(&[&[m, n]], |x| {
+                let targets = [(&target.to(x[0].device()), 0.7)];
+                let (loss, pred) = twohot_loss_and_pred(&x[0], &bins, &targets);
+                assert_eq!(twohot_loss(&x[0], &bins, &targets).host().data(), loss.host().data());
+                assert_eq!(twohot_pred(&x[0], &bins).host().data(), pred.host().data());
+                let [one, two] = [1.0, 2.0].map(|v| full(&[m], v, x[0].device()));
+                linear_combination(&[(&loss, &one), (&pred, &two)])
+            });
         }
     }
 

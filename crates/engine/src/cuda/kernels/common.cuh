@@ -1,6 +1,8 @@
 // What every kernel file starts with. `EMULATED` is set where kernels are compiled for the processor (emulator.h).
 #ifndef EMULATED
 #define KERNEL extern "C" __global__ void
+// The same for blocks of up to 1024 threads, which leaves 64 registers for each.
+#define KERNEL_1024 extern "C" __global__ void __launch_bounds__(1024)
 #define EXPORT(name)
 #define SHARED(type, name) extern __shared__ __align__(16) char shared_bytes[]; type* name = (type*)shared_bytes
 #endif
@@ -43,14 +45,80 @@ __device__ __forceinline__ float number(float x) { return x; }
 __device__ __forceinline__ float number(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 template <class T> __device__ __forceinline__ T rounded(float x);
 template <> __device__ __forceinline__ float rounded<float>(float x) { return x; }
-template <> __device__ __forceinline__ bf16 rounded<bf16>(float x) { return bf16{(unsigned short)bf16_bits(x)}; }
+template <> __device__ __forceinline__ bf16 rounded<bf16>(float x) { return bf16{(unsigned short)bf16_pair(x, 0.0f)}; }
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// `N` neighbours, which are read and written 16 bytes at a time where they are as many: addresses must allow that.
+template <u32 N> struct Some { float x[N]; };
+template <u32 N, class T> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Packed { T x[N]; };
+
+template <u32 N, class T> __device__ __forceinline__ Packed<N, T> packed(const T* x) { return *(const Packed<N, T>*)x; }
+template <u32 N, class T> __device__ __forceinline__ Some<N> numbers(const Packed<N, T>& x) {
+  Some<N> y;
+#pragma unroll
+  for (u32 i = 0; i < N; i++) y.x[i] = number(x.x[i]);
+  return y;
+}
+template <u32 N, class T> __device__ __forceinline__ Some<N> load(const T* x) { return numbers(packed<N>(x)); }
+template <u32 N> __device__ __forceinline__ void store(float* y, const Some<N>& x) {
+  Packed<N, float> p;
+#pragma unroll
+  for (u32 i = 0; i < N; i++) p.x[i] = x.x[i];
+  *(Packed<N, float>*)y = p;
+}
+template <u32 N> __device__ __forceinline__ void store(bf16* y, const Some<N>& x) {
+  if constexpr (N == 1) {
+    *y = rounded<bf16>(x.x[0]);
+  } else {
+    Packed<N / 2, u32> p;
+#pragma unroll
+    for (u32 i = 0; i < N / 2; i++) p.x[i] = bf16_pair(x.x[2 * i], x.x[2 * i + 1]);
+    *(Packed<N / 2, u32>*)y = p;
+  }
+}
+
+template <u32 N> __device__ __forceinline__ Some<N> load_either(const void* x, u32 wide, u64 i) {
+  return wide ? load<N>((const float*)x + i) : load<N>((const bf16*)x + i);
+}
+template <u32 N> __device__ __forceinline__ void store_either(void* y, u32 wide, u64 i, const Some<N>& v) {
+  if (wide) store((float*)y + i, v);
+  else store((bf16*)y + i, v);
+}
+
+// Numbers of either type, for kernels that take them from layers as well as from elsewhere.
+struct Either {
+  const void* x;
+  u32 wide;  // float32
+  __device__ __forceinline__ float operator[](u64 i) const { return wide ? ((const float*)x)[i] : number(((const bf16*)x)[i]); }
+};
+
+// Where results are rounded to bfloat16, the faster functions are exact enough.
+#ifdef ACT_BF16
+__device__ __forceinline__ float fast_exp(float x) { return __expf(x); }
+__device__ __forceinline__ float fast_divide(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ float fast_tanh(float x) { return 1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * x)); }
+#else
+__device__ __forceinline__ float fast_exp(float x) { return expf(x); }
+__device__ __forceinline__ float fast_divide(float a, float b) { return a / b; }
+__device__ __forceinline__ float fast_tanh(float x) { return tanhf(x); }
+#endif
+__device__ __forceinline__ float sigmoid(float x) { return fast_divide(1.0f, 1.0f + fast_exp(-x)); }
 
 // The number of this thread among all of a one-dimensional grid.
 __device__ __forceinline__ u64 global_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ u64 global_warp() { return global_thread() / WARP; }
 __device__ __forceinline__ u32 lane_of_warp() { return threadIdx.x % WARP; }
+
+// Tables of many tensors in a kernel's arguments, which are 4096 bytes at most, say with `end` how many blocks of threads
+// take each tensor and those before it: the one that `block` takes.
+__device__ __forceinline__ u32 table_row(const u32* end, u32 count, u32 block) {
+  u32 low = 0, high = count - 1;
+  while (low < high) {
+    u32 middle = (low + high) / 2;
+    if (end[middle] <= block) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
 
 // Sums and maxima over the 32 threads of a warp, the same in all of them and in the same order every time.
 __device__ __forceinline__ float warp_sum(float x) {

@@ -1,30 +1,70 @@
-// Copies between layouts: joins, slices, transpositions and masks of the outer axes.
+// Copies between layouts: joins, slices, transpositions and masks of the outer axes, of numbers of any type.
 
-// Element (i, j, k) of [a, b, n]: from `from[i si + j sj + k]` to `to[i ti + j tj + k]`. A null `from` stands for zeros.
-KERNEL copy_rows(const float* from, u32 si, u32 sj, float* to, u32 ti, u32 tj, u32 a, u32 b, u32 n) {
-  u64 at = global_thread();
-  if (at >= (u64)a * b * n) return;
-  u32 k = at % n, j = at / n % b, i = at / n / b;
-  to[(u64)i * ti + (u64)j * tj + k] = from ? from[(u64)i * si + (u64)j * sj + k] : 0.0f;
+#define JOBS 80u
+#define UNITS 1024u  // that a block copies
+
+// Some copies at once. Element (i, j, k) of [.., b, n] goes from `from + i si + j sj + k` to `to + i ti + j tj + k`, where all
+// is counted in units of so many bytes; `len` is how many there are. A null `from` stands for zeros. `end` counts the blocks
+// of this job and those before it.
+struct Jobs {
+  const char* from[JOBS];
+  char* to[JOBS];
+  u32 si[JOBS], sj[JOBS], ti[JOBS], tj[JOBS], b[JOBS], n[JOBS], len[JOBS], end[JOBS];
+};
+
+template <class Unit> __device__ __forceinline__ void copy_units(const Jobs& jobs, u32 job, u32 first) {
+  const Unit* from = (const Unit*)jobs.from[job];
+  Unit* to = (Unit*)jobs.to[job];
+  u32 b = jobs.b[job], n = jobs.n[job], last = min(first + UNITS, jobs.len[job]);
+  for (u32 at = first + threadIdx.x; at < last; at += blockDim.x) {
+    u32 k = at % n, j = at / n % b, i = at / n / b;
+    Unit value{};
+    if (from) value = from[(u64)i * jobs.si[job] + (u64)j * jobs.sj[job] + k];
+    to[(u64)i * jobs.ti[job] + (u64)j * jobs.tj[job] + k] = value;
+  }
 }
-EXPORT(copy_rows)
 
-// Rows of `n` numbers where `keep` is not zero; zeros elsewhere, whatever was there.
-KERNEL mask_rows(const float* x, const float* keep, float* y, u32 rows, u32 n) {
+KERNEL copy(const __grid_constant__ Jobs jobs, u32 count, u32 unit) {
+  u32 job = table_row(jobs.end, count, blockIdx.x), first = (blockIdx.x - (job ? jobs.end[job - 1] : 0)) * UNITS;
+  if (unit == 16) copy_units<uint4>(jobs, job, first);
+  else if (unit == 8) copy_units<uint2>(jobs, job, first);
+  else if (unit == 4) copy_units<u32>(jobs, job, first);
+  else copy_units<unsigned short>(jobs, job, first);
+}
+EXPORT(copy)
+
+// Rows of `n` units where `keep` is not zero; zeros elsewhere, whatever was there.
+template <class Unit> __device__ __forceinline__ void mask_units(const Unit* x, const float* keep, Unit* y, u32 rows, u32 n) {
   u64 at = global_thread();
-  if (at < (u64)rows * n) y[at] = keep[at / n] != 0.0f ? x[at] : 0.0f;
+  if (at >= (u64)rows * n) return;
+  Unit value{};
+  if (keep[at / n] != 0.0f) value = x[at];
+  y[at] = value;
+}
+
+KERNEL mask_rows(const void* x, const float* keep, void* y, u32 rows, u32 n, u32 unit) {
+  if (unit == 16) mask_units((const uint4*)x, keep, (uint4*)y, rows, n);
+  else if (unit == 8) mask_units((const uint2*)x, keep, (uint2*)y, rows, n);
+  else if (unit == 4) mask_units((const u32*)x, keep, (u32*)y, rows, n);
+  else mask_units((const unsigned short*)x, keep, (unsigned short*)y, rows, n);
 }
 EXPORT(mask_rows)
 
-KERNEL to_bf16(const float* x, u32 n, bf16* y) {
-  u64 i = global_thread();
-  if (i < n) y[i] = rounded<bf16>(x[i]);
+// Between the types, `each` (8 or 1) numbers a thread.
+template <u32 N, class From, class To> __device__ __forceinline__ void cast_some(const From* x, u32 n, To* y) {
+  u64 i = global_thread() * N;
+  if (i < n) store(y + i, load<N>(x + i));
+}
+
+KERNEL to_bf16(const float* x, u32 n, u32 each, bf16* y) {
+  if (each == 8) cast_some<8>(x, n, y);
+  else cast_some<1>(x, n, y);
 }
 EXPORT(to_bf16)
 
-KERNEL to_f32(const bf16* x, u32 n, float* y) {
-  u64 i = global_thread();
-  if (i < n) y[i] = number(x[i]);
+KERNEL to_f32(const bf16* x, u32 n, u32 each, float* y) {
+  if (each == 8) cast_some<8>(x, n, y);
+  else cast_some<1>(x, n, y);
 }
 EXPORT(to_f32)
 

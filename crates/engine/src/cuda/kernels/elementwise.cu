@@ -6,40 +6,102 @@ KERNEL fill(float* x, float value, u32 n) {
 }
 EXPORT(fill)
 
-// a += b
-KERNEL add(float* a, const float* b, u32 n) {
-  u64 i = global_thread();
-  if (i < n) a[i] += b[i];
+// y = a + b, of the type of a; `each` (8 or 1) numbers a thread.
+template <u32 N>
+__device__ __forceinline__ void add_some(const void* a, u32 a_wide, const void* b, u32 b_wide, u32 n, void* y) {
+  u64 i = global_thread() * N;
+  if (i >= n) return;
+  Some<N> v = load_either<N>(a, a_wide, i), w = load_either<N>(b, b_wide, i);
+#pragma unroll
+  for (u32 k = 0; k < N; k++) v.x[k] += w.x[k];
+  store_either(y, a_wide, i, v);
+}
+KERNEL add(const void* a, u32 a_wide, const void* b, u32 b_wide, u32 n, u32 each, void* y) {
+  if (each == 8) add_some<8>(a, a_wide, b, b_wide, n, y);
+  else add_some<1>(a, a_wide, b, b_wide, n, y);
 }
 EXPORT(add)
 
-// y = a b, or y += a b
-KERNEL multiply(const float* a, const float* b, float* y, u32 n, u32 accumulate) {
-  u64 i = global_thread();
-  if (i < n) y[i] = (accumulate ? y[i] : 0.0f) + a[i] * b[i];
-}
-EXPORT(multiply)
+#define TERMS 200u
 
-// x = s times the only element of `factor`
-KERNEL fill_from(float* x, const float* factor, float s, u32 n) {
-  u64 i = global_thread();
-  if (i < n) x[i] = s * factor[0];
-}
-EXPORT(fill_from)
+// Pairs of tensors: for sums of products, factors; for their gradients, a factor and where its product with dy goes.
+struct Terms {
+  const float* a[TERMS];
+  float* b[TERMS];
+};
 
-// total = (accumulate ? total : 0) + scale mean(x), by one block, in float64 as on the processor.
-KERNEL weighted_mean(const float* x, u32 n, float scale, float* total, u32 accumulate) {
+// y = the sum over all terms of a b, elementwise (and of what was there).
+KERNEL sum_of_products(const __grid_constant__ Terms terms, u32 count, u32 n, u32 accumulate, float* y) {
+  u64 i = global_thread();
+  if (i >= n) return;
+  float sum = accumulate ? y[i] : 0.0f;
+  for (u32 t = 0; t < count; t++) sum += terms.a[t][i] * terms.b[t][i];
+  y[i] = sum;
+}
+EXPORT(sum_of_products)
+
+// b = a dy for all terms.
+KERNEL products_with(const __grid_constant__ Terms terms, u32 count, u32 n, const float* dy) {
+  u64 i = global_thread();
+  if (i >= n) return;
+  float d = dy[i];
+  for (u32 t = 0; t < count; t++) terms.b[t][i] = terms.a[t][i] * d;
+}
+EXPORT(products_with)
+
+#define MEANS 160u
+
+struct Means {
+  const void* x[MEANS];
+  u32 n[MEANS];
+  float scale[MEANS];
+  u32 wide[MEANS];
+};
+
+// The sum over all threads of a block, in thread 0.
+__device__ __forceinline__ double block_sum(double x) {
   __shared__ double sums[32];
+  x = warp_sum_double(x);
+  __syncthreads();  // whoever read the sums before is done
+  if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = x;
+  __syncthreads();
+  if (threadIdx.x > 0) return 0.0;
+  for (u32 w = 1; w < blockDim.x / WARP; w++) x += sums[w];
+  return x;
+}
+
+// Means of many tensors, a block for each, in float64 as on the processor; and, where `total` is not null, the sum of them
+// times their scales (and what was there), by the last block.
+KERNEL means(const __grid_constant__ Means t, u32 count, float* means, double* exact, u32* counter, u32 accumulate,
+             float* total) {
+  Either x{t.x[blockIdx.x], t.wide[blockIdx.x]};
+  u32 n = t.n[blockIdx.x];
   double sum = 0;
   for (u32 i = threadIdx.x; i < n; i += blockDim.x) sum += x[i];
-  sum = warp_sum_double(sum);
-  if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = sum;
-  __syncthreads();
-  if (threadIdx.x > 0) return;
-  for (u32 w = 1; w < blockDim.x / WARP; w++) sum += sums[w];
-  total[0] = (float)((accumulate ? (double)total[0] : 0.0) + (double)scale * sum / n);
+  sum = block_sum(sum) / n;
+  if (threadIdx.x == 0) {
+    if (means) means[blockIdx.x] = (float)sum;
+    if (total) exact[blockIdx.x] = sum;
+  }
+  if (!total || !last_to_arrive(counter, count) || threadIdx.x > 0) return;
+  sum = accumulate ? (double)total[0] : 0.0;
+  for (u32 i = 0; i < count; i++) sum += (double)t.scale[i] * __ldcg(exact + i);
+  total[0] = (float)sum;
 }
-EXPORT(weighted_mean)
+EXPORT(means)
+
+struct Fills {
+  float* x[MEANS];
+  u32 n[MEANS], end[MEANS];  // `end` counts blocks of 256 numbers
+  float scale[MEANS];
+};
+
+// Each x = its scale times the only element of `factor`.
+KERNEL fill_from(const __grid_constant__ Fills t, u32 count, const float* factor) {
+  u32 row = table_row(t.end, count, blockIdx.x), i = (blockIdx.x - (row ? t.end[row - 1] : 0)) * 256 + threadIdx.x;
+  if (i < t.n[row]) t.x[row][i] = t.scale[row] * factor[0];
+}
+EXPORT(fill_from)
 
 // For each column of x [rows, n] the sum over a slice of the rows: out [slices, n]. A thread a column, so that a
 // warp reads whole lines; slices depend on the shape alone.
@@ -54,8 +116,10 @@ KERNEL column_sums(const float* x, u32 rows, u32 n, u32 slice, float* out) {
 EXPORT(column_sums)
 
 // x / max(1, |x|)
-KERNEL bound(const float* x, u32 n, float* y) {
+KERNEL bound(const void* x, u32 wide, u32 n, act* y) {
   u64 i = global_thread();
-  if (i < n) y[i] = x[i] / fmaxf(fabsf(x[i]), 1.0f);
+  if (i >= n) return;
+  float v = Either{x, wide}[i];
+  y[i] = rounded<act>(v / fmaxf(fabsf(v), 1.0f));
 }
 EXPORT(bound)

@@ -12,7 +12,9 @@
 
 struct Dim { unsigned x = 1, y = 1, z = 1; };
 struct float2 { float x, y; };
-struct float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) float4 { float x, y, z, w; };
 
 namespace emulator {
 enum Wait { NOTHING, WARP, BLOCK, DONE };
@@ -167,11 +169,22 @@ inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 inline void __syncthreads() { emulator::wait(emulator::BLOCK); }
 inline void __syncwarp() { emulator::wait(emulator::WARP); }
 template <class T> T __shfl_xor_sync(unsigned, T v, unsigned mask) { return emulator::shuffle(v, emulator::current ^ mask); }
+inline unsigned __reduce_add_sync(unsigned, unsigned v) {
+  emulator::exchange[emulator::current] = v;
+  emulator::wait(emulator::WARP);
+  unsigned first = emulator::current & ~31u, sum = 0;
+  for (unsigned i = first; i < first + 32; i++) sum += (unsigned)emulator::exchange[i];
+  emulator::wait(emulator::WARP);
+  return sum;
+}
 template <class T> T __shfl_sync(unsigned, T v, unsigned lane) { return emulator::shuffle(v, lane); }
 template <class T> T __shfl_up_sync(unsigned, T v, unsigned by) {
   unsigned lane = emulator::current & 31u;
   return emulator::shuffle(v, lane >= by ? lane - by : lane);
 }
+inline double cospi(double x) { return std::cos(3.14159265358979323846 * x); }
+inline float __expf(float x) { return expf(x); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline void __threadfence() {}
 inline unsigned atomicAdd(unsigned* x, unsigned by) { unsigned before = *x; *x += by; return before; }
 template <class T> T __ldcg(const T* x) { return *x; }
@@ -181,6 +194,7 @@ template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }
 
 #define KERNEL extern "C" void
+#define KERNEL_1024 extern "C" void
 #define EXPORT(name) \
   extern "C" void emulate_##name(const unsigned* grid, unsigned threads, void** args) { emulator::run(name, grid, threads, args); }
 #define SHARED(type, name) type* name = (type*)emulator::shared

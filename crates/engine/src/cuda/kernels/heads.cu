@@ -1,6 +1,6 @@
 // What heads predict and how they are trained: two-hot regression, normal distributions, squared errors, coin flips.
 
-// ---- Two-hot: logits over mirrored bins (ops/twohot.rs); a warp for each row.
+// ---- Two-hot: logits over mirrored bins (ops/twohot.rs); a warp for each row, which it reads once.
 
 struct TwoHot { u32 low, high; float to_low, to_high; };
 
@@ -19,66 +19,90 @@ __device__ __forceinline__ TwoHot two_hot(const float* bins, u32 n, float target
   return TwoHot{low, high, above / (below + above), below / (below + above)};
 }
 
-// Largest logit and the sum of exponentials of a row, the same in all threads of the warp.
-__device__ __forceinline__ float2 softmax_stats(const float* x, u32 n) {
-  float most = x[0], sum = 0.0f;
-  for (u32 j = lane_of_warp(); j < n; j += WARP) most = fmaxf(most, x[j]);
-  most = warp_max(most);
-  for (u32 j = lane_of_warp(); j < n; j += WARP) sum += expf(x[j] - most);
-  return float2{most, warp_sum(sum)};
+// A row of logits, of which each thread of a warp has every 32nd; the first eight of them stay in its registers.
+struct Logits {
+  const act* x;
+  u32 n;
+  float held[8], most, total;
+
+  // Calls f(j, logit) for the thread's own.
+  template <class F> __device__ __forceinline__ void each(F f) const {
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) {
+      u32 j = lane_of_warp() + i * WARP;
+      if (j < n) f(j, held[i]);
+    }
+    for (u32 j = lane_of_warp() + 8 * WARP; j < n; j += WARP) f(j, number(x[j]));
+  }
+  __device__ __forceinline__ float at(u32 j) const { return number(x[j]); }
+  __device__ __forceinline__ float log_sum() const { return most + logf(total); }
+};
+
+// Rows of no numbers where not `here`. All threads of a warp come here together.
+__device__ __forceinline__ Logits logits_at(const act* x, u32 n, bool here) {
+  Logits l{x, here ? n : 0, {}, -3.4028234e38f, 0.0f};
+#pragma unroll
+  for (u32 i = 0; i < 8; i++) {
+    u32 j = lane_of_warp() + i * WARP;
+    l.held[i] = j < l.n ? number(x[j]) : 0.0f;
+  }
+  l.each([&](u32, float v) { l.most = fmaxf(l.most, v); });
+  l.most = warp_max(l.most);
+  l.each([&](u32, float v) { l.total += fast_exp(v - l.most); });
+  l.total = warp_sum(l.total);
+  return l;
 }
 
-// Cross entropy with one or two targets, each with a coefficient; the second may be null.
-KERNEL twohot_loss(const float* logits, const float* bins, u32 rows, u32 n, const float* target0, float c0,
-                   const float* target1, float c1, float* loss) {
+// Cross entropy with one or two targets, each with a coefficient, and the mean of the bins; of `target0`, `target1` and the
+// outputs what is not wanted is null. The mean is summed in mirrored pairs: a distribution as symmetric as the bins are gives
+// exactly zero.
+KERNEL twohot(const act* logits, const float* bins, u32 rows, u32 n, const float* target0, float c0, const float* target1,
+              float c1, float* loss, float* mean) {
   u64 row = global_warp();
-  if (row >= rows) return;
-  const float* x = logits + row * n;
-  float2 s = softmax_stats(x, n);
-  if (lane_of_warp() > 0) return;
-  float log_sum = s.x + logf(s.y);
+  bool here = row < rows;
+  Logits l = logits_at(logits + row * n, n, here);
+  if (mean) {
+    float sum = 0.0f;
+    // Each pair by the thread that has its lower half.
+    l.each([&](u32 i, float v) {
+      if (i < n / 2) sum += (fast_exp(l.at(n - 1 - i) - l.most) - fast_exp(v - l.most)) * bins[n - 1 - i];
+    });
+    sum = warp_sum(sum);
+    if (here && lane_of_warp() == 0) {
+      if (n % 2 == 1) sum += fast_exp(l.at(n / 2) - l.most) * bins[n / 2];
+      mean[row] = sum / l.total;
+    }
+  }
+  if (!loss || !here || lane_of_warp() > 0) return;
+  float log_sum = l.log_sum();
   TwoHot t = two_hot(bins, n, target0[row]);
-  float sum = c0 * (t.to_low * (log_sum - x[t.low]) + t.to_high * (log_sum - x[t.high]));
+  float sum = c0 * (t.to_low * (log_sum - l.at(t.low)) + t.to_high * (log_sum - l.at(t.high)));
   if (target1) {
     t = two_hot(bins, n, target1[row]);
-    sum += c1 * (t.to_low * (log_sum - x[t.low]) + t.to_high * (log_sum - x[t.high]));
+    sum += c1 * (t.to_low * (log_sum - l.at(t.low)) + t.to_high * (log_sum - l.at(t.high)));
   }
   loss[row] = sum;
 }
-EXPORT(twohot_loss)
+EXPORT(twohot)
 
-KERNEL twohot_grad(const float* logits, const float* bins, const float* dy, u32 rows, u32 n, const float* target0, float c0,
-                   const float* target1, float c1, float* dx) {
+KERNEL twohot_grad(const act* logits, const float* bins, const float* dy, u32 rows, u32 n, const float* target0, float c0,
+                   const float* target1, float c1, act* dx) {
   u64 row = global_warp();
-  if (row >= rows) return;
-  const float* x = logits + row * n;
-  float2 s = softmax_stats(x, n);
+  bool here = row < rows;
+  Logits l = logits_at(logits + row * n, n, here);
+  if (!here) return;
   TwoHot a = two_hot(bins, n, target0[row]), b = target1 ? two_hot(bins, n, target1[row]) : TwoHot{0, 0, 0.0f, 0.0f};
-  float total = c0 + (target1 ? c1 : 0.0f);
-  for (u32 j = lane_of_warp(); j < n; j += WARP) {
-    float g = total * expf(x[j] - s.x) / s.y;
+  float total = c0 + (target1 ? c1 : 0.0f), flow = dy[row];
+  l.each([&](u32 j, float v) {
+    float g = total * fast_divide(fast_exp(v - l.most), l.total);
     if (j == a.low) g -= c0 * a.to_low;
     if (j == a.high) g -= c0 * a.to_high;
     if (j == b.low && target1) g -= c1 * b.to_low;
     if (j == b.high && target1) g -= c1 * b.to_high;
-    dx[row * n + j] = dy[row] * g;
-  }
+    dx[row * n + j] = rounded<act>(flow * g);
+  });
 }
 EXPORT(twohot_grad)
-
-// The mean of the bins, in mirrored pairs: a distribution as symmetric as they are gives exactly zero.
-KERNEL twohot_pred(const float* logits, const float* bins, u32 rows, u32 n, float* mean) {
-  u64 row = global_warp();
-  if (row >= rows) return;
-  const float* x = logits + row * n;
-  float2 s = softmax_stats(x, n);
-  float sum = 0.0f;
-  for (u32 i = lane_of_warp(); i < n / 2; i += WARP) sum += (expf(x[n - 1 - i] - s.x) - expf(x[i] - s.x)) * bins[n - 1 - i];
-  sum = warp_sum(sum);
-  if (n % 2 == 1) sum += expf(x[n / 2] - s.x) * bins[n / 2];
-  if (lane_of_warp() == 0) mean[row] = sum / s.y;
-}
-EXPORT(twohot_pred)
 
 // ---- Normal distributions of continuous actions (ops/normal.rs); `bounded`: tanh(mean), (max - min) sigmoid(std + 2) + min.
 
@@ -87,24 +111,34 @@ __device__ __forceinline__ float normal_std(float x, u32 bounded, float low, flo
   return bounded ? (high - low) * sigmoid(x + 2.0f) + low : expf(x);
 }
 
-KERNEL normal_params(const float* mean, const float* std, u32 n, u32 bounded, float low, float high, float* m, float* s) {
+KERNEL normal_params(const act* mean, const act* std, u32 n, u32 bounded, float low, float high, float* m, float* s) {
   u64 i = global_thread();
   if (i >= n) return;
-  m[i] = normal_mean(mean[i], bounded);
-  s[i] = normal_std(std[i], bounded, low, high);
+  m[i] = normal_mean(number(mean[i]), bounded);
+  s[i] = normal_std(number(std[i]), bounded, low, high);
 }
 EXPORT(normal_params)
+
+// mean + std noise, with given noise or, where that is null, with numbers drawn here.
+KERNEL normal_sample(const act* mean, const act* std, u32 n, u32 bounded, float low, float high, const float* noise, DRAWS,
+                     float* y) {
+  u64 i = global_thread();
+  if (i >= n) return;
+  float z = noise ? noise[i] : DRAWS_VALUE.normal(i);
+  y[i] = normal_mean(number(mean[i]), bounded) + normal_std(number(std[i]), bounded, low, high) * z;
+}
+EXPORT(normal_sample)
 
 #define HALF_LOG_TAU 0.9189385332f
 
 // Log-probability and entropy of each row, a thread for each.
-KERNEL normal(const float* mean, const float* std, const float* action, u32 rows, u32 width, u32 bounded, float low, float high,
+KERNEL normal(const act* mean, const act* std, const float* action, u32 rows, u32 width, u32 bounded, float low, float high,
               float* logp, float* entropy) {
   u64 row = global_thread();
   if (row >= rows) return;
   float sum = 0.0f, entropies = 0.0f;
   for (u64 i = row * width; i < (row + 1) * width; i++) {
-    float s = normal_std(std[i], bounded, low, high), z = (action[i] - normal_mean(mean[i], bounded)) / s;
+    float s = normal_std(number(std[i]), bounded, low, high), z = (action[i] - normal_mean(number(mean[i]), bounded)) / s;
     sum -= 0.5f * z * z + logf(s) + HALF_LOG_TAU;
     entropies += logf(s) + HALF_LOG_TAU + 0.5f;
   }
@@ -114,15 +148,16 @@ KERNEL normal(const float* mean, const float* std, const float* action, u32 rows
 EXPORT(normal)
 
 // Either of `dlogp` and `dentropy` may be null.
-KERNEL normal_grad(const float* mean, const float* std, const float* action, const float* dlogp, const float* dentropy, u32 n,
-                   u32 width, u32 bounded, float low, float high, float* dmean, float* dstd) {
+KERNEL normal_grad(const act* mean, const act* std, const float* action, const float* dlogp, const float* dentropy, u32 n,
+                   u32 width, u32 bounded, float low, float high, act* dmean, act* dstd) {
   u64 i = global_thread();
   if (i >= n) return;
-  float m = normal_mean(mean[i], bounded), s = normal_std(std[i], bounded, low, high), z = (action[i] - m) / s;
+  float raw = number(std[i]), m = normal_mean(number(mean[i]), bounded), s = normal_std(raw, bounded, low, high);
+  float z = (action[i] - m) / s;
   float dl = dlogp ? dlogp[i / width] : 0.0f, de = dentropy ? dentropy[i / width] : 0.0f;
-  float dm = dl * z / s, ds = (dl * (z * z - 1.0f) + de) / s, q = sigmoid(std[i] + 2.0f);
-  dmean[i] = bounded ? dm * (1.0f - m * m) : dm;
-  dstd[i] = bounded ? ds * (high - low) * q * (1.0f - q) : ds * s;
+  float dm = dl * z / s, ds = (dl * (z * z - 1.0f) + de) / s, q = sigmoid(raw + 2.0f);
+  dmean[i] = rounded<act>(bounded ? dm * (1.0f - m * m) : dm);
+  dstd[i] = rounded<act>(bounded ? ds * (high - low) * q * (1.0f - q) : ds * s);
 }
 EXPORT(normal_grad)
 
@@ -134,12 +169,12 @@ __device__ __forceinline__ float difference(float x, float target, u32 squash) {
   return x - (squash == SYMLOG ? copysignf(log1pf(fabsf(target)), target) : target);
 }
 
-KERNEL squared_error(const float* x, const float* target, u32 rows, u32 n, u32 squash, float* loss) {
+KERNEL squared_error(const act* x, const float* target, u32 rows, u32 n, u32 squash, float* loss) {
   u64 row = global_warp();
   if (row >= rows) return;
   float sum = 0.0f;
   for (u32 j = lane_of_warp(); j < n; j += WARP) {
-    float d = difference(x[row * n + j], target[row * n + j], squash);
+    float d = difference(number(x[row * n + j]), target[row * n + j], squash);
     sum += squash == HUBER ? sqrtf(d * d + 1.0f) - 1.0f : d * d;
   }
   sum = warp_sum(sum);
@@ -147,23 +182,23 @@ KERNEL squared_error(const float* x, const float* target, u32 rows, u32 n, u32 s
 }
 EXPORT(squared_error)
 
-KERNEL squared_error_grad(const float* x, const float* target, const float* dy, u32 rows, u32 n, u32 squash, float* dx) {
+KERNEL squared_error_grad(const act* x, const float* target, const float* dy, u32 rows, u32 n, u32 squash, act* dx) {
   u64 i = global_thread();
   if (i >= (u64)rows * n) return;
-  float d = difference(x[i], target[i], squash);
-  dx[i] = dy[i / n] * (squash == HUBER ? d / sqrtf(d * d + 1.0f) : 2.0f * d);
+  float d = difference(number(x[i]), target[i], squash);
+  dx[i] = rounded<act>(dy[i / n] * (squash == HUBER ? d / sqrtf(d * d + 1.0f) : 2.0f * d));
 }
 EXPORT(squared_error_grad)
 
 // ---- Bernoulli logits (ops/categorical.rs).
 
 // -t log s(x) - (1 - t) log s(-x) = softplus(x) - t x
-KERNEL binary_loss(const float* x, const float* target, u32 rows, u32 n, float* loss) {
+KERNEL binary_loss(const act* x, const float* target, u32 rows, u32 n, float* loss) {
   u64 row = global_warp();
   if (row >= rows) return;
   float sum = 0.0f;
   for (u32 j = lane_of_warp(); j < n; j += WARP) {
-    float v = x[row * n + j];
+    float v = number(x[row * n + j]);
     sum += fmaxf(v, 0.0f) + log1pf(expf(-fabsf(v))) - target[row * n + j] * v;
   }
   sum = warp_sum(sum);
@@ -171,14 +206,14 @@ KERNEL binary_loss(const float* x, const float* target, u32 rows, u32 n, float* 
 }
 EXPORT(binary_loss)
 
-KERNEL binary_grad(const float* x, const float* target, const float* dy, u32 rows, u32 n, float* dx) {
+KERNEL binary_grad(const act* x, const float* target, const float* dy, u32 rows, u32 n, act* dx) {
   u64 i = global_thread();
-  if (i < (u64)rows * n) dx[i] = dy[i / n] * (sigmoid(x[i]) - target[i]);
+  if (i < (u64)rows * n) dx[i] = rounded<act>(dy[i / n] * (sigmoid(number(x[i])) - target[i]));
 }
 EXPORT(binary_grad)
 
-KERNEL binary_prob(const float* x, u32 n, float* p) {
+KERNEL binary_prob(const act* x, u32 n, float* p) {
   u64 i = global_thread();
-  if (i < n) p[i] = sigmoid(x[i]);
+  if (i < n) p[i] = sigmoid(number(x[i]));
 }
 EXPORT(binary_prob)

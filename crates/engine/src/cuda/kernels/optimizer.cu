@@ -18,13 +18,7 @@ struct Slice {
   u32 tensor, first, last, part, parts;
 };
 __device__ __forceinline__ Slice slice_of(const Tensors& t, u32 count) {
-  u32 low = 0, high = count - 1;
-  while (low < high) {
-    u32 middle = (low + high) / 2;
-    if (t.end[middle] <= blockIdx.x) low = middle + 1;
-    else high = middle;
-  }
-  u32 start = low ? t.end[low - 1] : 0, part = blockIdx.x - start;
+  u32 low = table_row(t.end, count, blockIdx.x), start = low ? t.end[low - 1] : 0, part = blockIdx.x - start;
   return Slice{low, part * SLICE, min((part + 1) * SLICE, t.n[low]), part, t.end[low] - start};
 }
 
@@ -185,12 +179,7 @@ struct Pairs {
 // target = mix source + (1 - mix) target for each pair, unless a verdict names a bad tensor.
 KERNEL ema(const __grid_constant__ Pairs t, u32 count, float mix, const float* verdict) {
   if (verdict && verdict[3] >= 0.0f) return;
-  u32 low = 0, high = count - 1;
-  while (low < high) {
-    u32 middle = (low + high) / 2;
-    if (t.end[middle] <= blockIdx.x) low = middle + 1;
-    else high = middle;
-  }
+  u32 low = table_row(t.end, count, blockIdx.x);
   u32 i = 4 * ((blockIdx.x - (low ? t.end[low - 1] : 0)) * blockDim.x + threadIdx.x), n = t.n[low];
   if (i >= n) return;
   n = min(4u, n - i);
@@ -201,9 +190,18 @@ KERNEL ema(const __grid_constant__ Pairs t, u32 count, float mix, const float* v
 }
 EXPORT(ema)
 
-// How many numbers of each slice are not finite.
-KERNEL count_bad(const float* x, u32 n, u32 slice, float* counts) {
-  u32 first = blockIdx.x * slice, last = min(first + slice, n);
+#define LOOKED_AT 200u
+
+struct Finite {
+  const void* x[LOOKED_AT];
+  u32 n[LOOKED_AT], end[LOOKED_AT], wide[(LOOKED_AT + 31) / 32 * 2];  // `wide` has a bit for each
+};
+
+// For each slice of `slice` numbers, whether one of them is not finite.
+KERNEL count_bad(const __grid_constant__ Finite t, u32 count, u32 slice, float* counts) {
+  u32 tensor = table_row(t.end, count, blockIdx.x), part = blockIdx.x - (tensor ? t.end[tensor - 1] : 0);
+  Either x{t.x[tensor], t.wide[tensor / 32] >> tensor % 32 & 1};
+  u32 first = part * slice, last = min(first + slice, t.n[tensor]);
   double bad = 0.0;
   for (u32 i = first + threadIdx.x; i < last; i += blockDim.x) bad += fabsf(x[i]) <= 3.4028234e38f ? 0.0 : 1.0;
   bad = block_sum(bad);

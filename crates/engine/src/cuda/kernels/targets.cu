@@ -59,52 +59,106 @@ __device__ __forceinline__ u32 order(float x) {
   u32 bits = __float_as_uint(x);
   return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
+__device__ __forceinline__ float unordered(u32 place) {
+  return __uint_as_float(place >> 31 ? place & 0x7fffffffu : ~place);
+}
 
-// The numbers of ranks `low` and `low + 1` among x [n], found by counting for each what is below it: pair [2]. Ties are
-// ranked by their place.
-KERNEL ranked_pair(const float* x, u32 n, u32 low, float* pair) {
-  __shared__ u32 tile[256];
-  u64 i = global_thread();
-  u32 mine = i < n ? order(x[i]) : 0, rank = 0;
-  for (u32 start = 0; start < n; start += 256) {
-    __syncthreads();
-    if (start + threadIdx.x < n) tile[threadIdx.x] = order(x[start + threadIdx.x]);
-    __syncthreads();
-    u32 count = min(256u, n - start);
-    for (u32 j = 0; j < count; j++) rank += tile[j] < mine || (tile[j] == mine && start + j < i);
+// ---- By one block of 1024 threads, each with every 1024th number; the first 16 of them stay in its registers.
+
+// Sums of counts over all threads of a block, the same in all of them. `sums` are of two calls in turn, so that one barrier
+// is enough.
+__device__ __forceinline__ uint2 counted(uint2 mine, uint2 (&sums)[WARP]) {
+  mine.x = __reduce_add_sync(ALL, mine.x), mine.y = __reduce_add_sync(ALL, mine.y);
+  if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = mine;
+  __syncthreads();
+  uint2 all = sums[lane_of_warp()];
+  return uint2{__reduce_add_sync(ALL, all.x), __reduce_add_sync(ALL, all.y)};
+}
+
+struct Keys {
+  const float* x;
+  u32 n, held[16];
+
+  template <class F> __device__ __forceinline__ void each(F f) const {
+#pragma unroll
+    for (u32 i = 0; i < 16; i++)
+      if (threadIdx.x + i * 1024 < n) f(held[i]);
+    for (u32 i = threadIdx.x + 16 * 1024; i < n; i += 1024) f(order(x[i]));
   }
-  if (i >= n) return;
-  if (rank == low) pair[0] = x[i];
-  if (rank == low + 1) pair[1] = x[i];
-}
-EXPORT(ranked_pair)
+};
 
-// Between the two of a pair, in float64 as on the processor; the first alone where `share` is zero.
-KERNEL interpolate(const float* pair, float share, float* y) {
-  y[0] = share == 0.0f ? pair[0] : (float)((double)pair[0] * (1.0 - (double)share) + (double)pair[1] * (double)share);
-}
-EXPORT(interpolate)
+// What a percentile lies between: the number of rank `low`, and `share` of the way to the next.
+struct Rank { u32 low; float share; };
 
-// The sums over all threads of a block of 256, in thread 0.
+// Two percentiles of x [n], in all threads. Bit by bit the largest key is found that no more than `low` numbers are below:
+// it is the key of rank `low`.
+__device__ __forceinline__ float2 percentiles(const float* x, u32 n, Rank a, Rank b) {
+  __shared__ uint2 sums[2][WARP];
+  Keys keys{x, n, {}};
+#pragma unroll
+  for (u32 i = 0; i < 16; i++)
+    if (threadIdx.x + i * 1024 < n) keys.held[i] = order(x[threadIdx.x + i * 1024]);
+  u32 low_a = 0, low_b = 0;
+  for (u32 i = 0; i < 32; i++) {
+    u32 try_a = low_a | 0x80000000u >> i, try_b = low_b | 0x80000000u >> i;
+    uint2 below{0, 0};
+    keys.each([&](u32 key) { below.x += key < try_a, below.y += key < try_b; });
+    below = counted(below, sums[i % 2]);
+    if (below.x <= a.low) low_a = try_a;
+    if (below.y <= b.low) low_b = try_b;
+  }
+  // The next in rank: the same number again, or the least above.
+  uint2 not_above{0, 0};
+  u32 next_a = 0xffffffffu, next_b = 0xffffffffu;
+  keys.each([&](u32 key) {
+    not_above.x += key <= low_a, not_above.y += key <= low_b;
+    if (key > low_a) next_a = min(next_a, key);
+    if (key > low_b) next_b = min(next_b, key);
+  });
+  not_above = counted(not_above, sums[0]);
+  for (u32 mask = 16; mask > 0; mask /= 2) {
+    next_a = min(next_a, __shfl_xor_sync(ALL, next_a, mask));
+    next_b = min(next_b, __shfl_xor_sync(ALL, next_b, mask));
+  }
+  if (lane_of_warp() == 0) sums[1][threadIdx.x / WARP] = uint2{next_a, next_b};
+  __syncthreads();
+  for (u32 w = 0; w < WARP; w++) next_a = min(next_a, sums[1][w].x), next_b = min(next_b, sums[1][w].y);
+  if (not_above.x > a.low + 1) next_a = low_a;
+  if (not_above.y > b.low + 1) next_b = low_b;
+  // In float64 as on the processor; the lower alone where nothing lies between.
+  auto between = [](u32 low, u32 next, float share) {
+    float l = unordered(low), h = unordered(next);
+    return share == 0.0f ? l : (float)((double)l * (1.0 - (double)share) + (double)h * (double)share);
+  };
+  return float2{between(low_a, next_a, a.share), between(low_b, next_b, b.share)};
+}
+
+KERNEL_1024 percentile(const float* x, u32 n, u32 low, float share, float* y) {
+  float2 both = percentiles(x, n, Rank{low, share}, Rank{low, share});
+  if (threadIdx.x == 0) y[0] = both.x;
+}
+EXPORT(percentile)
+
+// The sums over all threads of a block of 1024, in thread 0.
 __device__ __forceinline__ double block_total(double x) {
-  __shared__ double sums[8];
+  __shared__ double sums[WARP];
   x = warp_sum_double(x);
   __syncthreads();
   if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = x;
   __syncthreads();
   if (threadIdx.x > 0) return 0.0;
-  for (u32 w = 1; w < 8; w++) x += sums[w];
+  for (u32 w = 1; w < WARP; w++) x += sums[w];
   return x;
 }
 
-// By one block: y [7] = mean, standard deviation, mean magnitude, minimum, maximum, share of magnitudes of at least
-// one, mean square (ops/summary.rs).
-KERNEL summary(const float* x, u32 n, float* y) {
-  __shared__ float lows[8], highs[8];
+// y [7] = mean, standard deviation, mean magnitude, minimum, maximum, share of magnitudes of at least one, mean square
+// (ops/summary.rs).
+KERNEL_1024 summary(const float* x, u32 n, float* y) {
+  __shared__ float lows[WARP], highs[WARP];
   __shared__ double middle;
   double sum = 0, magnitude = 0, large = 0, squares = 0, spread = 0;
   float low = __uint_as_float(0x7f800000u), high = -low;  // infinite
-  for (u32 i = threadIdx.x; i < n; i += 256) {
+  for (u32 i = threadIdx.x; i < n; i += 1024) {
     float v = x[i];
     sum += v;
     magnitude += fabsf(v);
@@ -118,10 +172,10 @@ KERNEL summary(const float* x, u32 n, float* y) {
   if (lane_of_warp() == 0) lows[threadIdx.x / WARP] = low, highs[threadIdx.x / WARP] = high;
   if (threadIdx.x == 0) middle = sum / n;
   __syncthreads();
-  for (u32 i = threadIdx.x; i < n; i += 256) spread += (x[i] - middle) * (x[i] - middle);
+  for (u32 i = threadIdx.x; i < n; i += 1024) spread += (x[i] - middle) * (x[i] - middle);
   spread = block_total(spread);
   if (threadIdx.x > 0) return;
-  for (u32 w = 1; w < 8; w++) low = fminf(low, lows[w]), high = fmaxf(high, highs[w]);
+  for (u32 w = 1; w < WARP; w++) low = fminf(low, lows[w]), high = fmaxf(high, highs[w]);
   y[0] = (float)middle;
   y[1] = (float)sqrt(spread / n);
   y[2] = (float)(magnitude / n);
@@ -132,19 +186,37 @@ KERNEL summary(const float* x, u32 n, float* y) {
 }
 EXPORT(summary)
 
-// state [3] moves towards two fresh numbers and one: state = (1 - rate) state + rate fresh.
-KERNEL move_running(float* state, const float* first, const float* second, float rate) {
-  state[0] = (1.0f - rate) * state[0] + rate * first[0];
-  state[1] = (1.0f - rate) * state[1] + rate * second[0];
-  state[2] = (1.0f - rate) * state[2] + rate;
-}
-EXPORT(move_running)
-
-// Offset and scale from running percentiles (`spread` 0) or moments (1), of at least `limit`; `debias` divides by the
-// third number, of at least `rate`.
-KERNEL running_stats(const float* state, u32 moments, u32 debias, float rate, float limit, float* stats) {
+// Offset and scale [2] from running percentiles or `moments`, the scale at least `limit`; `debias` divides by the third
+// number of the state, of at least `rate`.
+__device__ __forceinline__ void offset_and_scale(const float* state, u32 moments, u32 debias, float rate, float limit,
+                                                 float* stats) {
   float correct = debias ? 1.0f / fmaxf(state[2], rate) : 1.0f, a = state[0] * correct, b = state[1] * correct;
   stats[0] = a;
   stats[1] = fmaxf(moments ? sqrtf(fmaxf(b - a * a, 0.0f)) : b - a, limit);
+}
+
+// state [3] -> moved [3], towards the two percentiles, or mean and mean square, of x [n], and one: (1 - rate) state + rate
+// fresh; and offset and scale from there.
+KERNEL_1024 move_running(const float* state, const float* x, u32 n, u32 moments, u32 low_a, float share_a, u32 low_b,
+                         float share_b, u32 debias, float rate, float limit, float* moved, float* stats) {
+  float2 fresh;
+  if (moments) {
+    double sum = 0, squares = 0;
+    for (u32 i = threadIdx.x; i < n; i += 1024) sum += x[i], squares += (double)x[i] * x[i];
+    sum = block_total(sum), squares = block_total(squares);
+    fresh = float2{(float)(sum / n), (float)(squares / n)};
+  } else {
+    fresh = percentiles(x, n, Rank{low_a, share_a}, Rank{low_b, share_b});
+  }
+  if (threadIdx.x > 0) return;
+  moved[0] = (1.0f - rate) * state[0] + rate * fresh.x;
+  moved[1] = (1.0f - rate) * state[1] + rate * fresh.y;
+  moved[2] = (1.0f - rate) * state[2] + rate;
+  offset_and_scale(moved, moments, debias, rate, limit, stats);
+}
+EXPORT(move_running)
+
+KERNEL running_stats(const float* state, u32 moments, u32 debias, float rate, float limit, float* stats) {
+  offset_and_scale(state, moments, debias, rate, limit, stats);
 }
 EXPORT(running_stats)
