@@ -74,6 +74,24 @@ impl Grid {
 /// An argument of a kernel: eight bytes of which it reads as many as it needs.
 pub trait Arg {
     fn word(&self) -> u64;
+
+    /// Where the argument is itself, if it is longer than that.
+    fn place(&self) -> Option<*const u64> {
+        None
+    }
+}
+
+/// A structure of many addresses, as many as the kernel expects.
+pub(crate) struct Addresses<'a>(pub &'a [u64]);
+
+impl Arg for Addresses<'_> {
+    fn word(&self) -> u64 {
+        0
+    }
+
+    fn place(&self) -> Option<*const u64> {
+        Some(self.0.as_ptr())
+    }
 }
 
 impl Arg for u32 {
@@ -117,6 +135,10 @@ impl<T: Arg> Arg for Option<T> {
 impl<T: Arg> Arg for &T {
     fn word(&self) -> u64 {
         (*self).word()
+    }
+
+    fn place(&self) -> Option<*const u64> {
+        (*self).place()
     }
 }
 
@@ -197,7 +219,6 @@ impl Gpu {
     }
 
     /// The same for activations.
-    #[allow(dead_code)] // until operations keep activations so
     pub(crate) fn empty_act(&'static self, shape: &[usize]) -> Tensor {
         self.empty_as(shape, self.activations())
     }
@@ -210,7 +231,6 @@ impl Gpu {
         self.cleared(self.empty(shape))
     }
 
-    #[allow(dead_code)] // as above
     pub(crate) fn zeros_act(&'static self, shape: &[usize]) -> Tensor {
         self.cleared(self.empty_act(shape))
     }
@@ -228,7 +248,6 @@ impl Gpu {
     }
 
     /// `x` as kernels take activations; converted only where it comes from elsewhere.
-    #[allow(dead_code)] // as above
     pub(crate) fn act(&'static self, x: &Tensor) -> Tensor {
         self.cast(x, self.activations())
     }
@@ -330,7 +349,9 @@ impl Gpu {
         }
         let function = self.function(module, name, grid.shared);
         let mut words: Vec<u64> = args.iter().map(|arg| arg.word()).collect();
-        let mut args: Vec<*mut c_void> = words.iter_mut().map(|word| (word as *mut u64).cast()).collect();
+        let place =
+            |(arg, word): (&&dyn Arg, &mut u64)| arg.place().map_or((word as *mut u64).cast(), |x| x as *mut c_void);
+        let mut args: Vec<*mut c_void> = args.iter().zip(&mut words).map(place).collect();
         // SAFETY: operations hand in what their kernels take, which their tests check on every device.
         unsafe {
             match &self.backend {

@@ -15,11 +15,13 @@ mod library;
 mod memory;
 mod nvrtc;
 mod survey;
+mod tiles;
 
 pub use driver::{Driver, Properties};
-pub(crate) use gemm::{Gemm, Matrix};
+pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, handed_on, weight_rows};
 pub(crate) use gpu::{Arg, Grid};
 pub use gpu::{Gpu, Precision};
 pub(crate) use memory::Memory;
 pub use nvrtc::Nvrtc;
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};
+pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, Divider, Plan, Tile, plan, plan_whole};

@@ -34,11 +34,10 @@ pub enum Resample {
 /// Convolution with weight [k, k, in, out] and bias [out], SAME padding, with resampling, then norm and activation where
 /// given. All buffers keep the padding of `x`, which must be at least k / 2.
 pub fn conv_stage(x: &Planes, w: &Tensor, bias: &Tensor, resample: Resample, norm: Option<(&Norm, Act)>) -> Planes {
-    let held = norm.map(|(norm, act)| Held::new(norm, act));
-    let y = match x.x.device() {
-        Device::Cpu => stage_cpu(x, w, bias, resample, held),
-        Device::Gpu(gpu) => conv_gpu::stage(gpu, x, w, bias, resample, held),
-    };
+    if let Device::Gpu(gpu) = x.x.device() {
+        return conv_gpu::stage(gpu, x, w, bias, resample, norm);
+    }
+    let y = stage_cpu(x, w, bias, resample, norm.map(|(norm, act)| Held::new(norm, act)));
     if norm.is_some_and(|(_, act)| act == Act::Swiglu) { gate(&y) } else { y }
 }
 
@@ -254,7 +253,8 @@ fn gate(x: &Planes) -> Planes {
     let flat = super::reshape(&x.x, &[x.x.dim(0), x.group()]);
     let mut shape = x.x.shape().to_vec();
     shape[1] /= 2;
-    Planes { x: super::reshape(&swiglu(&flat), &shape), ..*x }
+    let [c, h, w] = x.size;
+    Planes { x: super::reshape(&swiglu(&flat), &shape), size: [c / 2, h, w], ..*x }
 }
 
 #[cfg(test)]
