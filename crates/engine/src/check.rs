@@ -34,6 +34,11 @@ pub fn devices() -> Vec<Device> {
     [Device::Cpu].into_iter().chain(test_gpu().map(Device::Gpu)).collect()
 }
 
+/// The same, with the GPU in both precisions.
+pub fn devices_in_all_precisions() -> Vec<Device> {
+    devices().into_iter().chain(test_gpu_in(Precision::Bfloat16).map(Device::Gpu)).collect()
+}
+
 fn check_here(
     device: Device,
     [value_limit, gradient_limit]: [f64; 2],
@@ -63,7 +68,7 @@ fn check_here(
     }
 }
 
-fn doubles(x: &Tensor) -> Vec<f64> {
+pub fn doubles(x: &Tensor) -> Vec<f64> {
     x.to(Device::Cpu).data().iter().map(|&v| v as f64).collect()
 }
 
@@ -82,6 +87,13 @@ pub fn random(shape: &[usize], stream: u32, scale: f32) -> Tensor {
     let mut x = vec![0.0; shape.iter().product()];
     Rng::new(42, stream, 0).normal(0, &mut x);
     x.iter_mut().for_each(|v| *v *= scale);
+    Tensor::from_slice(shape, &x)
+}
+
+/// The same, rounded to bfloat16.
+pub fn random_bf16(shape: &[usize], stream: u32, scale: f32) -> Tensor {
+    let rounded = |x: &f32| f32::from_bits((x.to_bits() + 0x8000) & 0xffff0000);
+    let x: Vec<f32> = random(shape, stream, scale).data().iter().map(rounded).collect();
     Tensor::from_slice(shape, &x)
 }
 

@@ -299,3 +299,155 @@ pub(crate) fn handed_on(gpu: &'static Gpu, x: Tensor) -> Tensor {
     let origin = x.origin.clone();
     gpu.full(&x).with_origin(origin)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{assert_close, doubles, random, random_bf16};
+    use crate::cuda::test_gpu_in;
+    use crate::tensor::Device;
+
+    /// Rounding of outputs to bfloat16.
+    const TOLERANCE: f64 = 3e-3;
+
+    /// Every tile and cut of the depth, with b as it is and transposed, over three terms and over laps.
+    #[test]
+    fn every_tile_multiplies() {
+        let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
+        for tile in [HUGE, LARGE, MIDDLE, FLAT, ODD] {
+            for parts in [1, 3] {
+                // Of the last row and column of tiles there is but a part.
+                let sizes: &[[usize; 5]] = if tile.forward == ODD.forward {
+                    &[[67, 37, 5, 37, 3], [3, 6, 1, 2, 0]]
+                } else {
+                    &[[70, 72, 136, 40, 8]]
+                };
+                for &[m, n, k0, k1, k2] in sizes {
+                    terms(gpu, tile, parts, [m, n], [k0, k1, k2]);
+                    laps(gpu, tile, parts, [m, n], k0);
+                }
+            }
+        }
+    }
+
+    /// Two blocks of products over three terms, the last two of which see the same columns in both blocks.
+    fn terms(gpu: &'static Gpu, tile: Tile, parts: usize, [m, n]: [usize; 2], ks: [usize; 3]) {
+        let (blocks, rows) = (2, ks.iter().sum::<usize>());
+        let w = random(&[blocks, rows, n], 1, 1.0).to(Device::Gpu(gpu));
+        let (half, stride) = weight_rows(gpu, &w);
+        let bias = random(&[blocks * n], 2, 1.0);
+        let add = random_bf16(&[m, blocks * n], 3, 1.0);
+        let xs: Vec<Tensor> =
+            (0..3).map(|i| random_bf16(&[m, ks[i] * if i == 0 { blocks } else { 1 }], 4 + i as u32, 1.0)).collect();
+        let on_gpu: Vec<Tensor> = xs.iter().map(|x| gpu.act(&x.to(Device::Gpu(gpu)))).collect();
+        let term = |i: usize| Product {
+            a: Matrix::new(&on_gpu[i], 0, xs[i].width(), if i == 0 { ks[0] } else { 0 }),
+            b: Matrix::new(&half, ks[..i].iter().sum::<usize>() * stride, stride, rows * stride),
+            k: ks[i],
+        };
+        let y = gpu.empty_act(&[m, blocks * n]);
+        let (bias_there, add_there) = (bias.to(Device::Gpu(gpu)), gpu.act(&add.to(Device::Gpu(gpu))));
+        let product = Gemm {
+            terms: (0..3).map(term).filter(|term| term.k > 0).collect(),
+            laps: [1, 0, 0],
+            c: Matrix::new(&y, 0, blocks * n, n),
+            bias: Some(&bias_there),
+            add: Some(Matrix::new(&add_there, 0, blocks * n, n)),
+            size: [m, n],
+            blocks,
+        };
+        product.run_as(gpu, Plan { tile, parts });
+        let (w, width) = (doubles(&half), half.width());
+        let expected: Vec<f64> = (0..m * blocks * n)
+            .map(|at| {
+                let (r, block, j) = (at / (blocks * n), at / n % blocks, at % n);
+                let x = (0..3).flat_map(|i| {
+                    let start = r * xs[i].width() + if i == 0 { block * ks[0] } else { 0 };
+                    xs[i].data()[start..start + ks[i]].iter()
+                });
+                let sum: f64 = x.enumerate().map(|(d, x)| *x as f64 * w[(block * rows + d) * width + j]).sum();
+                sum + bias.data()[block * n + j] as f64 + add.data()[at] as f64
+            })
+            .collect();
+        assert_close(&format!("{} in {parts} parts", tile.forward), &doubles(&y), &expected, TOLERANCE);
+    }
+
+    /// A product that is a sum over two blocks, with the transposed weight.
+    fn laps(gpu: &'static Gpu, tile: Tile, parts: usize, [m, n]: [usize; 2], k: usize) {
+        let (blocks, x) = (2, random_bf16(&[m, 2 * k], 5, 1.0));
+        let w = random(&[blocks, n, k], 6, 1.0).to(Device::Gpu(gpu));
+        let (half, stride) = weight_rows(gpu, &w);
+        let (there, y) = (gpu.act(&x.to(Device::Gpu(gpu))), gpu.empty_act(&[m, n]));
+        let product = Gemm {
+            terms: vec![Product {
+                a: Matrix::new(&there, 0, blocks * k, 0),
+                b: Matrix::new(&half, 0, stride, 0).transposed(),
+                k,
+            }],
+            laps: [blocks, k, n * stride],
+            c: Matrix::new(&y, 0, n, 0),
+            bias: None,
+            add: None,
+            size: [m, n],
+            blocks: 1,
+        };
+        product.run_as(gpu, Plan { tile, parts });
+        let w = doubles(&half);
+        let at = |i: usize| -> f64 {
+            let x = x.data()[i / n * blocks * k..][..blocks * k].iter().enumerate();
+            x.map(|(d, x)| *x as f64 * w[(d / k * n + i % n) * stride + d % k]).sum()
+        };
+        let expected: Vec<f64> = (0..m * n).map(at).collect();
+        assert_close(&format!("{} in {parts} parts", tile.input_grad), &doubles(&y), &expected, TOLERANCE);
+    }
+
+    /// Gradients over several uses, added to what is there and not, in parts and not.
+    #[test]
+    fn every_tile_multiplies_over_uses() {
+        let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
+        for (tile, [k, n]) in [(HUGE, [136, 72]), (LARGE, [136, 72]), (MIDDLE, [72, 40]), (ODD, [67, 37])] {
+            for (parts, count, rows, accumulate, shared) in [(1, 3, 16, false, true), (2, 1, 70, true, false)] {
+                let blocks = 2;
+                let width = if shared { k } else { blocks * k };
+                let factor =
+                    |width: usize, i: usize| gpu.act(&random_bf16(&[rows, width], i as u32, 1.0).to(Device::Gpu(gpu)));
+                let uses: Vec<(Tensor, Tensor)> =
+                    (0..count).map(|i| (factor(width, i), factor(blocks * n, 10 + i))).collect();
+                let (before, start) = (random(&[blocks, k + 2, n], 20, 1.0), n);
+                let mut grad = before.to(Device::Gpu(gpu));
+                grad.unshare();
+                let part = WeightGrad { blocks, k, n, start, block: (k + 2) * n, shared };
+                part.run_as(gpu, &uses, &grad, accumulate, Plan { tile, parts });
+                let values: Vec<(Vec<f64>, Vec<f64>)> = uses.iter().map(|(x, dy)| (doubles(x), doubles(dy))).collect();
+                let mut expected = doubles(&before);
+                for at in 0..blocks * k * n {
+                    let (block, i, j) = (at / (k * n), at / n % k, at % n);
+                    let column = i + if shared { 0 } else { block * k };
+                    let product = |(x, dy): &(Vec<f64>, Vec<f64>)| -> f64 {
+                        (0..rows).map(|r| x[r * width + column] * dy[(r * blocks + block) * n + j]).sum()
+                    };
+                    let sum: f64 = values.iter().map(product).sum();
+                    let to = &mut expected[block * (k + 2) * n + start + i * n + j];
+                    *to = if accumulate { *to + sum } else { sum };
+                }
+                assert_close(tile.weight_grad, &doubles(&grad), &expected, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn columns_add_up_over_places() {
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            let Some(gpu) = test_gpu_in(precision) else { return };
+            for (count, rows, n) in [(1, 1100, 3), (1, 5, 70), (4, 256, 33), (1, 0, 2)] {
+                let xs: Vec<Tensor> =
+                    (0..count).map(|i| gpu.act(&random_bf16(&[rows, n], i, 1.0).to(Device::Gpu(gpu)))).collect();
+                let mut expected = vec![0.0; n];
+                for x in &xs {
+                    doubles(x).iter().enumerate().for_each(|(i, x)| expected[i % n] += x);
+                }
+                assert_close("column sums", &doubles(&column_sums(gpu, &xs, n)), &expected, 1e-5);
+            }
+        }
+    }
+}

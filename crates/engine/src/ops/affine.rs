@@ -338,4 +338,36 @@ mod tests {
             (0..24).map(|i| a[i] + b[i] + x[3][i % 6]).collect()
         });
     }
+
+    /// Steps whose products are multiplied together, and others, whose rows are no power of two, that are not.
+    #[test]
+    fn a_weight_in_several_steps() {
+        for m in [4, 3] {
+            let op = |x: &[Tensor]| {
+                let y = linear(&x[0], &x[2], &x[3]);
+                let y = linear(&y, &x[2], &x[3]);
+                affine(&[Term::new(&x[1], 0)], &x[2], Some(&x[3]), Some(&y))
+            };
+            check(&[&[m, 5], &[m, 5], &[5, 5], &[5]], op, |x| {
+                let layer = |y: &[f64]| -> Vec<f64> {
+                    let y = product(y, &x[2], [m, 1, 5, 5], 5, 0, false);
+                    y.iter().enumerate().map(|(i, y)| y + x[3][i % 5]).collect()
+                };
+                let y = layer(&layer(&x[0]));
+                layer(&x[1]).iter().zip(&y).map(|(a, b)| a + b).collect()
+            });
+        }
+    }
+
+    /// An update in place is seen by the next product, whatever copies of the weight there were.
+    #[test]
+    fn a_changed_weight_is_seen() {
+        for device in crate::check::devices_in_all_precisions() {
+            let (x, bias) = (Tensor::full(&[1, 1], 2.0).to(device), Tensor::zeros(&[1]).to(device));
+            let mut w = Tensor::full(&[1, 1], 3.0).to(device);
+            assert_eq!(linear(&x, &w, &bias).item(), 6.0);
+            crate::ops::add_assign(&mut w, &Tensor::full(&[1, 1], 1.0).to(device));
+            assert_eq!(linear(&x, &w, &bias).item(), 8.0);
+        }
+    }
 }

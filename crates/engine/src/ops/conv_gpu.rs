@@ -53,6 +53,8 @@ impl Geometry {
         let up = if matches!(resample, Resample::Upsample | Resample::Spread) { 2 } else { 1 };
         let (h, w) = (x.height(), x.width());
         let (oh, ow) = ((h * up).div_ceil(stride), (w * up).div_ceil(stride));
+        let even = oh.is_multiple_of(2) && ow.is_multiple_of(2);
+        assert!(resample != Resample::Pool || even, "a pool takes images of even sizes, not {oh}x{ow}");
         assert!(x.n * oh * ow < 1 << 31, "{} images of {oh}x{ow} are more pixels than a kernel can count", x.n);
         // Half of what SAME adds in all, rounded down.
         let before = |size: usize, out: usize| ((out - 1) * stride + k).saturating_sub(size) / 2;
@@ -173,10 +175,7 @@ impl Kept {
 
     fn unpool(&self, gpu: &'static Gpu, dy: &Tensor, ties: &Tensor) -> Tensor {
         let g = &self.g;
-        let shape = [g.n, g.oh, g.ow, g.os];
-        // A row or column that has no partner was dropped.
-        let whole = g.oh.is_multiple_of(2) && g.ow.is_multiple_of(2);
-        let dx = if whole { gpu.empty_act(&shape) } else { gpu.zeros_act(&shape) };
+        let dx = gpu.empty_act(&[g.n, g.oh, g.ow, g.os]);
         gpu.launch("conv", "unpool", Grid::elements(dy.len()), &[dy, ties, &g.n, &g.oh, &g.ow, &g.os, &dx]);
         dx
     }
@@ -247,7 +246,25 @@ impl Staged {
         })
     }
 
+    /// Rows and columns of the product.
+    fn size(&self) -> [usize; 2] {
+        [self.g.n * self.h * self.w, self.columns]
+    }
+
     fn forward(&self, gpu: &'static Gpu, x: &Tensor, w: &Tensor, bias: &Tensor) -> (Tensor, Option<Tensor>) {
+        let tile = plan_whole(tiles(self.g.cs), self.size(), self.k * self.k * self.g.cs);
+        self.forward_as(gpu, x, w, bias, tile)
+    }
+
+    /// Output [n, h, w, os] and, of a pool, which pixels were the maxima.
+    fn forward_as(
+        &self,
+        gpu: &'static Gpu,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        tile: Tile,
+    ) -> (Tensor, Option<Tensor>) {
         let g = &self.g;
         let ([h, width], weight) = (g.out(), self.weight(gpu, w));
         let y = gpu.empty_act(&[g.n, h, width, g.os]);
@@ -257,10 +274,6 @@ impl Staged {
             (false, 2) => PHASES,
             _ => PLAIN,
         };
-        // A row for every pixel before a pool that is in a whole square.
-        let rows = if g.pooled { 4 * g.n * h * width } else { g.n * self.h * self.w };
-        let size = [rows, self.columns];
-        let tile = plan_whole(tiles(g.cs), size, self.k * self.k * g.cs);
         #[rustfmt::skip] // an operand a line, as the kernel has them
         let args: [&dyn Arg; 21] = [
             x, &weight, bias, &y, &ties,
@@ -268,15 +281,21 @@ impl Staged {
             &self.k, &g.stride, &self.top, &self.left, &self.h, &self.w,
             &self.columns, &self.padded, &g.co, &g.os, &mode,
         ];
-        gpu.launch("conv", tile.forward, rows_first(&tile, size), &args);
+        gpu.launch("conv", tile.forward, rows_first(&tile, self.size()), &args);
         (y, ties)
     }
 
     fn input_grad(&self, gpu: &'static Gpu, dy: &Tensor, w: &Tensor) -> Tensor {
+        let g = &self.g;
+        let tile = plan_whole(tiles(g.os), [g.n * g.h * g.w, g.cs], self.k * self.k * self.columns);
+        self.input_grad_as(gpu, dy, w, tile)
+    }
+
+    /// The gradient of the input [n, h, w, cs].
+    fn input_grad_as(&self, gpu: &'static Gpu, dy: &Tensor, w: &Tensor, tile: Tile) -> Tensor {
         let (g, weight) = (&self.g, self.weight(gpu, w));
         let dx = gpu.empty_act(&[g.n, g.h, g.w, g.cs]);
         let size = [g.n * g.h * g.w, g.cs];
-        let tile = plan_whole(tiles(g.os), size, self.k * self.k * self.columns);
         // In reverse, what came after the image comes before it.
         let (top, left) = (self.k - 1 - self.top, self.k - 1 - self.left);
         let none = None::<&Tensor>;
@@ -291,14 +310,19 @@ impl Staged {
         dx
     }
 
-    /// The weight's gradient [k, k, ci, co].
     fn weight_grad(&self, gpu: &'static Gpu, x: &Tensor, dy: &Tensor) -> Tensor {
         let g = &self.g;
-        let (rows, pixels) = (self.k * self.k * g.cs, g.n * self.h * self.w);
         let all = if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) };
         let able: Vec<Tile> = all.iter().copied().filter(|tile| !tile.weight_grad.is_empty()).collect();
+        let pixels = g.n * self.h * self.w;
+        self.weight_grad_as(gpu, x, dy, plan(&able, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
+    }
+
+    /// The weight's gradient [k, k, ci, co].
+    fn weight_grad_as(&self, gpu: &'static Gpu, x: &Tensor, dy: &Tensor, Plan { tile, parts }: Plan) -> Tensor {
+        let g = &self.g;
+        let (rows, pixels) = (self.k * self.k * g.cs, g.n * self.h * self.w);
         let size = [rows, self.columns];
-        let Plan { tile, parts } = plan(&able, size, 1, &[pixels]);
         let slice = pixels.div_ceil(tile.depth).div_ceil(parts).max(1) * tile.depth;
         let (height, width) = (Divider::new(self.h), Divider::new(self.w));
         let sums = gpu.empty(&[parts, rows, self.columns]);
@@ -412,4 +436,83 @@ pub(super) fn pictures(gpu: &'static Gpu, logits: &Planes, channels: &[usize]) -
         y
     };
     channels.iter().map(&mut key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::planes::{planes, rows_of_planes};
+    use super::super::{Resample, conv_stage};
+    use super::*;
+    use crate::check::{assert_close, doubles, random, random_bf16};
+    use crate::cuda::test_gpu_in;
+    use crate::graph::{Leaf, backward};
+    use crate::tensor::Device;
+
+    /// Images of `h` times `w`, channels of input and output, width of the kernel.
+    struct Case {
+        size: [usize; 2],
+        channels: [usize; 2],
+        k: usize,
+    }
+
+    /// Every tile against the processor, which is exact but for the rounding of weights and outputs.
+    #[test]
+    fn every_tile_convolves() {
+        let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
+        let all =
+            [(&CONV_8[..], [8, 24], 5), (&CONV_4[..], [4, 12], 5), (&CONV_4[..], [3, 3], 3), (&CONV_1[..], [5, 3], 3)];
+        for (tiles, channels, k) in all {
+            for resample in [Resample::None, Resample::Pool, Resample::Stride, Resample::Upsample, Resample::Spread] {
+                tiles.iter().for_each(|&tile| convolve_as(gpu, tile, resample, Case { size: [6, 4], channels, k }));
+            }
+        }
+    }
+
+    fn convolve_as(gpu: &'static Gpu, tile: Tile, resample: Resample, case: Case) {
+        let Case { size: [h, w], channels: [ci, co], k } = case;
+        let (n, what) = (3, |what: &str| format!("{what} of {resample:?}, {ci} to {co} channels, {}", tile.forward));
+        let x = random_bf16(&[n, h * w * ci], 1, 1.0);
+        let (weight, bias) = (random_bf16(&[k, k, ci, co], 2, 0.2), random(&[co], 3, 1.0));
+        let leaves = [(&x, Leaf::new()), (&weight, Leaf::new())];
+        let [x_leaf, w_leaf] = leaves.map(|(x, leaf)| x.leaf(leaf));
+        let y = rows_of_planes(&conv_stage(&planes(&x_leaf, h, w, ci, k / 2), &w_leaf, &bias, resample, None));
+        let dy = random_bf16(y.shape(), 4, 1.0);
+        let mut sink = Sink::new();
+        backward(&[(&y, dy.clone())], &mut sink);
+        let grads = sink.finish(&leaves.map(|(x, leaf)| (leaf, x.shape().to_vec())));
+
+        // Channels are stored in fours, where the tile takes fours and there are threes.
+        let stored = |c: usize| if tile.forward == CONV_1[0].forward { c } else { c.next_multiple_of(4) };
+        let (cs, os, there) = (stored(ci), stored(co), |x: &Tensor| x.to(Device::Gpu(gpu)));
+        let pixels = |x: &Tensor, c: usize, to: usize| {
+            let count = x.len() / c;
+            gpu.act(&resize_pixels(gpu, &there(x), [c, to], &[count, to]))
+        };
+        let input = Planes { x: pixels(&x, ci, cs).view(0, &[n, h, w, cs]), n, pad: 0, size: [ci, h, w] };
+        let g = Geometry::new(&input, &weight, resample, os);
+        let staged = Staged::new(g);
+        let (weight, bias) = (there(&weight), there(&bias));
+        let (found, ties) = staged.forward_as(gpu, &input.x, &weight, &bias, tile);
+        let limit = 4e-3; // sums of taps are rounded, and outputs
+        let cut = |x: &Tensor, from: usize, c: usize| doubles(&resize_pixels(gpu, x, [from, c], &[x.len() / from, c]));
+        assert_close(&what("output"), &cut(&found, os, co), &doubles(&y), limit);
+
+        let dy = pixels(&dy, co, os);
+        let dy = match &ties {
+            Some(ties) => {
+                Kept { g, flows: true, x: input.x.clone(), w: weight.clone(), ties: None }.unpool(gpu, &dy, ties)
+            }
+            None => dy,
+        };
+        if g.stride == 1 {
+            let dx = staged.input_grad_as(gpu, &dy, &weight, tile);
+            assert_close(&what("input gradient"), &cut(&dx, cs, ci), &doubles(&grads[0]), limit);
+        }
+        for parts in [1, 2] {
+            if !tile.weight_grad.is_empty() {
+                let grad = staged.weight_grad_as(gpu, &input.x, &dy, Plan { tile, parts });
+                assert_close(&what("weight gradient"), &doubles(&grad), &doubles(&grads[1]), limit);
+            }
+        }
+    }
 }

@@ -62,9 +62,9 @@ KERNEL pool(const float* x, u32 n, u32 h, u32 w, u32 c, float* y, u8* ties) {
   u32 channel = i % c, column = i / c % (w / 2), row = i / c / (w / 2) % (h / 2);
   u64 image = i / c / (w / 2) / (h / 2);
   if (image >= n) return;
-  float four[4], most = -INFINITY;
+  float four[4];
   for (u32 p = 0; p < 4; p++) four[p] = x[((image * h + 2 * row + p / 2) * w + 2 * column + p % 2) * c + channel];
-  for (u32 p = 0; p < 4; p++) most = fmaxf(most, four[p]);
+  float most = fmaxf(fmaxf(four[0], four[1]), fmaxf(four[2], four[3]));
   u32 bits = 0;
   for (u32 p = 0; p < 4; p++) bits |= (four[p] == most ? 1u : 0u) << p;
   y[i] = most, ties[i] = bits;
