@@ -25,8 +25,29 @@ pub fn check_scaled(
     op: impl Fn(&[Tensor]) -> Tensor,
     reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
+    check_all(PRECISIONS, shapes, scale, op, reference);
+}
+
+/// `check` with another limit for gradients in bfloat16, where there is a reason.
+pub fn check_rounded(
+    limit: f64,
+    shapes: &[&[usize]],
+    op: impl Fn(&[Tensor]) -> Tensor,
+    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    let [float32, (bfloat16, [value, _])] = PRECISIONS;
+    check_all([float32, (bfloat16, [value, limit])], shapes, 1.0, op, reference);
+}
+
+fn check_all(
+    precisions: [(Precision, [f64; 2]); 2],
+    shapes: &[&[usize]],
+    scale: f32,
+    op: impl Fn(&[Tensor]) -> Tensor,
+    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
     on_every_isa(|| check_here(Device::Cpu, [1e-5, 1e-4], shapes, scale, &op, &reference));
-    for (precision, limits) in PRECISIONS {
+    for (precision, limits) in precisions {
         if let Some(gpu) = test_gpu_in(precision) {
             check_here(Device::Gpu(gpu), limits, shapes, scale, &op, &reference);
         }
@@ -60,6 +81,11 @@ pub fn check_devices(shapes: &[&[usize]], op: impl Fn(&[Tensor]) -> Tensor) {
     }
 }
 
+/// The same, with the GPU in both precisions.
+pub fn devices_in_all_precisions() -> Vec<Device> {
+    devices().into_iter().chain(test_gpu_in(Precision::Bfloat16).map(Device::Gpu)).collect()
+}
+
 fn check_here(
     device: Device,
     [value_limit, gradient_limit]: [f64; 2],
@@ -89,7 +115,7 @@ fn check_here(
     }
 }
 
-fn doubles(x: &Tensor) -> Vec<f64> {
+pub fn doubles(x: &Tensor) -> Vec<f64> {
     x.to(Device::Cpu).data().iter().map(|&v| v as f64).collect()
 }
 
@@ -108,6 +134,13 @@ pub fn random(shape: &[usize], stream: u32, scale: f32) -> Tensor {
     let mut x = vec![0.0; shape.iter().product()];
     Rng::new(42, stream, 0).normal(0, &mut x);
     x.iter_mut().for_each(|v| *v *= scale);
+    Tensor::from_slice(shape, &x)
+}
+
+/// The same, rounded to bfloat16.
+pub fn random_bf16(shape: &[usize], stream: u32, scale: f32) -> Tensor {
+    let rounded = |x: &f32| f32::from_bits((x.to_bits() + 0x8000) & 0xffff0000);
+    let x: Vec<f32> = random(shape, stream, scale).data().iter().map(rounded).collect();
     Tensor::from_slice(shape, &x)
 }
 

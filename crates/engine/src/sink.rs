@@ -8,7 +8,7 @@ use crate::buffer::Buffer;
 use crate::cpu::conv::{ConvShape, UpsampleShape, reduce_bias_grad, reduce_upsample_grad, reduce_weight_grad};
 
 use crate::cpu::gemm_tn::{Segment, column_sums, gemm_tn};
-use crate::cuda::{Gpu, Grid};
+use crate::cuda::{MOST_USES, WeightGrad, column_sums as column_sums_gpu};
 use crate::graph::Leaf;
 use crate::ops::{add_assign, zeros};
 use crate::parallel::par_items;
@@ -41,6 +41,13 @@ impl Factors {
     }
 }
 
+/// The same on a GPU, for all blocks of a weight of `shape`: inputs and output gradients of the steps so far.
+struct Uses {
+    shape: Vec<usize>,
+    grad: WeightGrad,
+    uses: Vec<(Tensor, Tensor)>,
+}
+
 /// What has come in for one leaf.
 struct Entry {
     /// The part of the computation that first left something here.
@@ -48,13 +55,28 @@ struct Entry {
     dense: Option<Tensor>,
     products: BTreeMap<usize, Products>,
     lanes: Option<Lanes>,
+    /// On a GPU: by where in the weight, and what the column sums are of.
+    uses: BTreeMap<[usize; 2], Uses>,
+    columns: Vec<Tensor>,
 }
 
 impl Default for Entry {
     fn default() -> Self {
-        let (dense, products, lanes) = Default::default();
-        Entry { part: profile::here(), dense, products, lanes }
+        let (dense, products, lanes, uses, columns) = Default::default();
+        Entry { part: profile::here(), dense, products, lanes, uses, columns }
     }
+}
+
+/// Rows that wait for more at most: more would not make a product on a GPU faster, but they keep memory.
+const WAITING: usize = 1 << 14;
+
+/// Whether rows may be multiplied together with others that wait: as many each, in a power of two.
+fn joins(waiting: Option<&Tensor>, count: usize, x: &Tensor) -> bool {
+    waiting.is_none_or(|first| {
+        let rows = x.rows();
+        let alike = first.rows() == rows && first.width() == x.width() && first.dtype() == x.dtype();
+        alike && rows.is_power_of_two() && count < MOST_USES && (count + 1) * rows <= WAITING
+    })
 }
 
 impl Entry {
@@ -63,6 +85,59 @@ impl Entry {
             None => self.dense = Some(grad.detach()),
             Some(sum) => add_assign(sum, grad),
         }
+    }
+
+    /// A use of a weight of `shape` on a GPU.
+    fn add_use(&mut self, shape: &[usize], grad: WeightGrad, x: Tensor, dy: Tensor) {
+        let new = || Uses { shape: shape.to_vec(), grad, uses: Vec::new() };
+        let waiting = &mut self.uses.entry([grad.start, grad.k]).or_insert_with(new).uses;
+        if joins(waiting.first().map(|(x, _)| x), waiting.len(), &x) {
+            waiting.push((x, dy));
+        } else {
+            let before = std::mem::replace(waiting, vec![(x, dy)]);
+            let sum = self.dense.get_or_insert_with(|| zeros(shape, before[0].0.device()));
+            multiply(grad, &before, sum, true);
+        }
+    }
+
+    fn add_columns(&mut self, dy: Tensor) {
+        if !joins(self.columns.first(), self.columns.len(), &dy) {
+            self.sum_columns();
+        }
+        self.columns.push(dy);
+    }
+
+    fn sum_columns(&mut self) {
+        let waiting = std::mem::take(&mut self.columns);
+        let Some((Device::Gpu(gpu), n)) = waiting.first().map(|x| (x.device(), x.width())) else { return };
+        self.add(&column_sums_gpu(gpu, &waiting, n));
+    }
+
+    /// Does what still waits on a GPU.
+    fn settle(&mut self) {
+        self.sum_columns();
+        let uses = std::mem::take(&mut self.uses);
+        let Some(Uses { shape, uses: first, .. }) = uses.values().next() else { return };
+        // Where products cover all of a weight, one after the other, they need not add to zeros.
+        let next = |at: usize, x: &Uses| if x.grad.start == at { at + x.grad.k * x.grad.n } else { 0 };
+        let covered = uses.values().fold(0, next) == shape.iter().rev().take(2).product();
+        let add = self.dense.is_some() || !covered;
+        let Device::Gpu(gpu) = first[0].0.device() else { return };
+        let sum = self.dense.get_or_insert_with(|| if add { gpu.zeros(shape) } else { gpu.empty(shape) });
+        uses.values().for_each(|x| multiply(x.grad, &x.uses, sum, add));
+    }
+
+    fn device(&self) -> Option<Device> {
+        let waiting = self.uses.values().flat_map(|x| x.uses.first()).map(|(x, _)| x);
+        self.dense.iter().chain(waiting).chain(&self.columns).next().map(Tensor::device)
+    }
+}
+
+/// `sum = (sum +)` the products of `uses`, on a GPU.
+fn multiply(grad: WeightGrad, uses: &[(Tensor, Tensor)], sum: &mut Tensor, add: bool) {
+    if let Device::Gpu(gpu) = sum.device() {
+        sum.unshare();
+        grad.run(gpu, uses, sum, add);
     }
 }
 
@@ -104,6 +179,12 @@ impl Sink {
         products.factors.push(factors);
     }
 
+    /// The same on a GPU: adds `xᵀ dy` for rows of x [M, ..] and dy [M, ..] to `grad` of the gradient of a weight of `shape`.
+    pub(crate) fn product_gpu(&mut self, leaf: Leaf, shape: &[usize], grad: WeightGrad, x: &Tensor, dy: &Tensor) {
+        let rows = |x: &Tensor| x.view(0, &[x.rows(), x.width()]);
+        self.entries.entry(leaf).or_default().add_use(shape, grad, rows(x), rows(dy));
+    }
+
     /// Adds the column sums of `dy` [M, n] to the leaf's gradient [n].
     pub(crate) fn column_sums(&mut self, leaf: Leaf, n: usize, dy: &Tensor) {
         match dy.device() {
@@ -111,16 +192,11 @@ impl Sink {
                 let sums = self.entries.entry(leaf).or_default().dense.get_or_insert_with(|| Tensor::zeros(&[n]));
                 column_sums(dy.len() / n.max(1), n, dy.data(), n, sums.make_mut());
             }
-            Device::Gpu(gpu) => self.add(leaf, &column_sums_gpu(gpu, &gpu.full(dy), n)),
+            Device::Gpu(_) => {
+                let rows = dy.view(0, &[dy.len() / n.max(1), n]);
+                self.entries.entry(leaf).or_default().add_columns(rows);
+            }
         }
-    }
-
-    /// The leaf's gradient of `shape` so far, in memory of its own, for kernels that add to it.
-    pub(crate) fn dense(&mut self, leaf: Leaf, shape: &[usize], device: Device) -> &Tensor {
-        let dense = &mut self.entries.entry(leaf).or_default().dense;
-        let sum = dense.get_or_insert_with(|| zeros(shape, device));
-        sum.unshare();
-        sum
     }
 
     /// Lane accumulators of `len` floats for the leaf's gradient, zero at first.
@@ -141,6 +217,10 @@ impl Sink {
                 (mine.k, mine.n) = (products.k, products.n);
                 mine.factors.extend(products.factors);
             }
+            for Uses { shape, grad, uses } in theirs.uses.into_values() {
+                uses.into_iter().for_each(|(x, dy)| ours.add_use(&shape, grad, x, dy));
+            }
+            theirs.columns.into_iter().for_each(|x| ours.add_columns(x));
             match (&mut ours.lanes, theirs.lanes) {
                 (None, lanes) => ours.lanes = lanes,
                 (Some(a), Some(b)) => a.buffer.iter_mut().zip(b.buffer.iter()).for_each(|(x, y)| *x += y),
@@ -156,8 +236,7 @@ impl Sink {
 
     /// Does the deferred work and returns the gradient of each of `leaves` (zeros where none came).
     pub fn finish(mut self, leaves: &[(Leaf, Vec<usize>)]) -> Vec<Tensor> {
-        let device =
-            self.entries.values().find_map(|entry| Some(entry.dense.as_ref()?.device())).unwrap_or(Device::Cpu);
+        let device = self.entries.values().find_map(Entry::device).unwrap_or(Device::Cpu);
         let mut entries: Vec<Entry> =
             leaves.iter().map(|(leaf, _)| self.entries.remove(leaf).unwrap_or_default()).collect();
         let all: Vec<_> = entries.iter_mut().map(|entry| std::mem::take(&mut entry.products)).collect();
@@ -174,24 +253,6 @@ impl Sink {
         };
         entries.into_iter().zip(leaves).enumerate().map(finish).collect()
     }
-}
-
-/// Rows whose column sums one thread of a GPU adds up, before the sums of the slices are.
-const SLICE: usize = 256;
-
-/// The column sums [n] of x [M, n].
-pub(crate) fn column_sums_gpu(gpu: &'static Gpu, x: &Tensor, n: usize) -> Tensor {
-    let sums = |x: &Tensor, rows: usize, slice: usize| {
-        let slices = rows.div_ceil(slice).max(1);
-        let out = gpu.empty(&[slices, n]);
-        let grid = Grid::of([n.div_ceil(128), slices, 1], 128);
-        gpu.launch("elementwise", "column_sums", grid, &[x, &rows, &n, &slice, &out]);
-        out
-    };
-    let rows = x.len() / n.max(1);
-    let slices = sums(x, rows, SLICE);
-    let total = if rows > SLICE { sums(&slices, slices.dim(0), slices.dim(0)) } else { slices };
-    total.view(0, &[n])
 }
 
 /// Floats of a weight's gradient that one job adds to: they stay in the second cache.
@@ -251,7 +312,8 @@ impl Job<'_> {
 }
 
 /// Adds up what came for one leaf.
-fn finish_leaf(entry: Entry, jobs: &[&Job], shape: &[usize], device: Device) -> Tensor {
+fn finish_leaf(mut entry: Entry, jobs: &[&Job], shape: &[usize], device: Device) -> Tensor {
+    entry.settle();
     let mut grad = entry.dense.unwrap_or_else(|| zeros(shape, device));
     if device != Device::Cpu {
         return grad; // kernels have added everything up already

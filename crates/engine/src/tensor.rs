@@ -80,6 +80,12 @@ pub(crate) enum PackKey {
     Conv,
     /// The same for upsampling before the convolution.
     Upsample { sparse: bool },
+    /// What products on a GPU take of a weight [.., k, n].
+    Rows,
+    /// What convolutions on a GPU take, for pixels of `ci` and `co` stored channels.
+    Taps { ci: usize, co: usize },
+    /// The same for upsampling before the convolution.
+    Phases { ci: usize, co: usize, sparse: bool },
 }
 
 /// A packed copy.
@@ -87,6 +93,7 @@ pub(crate) enum PackKey {
 enum Pack {
     Matrix(Arc<Vec<Packed>>),
     Conv(Arc<ConvWeights>),
+    Gpu(Tensor),
 }
 
 impl Tensor {
@@ -237,11 +244,13 @@ impl Tensor {
         whole && Arc::get_mut(&mut self.storage).is_some()
     }
 
-    /// Makes sure that nothing else holds these values on a GPU, by a copy where needed.
+    /// Makes sure that nothing else holds these values on a GPU, by a copy where needed, as kernels are about to change
+    /// them. Packed copies are dropped.
     pub fn unshare(&mut self) {
-        if let Device::Gpu(gpu) = self.device()
-            && !self.is_unshared()
-        {
+        let Device::Gpu(gpu) = self.device() else { return };
+        if self.is_unshared() {
+            self.forget_packed();
+        } else {
             let copy = gpu.empty_as(self.shape(), self.dtype());
             gpu.copy(self, &copy, 0);
             *self = copy.with_origin(self.origin.clone());
@@ -329,7 +338,7 @@ impl Tensor {
         });
         match pack {
             Pack::Matrix(pack) => pack,
-            Pack::Conv(_) => unreachable!("matrix keys hold matrices"),
+            _ => unreachable!("matrix keys hold matrices"),
         }
     }
 
@@ -337,17 +346,35 @@ impl Tensor {
     pub(crate) fn packed_conv(&self, key: PackKey, pack: impl FnOnce(&[f32]) -> ConvWeights) -> Arc<ConvWeights> {
         match self.pack(key, |data| Pack::Conv(Arc::new(pack(data)))) {
             Pack::Conv(pack) => pack,
-            Pack::Matrix(_) => unreachable!("convolution keys hold convolutions"),
+            _ => unreachable!("convolution keys hold convolutions"),
         }
+    }
+
+    /// A copy of a weight on a GPU as kernels want it, made by `pack` at first use.
+    pub(crate) fn packed_gpu(&self, key: PackKey, pack: impl FnOnce() -> Tensor) -> Tensor {
+        match self.pack_with(key, || Pack::Gpu(pack())) {
+            Pack::Gpu(pack) => pack,
+            _ => unreachable!("keys of a GPU hold tensors"),
+        }
+    }
+
+    /// Drops packed copies: for whoever lets kernels change a weight where `unshare` does not see it, as a recorded update
+    /// that runs again does.
+    pub fn forget_packed(&self) {
+        self.storage.packs.lock().expect("no panic while packing").clear();
     }
 
     /// A packed copy, made at first use and kept until the weight changes.
     fn pack(&self, key: PackKey, make: impl FnOnce(&[f32]) -> Pack) -> Pack {
+        self.pack_with(key, || make(self.data()))
+    }
+
+    fn pack_with(&self, key: PackKey, make: impl FnOnce() -> Pack) -> Pack {
         let mut packs = self.storage.packs.lock().expect("no panic while packing");
         if let Some((_, pack)) = packs.iter().find(|(k, _)| *k == key) {
             return pack.clone();
         }
-        let pack = make(self.data());
+        let pack = make();
         packs.push((key, pack.clone()));
         pack
     }

@@ -161,6 +161,19 @@ impl Arg for Table {
     }
 }
 
+/// A structure of many addresses, as many as the kernel expects.
+pub(crate) struct Addresses<'a>(pub &'a [u64]);
+
+impl Arg for Addresses<'_> {
+    fn word(&self) -> u64 {
+        self.0[0]
+    }
+
+    fn rest(&self) -> &[u64] {
+        &self.0[1..]
+    }
+}
+
 impl Arg for u32 {
     fn word(&self) -> u64 {
         *self as u64
@@ -202,6 +215,10 @@ impl<T: Arg> Arg for Option<T> {
 impl<T: Arg> Arg for &T {
     fn word(&self) -> u64 {
         (*self).word()
+    }
+
+    fn rest(&self) -> &[u64] {
+        (*self).rest()
     }
 }
 
@@ -357,7 +374,6 @@ impl Gpu {
         self.cleared(self.empty(shape))
     }
 
-    #[allow(dead_code)] // as above
     pub(crate) fn zeros_act(&'static self, shape: &[usize]) -> Tensor {
         self.cleared(self.empty_act(shape))
     }

@@ -16,10 +16,11 @@ mod memory;
 mod nvrtc;
 mod queue;
 mod survey;
+mod tiles;
 mod upload;
 
 pub use driver::{Driver, Properties};
-pub(crate) use gemm::{Gemm, Matrix};
+pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, handed_on, weight_rows};
 pub(crate) use gpu::{Arg, Grid, Table, at_once};
 pub use gpu::{Gpu, Precision};
 pub(crate) use memory::Memory;
@@ -27,4 +28,5 @@ pub use memory::Pinned;
 pub use nvrtc::Nvrtc;
 pub use queue::Recording;
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};
+pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, Divider, Plan, Tile, plan, plan_whole};
 pub use upload::{ALIGNED, Upload};

@@ -6,7 +6,7 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::gemm::{Packed, gemm_packed};
-use crate::cuda::{Gemm, Gpu, Matrix};
+use crate::cuda::{Gemm, Gpu, Matrix, Product, WeightGrad, handed_on, weight_rows};
 use crate::graph::{record1, recording};
 use crate::parallel::par_items;
 use crate::sink::{Factors, Sink};
@@ -40,24 +40,25 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {
 /// The sum over all terms of `x w[row..]`, plus `bias` [N], plus `add` [.., N].
 pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Tensor>) -> Tensor {
     let layout = Layout::new(terms, w);
+    let kept: Vec<Tensor> = terms.iter().map(|t| as_factor(t.x)).collect();
     let y = match w.device() {
         Device::Cpu => forward_cpu(&layout, terms, w, bias, add),
-        Device::Gpu(gpu) => forward_gpu(gpu, &layout, terms, w, bias, add),
+        Device::Gpu(gpu) => handed_on(gpu, forward_gpu(gpu, &layout, &kept, w, bias, add)),
     };
     let mut inputs: Vec<&Tensor> = terms.iter().map(|t| t.x).collect();
     inputs.extend([w].into_iter().chain(bias).chain(add));
     if !recording(&inputs) {
         return y;
     }
-    let kept: Vec<Tensor> = terms.iter().map(|t| t.x.clone()).collect();
     let (w_kept, bias_leaf) = (w.clone(), bias.and_then(Tensor::as_leaf));
     let (has_bias, has_add) = (bias.is_some(), add.is_some_and(Tensor::requires_grad));
     record1(&inputs, y, move |dy, sink| {
+        let dy = &as_factor(dy);
         let mut grads: Vec<Option<Tensor>> = Vec::with_capacity(kept.len() + 3);
         for (x, part) in kept.iter().zip(&layout.parts) {
             let grad = || match dy.device() {
                 Device::Cpu => input_grad_cpu(&layout, part, &w_kept, dy, x.shape()),
-                Device::Gpu(gpu) => input_grad_gpu(gpu, &layout, part, &w_kept, dy, x.shape()),
+                Device::Gpu(gpu) => handed_on(gpu, input_grad_gpu(gpu, &layout, part, &w_kept, dy, x.shape())),
             };
             grads.push(x.requires_grad().then(grad));
         }
@@ -72,10 +73,21 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
             grads.push(None);
         }
         if has_add {
-            grads.push(Some(dy.clone()));
+            grads.push(Some(match dy.device() {
+                Device::Cpu => dy.clone(),
+                Device::Gpu(gpu) => handed_on(gpu, dy.clone()),
+            }));
         }
         grads
     })
+}
+
+/// `x` with its origin as products take it: on a GPU as activations are kept.
+fn as_factor(x: &Tensor) -> Tensor {
+    match x.device() {
+        Device::Cpu => x.clone(),
+        Device::Gpu(gpu) => gpu.act(x).with_origin(x.origin.clone()),
+    }
 }
 
 /// Sizes of a product: M rows, and per term its columns and place in the weight.
@@ -126,9 +138,9 @@ impl Part {
         Matrix::new(x, 0, self.width, if self.shared { 0 } else { self.k })
     }
 
-    /// The rows of each block of a weight, or of its gradient, that this part multiplies with, [k, n].
-    fn weight(&self, l: &Layout, w: &Tensor) -> Matrix {
-        Matrix::new(w, self.row * l.n, l.n, l.k * l.n)
+    /// The rows of each block of a weight that this part multiplies with, [k, n].
+    fn weight(&self, l: &Layout, (w, stride): &(Tensor, usize)) -> Matrix {
+        Matrix::new(w, self.row * stride, *stride, l.k * stride)
     }
 
     fn pack(&self, w: &Tensor, transposed: bool) -> Arc<Vec<Packed>> {
@@ -187,86 +199,58 @@ fn input_grad_cpu(l: &Layout, part: &Part, w: &Tensor, dy: &Tensor, shape: &[usi
 fn forward_gpu(
     gpu: &'static Gpu,
     l: &Layout,
-    terms: &[Term],
+    xs: &[Tensor],
     w: &Tensor,
     bias: Option<&Tensor>,
     add: Option<&Tensor>,
 ) -> Tensor {
     let width = l.blocks * l.n;
-    let mut shape = terms[0].x.shape().to_vec();
+    let mut shape = xs[0].shape().to_vec();
     *shape.last_mut().expect("an input has at least one axis") = width;
-    let y = gpu.empty(&shape);
-    let add = add.map(|add| gpu.full(add));
-    for (j, (part, term)) in l.parts.iter().zip(terms).enumerate() {
-        let first = j == 0;
-        let x = gpu.full(term.x);
-        Gemm {
-            a: part.input(&x),
-            b: part.weight(l, w),
-            c: Matrix::new(&y, 0, width, l.n),
-            bias: bias.filter(|_| first),
-            add: add.as_ref().filter(|_| first).map(|add| Matrix::new(add, 0, width, l.n)),
-            size: [l.m, l.n, part.k],
-            blocks: l.blocks,
-            accumulate: !first,
-        }
-        .run(gpu);
+    let y = gpu.empty_act(&shape);
+    let (add, w) = (add.map(|add| gpu.act(add)), weight_rows(gpu, w));
+    let term = |(part, x): (&Part, &Tensor)| Product { a: part.input(x), b: part.weight(l, &w), k: part.k };
+    Gemm {
+        terms: l.parts.iter().zip(xs).map(term).collect(),
+        laps: [1, 0, 0],
+        c: Matrix::new(&y, 0, width, l.n),
+        bias,
+        add: add.as_ref().map(|add| Matrix::new(add, 0, width, l.n)),
+        size: [l.m, l.n],
+        blocks: l.blocks,
     }
+    .run(gpu);
     y
 }
 
 fn input_grad_gpu(gpu: &'static Gpu, l: &Layout, part: &Part, w: &Tensor, dy: &Tensor, shape: &[usize]) -> Tensor {
     let covered = part.shared || part.k * l.blocks == part.width;
-    let dx = if covered { gpu.empty(shape) } else { gpu.zeros(shape) };
-    let dy = &gpu.full(dy);
-    let product = |first: usize, blocks: usize| {
-        Gemm {
-            a: Matrix::new(dy, first * l.n, l.blocks * l.n, l.n),
-            b: part.weight(l, w).block(first).transposed(),
-            c: Matrix::new(&dx, 0, part.width, part.k),
-            bias: None,
-            add: None,
-            size: [l.m, part.k, l.n],
-            blocks,
-            accumulate: first > 0,
-        }
-        .run(gpu)
-    };
-    if part.shared {
-        (0..l.blocks).for_each(|g| product(g, 1)); // blocks add up in one place, in order
-    } else {
-        product(0, l.blocks);
+    let dx = if covered { gpu.empty_act(shape) } else { gpu.zeros_act(shape) };
+    let w = &weight_rows(gpu, w);
+    // A shared input sums over the blocks, in order; otherwise each block has columns of its own.
+    let (laps, blocks) = if part.shared { ([l.blocks, l.n, l.k * w.1], 1) } else { ([1, 0, 0], l.blocks) };
+    Gemm {
+        terms: vec![Product { a: Matrix::new(dy, 0, l.blocks * l.n, l.n), b: part.weight(l, w).transposed(), k: l.n }],
+        laps,
+        c: Matrix::new(&dx, 0, part.width, part.k),
+        bias: None,
+        add: None,
+        size: [l.m, part.k],
+        blocks,
     }
+    .run(gpu);
     dx
 }
 
-/// Adds `xᵀ dy` to the weight's gradient, all blocks at once.
-fn weight_grad_gpu(gpu: &'static Gpu, l: &Layout, xs: &[Tensor], w: &Tensor, dy: &Tensor, sink: &mut Sink) {
-    let leaf = w.as_leaf().expect("weights are leaves");
-    let grad = sink.dense(leaf, w.shape(), Device::Gpu(gpu));
-    let dy = &gpu.full(dy);
-    for (x, part) in xs.iter().zip(&l.parts) {
-        let x = gpu.full(x);
-        Gemm {
-            a: part.input(&x).transposed(),
-            b: Matrix::new(dy, 0, l.blocks * l.n, l.n),
-            c: part.weight(l, grad),
-            bias: None,
-            add: None,
-            size: [part.k, l.n, l.m],
-            blocks: l.blocks,
-            accumulate: true,
-        }
-        .run(gpu);
-    }
-}
-
 fn weight_grad(l: &Layout, xs: &[Tensor], w: &Tensor, dy: &Tensor, sink: &mut Sink) {
-    if let Device::Gpu(gpu) = dy.device() {
-        return weight_grad_gpu(gpu, l, xs, w, dy, sink);
-    }
     let leaf = w.as_leaf().expect("weights are leaves");
     for (x, part) in xs.iter().zip(&l.parts) {
+        if dy.device() != Device::Cpu {
+            let (blocks, block) = (l.blocks, l.k * l.n);
+            let grad = WeightGrad { blocks, k: part.k, n: l.n, start: part.row * l.n, block, shared: part.shared };
+            sink.product_gpu(leaf, w.shape(), grad, x, dy);
+            continue;
+        }
         for g in 0..l.blocks {
             let factors =
                 Factors { x: x.detach(), x_start: part.start(g), dy: dy.detach(), dy_start: g * l.n, rows: l.m };
@@ -353,5 +337,37 @@ mod tests {
             let b = product(&x[1], &x[2], [4, 1, 2, 6], 5, 3, false);
             (0..24).map(|i| a[i] + b[i] + x[3][i % 6]).collect()
         });
+    }
+
+    /// Steps whose products are multiplied together, and others, whose rows are no power of two, that are not.
+    #[test]
+    fn a_weight_in_several_steps() {
+        for m in [4, 3] {
+            let op = |x: &[Tensor]| {
+                let y = linear(&x[0], &x[2], &x[3]);
+                let y = linear(&y, &x[2], &x[3]);
+                affine(&[Term::new(&x[1], 0)], &x[2], Some(&x[3]), Some(&y))
+            };
+            check(&[&[m, 5], &[m, 5], &[5, 5], &[5]], op, |x| {
+                let layer = |y: &[f64]| -> Vec<f64> {
+                    let y = product(y, &x[2], [m, 1, 5, 5], 5, 0, false);
+                    y.iter().enumerate().map(|(i, y)| y + x[3][i % 5]).collect()
+                };
+                let y = layer(&layer(&x[0]));
+                layer(&x[1]).iter().zip(&y).map(|(a, b)| a + b).collect()
+            });
+        }
+    }
+
+    /// An update in place is seen by the next product, whatever copies of the weight there were.
+    #[test]
+    fn a_changed_weight_is_seen() {
+        for device in crate::check::devices_in_all_precisions() {
+            let (x, bias) = (Tensor::full(&[1, 1], 2.0).to(device), Tensor::zeros(&[1]).to(device));
+            let mut w = Tensor::full(&[1, 1], 3.0).to(device);
+            assert_eq!(linear(&x, &w, &bias).item(), 6.0);
+            crate::ops::add_assign(&mut w, &Tensor::full(&[1, 1], 1.0).to(device));
+            assert_eq!(linear(&x, &w, &bias).item(), 8.0);
+        }
     }
 }

@@ -34,11 +34,10 @@ pub enum Resample {
 /// Convolution with weight [k, k, in, out] and bias [out], SAME padding, with resampling, then norm and activation where
 /// given. All buffers keep the padding of `x`, which must be at least k / 2.
 pub fn conv_stage(x: &Planes, w: &Tensor, bias: &Tensor, resample: Resample, norm: Option<(&Norm, Act)>) -> Planes {
-    let held = norm.map(|(norm, act)| Held::new(norm, act));
-    let y = match x.x.device() {
-        Device::Cpu => stage_cpu(x, w, bias, resample, held),
-        Device::Gpu(gpu) => conv_gpu::stage(gpu, x, w, bias, resample, held),
-    };
+    if let Device::Gpu(gpu) = x.x.device() {
+        return conv_gpu::stage(gpu, x, w, bias, resample, norm);
+    }
+    let y = stage_cpu(x, w, bias, resample, norm.map(|(norm, act)| Held::new(norm, act)));
     if norm.is_some_and(|(_, act)| act == Act::Swiglu) { gate(&y) } else { y }
 }
 
@@ -254,14 +253,15 @@ fn gate(x: &Planes) -> Planes {
     let flat = super::reshape(&x.x, &[x.x.dim(0), x.group()]);
     let mut shape = x.x.shape().to_vec();
     shape[1] /= 2;
-    Planes { x: super::reshape(&swiglu(&flat), &shape), ..*x }
+    let [c, h, w] = x.size;
+    Planes { x: super::reshape(&swiglu(&flat), &shape), size: [c / 2, h, w], ..*x }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::planes::{planes, rows_of_planes};
     use super::*;
-    use crate::check::{check, random};
+    use crate::check::{check_rounded, random};
     use crate::cpu::norm::Norm as NormKind;
     use crate::cpu::simd::on_every_isa;
 
@@ -346,7 +346,8 @@ mod tests {
                     // An unused scale would have no gradient and no difference either.
                     rows_of_planes(&y)
                 };
-                check(&shapes, op, |x| {
+                // A bias's gradient adds up all pixels, and much of it cancels: what bfloat16 rounds off counts for more.
+                check_rounded(2e-2, &shapes, op, |x| {
                     let images = x[0].chunks(h * w * c);
                     images.flat_map(|image| stage64(image, &x[1..], [h, w, c], k, co, resample, normed)).collect()
                 });

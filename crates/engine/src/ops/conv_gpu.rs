@@ -1,281 +1,519 @@
-//! A convolution stage on a GPU: images are [n, channels, height, width], without lanes and padding.
+//! A convolution stage on a GPU: images are [n, height, width, channels], so that norms are those of rows, and flat images
+//! are the same memory.
+//!
+//! In bfloat16 a stage is one product over pixels (kernels/conv.cu). Where the input is upsampled first, the product works
+//! at low resolution, with taps that are summed beforehand, for the four output pixels of each input pixel at once.
 
 use super::conv::Resample;
-use super::norm_act::Held;
+use super::norm_act::{Act, Norm, norm_act};
 use super::planes::Planes;
+use super::reshape;
 use crate::bytes::Pixels;
-use crate::cuda::{Arg, Gpu, Grid, Precision};
+use crate::cuda::{
+    Arg, CONV_1, CONV_4, CONV_8, Divider, Gpu, Grid, Plan, Precision, Tile, column_sums, handed_on, plan, plan_whole,
+};
 use crate::graph::{Leaf, record1, recording};
-use crate::sink::{Sink, column_sums_gpu};
-use crate::tensor::Tensor;
+use crate::sink::Sink;
+use crate::tensor::{PackKey, Tensor};
 
-/// Sizes of a convolution, in the order in which kernels take them (kernels/conv.cu).
+/// Sizes of a convolution.
 #[derive(Clone, Copy)]
 struct Geometry {
     n: usize,
+    /// Channels, and those that are stored, of the input and of the output.
     ci: usize,
+    cs: usize,
+    co: usize,
+    os: usize,
     h: usize,
     w: usize,
-    co: usize,
+    /// Of the convolution's output, before a pool.
     oh: usize,
     ow: usize,
     k: usize,
     stride: usize,
     up: usize,
-    sparse: usize,
+    sparse: bool,
+    pooled: bool,
+    /// Rows and columns of zeros before the (upsampled) image.
     top: usize,
     left: usize,
 }
 
-/// Pixels (or rows of the weight) and output channels for each block of threads, as in kernels/conv.cu.
-const PIXELS: usize = 64;
-const CHANNELS: usize = 32;
-/// Output pixels whose products one block adds up for a weight's gradient.
-const SLICE: usize = 4096;
-/// Images whose channels one warp adds up.
-const IMAGES: usize = 16;
+/// What becomes of a product's rows and columns (kernels/conv.cu).
+const PLAIN: u32 = 0;
+const POOLED: u32 = 1;
+const PHASES: u32 = 2;
 
 impl Geometry {
-    fn new(x: &Planes, weight: &Tensor, resample: Resample) -> Geometry {
+    /// `os` are the output channels that are stored.
+    fn new(x: &Planes, weight: &Tensor, resample: Resample, os: usize) -> Geometry {
         let (k, ci, co) = (weight.dim(0), weight.dim(2), weight.dim(3));
         assert_eq!(ci, x.channels(), "channels of the input and of the weight");
         let stride = if resample == Resample::Stride { 2 } else { 1 };
         let up = if matches!(resample, Resample::Upsample | Resample::Spread) { 2 } else { 1 };
         let (h, w) = (x.height(), x.width());
         let (oh, ow) = ((h * up).div_ceil(stride), (w * up).div_ceil(stride));
+        let even = oh.is_multiple_of(2) && ow.is_multiple_of(2);
+        assert!(resample != Resample::Pool || even, "a pool takes images of even sizes, not {oh}x{ow}");
+        assert!(x.n * oh * ow < 1 << 31, "{} images of {oh}x{ow} are more pixels than a kernel can count", x.n);
         // Half of what SAME adds in all, rounded down.
         let before = |size: usize, out: usize| ((out - 1) * stride + k).saturating_sub(size) / 2;
         let (top, left) = (before(h * up, oh), before(w * up, ow));
-        Geometry {
-            n: x.n,
-            ci,
-            h,
-            w,
-            co,
-            oh,
-            ow,
-            k,
-            stride,
-            up,
-            sparse: (resample == Resample::Spread) as usize,
-            top,
-            left,
-        }
+        let (sparse, pooled) = (resample == Resample::Spread, resample == Resample::Pool);
+        Geometry { n: x.n, ci, cs: x.x.dim(3), co, os, h, w, oh, ow, k, stride, up, sparse, pooled, top, left }
     }
 
-    /// Runs a kernel, in float32 or bfloat16, whose last arguments are these sizes.
-    fn launch(
-        &self,
-        gpu: &'static Gpu,
-        [float32, bfloat16]: [&'static str; 2],
-        blocks: [usize; 3],
-        first: &[&dyn Arg],
-    ) {
-        let Geometry { n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left } = self;
-        let sizes: [&dyn Arg; 13] = [n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left];
+    /// Height and width after a pool.
+    fn out(&self) -> [usize; 2] {
+        if self.pooled { [self.oh / 2, self.ow / 2] } else { [self.oh, self.ow] }
+    }
+
+    /// Runs a simple kernel, whose last arguments are these sizes.
+    fn launch(&self, gpu: &'static Gpu, kernel: &'static str, blocks: [usize; 3], first: &[&dyn Arg]) {
+        let Geometry { n, ci, cs, h, w, co, os, oh, ow, k, stride, up, top, left, .. } = self;
+        let sparse = self.sparse as u32;
+        let sizes: [&dyn Arg; 15] = [n, ci, cs, h, w, co, os, oh, ow, k, stride, up, &sparse, top, left];
         let args: Vec<&dyn Arg> = first.iter().copied().chain(sizes).collect();
-        let kernel = if gpu.precision() == Precision::Bfloat16 { bfloat16 } else { float32 };
         gpu.launch("conv", kernel, Grid::of(blocks, 256), &args);
     }
 }
 
-/// `conv_stage` without the halving of swiglu.
+/// `conv_stage` on a GPU.
 pub(super) fn stage(
     gpu: &'static Gpu,
     x: &Planes,
     w: &Tensor,
     bias: &Tensor,
     resample: Resample,
-    held: Option<Held>,
+    norm: Option<(&Norm, Act)>,
 ) -> Planes {
-    let g = Geometry::new(x, w, resample);
-    let x = &Planes { x: gpu.full(&x.x).with_origin(x.x.origin.clone()), ..*x };
-    let full = gpu.empty(&[g.n, g.co, g.oh, g.ow, 1]);
-    let blocks = [(g.n * g.oh * g.ow).div_ceil(PIXELS), g.co.div_ceil(CHANNELS), 1];
-    g.launch(gpu, ["conv", "conv_bf16"], blocks, &[&x.x, w, bias, &full]);
-    let z = if resample == Resample::Pool { pool(gpu, &full) } else { full.clone() };
-    let mut y = held.as_ref().map_or_else(|| z.clone(), |held| norm(gpu, held, &z));
-    let parameters = held.iter().flat_map(|held| held.scale.iter().chain(&held.shift));
-    let inputs: Vec<&Tensor> = [&x.x, w, bias].into_iter().chain(parameters).collect();
-    if recording(&inputs) {
-        let (pooled, held) = (resample == Resample::Pool, held.clone());
-        let kept = Kept { g, pooled, x: x.x.clone(), w: w.clone(), full, z, held };
-        let bias = bias.as_leaf();
-        y = record1(&inputs, y, move |dy, sink| vec![kept.backward(gpu, dy, bias, sink)]);
+    let co = w.dim(3);
+    // Norms take rows without gaps.
+    let os = if norm.is_some() { co } else { co.next_multiple_of(4) };
+    let g = Geometry::new(x, w, resample, os);
+    let [h, width] = g.out();
+    let y = convolve(gpu, g, &x.x, w, bias);
+    let Some((norm, act)) = norm else { return Planes { x: y, n: x.n, pad: 0, size: [co, h, width] } };
+    let y = norm_act(&reshape(&y, &[g.n * h * width, co]), norm, act);
+    let c = y.width();
+    Planes { x: reshape(&y, &[g.n, h, width, c]), n: x.n, pad: 0, size: [c, h, width] }
+}
+
+/// Convolution with resampling: [n, h, w, os].
+fn convolve(gpu: &'static Gpu, g: Geometry, x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {
+    let input = gpu.act(x);
+    let (y, ties) = match gpu.precision() {
+        Precision::Float32 => forward_simple(gpu, &g, &input, w, bias),
+        Precision::Bfloat16 => Staged::new(g).forward(gpu, &input, w, bias),
+    };
+    let y = handed_on(gpu, y);
+    if !recording(&[x, w, bias]) {
+        return y;
     }
-    Planes { x: y, n: x.n, pad: 0 }
+    let kept = Kept { g, flows: x.requires_grad(), x: input, w: w.clone(), ties };
+    let leaf = bias.as_leaf();
+    record1(&[x, w, bias], y, move |dy, sink| vec![kept.backward(gpu, dy, leaf, sink)])
 }
 
-/// 2x2 maxima.
-fn pool(gpu: &'static Gpu, x: &Tensor) -> Tensor {
-    let (planes, h, w) = (x.dim(0) * x.dim(1), x.dim(2) / 2, x.dim(3) / 2);
-    let y = gpu.empty(&[x.dim(0), x.dim(1), h, w, 1]);
-    gpu.launch("conv", "pool", Grid::elements(y.len()), &[x, &planes, &h, &w, &y]);
-    y
+/// Bytes for which of the four pixels before a pool each is the maximum.
+fn ties_of(gpu: &'static Gpu, y: &Tensor) -> Tensor {
+    gpu.empty(&[y.len().div_ceil(4)])
 }
 
-/// Norm and activation over the channels of each pixel.
-fn norm(gpu: &'static Gpu, held: &Held, z: &Tensor) -> Tensor {
-    let (n, c, pixels) = (z.dim(0), z.dim(1), z.dim(2) * z.dim(3));
-    let y = gpu.empty(z.shape());
-    let (scale, shift, kind, act) = held.gpu();
-    let args: [&dyn Arg; 10] = [z, &scale, &shift, &n, &c, &pixels, &kind, &act, &held.eps, &y];
-    gpu.launch("norm", "norm_act_planes", Grid::elements(n * pixels), &args);
-    y
+fn forward_simple(gpu: &'static Gpu, g: &Geometry, x: &Tensor, w: &Tensor, bias: &Tensor) -> (Tensor, Option<Tensor>) {
+    let full = gpu.empty(&[g.n, g.oh, g.ow, g.os]);
+    let blocks = [(g.n * g.oh * g.ow).div_ceil(PIXELS), g.os.div_ceil(CHANNELS), 1];
+    g.launch(gpu, "conv", blocks, &[x, w, bias, &full]);
+    if !g.pooled {
+        return (full, None);
+    }
+    let [h, width] = g.out();
+    let y = gpu.empty(&[g.n, h, width, g.os]);
+    let ties = ties_of(gpu, &y);
+    gpu.launch("conv", "pool", Grid::elements(y.len()), &[&full, &g.n, &g.oh, &g.ow, &g.os, &y, &ties]);
+    (y, Some(ties))
 }
 
-/// Adds the sums over images and pixels of x [n, c, h, w, 1] to the gradient of `leaf` [c].
-fn add_channel_sums(gpu: &'static Gpu, x: &Tensor, leaf: Leaf, sink: &mut Sink) {
-    let (n, c, pixels) = (x.dim(0), x.dim(1), x.dim(2) * x.dim(3));
-    let parts = n.div_ceil(IMAGES);
-    let sums = gpu.empty(&[parts, c]);
-    gpu.launch("conv", "channel_sums", Grid::warps(parts * c), &[x, &n, &c, &pixels, &IMAGES, &sums]);
-    sink.column_sums(leaf, c, &sums);
-}
+/// Of simple kernels: pixels (or rows of the weight) and output channels for each block of threads.
+const PIXELS: usize = 64;
+const CHANNELS: usize = 32;
+/// Output pixels whose products one block adds up for a weight's gradient.
+const SLICE: usize = 4096;
 
 /// What the backward sweep needs.
 struct Kept {
     g: Geometry,
-    pooled: bool,
+    /// Whether the input has a gradient.
+    flows: bool,
     x: Tensor,
     w: Tensor,
-    /// The convolution's output, and the same after a pool.
-    full: Tensor,
-    z: Tensor,
-    held: Option<Held>,
+    ties: Option<Tensor>,
 }
 
 impl Kept {
     /// Leaves the parameters' gradients in the sink and returns that of the input, where it has one.
     fn backward(&self, gpu: &'static Gpu, dy: &Tensor, bias: Option<Leaf>, sink: &mut Sink) -> Option<Tensor> {
-        let dy = &gpu.full(dy);
-        let dz = self.held.as_ref().map_or_else(|| dy.detach(), |held| self.norm_grad(gpu, held, dy, sink));
+        let (g, dy) = (&self.g, gpu.act(dy));
         // The bias sits after a maximum as well as before it, so the pooled gradient serves.
         if let Some(leaf) = bias {
-            add_channel_sums(gpu, &dz, leaf, sink);
+            let sums = column_sums(gpu, &[dy.view(0, &[dy.len() / g.os, g.os])], g.os);
+            sink.add(leaf, &sums.view(0, &[g.co]));
         }
-        let dfull = if self.pooled { self.unpool(gpu, &dz) } else { dz };
+        let dy = self.ties.as_ref().map_or(dy.clone(), |ties| self.unpool(gpu, &dy, ties));
+        let simple = gpu.precision() == Precision::Float32;
         if let Some(leaf) = self.w.as_leaf() {
-            self.weight_grad(gpu, &dfull, leaf, sink);
+            let grad = if simple { self.weight_grad(gpu, &dy) } else { Staged::new(*g).weight_grad(gpu, &self.x, &dy) };
+            sink.add(leaf, &grad.view(0, self.w.shape()));
         }
-        self.x.requires_grad().then(|| self.input_grad(gpu, &dfull))
+        self.flows.then(|| {
+            // Steps of a stride scatter, which is rare enough to be done simply.
+            let simple = simple || g.stride != 1;
+            let dx = if simple { self.input_grad(gpu, &dy) } else { Staged::new(*g).input_grad(gpu, &dy, &self.w) };
+            handed_on(gpu, dx)
+        })
     }
 
-    fn norm_grad(&self, gpu: &'static Gpu, held: &Held, dy: &Tensor, sink: &mut Sink) -> Tensor {
-        let (n, c, pixels) = (self.z.dim(0), self.z.dim(1), self.z.dim(2) * self.z.dim(3));
-        let (scale, shift, kind, act) = held.gpu();
-        let leaf = |parameter: Option<&Tensor>| parameter.and_then(Tensor::as_leaf);
-        let each = |parameter: Option<&Tensor>| leaf(parameter).map(|_| gpu.empty(self.z.shape()));
-        let (dz, dscale, dshift) = (gpu.empty(self.z.shape()), each(scale), each(shift));
-        #[rustfmt::skip]
-        let args: [&dyn Arg; 13] =
-            [&self.z, &scale, &shift, dy, &n, &c, &pixels, &kind, &act, &held.eps, &dz, &dscale, &dshift];
-        gpu.launch("norm", "norm_act_planes_grad", Grid::elements(n * pixels), &args);
-        for (parameter, grad) in [(scale, dscale), (shift, dshift)] {
-            if let (Some(leaf), Some(grad)) = (leaf(parameter), grad) {
-                add_channel_sums(gpu, &grad, leaf, sink);
-            }
-        }
-        dz
+    fn unpool(&self, gpu: &'static Gpu, dy: &Tensor, ties: &Tensor) -> Tensor {
+        let g = &self.g;
+        let dx = gpu.empty_act(&[g.n, g.oh, g.ow, g.os]);
+        gpu.launch("conv", "unpool", Grid::elements(dy.len()), &[dy, ties, &g.n, &g.oh, &g.ow, &g.os, &dx]);
+        dx
     }
 
-    fn unpool(&self, gpu: &'static Gpu, dz: &Tensor) -> Tensor {
-        let (planes, h, w) = (dz.dim(0) * dz.dim(1), dz.dim(2), dz.dim(3));
-        let dfull = gpu.empty(self.full.shape());
-        gpu.launch("conv", "unpool", Grid::elements(dz.len()), &[&self.full, dz, &planes, &h, &w, &dfull]);
-        dfull
-    }
-
-    fn weight_grad(&self, gpu: &'static Gpu, dy: &Tensor, leaf: Leaf, sink: &mut Sink) {
+    fn weight_grad(&self, gpu: &'static Gpu, dy: &Tensor) -> Tensor {
         let g = &self.g;
         let rows = g.k * g.k * g.ci;
         let parts = (g.n * g.oh * g.ow).div_ceil(SLICE).max(1);
         let sums = gpu.empty(&[parts, rows * g.co]);
         let blocks = [rows.div_ceil(PIXELS), g.co.div_ceil(CHANNELS), parts];
-        g.launch(gpu, ["conv_weight_grad", "conv_weight_grad_bf16"], blocks, &[&self.x, dy, &SLICE, &sums]);
-        sink.add(leaf, &column_sums_gpu(gpu, &sums, rows * g.co).view(0, self.w.shape()));
+        g.launch(gpu, "conv_weight_grad", blocks, &[&self.x, dy, &SLICE, &sums]);
+        column_sums(gpu, &[sums], rows * g.co)
     }
 
     fn input_grad(&self, gpu: &'static Gpu, dy: &Tensor) -> Tensor {
         let g = &self.g;
-        let dx = gpu.empty(self.x.shape());
-        let blocks = [(g.n * g.h * g.w).div_ceil(PIXELS), g.ci.div_ceil(CHANNELS), 1];
-        g.launch(gpu, ["conv_input_grad", "conv_input_grad_bf16"], blocks, &[dy, &self.w, &dx]);
+        let dx = gpu.empty_act(&[g.n, g.h, g.w, g.cs]);
+        let blocks = [(g.n * g.h * g.w).div_ceil(PIXELS), g.cs.div_ceil(CHANNELS), 1];
+        g.launch(gpu, "conv_input_grad", blocks, &[dy, &self.w, &dx]);
         dx
     }
 }
 
-/// Rows [n, h * w * c] as images [n, c, h, w, 1], or back.
-pub(super) fn rearrange(
-    gpu: &'static Gpu,
-    x: &Tensor,
-    [n, pixels, c]: [usize; 3],
-    back: bool,
-    shape: &[usize],
-) -> Tensor {
-    let y = gpu.empty(shape);
-    gpu.launch("conv", "rows_to_planes", Grid::elements(x.len()), &[x, &n, &pixels, &c, &(back as u32), &y]);
-    y
+/// The convolution as products on tensor cores compute it: at the input's resolution where that is upsampled.
+struct Staged {
+    g: Geometry,
+    /// Width of the kernel, zeros before the image, height and width of the grid of pixels that rows are.
+    k: usize,
+    top: usize,
+    left: usize,
+    h: usize,
+    w: usize,
+    /// Stored output channels of each of them, and as many as weights have in bfloat16.
+    columns: usize,
+    padded: usize,
+}
+
+impl Staged {
+    fn new(g: Geometry) -> Staged {
+        let columns = g.up * g.up * g.os;
+        let padded = columns.next_multiple_of(8);
+        if g.up == 1 {
+            return Staged { g, k: g.k, top: g.top, left: g.left, h: g.oh, w: g.ow, columns, padded };
+        }
+        // Taps of all phases reach that far; see `UpsampleShape` for the processor's way.
+        let reach = (g.k / 2).div_ceil(2);
+        Staged { g, k: 2 * reach + 1, top: reach, left: reach, h: g.h, w: g.w, columns, padded }
+    }
+
+    /// The weight [k, k, cs, padded] in bfloat16.
+    fn weight(&self, gpu: &'static Gpu, w: &Tensor) -> Tensor {
+        let Geometry { k, ci, cs, co, os, up, sparse, .. } = self.g;
+        let shape = [self.k * self.k, cs, self.padded];
+        let new = || gpu.empty_as(&shape, gpu.activations());
+        if up == 1 {
+            return w.packed_gpu(PackKey::Taps { ci: cs, co: os }, || {
+                let y = new();
+                let args: [&dyn Arg; 7] = [w, &(k * k), &ci, &co, &cs, &self.padded, &y];
+                gpu.launch("conv", "pad_taps", Grid::elements(y.len()), &args);
+                y
+            });
+        }
+        w.packed_gpu(PackKey::Phases { ci: cs, co: os, sparse }, || {
+            let (y, sparse) = (new(), sparse as u32);
+            let args: [&dyn Arg; 10] = [w, &k, &ci, &co, &self.k, &sparse, &cs, &os, &self.padded, &y];
+            gpu.launch("conv", "fold_phases", Grid::elements(y.len()), &args);
+            y
+        })
+    }
+
+    /// Rows and columns of the product.
+    fn size(&self) -> [usize; 2] {
+        [self.g.n * self.h * self.w, self.columns]
+    }
+
+    fn forward(&self, gpu: &'static Gpu, x: &Tensor, w: &Tensor, bias: &Tensor) -> (Tensor, Option<Tensor>) {
+        let tile = plan_whole(tiles(self.g.cs), self.size(), self.k * self.k * self.g.cs);
+        self.forward_as(gpu, x, w, bias, tile)
+    }
+
+    /// Output [n, h, w, os] and, of a pool, which pixels were the maxima.
+    fn forward_as(
+        &self,
+        gpu: &'static Gpu,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        tile: Tile,
+    ) -> (Tensor, Option<Tensor>) {
+        let g = &self.g;
+        let ([h, width], weight) = (g.out(), self.weight(gpu, w));
+        let y = gpu.empty_act(&[g.n, h, width, g.os]);
+        let ties = g.pooled.then(|| ties_of(gpu, &y));
+        let mode = match (g.pooled, g.up) {
+            (true, _) => POOLED,
+            (false, 2) => PHASES,
+            _ => PLAIN,
+        };
+        #[rustfmt::skip] // an operand a line, as the kernel has them
+        let args: [&dyn Arg; 21] = [
+            x, &weight, bias, &y, &ties,
+            &g.n, &g.h, &g.w, &g.cs, &1usize,
+            &self.k, &g.stride, &self.top, &self.left, &self.h, &self.w,
+            &self.columns, &self.padded, &g.co, &g.os, &mode,
+        ];
+        gpu.launch("conv", tile.forward, rows_first(&tile, self.size()), &args);
+        (y, ties)
+    }
+
+    fn input_grad(&self, gpu: &'static Gpu, dy: &Tensor, w: &Tensor) -> Tensor {
+        let g = &self.g;
+        let tile = plan_whole(tiles(g.os), [g.n * g.h * g.w, g.cs], self.k * self.k * self.columns);
+        self.input_grad_as(gpu, dy, w, tile)
+    }
+
+    /// The gradient of the input [n, h, w, cs].
+    fn input_grad_as(&self, gpu: &'static Gpu, dy: &Tensor, w: &Tensor, tile: Tile) -> Tensor {
+        let (g, weight) = (&self.g, self.weight(gpu, w));
+        let dx = gpu.empty_act(&[g.n, g.h, g.w, g.cs]);
+        let size = [g.n * g.h * g.w, g.cs];
+        // In reverse, what came after the image comes before it.
+        let (top, left) = (self.k - 1 - self.top, self.k - 1 - self.left);
+        let none = None::<&Tensor>;
+        #[rustfmt::skip]
+        let args: [&dyn Arg; 21] = [
+            dy, &weight, &none, &dx, &none,
+            &g.n, &self.h, &self.w, &g.os, &g.up,
+            &self.k, &1usize, &top, &left, &g.h, &g.w,
+            &g.cs, &self.padded, &g.cs, &g.cs, &PLAIN,
+        ];
+        gpu.launch("conv", tile.input_grad, rows_first(&tile, size), &args);
+        dx
+    }
+
+    fn weight_grad(&self, gpu: &'static Gpu, x: &Tensor, dy: &Tensor) -> Tensor {
+        let g = &self.g;
+        let all = if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) };
+        let able: Vec<Tile> = all.iter().copied().filter(|tile| !tile.weight_grad.is_empty()).collect();
+        let pixels = g.n * self.h * self.w;
+        self.weight_grad_as(gpu, x, dy, plan(&able, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
+    }
+
+    /// The weight's gradient [k, k, ci, co].
+    fn weight_grad_as(&self, gpu: &'static Gpu, x: &Tensor, dy: &Tensor, Plan { tile, parts }: Plan) -> Tensor {
+        let g = &self.g;
+        let (rows, pixels) = (self.k * self.k * g.cs, g.n * self.h * self.w);
+        let size = [rows, self.columns];
+        let slice = pixels.div_ceil(tile.depth).div_ceil(parts).max(1) * tile.depth;
+        let (height, width) = (Divider::new(self.h), Divider::new(self.w));
+        let sums = gpu.empty(&[parts, rows, self.columns]);
+        #[rustfmt::skip]
+        let args: [&dyn Arg; 19] = [
+            x, dy, &sums,
+            &g.n, &g.h, &g.w, &g.cs, &g.up,
+            &self.k, &g.stride, &self.top, &self.left,
+            &self.h, &height.factor, &height.shift, &self.w, &width.factor, &width.shift,
+            &g.os,
+        ];
+        let args: Vec<&dyn Arg> = args.into_iter().chain([&slice as &dyn Arg]).collect();
+        let [x, y, _] = rows_first(&tile, size).blocks;
+        let grid = Grid { blocks: [x, y, parts as u32], ..rows_first(&tile, size) };
+        gpu.launch("conv", tile.weight_grad, grid, &args);
+        let (grad, sparse) = (gpu.empty(&[g.k, g.k, g.ci, g.co]), g.sparse as u32);
+        let small = if g.up == 1 { 0 } else { self.k };
+        let args: [&dyn Arg; 10] = [&sums, &parts, &g.k, &g.ci, &g.co, &small, &sparse, &g.cs, &self.columns, &grad];
+        gpu.launch("conv", "unfold_parts", Grid::elements(grad.len()), &args);
+        grad
+    }
+}
+
+/// Channels that can be gathered at a time from pixels that store so many.
+fn grain(stored: usize) -> usize {
+    [8, 4].into_iter().find(|&grain| stored.is_multiple_of(grain)).unwrap_or(1)
+}
+
+fn tiles(stored: usize) -> &'static [Tile] {
+    match grain(stored) {
+        8 => &CONV_8,
+        4 => &CONV_4,
+        _ => &CONV_1,
+    }
+}
+
+/// A grid with the tiles of rows along the first axis, which may be the longest.
+fn rows_first(tile: &Tile, size: [usize; 2]) -> Grid {
+    let grid = tile.grid(size, 1);
+    let [columns, rows, _] = grid.blocks;
+    Grid { blocks: [rows, columns, 1], ..grid }
+}
+
+/// Pixels of `from` numbers each as pixels of `to` numbers, under another shape; the same memory where they are alike.
+pub(super) fn resize_pixels(gpu: &'static Gpu, x: &Tensor, [from, to]: [usize; 2], shape: &[usize]) -> Tensor {
+    if from == to {
+        return x.view(0, shape);
+    }
+    let x = gpu.act(x);
+    let (y, pixels) = (gpu.empty_act(shape), x.len() / from);
+    gpu.launch("conv", "resize_pixels", Grid::elements(y.len()), &[&x, &pixels, &from, &to, &y]);
+    handed_on(gpu, y)
 }
 
 /// uint8 images [n, h, w, c] of several keys -> `value / 255 - 0.5`, joined along the channels.
 pub(super) fn byte_planes(gpu: &'static Gpu, keys: &[(Pixels, usize)], n: usize, h: usize, w: usize) -> Planes {
-    let (channels, pixels): (usize, usize) = (keys.iter().map(|(_, c)| c).sum(), h * w);
-    let y = gpu.empty(&[n, channels, h, w, 1]);
-    let mut first = 0;
-    for (bytes, c) in keys {
-        let args: [&dyn Arg; 7] = [bytes.gpu(), &n, &pixels, c, &channels, &first, &y];
-        gpu.launch("conv", "byte_planes", Grid::elements(n * pixels * c), &args);
-        first += c;
+    let (channels, pixels): (usize, usize) = (keys.iter().map(|(_, c)| c).sum(), n * h * w);
+    let stored = channels.next_multiple_of(4);
+    let y = gpu.empty_act(&[n, h, w, stored]);
+    for (bytes, c, [first, end]) in places(keys, stored) {
+        let args: [&dyn Arg; 7] = [bytes.gpu(), &pixels, &c, &stored, &first, &end, &y];
+        gpu.launch("conv", "byte_planes", Grid::elements(pixels * (end - first)), &args);
     }
-    Planes { x: y, n, pad: 0 }
+    Planes { x: y, n, pad: 0, size: [channels, h, w] }
+}
+
+/// Keys with their first channel and the one after their last; the last key has those too that are only stored.
+fn places<'a>(keys: &[(Pixels<'a>, usize)], stored: usize) -> Vec<(Pixels<'a>, usize, [usize; 2])> {
+    let mut first = 0;
+    let place = |(i, &(bytes, c)): (usize, &(Pixels<'a>, usize))| {
+        let start = first;
+        first += c;
+        (bytes, c, [start, if i + 1 == keys.len() { stored } else { first }])
+    };
+    keys.iter().enumerate().map(place).collect()
 }
 
 /// `image_loss` of logits in planes.
 pub(super) fn image_loss(gpu: &'static Gpu, logits: &Planes, keys: &[(Pixels, usize)]) -> Vec<Tensor> {
-    let (n, channels, pixels) = (logits.n, logits.channels(), logits.height() * logits.width());
-    let mut first = 0;
-    let keys: Vec<(Tensor, usize, usize)> = keys
-        .iter()
-        .map(|(bytes, c)| {
-            first += c;
-            (bytes.gpu().clone(), *c, first - c)
-        })
-        .collect();
-    let loss = |(bytes, c, first): &(Tensor, usize, usize)| {
+    let (n, pixels, stored, x) = (logits.n, logits.height() * logits.width(), logits.x.dim(3), gpu.act(&logits.x));
+    let keys: Vec<(Tensor, usize, [usize; 2])> =
+        places(keys, stored).into_iter().map(|(bytes, c, place)| (bytes.gpu().clone(), c, place)).collect();
+    let loss = |(bytes, c, [first, _]): &(Tensor, usize, [usize; 2])| {
         let loss = gpu.empty(&[n]);
-        gpu.launch(
-            "conv",
-            "image_loss",
-            Grid::blocks(n, 256),
-            &[&logits.x, bytes, &pixels, c, &channels, first, &loss],
-        );
+        let args: [&dyn Arg; 7] = [&x, bytes, &pixels, c, &stored, first, &loss];
+        gpu.launch("conv", "image_loss", Grid::blocks(n, 256), &args);
         loss
     };
     let losses: Vec<Tensor> = keys.iter().map(loss).collect();
     if !recording(&[&logits.x]) {
         return losses;
     }
-    let x = logits.x.detach();
     crate::graph::record(&[&logits.x], losses, move |grads, _| {
-        let dx = gpu.empty(x.shape());
-        for ((bytes, c, first), dy) in keys.iter().zip(grads) {
-            let args: [&dyn Arg; 9] = [&x, bytes, dy, &n, &pixels, c, &channels, first, &dx];
-            gpu.launch("conv", "image_loss_grad", Grid::elements(n * pixels * c), &args);
+        let dx = gpu.empty_act(x.shape());
+        for ((bytes, c, [first, end]), dy) in keys.iter().zip(grads) {
+            let args: [&dyn Arg; 10] = [&x, bytes, dy, &n, &pixels, c, &stored, first, end, &dx];
+            gpu.launch("conv", "image_loss_grad", Grid::elements(n * pixels * (end - first)), &args);
         }
-        vec![Some(dx)]
+        vec![Some(handed_on(gpu, dx))]
     })
 }
 
 /// `images` of logits in planes.
 pub(super) fn pictures(gpu: &'static Gpu, logits: &Planes, channels: &[usize]) -> Vec<Tensor> {
-    let (n, h, w, all) = (logits.n, logits.height(), logits.width(), logits.channels());
-    let (pixels, mut first) = (h * w, 0);
+    let (n, h, w, stored, x) = (logits.n, logits.height(), logits.width(), logits.x.dim(3), gpu.act(&logits.x));
+    let (pixels, mut first) = (n * h * w, 0);
     let mut key = |c: &usize| {
         let y = gpu.empty(&[n, h, w, *c]);
-        gpu.launch("conv", "pictures", Grid::elements(y.len()), &[&logits.x, &n, &pixels, c, &all, &first, &y]);
+        gpu.launch("conv", "pictures", Grid::elements(y.len()), &[&x, &pixels, c, &stored, &first, &y]);
         first += c;
         y
     };
     channels.iter().map(&mut key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::planes::{planes, rows_of_planes};
+    use super::super::{Resample, conv_stage};
+    use super::*;
+    use crate::check::{assert_close, doubles, random, random_bf16};
+    use crate::cuda::test_gpu_in;
+    use crate::graph::{Leaf, backward};
+    use crate::tensor::Device;
+
+    /// Images of `h` times `w`, channels of input and output, width of the kernel.
+    struct Case {
+        size: [usize; 2],
+        channels: [usize; 2],
+        k: usize,
+    }
+
+    /// Every tile against the processor, which is exact but for the rounding of weights and outputs.
+    #[test]
+    fn every_tile_convolves() {
+        let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
+        let all =
+            [(&CONV_8[..], [8, 24], 5), (&CONV_4[..], [4, 12], 5), (&CONV_4[..], [3, 3], 3), (&CONV_1[..], [5, 3], 3)];
+        for (tiles, channels, k) in all {
+            for resample in [Resample::None, Resample::Pool, Resample::Stride, Resample::Upsample, Resample::Spread] {
+                tiles.iter().for_each(|&tile| convolve_as(gpu, tile, resample, Case { size: [6, 4], channels, k }));
+            }
+        }
+    }
+
+    fn convolve_as(gpu: &'static Gpu, tile: Tile, resample: Resample, case: Case) {
+        let Case { size: [h, w], channels: [ci, co], k } = case;
+        let (n, what) = (3, |what: &str| format!("{what} of {resample:?}, {ci} to {co} channels, {}", tile.forward));
+        let x = random_bf16(&[n, h * w * ci], 1, 1.0);
+        let (weight, bias) = (random_bf16(&[k, k, ci, co], 2, 0.2), random(&[co], 3, 1.0));
+        let leaves = [(&x, Leaf::new()), (&weight, Leaf::new())];
+        let [x_leaf, w_leaf] = leaves.map(|(x, leaf)| x.leaf(leaf));
+        let y = rows_of_planes(&conv_stage(&planes(&x_leaf, h, w, ci, k / 2), &w_leaf, &bias, resample, None));
+        let dy = random_bf16(y.shape(), 4, 1.0);
+        let mut sink = Sink::new();
+        backward(&[(&y, dy.clone())], &mut sink);
+        let grads = sink.finish(&leaves.map(|(x, leaf)| (leaf, x.shape().to_vec())));
+
+        // Channels are stored in fours, where the tile takes fours and there are threes.
+        let stored = |c: usize| if tile.forward == CONV_1[0].forward { c } else { c.next_multiple_of(4) };
+        let (cs, os, there) = (stored(ci), stored(co), |x: &Tensor| x.to(Device::Gpu(gpu)));
+        let pixels = |x: &Tensor, c: usize, to: usize| {
+            let count = x.len() / c;
+            gpu.act(&resize_pixels(gpu, &there(x), [c, to], &[count, to]))
+        };
+        let input = Planes { x: pixels(&x, ci, cs).view(0, &[n, h, w, cs]), n, pad: 0, size: [ci, h, w] };
+        let g = Geometry::new(&input, &weight, resample, os);
+        let staged = Staged::new(g);
+        let (weight, bias) = (there(&weight), there(&bias));
+        let (found, ties) = staged.forward_as(gpu, &input.x, &weight, &bias, tile);
+        let limit = 4e-3; // sums of taps are rounded, and outputs
+        let cut = |x: &Tensor, from: usize, c: usize| doubles(&resize_pixels(gpu, x, [from, c], &[x.len() / from, c]));
+        assert_close(&what("output"), &cut(&found, os, co), &doubles(&y), limit);
+
+        let dy = pixels(&dy, co, os);
+        let dy = match &ties {
+            Some(ties) => {
+                Kept { g, flows: true, x: input.x.clone(), w: weight.clone(), ties: None }.unpool(gpu, &dy, ties)
+            }
+            None => dy,
+        };
+        if g.stride == 1 {
+            let dx = staged.input_grad_as(gpu, &dy, &weight, tile);
+            assert_close(&what("input gradient"), &cut(&dx, cs, ci), &doubles(&grads[0]), limit);
+        }
+        for parts in [1, 2] {
+            if !tile.weight_grad.is_empty() {
+                let grad = staged.weight_grad_as(gpu, &input.x, &dy, Plan { tile, parts });
+                assert_close(&what("weight gradient"), &doubles(&grad), &doubles(&grads[1]), limit);
+            }
+        }
+    }
 }

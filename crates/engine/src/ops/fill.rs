@@ -30,6 +30,7 @@ pub(crate) fn add_assign(a: &mut Tensor, b: &Tensor) {
         Device::Cpu => a.make_mut().iter_mut().zip(b.data()).for_each(|(a, b)| *a += b),
         Device::Gpu(gpu) => {
             let to = if a.is_unshared() { a.detach() } else { gpu.empty_as(a.shape(), a.dtype()) };
+            to.forget_packed();
             let each = if at_once(a.len(), &[a, b, &to]) == 8 { 8 } else { 1 };
             let args: [&dyn Arg; 7] = [&*a, &a.is_wide(), b, &b.is_wide(), &a.len(), &each, &to];
             gpu.launch("elementwise", "add", Grid::elements(a.len() / each), &args);

@@ -9,26 +9,29 @@ use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
 /// A batch of images as groups of lanes: [groups, channels, height, width + 2 pad, lanes] with `pad` columns
-/// of zeros at either side. The last group may have empty lanes. On a GPU groups are of one lane and without padding.
+/// of zeros at either side. The last group may have empty lanes. On a GPU they are [n, height, width, stored channels],
+/// without lanes and padding; channels that are stored beyond those that there are hold zeros.
 #[derive(Clone)]
 pub struct Planes {
     pub x: Tensor,
     /// Number of images.
     pub n: usize,
     pub pad: usize,
+    /// Channels, height and width.
+    pub(super) size: [usize; 3],
 }
 
 impl Planes {
     pub fn channels(&self) -> usize {
-        self.x.dim(1)
+        self.size[0]
     }
 
     pub fn height(&self) -> usize {
-        self.x.dim(2)
+        self.size[1]
     }
 
     pub fn width(&self) -> usize {
-        self.x.dim(3) - 2 * self.pad
+        self.size[2]
     }
 
     /// Floats of one group.
@@ -42,9 +45,9 @@ impl Planes {
     }
 
     /// The same images with other contents, of `channels`, `height` and `width`.
-    pub(super) fn like(&self, shape: [usize; 3], buffer: Buffer) -> Planes {
-        let x = Tensor::new(&planes_shape(self.n, shape, self.pad), buffer);
-        Planes { x, ..*self }
+    pub(super) fn like(&self, size: [usize; 3], buffer: Buffer) -> Planes {
+        let x = Tensor::new(&planes_shape(self.n, size, self.pad), buffer);
+        Planes { x, size, ..*self }
     }
 }
 
@@ -75,17 +78,17 @@ pub fn byte_planes(keys: &[(Pixels, usize)], n: usize, h: usize, w: usize, pad: 
             at += len;
         }
     }
-    Planes { x: Tensor::new(&shape, out), n, pad }
+    Planes { x: Tensor::new(&shape, out), n, pad, size: [channels, h, w] }
 }
 
 /// Rows [n, h * w * c] -> images. `pad` is for the processor's kernels.
 pub fn planes(x: &Tensor, h: usize, w: usize, c: usize, pad: usize) -> Planes {
     let n = x.dim(0);
     let pad = if x.device() == Device::Cpu { pad } else { 0 };
-    let y = into_planes(x, [n, h, w, c], pad);
+    let y = into_planes(x, [n, h, w, c], c, pad);
     let y =
         if recording(&[x]) { record1(&[x], y, move |dy, _| vec![Some(from_planes(dy, [n, h, w, c], pad))]) } else { y };
-    Planes { x: y, n, pad }
+    Planes { x: y, n, pad, size: [c, h, w] }
 }
 
 /// Images -> rows [n, h * w * c].
@@ -95,10 +98,12 @@ pub fn rows_of_planes(x: &Planes) -> Tensor {
     if !recording(&[&x.x]) {
         return y;
     }
-    record1(&[&x.x], y, move |dy, _| vec![Some(into_planes(dy, size, pad))])
+    let stored = x.x.dim(3);
+    record1(&[&x.x], y, move |dy, _| vec![Some(into_planes(dy, size, stored, pad))])
 }
 
-fn into_planes(x: &Tensor, [n, h, w, c]: [usize; 4], pad: usize) -> Tensor {
+/// `stored` are the channels that a GPU keeps for each pixel.
+fn into_planes(x: &Tensor, [n, h, w, c]: [usize; 4], stored: usize, pad: usize) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let shape = planes_shape(n, [c, h, w], pad);
@@ -106,7 +111,7 @@ fn into_planes(x: &Tensor, [n, h, w, c]: [usize; 4], pad: usize) -> Tensor {
             enter(x.data(), [n, h, w, c], pad, &mut out);
             Tensor::new(&shape, out)
         }
-        Device::Gpu(gpu) => conv_gpu::rearrange(gpu, x, [n, h * w, c], false, &[n, c, h, w, 1]),
+        Device::Gpu(gpu) => conv_gpu::resize_pixels(gpu, x, [c, stored], &[n, h, w, stored]),
     }
 }
 
@@ -117,7 +122,7 @@ fn from_planes(x: &Tensor, [n, h, w, c]: [usize; 4], pad: usize) -> Tensor {
             leave(x.data(), [n, h, w, c], pad, &mut out);
             Tensor::new(&[n, h * w * c], out)
         }
-        Device::Gpu(gpu) => conv_gpu::rearrange(gpu, x, [n, h * w, c], true, &[n, h * w * c]),
+        Device::Gpu(gpu) => conv_gpu::resize_pixels(gpu, x, [x.width(), c], &[n, h * w * c]),
     }
 }
 

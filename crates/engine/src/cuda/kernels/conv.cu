@@ -1,15 +1,21 @@
-// Convolutions with SAME padding as implicit matrix products, over images [n, channels, height, width]: a row of the
-// product is a pixel, its columns are the taps of the kernel, gathered on the way into shared memory.
+// Convolutions with SAME padding as implicit matrix products, over images [n, height, width, stored channels]: a row of the
+// product is a pixel, its depth are the taps of the kernel, gathered on the way into shared memory. Stored channels may be
+// more than there are: the others are zero.
+
+// ---- Simple: any geometry, one number at a time -----------------------------------------------------------------------
 
 #define CHANNELS 32u  // output channels for each block of threads; pixels, or rows of the weight, are TILE_ROWS
 
 // `up` is 2 where the input is upsampled first: each pixel repeated four times, or, where `sparse`, only at odd rows and
-// columns with zeros between. `h` and `w` are the input's before that, `oh` and `ow` the convolution's output's.
-struct Geometry { u32 n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left; };
-#define GEOMETRY \
-  u32 n, u32 ci, u32 h, u32 w, u32 co, u32 oh, u32 ow, u32 k, u32 stride, u32 up, u32 sparse, u32 top, u32 left
-#define GEOMETRY_NAMES n, ci, h, w, co, oh, ow, k, stride, up, sparse, top, left
-#define GEOMETRY_VALUES Geometry{GEOMETRY_NAMES}
+// columns with zeros between. `h` and `w` are the input's before that, `oh` and `ow` the convolution's output's. The input
+// stores `cs` channels, the output `os`; the weight is [k, k, ci, co].
+struct Geometry { u32 n, ci, cs, h, w, co, os, oh, ow, k, stride, up, sparse, top, left; };
+#define GEOMETRY                                                                                                     \
+  u32 n, u32 ci, u32 cs, u32 h, u32 w, u32 co, u32 os, u32 oh, u32 ow, u32 k, u32 stride, u32 up, u32 sparse, u32 top, \
+      u32 left
+#define GEOMETRY_VALUES Geometry{n, ci, cs, h, w, co, os, oh, ow, k, stride, up, sparse, top, left}
+
+#ifndef ACT_BF16
 
 // What output pixel `pixel` of all images sees through row `tap` [k, k, ci] of the weight.
 __device__ __forceinline__ float seen(const float* x, const Geometry& g, u32 pixel, u32 tap) {
@@ -19,26 +25,56 @@ __device__ __forceinline__ float seen(const float* x, const Geometry& g, u32 pix
   // Before the image, these wrap around to more than its size.
   u32 y = row * g.stride + a - g.top, x0 = column * g.stride + b - g.left;
   if (y >= g.h * g.up || x0 >= g.w * g.up || (g.sparse && !(y % 2 == 1 && x0 % 2 == 1))) return 0.0f;
-  return x[((u64)(image * g.ci + c) * g.h + y / g.up) * g.w + x0 / g.up];
+  return x[((u64)(image * g.h + y / g.up) * g.w + x0 / g.up) * g.cs + c];
 }
 
-// y [n, co, oh, ow] = x * weight [k, k, ci, co] + bias
-template <bool BF16>
-__device__ __forceinline__ void conv_block(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
+// y [n, oh, ow, os] = x * weight + bias
+KERNEL conv(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
   Geometry g = GEOMETRY_VALUES;
   u32 pixel0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS;
   auto left_factor = [&](u32 i, u32 d) { return seen(x, g, pixel0 + i, d); };
   auto right_factor = [&](u32 d, u32 j) { return channel0 + j < co ? weight[(u64)d * co + channel0 + j] : 0.0f; };
-  product<BF16, CHANNELS>(0, k * k * ci, true, true, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
-    u32 pixel = pixel0 + i, channel = channel0 + j, image = pixel / (oh * ow);
-    if (pixel >= n * oh * ow || channel >= co) return;
-    y[(u64)(image * co + channel) * oh * ow + pixel % (oh * ow)] = sum + bias[channel];
+  product<CHANNELS>(0, k * k * ci, true, true, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+    u32 pixel = pixel0 + i, channel = channel0 + j;
+    if (pixel >= n * oh * ow || channel >= os) return;
+    y[(u64)pixel * os + channel] = channel < co ? sum + bias[channel] : 0.0f;
   });
 }
+EXPORT(conv)
 
-// dx [n, ci, h, w] from dy: every input pixel collects from the outputs that saw it.
-template <bool BF16>
-__device__ __forceinline__ void conv_input_grad_block(const float* dy, const float* weight, float* dx, GEOMETRY) {
+// The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, ci, co].
+KERNEL conv_weight_grad(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
+  Geometry g = GEOMETRY_VALUES;
+  u32 row0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS, rows = k * k * ci, pixels = n * oh * ow;
+  u32 first = blockIdx.z * slice, last = min(first + slice, pixels);
+  auto left_factor = [&](u32 i, u32 d) { return seen(x, g, d, row0 + i); };
+  auto right_factor = [&](u32 d, u32 j) { return channel0 + j < co ? dy[(u64)d * os + channel0 + j] : 0.0f; };
+  product<CHANNELS>(first, last, false, true, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+    u32 row = row0 + i, channel = channel0 + j;
+    if (row < rows && channel < co) out[((u64)blockIdx.z * rows + row) * co + channel] = sum;
+  });
+}
+EXPORT(conv_weight_grad)
+
+// 2x2 maxima of x [n, h, w, c] in whole squares -> y [n, h / 2, w / 2, c], and which of the four they are: a bit each.
+KERNEL pool(const float* x, u32 n, u32 h, u32 w, u32 c, float* y, u8* ties) {
+  u64 i = global_thread();
+  u32 channel = i % c, column = i / c % (w / 2), row = i / c / (w / 2) % (h / 2);
+  u64 image = i / c / (w / 2) / (h / 2);
+  if (image >= n) return;
+  float four[4];
+  for (u32 p = 0; p < 4; p++) four[p] = x[((image * h + 2 * row + p / 2) * w + 2 * column + p % 2) * c + channel];
+  float most = fmaxf(fmaxf(four[0], four[1]), fmaxf(four[2], four[3]));
+  u32 bits = 0;
+  for (u32 p = 0; p < 4; p++) bits |= (four[p] == most ? 1u : 0u) << p;
+  y[i] = most, ties[i] = bits;
+}
+EXPORT(pool)
+
+#endif
+
+// dx [n, h, w, cs] from dy: every input pixel collects from the outputs that saw it.
+KERNEL conv_input_grad(const act* dy, const float* weight, act* dx, GEOMETRY) {
   u32 pixel0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS;
   u32 places = sparse ? 1 : up * up;  // of a pixel in the upsampled image
   auto left_factor = [&](u32 i, u32 d) {
@@ -48,130 +84,333 @@ __device__ __forceinline__ void conv_input_grad_block(const float* dy, const flo
     u32 column = pixel % w * up + (sparse ? 1 : place % up), row = pixel / w % h * up + (sparse ? 1 : place / up);
     u32 y = row + top - a, x = column + left - b;  // in steps of the stride; wraps around before the first
     if (y % stride || x % stride || y / stride >= oh || x / stride >= ow) return 0.0f;
-    return dy[((u64)(pixel / (h * w) * co + o) * oh + y / stride) * ow + x / stride];
+    return number(dy[((u64)(pixel / (h * w) * oh + y / stride) * ow + x / stride) * os + o]);
   };
   auto right_factor = [&](u32 d, u32 j) {
     u32 tap = d / co % (k * k);
     return channel0 + j < ci ? weight[((u64)tap * ci + channel0 + j) * co + d % co] : 0.0f;
   };
-  product<BF16, CHANNELS>(0, places * k * k * co, true, false, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+  product<CHANNELS>(0, places * k * k * co, true, false, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
     u32 pixel = pixel0 + i, channel = channel0 + j;
-    if (pixel >= n * h * w || channel >= ci) return;
-    dx[(u64)(pixel / (h * w) * ci + channel) * h * w + pixel % (h * w)] = sum;
+    if (pixel < n * h * w && channel < cs) dx[(u64)pixel * cs + channel] = rounded<act>(sum);
   });
-}
-
-// The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, ci, co].
-template <bool BF16>
-__device__ __forceinline__ void conv_weight_grad_block(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
-  Geometry g = GEOMETRY_VALUES;
-  u32 row0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS, rows = k * k * ci, pixels = n * oh * ow;
-  u32 first = blockIdx.z * slice, last = min(first + slice, pixels);
-  auto left_factor = [&](u32 i, u32 d) { return seen(x, g, d, row0 + i); };
-  auto right_factor = [&](u32 d, u32 j) {
-    u32 channel = channel0 + j;
-    return channel < co ? dy[(u64)(d / (oh * ow) * co + channel) * oh * ow + d % (oh * ow)] : 0.0f;
-  };
-  product<BF16, CHANNELS>(first, last, false, false, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
-    u32 row = row0 + i, channel = channel0 + j;
-    if (row < rows && channel < co) out[((u64)blockIdx.z * rows + row) * co + channel] = sum;
-  });
-}
-
-KERNEL conv(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
-  conv_block<false>(x, weight, bias, y, GEOMETRY_NAMES);
-}
-EXPORT(conv)
-
-KERNEL conv_bf16(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
-  conv_block<true>(x, weight, bias, y, GEOMETRY_NAMES);
-}
-EXPORT(conv_bf16)
-
-KERNEL conv_input_grad(const float* dy, const float* weight, float* dx, GEOMETRY) {
-  conv_input_grad_block<false>(dy, weight, dx, GEOMETRY_NAMES);
 }
 EXPORT(conv_input_grad)
 
-KERNEL conv_input_grad_bf16(const float* dy, const float* weight, float* dx, GEOMETRY) {
-  conv_input_grad_block<true>(dy, weight, dx, GEOMETRY_NAMES);
-}
-EXPORT(conv_input_grad_bf16)
+// ---- Staged: what training spends its time in -------------------------------------------------------------------------
+#ifdef ACT_BF16
 
-KERNEL conv_weight_grad(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
-  conv_weight_grad_block<false>(x, dy, slice, out, GEOMETRY_NAMES);
-}
-EXPORT(conv_weight_grad)
+// How rows of a product are pixels and what becomes of its columns. PHASES: the output has twice the height and width, and
+// the columns of a pixel are those of its four pixels there. Upsampling by two before a convolution is such a convolution,
+// at low resolution and with fewer taps, which are sums of the original ones (`fold_phases`).
+enum Mode : u32 { PLAIN, POOLED, PHASES };
 
-KERNEL conv_weight_grad_bf16(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
-  conv_weight_grad_block<true>(x, dy, slice, out, GEOMETRY_NAMES);
-}
-EXPORT(conv_weight_grad_bf16)
+struct Pixel { u32 image, y, x; };
 
-// 2x2 maxima: x [planes, 2 h, 2 w] -> y [planes, h, w].
-KERNEL pool(const float* x, u32 planes, u32 h, u32 w, float* y) {
+// Pixel `row` of all images, one after the other; or by the squares of four that a pool takes.
+__device__ __forceinline__ Pixel pixel_of(u32 row, u32 h, u32 w, bool squares) {
+  if (!squares) return Pixel{row / w / h, row / w % h, row % w};
+  u32 square = row / 4, across = w / 2, down = h / 2;
+  return Pixel{square / across / down, square / across % down * 2 + row / 2 % 2, square % across * 2 + row % 2};
+}
+
+// Forward: y = x [n, h, w, c] * weight [k, k, c, columns] + bias [channels], with `stored` channels a pixel, `squares` of
+// pixels pooled where POOLED, with what `ties` for the maximum. GRAD, for the input's gradient: x is the output's, its
+// taps are taken in reverse, and of the weight, which is [k, k, columns, up up c] then, the transpose; where `up` is 2, x
+// has twice the height and width, and the channels of a pixel are those of its four pixels there. Rows of the weight are
+// `w_row` apart. GRAIN channels are gathered at a time.
+#define CONV_ARGS                                                                                                     \
+  const bf16 *x, const bf16 *weight, const float *bias, bf16 *y, u8 *ties, u32 n, u32 h, u32 w, u32 c, u32 up, u32 k, \
+      u32 stride, u32 top, u32 left, u32 oh, u32 ow, u32 columns, u32 w_row, u32 channels, u32 stored, u32 mode
+#define CONV_VALUES \
+  x, weight, bias, y, ties, n, h, w, c, up, k, stride, top, left, oh, ow, columns, w_row, channels, stored, mode
+
+// Four numbers of a pixel's channels from `at` on, or the first of them.
+__device__ __forceinline__ void store_pixel(bf16* y, u64 at, const float (&four)[4], bool all) {
+  if (all) *(uint2*)(y + at) = uint2{bf16_pair(four[0], four[1]), bf16_pair(four[2], four[3])};
+  else y[at] = rounded<bf16>(four[0]);
+}
+
+template <class T, u32 GRAIN, bool GRAD>
+__device__ __forceinline__ void conv_block(CONV_ARGS) {
+  SHARED(char, shared);
+  const u32 CHUNKS = T::TILE_DEPTH / 8, EACH = T::ROWS * CHUNKS / T::THREADS;
+  static_assert(T::ROWS * CHUNKS % T::THREADS == 0 && T::THREADS % CHUNKS == 0, "threads share the chunks evenly");
+  bool squares = !GRAD && mode == POOLED;
+  u32 rows = squares ? n * (oh / 2) * (ow / 2) * 4 : n * oh * ow, row0 = blockIdx.x * T::ROWS, column0 = blockIdx.y * T::COLUMNS;
+  u32 per_tap = up * up * c, depth = k * k * per_tap, d = 0;
+  // Of this thread's pixels: where their first tap is, in rows and columns and in memory.
+  u32 ys[EACH], xs[EACH];
+  const bf16* origins[EACH];
+#pragma unroll
+  for (u32 i = 0; i < EACH; i++) {
+    u32 row = row0 + (i * T::THREADS + threadIdx.x) / CHUNKS;
+    Pixel p = pixel_of(row, oh, ow, squares);
+    ys[i] = row < rows ? p.y * stride - top : 1u << 31, xs[i] = p.x * stride - left;
+    origins[i] = x + ((long long)(int)(p.image * h + ys[i]) * up * up * w + (long long)(int)xs[i] * up) * c;
+  }
+  auto load = [&](char* left_tile, char* right_tile) {
+    fill_tile<GRAIN, T::ROWS, CHUNKS, T::THREADS>(left_tile, [&](u32 i, u32, u32 column) -> const bf16* {
+      u32 tap = (d + column) / per_tap, j = (d + column) % per_tap, a = tap / k, b = tap % k;
+      if (ys[i] + a >= h || xs[i] + b >= w || d + column >= depth) return nullptr;
+      if (!GRAD) return origins[i] + (long long)(a * w + b) * c + j;
+      u32 phase = j / c;
+      return origins[i] + ((long long)(up * a + phase / 2) * up * w + up * b + phase % 2) * c + j % c;
+    });
+    if (GRAD)
+      fill_tile<GRAIN, T::COLUMNS, CHUNKS, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) -> const bf16* {
+        if (d + column >= depth || column0 + row >= columns) return nullptr;
+        u32 tap = k * k - 1 - (d + column) / per_tap;
+        return weight + (u64)(tap * columns + column0 + row) * w_row + (d + column) % per_tap;
+      });
+    else
+      fill_tile<8, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) -> const bf16* {
+        return d + row < depth && column0 + column < w_row ? weight + (u64)(d + row) * w_row + column0 + column : nullptr;
+      });
+    d += T::TILE_DEPTH;
+  };
+  Sums<T> sums = {};
+  multiply_tiles<T, true, GRAD>(sums, shared, (depth + T::TILE_DEPTH - 1) / T::TILE_DEPTH, load);
+
+  hand_out<T>(sums, shared, [&](u32 row, u32 column, float(&found)[4][4]) {
+    u32 j = column0 + column, first = row0 + row;
+    if (j >= columns || first >= rows) return;
+    bool together = stored % 4 == 0;  // four neighbours are of one pixel; otherwise each is seen to alone
+#pragma unroll
+    for (u32 q = 0; q < 4; q++) {
+      if ((together && q > 0) || j + q >= columns) break;
+      u32 channel = (j + q) % stored, phase = (j + q) / stored;
+      float four[4][4];
+#pragma unroll
+      for (u32 s = 0; s < 4 - q; s++) {
+        float add = bias && channel + s < channels ? bias[channel + s] : 0.0f;
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) four[i][s] = found[i][q + s] + add;
+      }
+      if (squares) {
+        u32 bits[4] = {};
+#pragma unroll
+        for (u32 s = 0; s < 4 - q; s++) {
+          float most = fmaxf(fmaxf(four[0][s], four[1][s]), fmaxf(four[2][s], four[3][s]));
+#pragma unroll
+          for (u32 i = 0; i < 4; i++) bits[s] |= (four[i][s] == most ? 1u : 0u) << i;
+          four[0][s] = most;
+        }
+        u64 at = (u64)(first / 4) * stored + channel;
+        store_pixel(y, at, four[0], together);
+        if (together) *(u32*)(ties + at) = bits[0] | bits[1] << 8 | bits[2] << 16 | bits[3] << 24;
+        else ties[at] = bits[0];
+        continue;
+      }
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) {
+        if (first + i >= rows) break;
+        u64 pixel = first + i;
+        if (!GRAD && mode == PHASES) {
+          Pixel p = pixel_of(first + i, oh, ow, false);
+          pixel = ((u64)(p.image * oh + p.y) * 2 + phase / 2) * 2 * ow + 2 * p.x + phase % 2;
+        }
+        store_pixel(y, pixel * stored + channel, four[i], together);
+      }
+    }
+  });
+}
+
+// A division by a number that is known beforehand (cuda/tiles.rs, `Divider`), of less than 2^31.
+struct Divider { u32 by, factor, shift; };
+__device__ __forceinline__ u32 divided(u32 x, const Divider& d) { return d.by == 1 ? x : __umulhi(x, d.factor) >> d.shift; }
+
+// The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, c, columns]
+// with the `columns` = up up `stored` of dy [n, up oh, up ow, stored].
+#define CONV_GRAD_ARGS                                                                                                   \
+  const bf16 *x, const bf16 *dy, float *out, u32 n, u32 h, u32 w, u32 c, u32 up, u32 k, u32 stride, u32 top, u32 left,   \
+      u32 oh, u32 oh_factor, u32 oh_shift, u32 ow, u32 ow_factor, u32 ow_shift, u32 stored, u32 slice
+#define CONV_GRAD_VALUES \
+  x, dy, out, n, h, w, c, up, k, stride, top, left, oh, oh_factor, oh_shift, ow, ow_factor, ow_shift, stored, slice
+
+template <class T, u32 GRAIN>
+__device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
+  SHARED(char, shared);
+  u32 row0 = blockIdx.x * T::ROWS, column0 = blockIdx.y * T::COLUMNS, rows = k * k * c, columns = up * up * stored;
+  u32 d = blockIdx.z * slice, last = min(d + slice, n * oh * ow);
+  u32 steps = d < last ? (last - d + T::TILE_DEPTH - 1) / T::TILE_DEPTH : 0;
+  Divider height{oh, oh_factor, oh_shift}, width{ow, ow_factor, ow_shift};
+  auto load = [&](char* left_tile, char* right_tile) {
+    fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left_tile, [&](u32, u32 row, u32 column) -> const bf16* {
+      u32 m = row0 + column, tap = m / c, a = tap / k, b = tap % k;
+      u32 line = divided(d + row, width), image = divided(line, height);
+      u32 yy = (line - image * oh) * stride + a - top, xx = (d + row - line * ow) * stride + b - left;
+      if (m >= rows || d + row >= last || yy >= h || xx >= w) return nullptr;
+      return x + ((u64)(image * h + yy) * w + xx) * c + m % c;
+    });
+    fill_tile<GRAIN, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) -> const bf16* {
+      u32 j = column0 + column;
+      if (j >= columns || d + row >= last) return nullptr;
+      if (up == 1) return dy + (u64)(d + row) * stored + j;
+      u32 line = divided(d + row, width), phase = j / stored;
+      return dy + (((u64)line * 2 + phase / 2) * 2 * ow + (d + row - line * ow) * 2 + phase % 2) * stored + j % stored;
+    });
+    d += T::TILE_DEPTH;
+  };
+  Sums<T> sums = {};
+  multiply_tiles<T, false, false>(sums, shared, steps, load);
+  hand_out<T>(sums, shared, [&](u32 row, u32 column, float(&found)[4][4]) {
+    u32 j = column0 + column;
+    if (j >= columns) return;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      u32 r = row0 + row + i;
+      if (r >= rows) return;
+      float* to = out + ((u64)blockIdx.z * rows + r) * columns + j;
+      if (columns % 4 == 0) *(float4*)to = float4{found[i][0], found[i][1], found[i][2], found[i][3]};
+      else
+        for (u32 q = 0; q < 4 && j + q < columns; q++) to[q] = found[i][q];
+    }
+  });
+}
+
+typedef Tile<256, 128, 32, 4, 2, 1, 4> Huge;
+typedef Tile<128, 128, 32, 2, 2, 1, 4> Large;
+typedef Tile<128, 64, 32, 2, 2, 1, 4> Half;
+typedef Tile<128, 32, 32, 4, 1, 1, 4> Narrow;
+typedef Tile<128, 16, 32, 4, 1, 1, 4> Thin;
+
+#define CONV(name, tile, each, grain, grad)                      \
+  KERNEL __launch_bounds__(tile::THREADS, each) name(CONV_ARGS) { \
+    conv_block<tile, grain, grad>(CONV_VALUES);                   \
+  }                                                              \
+  EXPORT(name)
+CONV(conv_huge, Huge, 1, 8, false)
+CONV(conv_large, Large, 2, 8, false)
+CONV(conv_half, Half, 3, 8, false)
+CONV(conv_narrow, Narrow, 4, 8, false)
+CONV(conv_thin, Thin, 4, 8, false)
+CONV(conv_large_4, Large, 2, 4, false)
+CONV(conv_thin_4, Thin, 4, 4, false)
+CONV(conv_odd, Narrow, 3, 1, false)
+CONV(conv_input_grad_huge, Huge, 1, 8, true)
+CONV(conv_input_grad_large, Large, 2, 8, true)
+CONV(conv_input_grad_half, Half, 3, 8, true)
+CONV(conv_input_grad_narrow, Narrow, 4, 8, true)
+CONV(conv_input_grad_thin, Thin, 4, 8, true)
+CONV(conv_input_grad_large_4, Large, 2, 4, true)
+CONV(conv_input_grad_thin_4, Thin, 4, 4, true)
+CONV(conv_input_grad_odd, Narrow, 3, 1, true)
+
+#define CONV_GRAD(name, tile, each, grain)                            \
+  KERNEL __launch_bounds__(tile::THREADS, each) name(CONV_GRAD_ARGS) { \
+    conv_weight_grad_block<tile, grain>(CONV_GRAD_VALUES);             \
+  }                                                                   \
+  EXPORT(name)
+CONV_GRAD(conv_weight_grad_large, Large, 2, 8)
+CONV_GRAD(conv_weight_grad_half, Half, 3, 8)
+CONV_GRAD(conv_weight_grad_narrow, Narrow, 4, 8)
+CONV_GRAD(conv_weight_grad_thin, Thin, 4, 8)
+CONV_GRAD(conv_weight_grad_large_4, Large, 2, 4)
+CONV_GRAD(conv_weight_grad_thin_4, Thin, 4, 4)
+CONV_GRAD(conv_weight_grad_odd, Narrow, 3, 1)
+
+// The tap of the small kernel that tap `a` of the large one is summed into for phase `p`, in one direction: row 2 i + p of
+// the upsampled image reads its row 2 i + p + a - k / 2, which is row i + (p + a - k / 2) / 2 of the small one, rounded
+// down. Where `sparse`, even rows are empty: -1.
+__device__ __forceinline__ int small_tap(u32 a, u32 p, u32 k, u32 small, u32 sparse) {
+  u32 shifted = p + a + small / 2 * 2 - k / 2;
+  return sparse && shifted % 2 == 0 ? -1 : (int)(shifted / 2);
+}
+
+// weight [k, k, ci, co] -> y [small, small, cs, padded], taps summed by phase: channel o of phase p is number p `os` + o.
+KERNEL fold_phases(const float* weight, u32 k, u32 ci, u32 co, u32 small, u32 sparse, u32 cs, u32 os, u32 padded, bf16* y) {
+  u64 at = global_thread();
+  u32 j = at % padded, i = at / padded % cs, tap = at / padded / cs, phase = j / os, o = j % os;
+  if (tap >= small * small) return;
+  float sum = 0.0f;
+  if (i < ci && o < co && phase < 4)
+    for (u32 a = 0; a < k; a++)
+      for (u32 b = 0; b < k; b++)
+        if (small_tap(a, phase / 2, k, small, sparse) == (int)(tap / small) &&
+            small_tap(b, phase % 2, k, small, sparse) == (int)(tap % small))
+          sum += weight[((u64)(a * k + b) * ci + i) * co + o];
+  y[at] = rounded<bf16>(sum);
+}
+EXPORT(fold_phases)
+
+// weight [taps, ci, co] -> y [taps, cs, padded] with zeros for what there is not.
+KERNEL pad_taps(const float* weight, u32 taps, u32 ci, u32 co, u32 cs, u32 padded, bf16* y) {
+  u64 at = global_thread();
+  u32 o = at % padded, i = at / padded % cs, tap = at / padded / cs;
+  if (tap < taps) y[at] = rounded<bf16>(i < ci && o < co ? weight[((u64)tap * ci + i) * co + o] : 0.0f);
+}
+EXPORT(pad_taps)
+
+// grad [k, k, ci, co] from parts [count, small, small, cs, columns]: the sum over all parts and, where `small` is not zero,
+// over the phases of taps that it was summed into.
+KERNEL unfold_parts(const float* parts, u32 count, u32 k, u32 ci, u32 co, u32 small, u32 sparse, u32 cs, u32 columns,
+                    float* grad) {
+  u64 at = global_thread();
+  u32 o = at % co, i = at / co % ci, tap = at / co / ci, side = small ? small : k;
+  if (tap >= k * k) return;
+  u64 all = (u64)side * side * cs * columns;
+  float sum = 0.0f;
+  for (u32 phase = 0; phase < (small ? 4 : 1); phase++) {
+    u32 from = tap;
+    if (small) {
+      int a = small_tap(tap / k, phase / 2, k, small, sparse), b = small_tap(tap % k, phase % 2, k, small, sparse);
+      if (a < 0 || b < 0) continue;
+      from = a * small + b;
+    }
+    const float* place = parts + ((u64)from * cs + i) * columns + phase * (columns / 4) + o;
+#pragma unroll 4
+    for (u32 part = 0; part < count; part++) sum += place[part * all];
+  }
+  grad[at] = sum;
+}
+EXPORT(unfold_parts)
+
+#endif
+
+// ---- Around convolutions ----------------------------------------------------------------------------------------------
+
+// The pool's gradient dx [n, h, w, c] from dy [n, h / 2, w / 2, c], shared equally among tied maxima: flat regions of an
+// image tie often.
+KERNEL unpool(const act* dy, const u8* ties, u32 n, u32 h, u32 w, u32 c, act* dx) {
   u64 i = global_thread();
-  if (i >= (u64)planes * h * w) return;
-  const float* at = x + (i / w * 2) * 2 * w + i % w * 2;
-  y[i] = fmaxf(fmaxf(at[0], at[1]), fmaxf(at[2 * w], at[2 * w + 1]));
-}
-EXPORT(pool)
-
-// The pool's gradient, shared equally among tied maxima: flat regions of an image tie often.
-KERNEL unpool(const float* x, const float* dy, u32 planes, u32 h, u32 w, float* dx) {
-  u64 i = global_thread();
-  if (i >= (u64)planes * h * w) return;
-  u64 start = (i / w * 2) * 2 * w + i % w * 2, places[4] = {start, start + 1, start + 2 * w, start + 2 * w + 1};
-  float most = x[start], ties = 0.0f;
-  for (u32 p = 1; p < 4; p++) most = fmaxf(most, x[places[p]]);
-  for (u32 p = 0; p < 4; p++) ties += x[places[p]] == most ? 1.0f : 0.0f;
-  for (u32 p = 0; p < 4; p++) dx[places[p]] = x[places[p]] == most ? dy[i] / ties : 0.0f;
+  u32 channel = i % c, column = i / c % (w / 2), row = i / c / (w / 2) % (h / 2);
+  u64 image = i / c / (w / 2) / (h / 2);
+  if (image >= n) return;
+  u32 bits = ties[i], count = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3);
+  float share = number(dy[i]) / count;
+  for (u32 p = 0; p < 4; p++) {
+    u64 at = ((image * h + 2 * row + p / 2) * w + 2 * column + p % 2) * c + channel;
+    dx[at] = rounded<act>(bits >> p & 1 ? share : 0.0f);
+  }
 }
 EXPORT(unpool)
 
-// Sums over `slice` images and all pixels for each channel of x [n, c, pixels]: out [parts, c]. A warp for each.
-KERNEL channel_sums(const float* x, u32 n, u32 c, u32 pixels, u32 slice, float* out) {
-  u64 task = global_warp();
-  u32 parts = (n + slice - 1) / slice;
-  if (task >= (u64)parts * c) return;
-  u32 channel = task % c, part = task / c, last = min((part + 1) * slice, n);
-  float sum = 0.0f;
-  for (u32 image = part * slice; image < last; image++)
-    for (u32 i = lane_of_warp(); i < pixels; i += WARP) sum += x[(u64)(image * c + channel) * pixels + i];
-  sum = warp_sum(sum);
-  if (lane_of_warp() == 0) out[task] = sum;
-}
-EXPORT(channel_sums)
-
-// Images between [n, pixels, c] and [n, c, pixels]: rows to planes, or back.
-KERNEL rows_to_planes(const float* x, u32 n, u32 pixels, u32 c, u32 back, float* y) {
+// Pixels of `from` numbers each -> pixels of `to`, cut or with zeros after.
+KERNEL resize_pixels(const act* x, u32 pixels, u32 from, u32 to, act* y) {
   u64 i = global_thread();
-  if (i >= (u64)n * pixels * c) return;
-  u32 channel = i % c, pixel = i / c % pixels, image = i / c / pixels;
-  u64 in_planes = (u64)(image * c + channel) * pixels + pixel;
-  if (back) y[i] = x[in_planes];
-  else y[in_planes] = x[i];
+  u32 j = i % to;
+  if (i < (u64)pixels * to) y[i] = j < from ? x[i / to * from + j] : rounded<act>(0.0f);
 }
-EXPORT(rows_to_planes)
+EXPORT(resize_pixels)
 
-// Bytes [n, pixels, c] -> `value / 255 - 0.5` in channels `first`.. of y [n, channels, pixels].
-KERNEL byte_planes(const u8* x, u32 n, u32 pixels, u32 c, u32 channels, u32 first, float* y) {
+// Bytes [pixels, c] -> `value / 255 - 0.5` in channels `first`.. of y [pixels, stored], and zeros from there to `end`.
+KERNEL byte_planes(const u8* x, u32 pixels, u32 c, u32 stored, u32 first, u32 end, act* y) {
   u64 i = global_thread();
-  if (i >= (u64)n * pixels * c) return;
-  u32 channel = first + i % c, pixel = i / c % pixels, image = i / c / pixels;
-  y[(u64)(image * channels + channel) * pixels + pixel] = x[i] / 255.0f - 0.5f;
+  u32 width = end - first, j = i % width;
+  u64 pixel = i / width;
+  if (pixel < pixels) y[pixel * stored + first + j] = rounded<act>(j < c ? x[pixel * c + j] / 255.0f - 0.5f : 0.0f);
 }
 EXPORT(byte_planes)
 
 // The squared error of sigmoid(logits) against bytes / 255, summed over each image: a block for each. Of the logits
-// [n, channels, pixels] those from channel `first` on belong to the bytes [n, pixels, c].
-KERNEL image_loss(const float* logits, const u8* bytes, u32 pixels, u32 c, u32 channels, u32 first, float* loss) {
+// [n, pixels, stored] those from channel `first` on belong to the bytes [n, pixels, c].
+KERNEL image_loss(const act* logits, const u8* bytes, u32 pixels, u32 c, u32 stored, u32 first, float* loss) {
   __shared__ float sums[32];
-  u64 image = blockIdx.x;
+  u64 start = (u64)blockIdx.x * pixels;
   float sum = 0.0f;
   for (u32 i = threadIdx.x; i < pixels * c; i += blockDim.x) {
-    float x = logits[(image * channels + first + i / pixels) * pixels + i % pixels];
-    float d = sigmoid(x) - bytes[(image * pixels + i % pixels) * c + i / pixels] / 255.0f;
+    float d = sigmoid(number(logits[(start + i / c) * stored + first + i % c])) - bytes[start * c + i] / 255.0f;
     sum += d * d;
   }
   sum = warp_sum(sum);
@@ -179,27 +418,29 @@ KERNEL image_loss(const float* logits, const u8* bytes, u32 pixels, u32 c, u32 c
   __syncthreads();
   if (threadIdx.x > 0) return;
   for (u32 i = 1; i < blockDim.x / WARP; i++) sum += sums[i];
-  loss[image] = sum;
+  loss[blockIdx.x] = sum;
 }
 EXPORT(image_loss)
 
-// Its gradient in those channels; zero where `dy` is null.
-KERNEL image_loss_grad(const float* logits, const u8* bytes, const float* dy, u32 n, u32 pixels, u32 c, u32 channels,
-                       u32 first, float* dx) {
+// Its gradient in those channels, with zeros after them up to `end`; all are zero where `dy` is null.
+KERNEL image_loss_grad(const act* logits, const u8* bytes, const float* dy, u32 n, u32 pixels, u32 c, u32 stored, u32 first,
+                       u32 end, act* dx) {
   u64 i = global_thread();
-  if (i >= (u64)n * c * pixels) return;
-  u32 pixel = i % pixels, channel = i / pixels % c, image = i / pixels / c;
-  u64 at = (u64)(image * channels + first + channel) * pixels + pixel;
-  float s = sigmoid(logits[at]), d = s - bytes[((u64)image * pixels + pixel) * c + channel] / 255.0f;
-  dx[at] = dy ? dy[image] * 2.0f * d * s * (1.0f - s) : 0.0f;
+  u32 width = end - first, j = i % width;
+  u64 pixel = i / width, at = pixel * stored + first + j;
+  if (pixel >= (u64)n * pixels) return;
+  float grad = 0.0f;
+  if (dy && j < c) {
+    float s = sigmoid(number(logits[at])), d = s - bytes[pixel * c + j] / 255.0f;
+    grad = dy[pixel / pixels] * 2.0f * d * s * (1.0f - s);
+  }
+  dx[at] = rounded<act>(grad);
 }
 EXPORT(image_loss_grad)
 
-// sigmoid of channels `first`.. of the logits as pictures [n, pixels, c].
-KERNEL pictures(const float* logits, u32 n, u32 pixels, u32 c, u32 channels, u32 first, float* y) {
+// sigmoid of channels `first`.. of the logits [pixels, stored] as pictures [pixels, c].
+KERNEL pictures(const act* logits, u32 pixels, u32 c, u32 stored, u32 first, float* y) {
   u64 i = global_thread();
-  if (i >= (u64)n * pixels * c) return;
-  u32 channel = first + i % c, pixel = i / c % pixels, image = i / c / pixels;
-  y[i] = sigmoid(logits[(u64)(image * channels + channel) * pixels + pixel]);
+  if (i < (u64)pixels * c) y[i] = sigmoid(number(logits[i / c * stored + first + i % c]));
 }
 EXPORT(pictures)

@@ -103,18 +103,6 @@ KERNEL fill_from(const __grid_constant__ Fills t, u32 count, const float* factor
 }
 EXPORT(fill_from)
 
-// For each column of x [rows, n] the sum over a slice of the rows: out [slices, n]. A thread a column, so that a
-// warp reads whole lines; slices depend on the shape alone.
-KERNEL column_sums(const float* x, u32 rows, u32 n, u32 slice, float* out) {
-  u32 column = blockIdx.x * blockDim.x + threadIdx.x;
-  if (column >= n) return;
-  u32 first = blockIdx.y * slice, last = min(first + slice, rows);
-  float sum = 0.0f;
-  for (u32 row = first; row < last; row++) sum += x[(u64)row * n + column];
-  out[(u64)blockIdx.y * n + column] = sum;
-}
-EXPORT(column_sums)
-
 // x / max(1, |x|)
 KERNEL bound(const void* x, u32 wide, u32 n, act* y) {
   u64 i = global_thread();

@@ -11,10 +11,10 @@
 #include <utility>
 
 struct Dim { unsigned x = 1, y = 1, z = 1; };
-struct float2 { float x, y; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(16) float4 { float x, y, z, w; };
 
 namespace emulator {
 enum Wait { NOTHING, WARP, BLOCK, DONE };
@@ -30,8 +30,14 @@ inline unsigned current = 0, count = 0;
 inline Dim block, blocks;
 inline void (*body)(void*);
 inline void* body_args;
-inline char shared[256 << 10];
+alignas(128) inline char shared[256 << 10];
 inline unsigned long long exchange[1024];  // one word a thread, for shuffles
+
+// Copies to shared memory that arrive later: those of a thread, in groups, of which it waits for all but the last few.
+// They are done here when they are waited for, so that who does not wait finds what was there before.
+struct Copy { char* to; const void* from; unsigned bytes, group; };  // zeros where `from` is null
+struct Copies { Copy copies[512]; unsigned count = 0, group = 0; };
+inline Copies copies[1024];
 
 // Back to the scheduler, until it comes here again.
 inline void leave(Wait kind) {
@@ -77,6 +83,7 @@ inline void run_block() {
   for (unsigned i = 0; i < count; i++) {
     fibers[i].thread = Dim{i, 0, 0};
     fibers[i].wait = NOTHING;
+    copies[i].count = 0;
   }
   for (;;) {
     bool ran = false, live = false;
@@ -154,6 +161,57 @@ inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   }
   wait(WARP);
 }
+
+inline void must(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "emulator: %s\n", what);
+  std::abort();
+}
+
+// Four 8x8 matrices of halves from shared memory (product.cuh): lanes 8 i to 8 i + 7 say where the rows of matrix i are,
+// which must lie in different banks. With g = lane / 4 and t = lane % 4 a lane gets the pair (g, 2t) of each matrix, or of
+// its transpose.
+inline void ldmatrix(unsigned (&r)[4], const char* row, bool transposed) {
+  static const char* all[32][32];  // of each warp
+  unsigned warp = current / 32, lane = current % 32;
+  must((size_t)row % 16 == 0, "ldmatrix reads rows at addresses that are multiples of 16");
+  all[warp][lane] = row;
+  wait(WARP);
+  for (unsigned i = 0; i < 4; i++) {
+    const char* const* rows = all[warp] + 8 * i;
+    unsigned banks = 0, g = lane / 4, t = lane % 4;
+    for (unsigned j = 0; j < 8; j++) banks |= 1u << (size_t)rows[j] / 16 % 8;
+    must(banks == 0xffu, "rows of a matrix share a bank");
+    if (!transposed) {
+      std::memcpy(&r[i], rows[g] + 4 * t, 4);
+    } else {
+      unsigned short low, high;
+      std::memcpy(&low, rows[2 * t] + 2 * g, 2);
+      std::memcpy(&high, rows[2 * t + 1] + 2 * g, 2);
+      r[i] = low | (unsigned)high << 16;
+    }
+  }
+  wait(WARP);
+}
+
+inline void copy_later(char* to, const void* from, unsigned bytes) {
+  Copies& mine = copies[current];
+  must(mine.count < 512, "more copies under way than there is room for");
+  must((size_t)to % bytes == 0 && (size_t)from % bytes == 0, "an asynchronous copy between misaligned addresses");
+  mine.copies[mine.count++] = Copy{to, from, bytes, mine.group};
+}
+inline void end_group() { copies[current].group++; }
+inline void wait_for_groups(unsigned but) {
+  Copies& mine = copies[current];
+  unsigned kept = 0;
+  for (unsigned i = 0; i < mine.count; i++) {
+    Copy copy = mine.copies[i];
+    if (copy.group + but >= mine.group) mine.copies[kept++] = copy;
+    else if (copy.from) std::memcpy(copy.to, copy.from, copy.bytes);
+    else std::memset(copy.to, 0, copy.bytes);
+  }
+  mine.count = kept;
+}
 }  // namespace emulator
 
 #define threadIdx (emulator::fibers[emulator::current].thread)
@@ -189,6 +247,7 @@ inline void __threadfence() {}
 inline unsigned atomicAdd(unsigned* x, unsigned by) { unsigned before = *x; *x += by; return before; }
 template <class T> T __ldcg(const T* x) { return *x; }
 inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
+inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
 inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
 template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }

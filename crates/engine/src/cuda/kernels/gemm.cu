@@ -1,23 +1,251 @@
-// Matrix products with any strides: linear and block-linear layers, and their gradients.
+// Linear and block-linear layers: products with weights, their gradients, sums of columns.
+
+#define MOST_USES 64u
+
+// Where factors of a weight's gradient are: inputs and output gradients of so many steps, `1 << shift` rows each.
+struct Uses { const act *x[MOST_USES], *dy[MOST_USES]; };
+struct Places { const void* x[MOST_USES]; };
+
+// What is said of an output: that it is float32 whatever activations are; that it is added to; that four neighbours at a
+// time may be written at once.
+enum Flags : u32 { FULL = 1, ACCUMULATE = 2, FOURS = 4 };
+
+// Adds what comes beside a product to four of its sums, of which `count` exist: column `j` of `bias`, number `at` of `add`.
+__device__ __forceinline__ void add_four(float (&sums)[4], const float* bias, u32 j, const act* add, u64 at, u32 count,
+                                         u32 flags) {
+#pragma unroll
+  for (u32 q = 0; q < 4; q++)
+    if (bias && q < count) sums[q] += bias[j + q];
+  if (!add) return;
+#ifdef ACT_BF16
+  if (flags & FOURS) {
+    uint2 four = *(const uint2*)(add + at);
+    sums[0] += __uint_as_float(four.x << 16), sums[1] += __uint_as_float(four.x & 0xffff0000u);
+    sums[2] += __uint_as_float(four.y << 16), sums[3] += __uint_as_float(four.y & 0xffff0000u);
+    return;
+  }
+#endif
+#pragma unroll
+  for (u32 q = 0; q < 4; q++)
+    if (q < count) sums[q] += number(add[at + q]);
+}
+
+// Numbers `at`.. of an output from four sums, of which `count` exist.
+__device__ __forceinline__ void store_four(void* c, u64 at, const float (&sums)[4], u32 count, u32 flags) {
+  if (flags & FULL) {
+    float* to = (float*)c + at;
+    if (flags & FOURS) {
+      float4 before = flags & ACCUMULATE ? *(float4*)to : float4{0.0f, 0.0f, 0.0f, 0.0f};
+      *(float4*)to = float4{before.x + sums[0], before.y + sums[1], before.z + sums[2], before.w + sums[3]};
+    } else {
+#pragma unroll
+      for (u32 j = 0; j < 4; j++)
+        if (j < count) to[j] = (flags & ACCUMULATE ? to[j] : 0.0f) + sums[j];
+    }
+    return;
+  }
+  act* to = (act*)c + at;
+#ifdef ACT_BF16
+  if (flags & FOURS) {
+    *(uint2*)to = uint2{bf16_pair(sums[0], sums[1]), bf16_pair(sums[2], sums[3])};
+    return;
+  }
+#endif
+#pragma unroll
+  for (u32 j = 0; j < 4; j++)
+    if (j < count) to[j] = rounded<act>(sums[j]);
+}
+
+#ifdef ACT_BF16
+
+// c [m, n] = the sum over up to three terms of a [m, k] b [k, n], + bias [n] + add [m, n], for `blocks` matrices that are
+// `a_block`, .. apart. One term may be a sum itself: over `laps` places, `a_lap` and `b_lap` apart. The depth may be split
+// among the parts of the grid's third axis, [parts, blocks]: then `c` takes the sums of each, [parts, blocks, m, n].
+#define GEMM_ARGS                                                                                                \
+  const bf16 *a0, const bf16 *b0, u32 k0, u32 a_row0, u32 a_block0, const bf16 *a1, const bf16 *b1, u32 k1,       \
+      u32 a_row1, u32 a_block1, const bf16 *a2, const bf16 *b2, u32 k2, u32 a_row2, u32 a_block2, u32 terms,      \
+      u32 laps, u32 a_lap, u32 b_lap, u32 b_row, u32 b_block, void *c, u32 c_row, u32 c_block, const float *bias, \
+      const bf16 *add, u32 m, u32 n, u32 blocks, u32 flags
+#define GEMM_VALUES                                                                                                    \
+  a0, b0, k0, a_row0, a_block0, a1, b1, k1, a_row1, a_block1, a2, b2, k2, a_row2, a_block2, terms, laps, a_lap, b_lap, \
+      b_row, b_block, c, c_row, c_block, bias, add, m, n, blocks, flags
+
+// Where `TRANSPOSED`, b lies as [n, k]. Weights have rows that are multiples of 16 bytes; a has where GRAIN is 8.
+template <class T, bool TRANSPOSED, u32 GRAIN>
+__device__ __forceinline__ void gemm_block(GEMM_ARGS) {
+  SHARED(char, shared);
+  u32 block = blockIdx.z % blocks, part = blockIdx.z / blocks, parts = gridDim.z / blocks;
+  u32 row0 = blockIdx.y * T::ROWS, column0 = blockIdx.x * T::COLUMNS;
+  auto steps_of = [](u32 k) { return (k + T::TILE_DEPTH - 1) / T::TILE_DEPTH; };
+  u32 lap_steps = steps_of(k0) + steps_of(k1) + steps_of(k2), all = lap_steps * laps, each = (all + parts - 1) / parts;
+  u32 first = min(part * each, all), steps = min(each, all - first);
+
+  // The place along the depth of all laps and terms that is loaded next.
+  u32 lap = steps > 0 ? first / lap_steps : 0, term = 0, d = (first - lap * lap_steps) * T::TILE_DEPTH;
+  if (terms > 1 && d >= steps_of(k0) * T::TILE_DEPTH) term = 1, d -= steps_of(k0) * T::TILE_DEPTH;
+  if (terms > 2 && term == 1 && d >= steps_of(k1) * T::TILE_DEPTH) term = 2, d -= steps_of(k1) * T::TILE_DEPTH;
+
+  auto load = [&](char* left, char* right) {
+    u32 k = term == 0 ? k0 : term == 1 ? k1 : k2, a_row = term == 0 ? a_row0 : term == 1 ? a_row1 : a_row2;
+    u32 a_block = term == 0 ? a_block0 : term == 1 ? a_block1 : a_block2;
+    const bf16* a = (term == 0 ? a0 : term == 1 ? a1 : a2) + (u64)block * a_block + (u64)lap * a_lap + d;
+    const bf16* b = (term == 0 ? b0 : term == 1 ? b1 : b2) + (u64)block * b_block + (u64)lap * b_lap;
+    fill_tile<GRAIN, T::ROWS, T::TILE_DEPTH / 8, T::THREADS>(left, [&](u32, u32 row, u32 column) -> const bf16* {
+      return row0 + row < m && d + column < k ? a + (u64)(row0 + row) * a_row + column : nullptr;
+    });
+    if (TRANSPOSED)
+      fill_tile<8, T::COLUMNS, T::TILE_DEPTH / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) -> const bf16* {
+        return column0 + row < n && d + column < k ? b + (u64)(column0 + row) * b_row + d + column : nullptr;
+      });
+    else
+      fill_tile<8, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) -> const bf16* {
+        return d + row < k && column0 + column < n ? b + (u64)(d + row) * b_row + column0 + column : nullptr;
+      });
+    d += T::TILE_DEPTH;
+    if (d < k) return;
+    d = 0, term++;
+    if (term == terms) term = 0, lap++;
+  };
+
+  Sums<T> sums = {};
+  multiply_tiles<T, true, TRANSPOSED>(sums, shared, steps, load);
+  hand_out<T>(sums, shared, [&](u32 row, u32 column, float(&found)[4][4]) {
+    u32 j = column0 + column;
+    if (j >= n) return;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      u32 r = row0 + row + i;
+      if (r >= m) return;
+      u64 at = parts > 1 ? (((u64)part * blocks + block) * m + r) * n + j : (u64)r * c_row + (u64)block * c_block + j;
+      add_four(found[i], bias, block * c_block + j, add, at, n - j, flags);
+      store_four(c, at, found[i], n - j, flags);
+    }
+  });
+}
+
+// c [m, n] = (c +) the sum over all uses of xᵀ dy, for `blocks` matrices: `depth` rows in all. Parts as above.
+#define WEIGHT_GRAD_ARGS                                                                                             \
+  const __grid_constant__ Uses uses, u32 shift, u32 depth, u32 x_row, u32 x_block, u32 dy_row, u32 dy_block, float *c, \
+      u32 c_block, u32 m, u32 n, u32 blocks, u32 flags
+#define WEIGHT_GRAD_VALUES uses, shift, depth, x_row, x_block, dy_row, dy_block, c, c_block, m, n, blocks, flags
+
+template <class T, u32 GRAIN>
+__device__ __forceinline__ void weight_grad_block(const Uses& uses, u32 shift, u32 depth, u32 x_row, u32 x_block, u32 dy_row,
+                                                  u32 dy_block, float* c, u32 c_block, u32 m, u32 n, u32 blocks, u32 flags) {
+  SHARED(char, shared);
+  u32 block = blockIdx.z % blocks, part = blockIdx.z / blocks, parts = gridDim.z / blocks;
+  u32 row0 = blockIdx.y * T::ROWS, column0 = blockIdx.x * T::COLUMNS;
+  u32 all = (depth + T::TILE_DEPTH - 1) / T::TILE_DEPTH, each = (all + parts - 1) / parts;
+  u32 first = min(part * each, all), steps = min(each, all - first), d = first * T::TILE_DEPTH;
+  u32 within = (1u << shift) - 1;
+  auto load = [&](char* left, char* right) {
+    fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left, [&](u32, u32 row, u32 column) -> const bf16* {
+      if (d + row >= depth || row0 + column >= m) return nullptr;
+      return uses.x[(d + row) >> shift] + (u64)((d + row) & within) * x_row + (u64)block * x_block + row0 + column;
+    });
+    fill_tile<GRAIN, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) -> const bf16* {
+      if (d + row >= depth || column0 + column >= n) return nullptr;
+      return uses.dy[(d + row) >> shift] + (u64)((d + row) & within) * dy_row + (u64)block * dy_block + column0 + column;
+    });
+    d += T::TILE_DEPTH;
+  };
+  Sums<T> sums = {};
+  multiply_tiles<T, false, false>(sums, shared, steps, load);
+  hand_out<T>(sums, shared, [&](u32 row, u32 column, float(&found)[4][4]) {
+    u32 j = column0 + column;
+    if (j >= n) return;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      u32 r = row0 + row + i;
+      if (r >= m) return;
+      u64 at = parts > 1 ? (((u64)part * blocks + block) * m + r) * n + j : (u64)block * c_block + (u64)r * n + j;
+      store_four(c, at, found[i], n - j, flags);
+    }
+  });
+}
+
+// From many threads for large products to few rows, whose depth the warps share.
+typedef Tile<256, 128, 32, 4, 2, 1, 4> Huge;
+typedef Tile<128, 128, 32, 2, 2, 1, 4> Large;
+typedef Tile<64, 64, 64, 2, 2, 1, 3> Middle;
+typedef Tile<16, 64, 128, 1, 1, 4, 3> Flat;
+
+#define GEMM(name, tile, each, transposed, grain)                \
+  KERNEL __launch_bounds__(tile::THREADS, each) name(GEMM_ARGS) { \
+    gemm_block<tile, transposed, grain>(GEMM_VALUES);             \
+  }                                                              \
+  EXPORT(name)
+GEMM(gemm_huge, Huge, 1, false, 8)
+GEMM(gemm_large, Large, 2, false, 8)
+GEMM(gemm_middle, Middle, 4, false, 8)
+GEMM(gemm_flat, Flat, 3, false, 8)
+GEMM(gemm_odd, Middle, 4, false, 1)
+GEMM(gemm_huge_transposed, Huge, 1, true, 8)
+GEMM(gemm_large_transposed, Large, 2, true, 8)
+GEMM(gemm_middle_transposed, Middle, 4, true, 8)
+GEMM(gemm_flat_transposed, Flat, 3, true, 8)
+GEMM(gemm_odd_transposed, Middle, 4, true, 1)
+
+#define WEIGHT_GRAD(name, tile, each, grain)                            \
+  KERNEL __launch_bounds__(tile::THREADS, each) name(WEIGHT_GRAD_ARGS) { \
+    weight_grad_block<tile, grain>(WEIGHT_GRAD_VALUES);                  \
+  }                                                                     \
+  EXPORT(name)
+WEIGHT_GRAD(weight_grad_huge, Huge, 1, 8)
+WEIGHT_GRAD(weight_grad_large, Large, 2, 8)
+WEIGHT_GRAD(weight_grad_middle, Middle, 4, 8)
+WEIGHT_GRAD(weight_grad_odd, Middle, 4, 1)
+
+// Adds up parts [count, blocks, m, n] as the kernels above would have written their sums to `c`; a thread for four numbers
+// of a row, or as many as there are.
+KERNEL sum_parts(const float* parts, u32 count, u32 m, u32 n, u32 blocks, const float* bias, const bf16* add, void* c,
+                 u32 c_row, u32 c_block, u32 flags) {
+  u32 groups = (n + 3) / 4;
+  u64 i = global_thread(), all = (u64)blocks * m * n;
+  if (i >= (u64)blocks * m * groups) return;
+  u32 j = i % groups * 4, r = i / groups % m, block = i / groups / m;
+  const float* from = parts + ((u64)block * m + r) * n + j;
+  float sums[4] = {};
+  if (flags & FOURS) {
+#pragma unroll 4
+    for (u32 part = 0; part < count; part++) {
+      float4 four = *(const float4*)(from + part * all);
+      sums[0] += four.x, sums[1] += four.y, sums[2] += four.z, sums[3] += four.w;
+    }
+  } else {
+    for (u32 part = 0; part < count; part++)
+      for (u32 q = 0; q < 4 && j + q < n; q++) sums[q] += from[part * all + q];
+  }
+  u64 at = (u64)block * c_block + (u64)r * c_row + j;
+  add_four(sums, bias, block * c_block + j, add, at, n - j, flags);
+  store_four(c, at, sums, n - j, flags);
+}
+EXPORT(sum_parts)
+
+// Rows of `n` numbers as bfloat16, `padded` apart with zeros after them: what products take of weights.
+KERNEL halve(const float* x, u32 rows, u32 n, u32 padded, bf16* y) {
+  u64 i = global_thread(), row = i / (padded / 2);
+  if (row >= rows) return;
+  u32 j = i % (padded / 2) * 2;
+  const float* from = x + row * n + j;
+  ((u32*)y)[i] = bf16_pair(j < n ? from[0] : 0.0f, j + 1 < n ? from[1] : 0.0f);
+}
+EXPORT(halve)
+
+#else
 
 #define TILE_COLUMNS 64u
 
 // c [m, n] = a [m, k] b [k, n] + bias [n] + add [m, n] (+ c), for `gridDim.z` blocks that are `a_block`, .. apart.
 // `bias` and `add` may be null. The rows of `c` and `add` are `c_row` apart.
-#define GEMM_ARGS                                                                                                   \
-  const float *a, u32 a_row, u32 a_column, u32 a_block, const float *b, u32 b_row, u32 b_column, u32 b_block, float *c, \
-      u32 c_row, u32 c_block, const float *bias, const float *add, u32 m, u32 n, u32 k, u32 accumulate
-#define GEMM_VALUES \
-  a, a_row, a_column, a_block, b, b_row, b_column, b_block, c, c_row, c_block, bias, add, m, n, k, accumulate
-
-template <bool BF16>
-__device__ __forceinline__ void gemm_block(GEMM_ARGS) {
+KERNEL gemm(const float* a, u32 a_row, u32 a_column, u32 a_block, const float* b, u32 b_row, u32 b_column, u32 b_block,
+            float* c, u32 c_row, u32 c_block, const float* bias, const float* add, u32 m, u32 n, u32 k, u32 accumulate) {
   u32 block = blockIdx.z, row0 = blockIdx.y * TILE_ROWS, column0 = blockIdx.x * TILE_COLUMNS;
   a += (u64)block * a_block;
   b += (u64)block * b_block;
   auto left = [&](u32 i, u32 d) { return row0 + i < m ? a[(u64)(row0 + i) * a_row + (u64)d * a_column] : 0.0f; };
   auto right = [&](u32 d, u32 j) { return column0 + j < n ? b[(u64)d * b_row + (u64)(column0 + j) * b_column] : 0.0f; };
-  product<BF16, TILE_COLUMNS>(0, k, a_column != 1, b_row != 1, left, right, [&](u32 i, u32 j, float sum) {
+  product<TILE_COLUMNS>(0, k, a_column != 1, b_row != 1, left, right, [&](u32 i, u32 j, float sum) {
     u32 row = row0 + i, column = column0 + j;
     if (row >= m || column >= n) return;
     u64 at = (u64)row * c_row + (u64)block * c_block + column;
@@ -26,9 +254,56 @@ __device__ __forceinline__ void gemm_block(GEMM_ARGS) {
     c[at] = accumulate ? c[at] + sum : sum;
   });
 }
-
-KERNEL gemm(GEMM_ARGS) { gemm_block<false>(GEMM_VALUES); }
 EXPORT(gemm)
 
-KERNEL gemm_bf16(GEMM_ARGS) { gemm_block<true>(GEMM_VALUES); }
-EXPORT(gemm_bf16)
+// c [m, n] = (c +) the sum over all uses of xᵀ dy, for `gridDim.z` blocks: `depth` rows in all.
+KERNEL weight_grad(const __grid_constant__ Uses uses, u32 shift, u32 depth, u32 x_row, u32 x_block, u32 dy_row, u32 dy_block,
+                   float* c, u32 c_block, u32 m, u32 n, u32 accumulate) {
+  u32 block = blockIdx.z, row0 = blockIdx.y * TILE_ROWS, column0 = blockIdx.x * TILE_COLUMNS, within = (1u << shift) - 1;
+  auto left = [&](u32 i, u32 d) {
+    return row0 + i < m ? uses.x[d >> shift][(u64)(d & within) * x_row + (u64)block * x_block + row0 + i] : 0.0f;
+  };
+  auto right = [&](u32 d, u32 j) {
+    return column0 + j < n ? uses.dy[d >> shift][(u64)(d & within) * dy_row + (u64)block * dy_block + column0 + j] : 0.0f;
+  };
+  product<TILE_COLUMNS>(0, depth, true, true, left, right, [&](u32 i, u32 j, float sum) {
+    u32 row = row0 + i, column = column0 + j;
+    if (row >= m || column >= n) return;
+    u64 at = (u64)block * c_block + (u64)row * n + column;
+    c[at] = accumulate ? c[at] + sum : sum;
+  });
+}
+EXPORT(weight_grad)
+
+#endif
+
+// For each column the sum over a slice of the rows: out [slices, n]. The rows [rows, n] are in several places, `1 << shift`
+// in each. Of a block's 256 threads `lanes`, a power of two, have a column each, and their rows are added up at last.
+template <class X>
+__device__ __forceinline__ void column_sums_block(const Places& places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes,
+                                                  float* out) {
+  __shared__ float sums[256];
+  u32 column = blockIdx.x * lanes + threadIdx.x % lanes, lines = 256 / lanes, within = (1u << shift) - 1;
+  u32 first = blockIdx.y * slice, last = min(first + slice, rows);
+  float sum = 0.0f;
+  if (column < n) {
+#pragma unroll 4
+    for (u32 row = first + threadIdx.x / lanes; row < last; row += lines)
+      sum += number(((const X*)places.x[row >> shift])[(u64)(row & within) * n + column]);
+  }
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.x >= lanes || column >= n) return;
+  for (u32 line = 1; line < lines; line++) sum += sums[line * lanes + threadIdx.x];
+  out[(u64)blockIdx.y * n + column] = sum;
+}
+
+KERNEL column_sums(const __grid_constant__ Places places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes, float* out) {
+  column_sums_block<float>(places, shift, rows, n, slice, lanes, out);
+}
+EXPORT(column_sums)
+
+KERNEL column_sums_act(const __grid_constant__ Places places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes, float* out) {
+  column_sums_block<act>(places, shift, rows, n, slice, lanes, out);
+}
+EXPORT(column_sums_act)

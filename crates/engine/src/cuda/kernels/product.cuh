@@ -1,22 +1,24 @@
 // Tiles of matrix products, whatever their factors come from: on the ordinary units in float32, or on tensor cores with
-// factors rounded to bfloat16 and sums in float32.
+// factors in bfloat16 and sums in float32. `left` is [rows, depth], `right` is [depth, columns].
 
 #define TILE_ROWS 64u
-#define DEPTH 32u  // of the product, held in shared memory at a time
+#define DEPTH 32u  // of a simple product, held in shared memory at a time
 
 // c [16, 8] += a [16, 16] b [16, 8] by a warp, spread over its registers as PTX says (mma.m16n8k16): with
 // g = lane / 4 and t = lane % 4, a holds the pairs (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8) of rows and columns,
 // b the pairs of rows 2t and 2t + 8 in column g, c the numbers (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
-__device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+__device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 #ifdef EMULATED
+  u32 b[2] = {b0, b1};
   emulator::mma(c, a, b);
 #else
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
 }
+
+// ---- Simple products: factors are functions, asked for one number at a time -------------------------------------------
 
 // Computes a tile [TILE_ROWS, COLUMNS] by a block of 256 threads: the sums over d from `start` to `end` of
 // `left(i, d) right(d, j)`, handed to `store(i, j, sum)`. The factories are asked for zeros nowhere: they must answer with
@@ -76,8 +78,7 @@ __device__ __forceinline__ void product_bf16(u32 start, u32 end, bool left_by_ro
       u32 a[4] = {as[row + g][p + t], as[row + g + 8][p + t], as[row + g][p + t + 4], as[row + g + 8][p + t + 4]};
       for (u32 tile = 0; tile < TILES; tile++) {
         const u32* b_row = bs[column + 8 * tile + g];
-        u32 b[2] = {b_row[p + t], b_row[p + t + 4]};
-        mma(sums[tile], a, b);
+        mma(sums[tile], a, b_row[p + t], b_row[p + t + 4]);
       }
     }
     __syncthreads();
@@ -86,9 +87,213 @@ __device__ __forceinline__ void product_bf16(u32 start, u32 end, bool left_by_ro
     for (u32 r = 0; r < 4; r++) store(row + g + r / 2 * 8, column + 8 * tile + 2 * t + r % 2, sums[tile][r]);
 }
 
-template <bool BF16, u32 COLUMNS, class Left, class Right, class Store>
+template <u32 COLUMNS, class Left, class Right, class Store>
 __device__ __forceinline__ void product(u32 start, u32 end, bool left_by_row, bool right_by_row, Left left, Right right,
                                         Store store) {
-  if constexpr (BF16) product_bf16<COLUMNS>(start, end, left_by_row, right_by_row, left, right, store);
-  else product_f32<COLUMNS>(start, end, left_by_row, right_by_row, left, right, store);
+#ifdef ACT_BF16
+  product_bf16<COLUMNS>(start, end, left_by_row, right_by_row, left, right, store);
+#else
+  product_f32<COLUMNS>(start, end, left_by_row, right_by_row, left, right, store);
+#endif
+}
+
+// ---- Staged products: factors in bfloat16 travel through a ring of stages in shared memory -----------------------------
+
+// How a block of threads computes a tile [ROWS, COLUMNS] of a product: DEPTH of its depth in each of STAGES stages, by
+// warps side by side along the rows, the columns, and the depth of each stage.
+template <u32 R, u32 C, u32 D, u32 ALONG_ROWS, u32 ALONG_COLUMNS, u32 ALONG_DEPTH, u32 S>
+struct Tile {
+  static constexpr u32 ROWS = R, COLUMNS = C, TILE_DEPTH = D, STAGES = S;
+  static constexpr u32 WARPS_R = ALONG_ROWS, WARPS_C = ALONG_COLUMNS, WARPS_D = ALONG_DEPTH;
+  static constexpr u32 PLANE = WARPS_R * WARPS_C, THREADS = WARP * PLANE * WARPS_D;
+  static constexpr u32 WARP_ROWS = R / ALONG_ROWS, WARP_COLUMNS = C / ALONG_COLUMNS;
+  static constexpr u32 ACROSS = WARP_ROWS / 16, DOWN = WARP_COLUMNS / 8;  // products of tensor cores for each warp
+  static constexpr u32 LEFT = 2 * R * D, STAGE = LEFT + 2 * C * D;        // bytes
+};
+template <class T> using Sums = float[T::ACROSS][T::DOWN][4];
+
+// Tiles in shared memory are rows of CHUNKS chunks of 16 bytes, along the depth or across it, as the factor lies in
+// memory. Chunks are swapped within rows so that the same chunk of eight rows, which ldmatrix reads at a time, lies in
+// different banks.
+template <u32 CHUNKS>
+__device__ __forceinline__ u32 place(u32 row, u32 chunk) {
+  const u32 SWAP = CHUNKS < 8 ? CHUNKS : 8;  // rows that fill all 32 banks are 8 / SWAP
+  return 16 * (row * CHUNKS + (chunk ^ (row / (8 / SWAP) % SWAP)));
+}
+
+// Starts copying 16 or 8 bytes to shared memory; zeros where `from` is null.
+template <u32 BYTES>
+__device__ __forceinline__ void copy_later(char* to, const bf16* from) {
+#ifdef EMULATED
+  emulator::copy_later(to, from, BYTES);
+#else
+  u32 address = (u32)__cvta_generic_to_shared(to), read = from ? BYTES : 0;
+  if (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(read) : "memory");
+  else asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(address), "l"(from), "r"(read) : "memory");
+#endif
+}
+// Ends a group of copies.
+__device__ __forceinline__ void end_group() {
+#ifdef EMULATED
+  emulator::end_group();
+#else
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// Waits for all groups of this thread but the last few.
+template <u32 BUT>
+__device__ __forceinline__ void wait_for_groups() {
+#ifdef EMULATED
+  emulator::wait_for_groups(BUT);
+#else
+  asm volatile("cp.async.wait_group %0;" ::"n"(BUT) : "memory");
+#endif
+}
+
+// Fills a tile of ROWS rows by a block of THREADS threads. `source(i, row, column)` says where the GRAIN numbers from there
+// on are, or null for zeros: 8 and 4 are copied asynchronously and must be aligned to their size, 1 need not. `i` counts
+// the chunks of this thread and is known to the compiler.
+template <u32 GRAIN, u32 ROWS, u32 CHUNKS, u32 THREADS, class Source>
+__device__ __forceinline__ void fill_tile(char* tile, Source source) {
+#pragma unroll
+  for (u32 i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
+    u32 at = i * THREADS + threadIdx.x, row = at / CHUNKS, chunk = at % CHUNKS;
+    if (ROWS * CHUNKS % THREADS != 0 && at >= ROWS * CHUNKS) break;
+    char* to = tile + place<CHUNKS>(row, chunk);
+    if (GRAIN == 8) {
+      copy_later<16>(to, source(i, row, 8 * chunk));
+    } else if (GRAIN == 4) {
+      copy_later<8>(to, source(i, row, 8 * chunk));
+      copy_later<8>(to + 8, source(i, row, 8 * chunk + 4));
+    } else {
+      u32 pairs[4];
+#pragma unroll
+      for (u32 j = 0; j < 4; j++) {
+        const bf16 *low = source(i, row, 8 * chunk + 2 * j), *high = source(i, row, 8 * chunk + 2 * j + 1);
+        pairs[j] = (low ? (u32)low->bits : 0u) | (high ? (u32)high->bits << 16 : 0u);
+      }
+      *(uint4*)to = uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
+    }
+  }
+}
+
+// What a warp's tensor cores take of 16 rows of the left factor (or columns of the right one) from `first` on and 16 of
+// the depth from `depth` on: for the left the registers of one product, for the right those of two.
+template <bool LEFT, bool ALONG_DEPTH, u32 CHUNKS>
+__device__ __forceinline__ void fragment(u32 (&r)[4], const char* tile, u32 first, u32 depth) {
+  u32 matrix = lane_of_warp() / 8, line = lane_of_warp() % 8;
+  u32 across = LEFT ? matrix % 2 : matrix / 2, down = LEFT ? matrix / 2 : matrix % 2;  // the order that `mma` takes
+  const char* at = tile + (ALONG_DEPTH ? place<CHUNKS>(first + 8 * across + line, depth / 8 + down)
+                                       : place<CHUNKS>(depth + 8 * down + line, first / 8 + across));
+#ifdef EMULATED
+  emulator::ldmatrix(r, at, !ALONG_DEPTH);
+#else
+  u32 address = (u32)__cvta_generic_to_shared(at);
+  if (ALONG_DEPTH)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+#endif
+}
+
+// A warp's products of one stage. Registers of the next products load while the present ones are computed.
+template <class T, bool LEFT_ALONG, bool RIGHT_ALONG>
+__device__ __forceinline__ void multiply_stage(Sums<T>& sums, const char* stage) {
+  const u32 STEPS = T::TILE_DEPTH / 16 / T::WARPS_D;
+  const u32 LEFT_CHUNKS = (LEFT_ALONG ? T::TILE_DEPTH : T::ROWS) / 8, RIGHT_CHUNKS = (RIGHT_ALONG ? T::TILE_DEPTH : T::COLUMNS) / 8;
+  u32 warp = threadIdx.x / WARP, depth = warp / T::PLANE * 16;
+  u32 row = warp % T::WARPS_R * T::WARP_ROWS, column = warp / T::WARPS_R % T::WARPS_C * T::WARP_COLUMNS;
+  u32 left[2][T::ACROSS][4], right[2][T::DOWN / 2][4];
+  auto load = [&](u32 step) {
+    u32 d = depth + 16 * T::WARPS_D * step;
+#pragma unroll
+    for (u32 i = 0; i < T::ACROSS; i++) fragment<true, LEFT_ALONG, LEFT_CHUNKS>(left[step % 2][i], stage, row + 16 * i, d);
+#pragma unroll
+    for (u32 j = 0; j < T::DOWN / 2; j++)
+      fragment<false, RIGHT_ALONG, RIGHT_CHUNKS>(right[step % 2][j], stage + T::LEFT, column + 16 * j, d);
+  };
+  load(0);
+#pragma unroll
+  for (u32 step = 0; step < STEPS; step++) {
+    if (step + 1 < STEPS) load(step + 1);
+#pragma unroll
+    for (u32 i = 0; i < T::ACROSS; i++)
+#pragma unroll
+      for (u32 j = 0; j < T::DOWN; j++) {
+        const u32(&pair)[4] = right[step % 2][j / 2];
+        mma(sums[i][j], left[step % 2][i], pair[j % 2 * 2], pair[j % 2 * 2 + 1]);
+      }
+  }
+}
+
+// Adds a product of `steps` times TILE_DEPTH to the sums of a tile. `load(left, right)` fills the tiles of both factors for
+// one step after the other. A factor is `ALONG` where its rows (or columns) are lines of numbers along the depth.
+template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
+__device__ __forceinline__ void multiply_tiles(Sums<T>& sums, char* shared, u32 steps, Load load) {
+  auto fill_stage = [&](u32 stage) { load(shared + stage * T::STAGE, shared + stage * T::STAGE + T::LEFT); };
+  for (u32 step = 0; step < T::STAGES - 1; step++) {
+    if (step < steps) fill_stage(step);
+    end_group();
+  }
+  u32 full = 0, empty = T::STAGES - 1;
+  for (u32 step = 0; step < steps; step++) {
+    wait_for_groups<T::STAGES - 2>();
+    __syncthreads();  // what all threads copied is there, and nobody reads the stage that is filled next
+    if (step + T::STAGES - 1 < steps) fill_stage(empty);
+    end_group();
+    multiply_stage<T, LEFT_ALONG, RIGHT_ALONG>(sums, shared + full * T::STAGE);
+    full = full + 1 == T::STAGES ? 0 : full + 1;
+    empty = empty + 1 == T::STAGES ? 0 : empty + 1;
+  }
+  wait_for_groups<0>();
+  __syncthreads();  // the stages may be used for something else
+}
+
+// Hands the sums to `store(row, column, sums)`, four rows of four numbers from there on at a time, rearranged in shared
+// memory so that neighbouring threads have neighbouring numbers. Of warps along the depth the first adds up all, in order.
+template <class T, class Store>
+__device__ __forceinline__ void hand_out(Sums<T>& sums, char* shared, Store store) {
+  u32 warp = threadIdx.x / WARP, lane = lane_of_warp(), plane = warp % T::PLANE;
+  const u32 COUNT = T::ACROSS * T::DOWN * 4;
+  float* others = (float*)shared;
+  auto sum = [&](u32 i) -> float& { return sums[i / 4 / T::DOWN][i / 4 % T::DOWN][i % 4]; };
+  if (T::WARPS_D > 1) {
+    if (warp >= T::PLANE)
+#pragma unroll
+      for (u32 i = 0; i < COUNT; i++) others[((warp - T::PLANE) * COUNT + i) * WARP + lane] = sum(i);
+    __syncthreads();
+    if (warp >= T::PLANE) return;
+    for (u32 w = plane; w < (T::WARPS_D - 1) * T::PLANE; w += T::PLANE)
+#pragma unroll
+      for (u32 i = 0; i < COUNT; i++) sum(i) += others[(w * COUNT + i) * WARP + lane];
+  }
+  const u32 WIDTH = T::WARP_COLUMNS < 32 ? T::WARP_COLUMNS : 32, PITCH = WIDTH + 8;  // without conflicts of banks
+  float* stage = others + (T::WARPS_D - 1) * T::PLANE * COUNT * WARP + warp * 16 * PITCH;
+  u32 row = warp % T::WARPS_R * T::WARP_ROWS, column = warp / T::WARPS_R % T::WARPS_C * T::WARP_COLUMNS;
+#pragma unroll
+  for (u32 i = 0; i < T::ACROSS; i++)
+#pragma unroll
+    for (u32 part = 0; part < T::WARP_COLUMNS / WIDTH; part++) {
+#pragma unroll
+      for (u32 j = 0; j < WIDTH / 8; j++) {
+        const float(&s)[4] = sums[i][part * (WIDTH / 8) + j];
+        float* to = stage + lane / 4 * PITCH + 8 * j + lane % 4 * 2;
+        *(float2*)to = float2{s[0], s[1]};
+        *(float2*)(to + 8 * PITCH) = float2{s[2], s[3]};
+      }
+      __syncwarp();
+      if (lane < WIDTH) {
+        u32 r = lane / (WIDTH / 4) * 4, c = lane % (WIDTH / 4) * 4;
+        float values[4][4];
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) {
+          float4 four = *(const float4*)(stage + (r + k) * PITCH + c);
+          values[k][0] = four.x, values[k][1] = four.y, values[k][2] = four.z, values[k][3] = four.w;
+        }
+        store(row + 16 * i + r, column + part * WIDTH + c, values);
+      }
+      __syncwarp();
+    }
 }

@@ -1,0 +1,248 @@
+//! How products are cut into tiles for blocks of threads, by their shapes alone.
+
+use super::gpu::Grid;
+
+/// The tile of a product that a block of threads computes (`Tile` in kernels/product.cuh), and the kernels that do.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    pub rows: usize,
+    pub columns: usize,
+    /// Of the product, in one stage.
+    pub depth: usize,
+    pub threads: u32,
+    pub stages: usize,
+    /// Blocks of threads that fit on a multiprocessor.
+    pub fit: usize,
+    /// Share of the tensor cores' peak that many blocks reach, as shared memory and the second cache allow.
+    pub share: f64,
+    pub forward: &'static str,
+    pub input_grad: &'static str,
+    pub weight_grad: &'static str,
+}
+
+pub(crate) const HUGE: Tile = Tile {
+    rows: 256,
+    columns: 128,
+    depth: 32,
+    threads: 256,
+    stages: 4,
+    fit: 1,
+    share: 0.85,
+    forward: "gemm_huge",
+    input_grad: "gemm_huge_transposed",
+    weight_grad: "weight_grad_huge",
+};
+
+pub(crate) const LARGE: Tile = Tile {
+    rows: 128,
+    threads: 128,
+    fit: 2,
+    share: 0.67,
+    forward: "gemm_large",
+    input_grad: "gemm_large_transposed",
+    weight_grad: "weight_grad_large",
+    ..HUGE
+};
+
+pub(crate) const MIDDLE: Tile = Tile {
+    rows: 64,
+    columns: 64,
+    depth: 64,
+    threads: 128,
+    stages: 3,
+    fit: 4,
+    share: 0.35,
+    forward: "gemm_middle",
+    input_grad: "gemm_middle_transposed",
+    weight_grad: "weight_grad_middle",
+};
+
+/// For few rows: the warps share the depth. Has no kernel for weight gradients.
+pub(crate) const FLAT: Tile = Tile {
+    rows: 16,
+    columns: 64,
+    depth: 128,
+    threads: 128,
+    stages: 3,
+    fit: 3,
+    share: 0.11,
+    forward: "gemm_flat",
+    input_grad: "gemm_flat_transposed",
+    weight_grad: "",
+};
+
+/// The same for convolutions, which gather so many channels at a time.
+pub(crate) const CONV_8: [Tile; 5] = [
+    Tile { forward: "conv_huge", input_grad: "conv_input_grad_huge", weight_grad: "", ..HUGE },
+    CONV_LARGE,
+    Tile {
+        columns: 64,
+        fit: 3,
+        share: 0.5,
+        forward: "conv_half",
+        input_grad: "conv_input_grad_half",
+        weight_grad: "conv_weight_grad_half",
+        ..LARGE
+    },
+    CONV_NARROW,
+    CONV_THIN,
+];
+pub(crate) const CONV_4: [Tile; 2] = [
+    Tile {
+        forward: "conv_large_4",
+        input_grad: "conv_input_grad_large_4",
+        weight_grad: "conv_weight_grad_large_4",
+        ..CONV_LARGE
+    },
+    Tile {
+        forward: "conv_thin_4",
+        input_grad: "conv_input_grad_thin_4",
+        weight_grad: "conv_weight_grad_thin_4",
+        ..CONV_THIN
+    },
+];
+pub(crate) const CONV_1: [Tile; 1] = [Tile {
+    forward: "conv_odd",
+    input_grad: "conv_input_grad_odd",
+    weight_grad: "conv_weight_grad_odd",
+    ..CONV_NARROW
+}];
+
+const CONV_LARGE: Tile =
+    Tile { forward: "conv_large", input_grad: "conv_input_grad_large", weight_grad: "conv_weight_grad_large", ..LARGE };
+const CONV_NARROW: Tile = Tile {
+    columns: 32,
+    fit: 4,
+    share: 0.3,
+    forward: "conv_narrow",
+    input_grad: "conv_input_grad_narrow",
+    weight_grad: "conv_weight_grad_narrow",
+    ..LARGE
+};
+const CONV_THIN: Tile = Tile {
+    columns: 16,
+    fit: 4,
+    share: 0.17,
+    forward: "conv_thin",
+    input_grad: "conv_input_grad_thin",
+    weight_grad: "conv_weight_grad_thin",
+    ..LARGE
+};
+
+/// What kernels take for a division by `by`: an exact one of numbers below 2^31 by a product and a shift.
+pub(crate) struct Divider {
+    pub factor: usize,
+    pub shift: usize,
+}
+
+impl Divider {
+    pub fn new(by: usize) -> Divider {
+        let shift = by.next_power_of_two().ilog2() as usize; // the smallest power of two from `by` on
+        if by <= 1 {
+            return Divider { factor: 0, shift: 0 }; // nothing to divide
+        }
+        Divider { factor: (1 << (31 + shift)) / by + usize::from(!by.is_power_of_two()), shift: shift - 1 }
+    }
+}
+
+impl Tile {
+    /// The grid of an output [m, n], `parts` times.
+    pub fn grid(&self, [m, n]: [usize; 2], parts: usize) -> Grid {
+        let stage = 2 * (self.rows + self.columns) * self.depth; // bytes
+        let shared = (self.stages * stage) as u32;
+        Grid { shared, ..Grid::of([n.div_ceil(self.columns), m.div_ceil(self.rows), parts], self.threads) }
+    }
+}
+
+/// A tile, and how many parts the depth is cut into, whose sums a second pass adds up.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub tile: Tile,
+    pub parts: usize,
+}
+
+/// The multiprocessors that plans are made for. On others the numbers are the same, and the time may not be the best.
+const MULTIPROCESSORS: usize = 132;
+/// Multiply-adds of a multiprocessor's tensor cores in a cycle, through `mma`.
+const PEAK: f64 = 1400.0;
+/// Cycles: of a step that waits for memory, of a kernel's start and end, and of those of a second pass.
+const STEP: f64 = 250.0;
+const START: f64 = 1500.0;
+const SECOND: f64 = 3500.0;
+/// Bytes of memory in a cycle.
+const BANDWIDTH: f64 = 1700.0;
+/// Largest cut, and bytes of sums in parts at most.
+const MOST_PARTS: usize = 256;
+const MOST_BYTES: usize = 64 << 20;
+
+/// The quickest of `tiles` with the best number of parts for `blocks` products [m, n] over `depths`.
+pub(crate) fn plan(tiles: &[Tile], size: [usize; 2], blocks: usize, depths: &[usize]) -> Plan {
+    best(tiles, size, blocks, depths, MOST_PARTS)
+}
+
+/// The quickest of `tiles` for a product [m, n] over `depth` in one part.
+pub(crate) fn plan_whole(tiles: &[Tile], size: [usize; 2], depth: usize) -> Tile {
+    best(tiles, size, 1, &[depth], 1).tile
+}
+
+fn best(tiles: &[Tile], size: [usize; 2], blocks: usize, depths: &[usize], most: usize) -> Plan {
+    let mut best = (f64::INFINITY, Plan { tile: tiles[0], parts: 1 });
+    for &tile in tiles {
+        let steps: usize = depths.iter().map(|depth| depth.div_ceil(tile.depth)).sum();
+        let mut parts = 1;
+        while parts == 1 || parts <= most && 4 * parts <= steps {
+            let bytes = 4 * size[0] * size[1] * blocks * parts;
+            if parts > 1 && bytes > MOST_BYTES {
+                break;
+            }
+            let cycles = cycles(&tile, size, blocks, steps, parts);
+            if cycles < best.0 {
+                best = (cycles, Plan { tile, parts });
+            }
+            parts *= 2;
+        }
+    }
+    best.1
+}
+
+/// A rough model of the time: whichever is longer of arithmetic and of waiting for one step after the other.
+fn cycles(tile: &Tile, [m, n]: [usize; 2], blocks: usize, steps: usize, parts: usize) -> f64 {
+    let tiles = m.div_ceil(tile.rows) * n.div_ceil(tile.columns) * blocks * parts;
+    let each = tiles.div_ceil(MULTIPROCESSORS); // on the busiest multiprocessor
+    let steps = steps.div_ceil(parts) as f64;
+    let arithmetic = (tile.rows * tile.columns * tile.depth) as f64 / (PEAK * tile.share);
+    let second = if parts == 1 { 0.0 } else { SECOND + (8 * m * n * blocks * parts) as f64 / BANDWIDTH };
+    START + (each as f64 * steps * arithmetic).max(each.div_ceil(tile.fit) as f64 * steps * STEP) + second
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divisions_are_exact() {
+        for by in (1..200).chain([1 << 20, (1 << 20) + 1, (1 << 31) - 1]) {
+            let Divider { factor, shift } = Divider::new(by);
+            for x in (0..1000).chain([by - 1, by, 7 * by, (1 << 31) - 1]).chain((1..50).map(|i| i * by % (1 << 31))) {
+                let x = x & ((1 << 31) - 1);
+                let quotient = if by == 1 { x } else { (x * factor) >> 32 >> shift };
+                assert_eq!(quotient, x / by, "{x} by {by}");
+            }
+            assert!(factor < 1 << 32);
+        }
+    }
+
+    /// What the model says of shapes that matter.
+    #[test]
+    fn tiles_fit_their_products() {
+        let tiles = [HUGE, LARGE, MIDDLE, FLAT];
+        let name = |m, n, k, blocks| {
+            let Plan { tile, parts } = plan(&tiles, [m, n], blocks, &[k]);
+            (tile.forward, parts)
+        };
+        assert_eq!(name(16384, 1024, 1024, 1), ("gemm_huge", 1));
+        assert_eq!(name(1024, 3072, 1024, 8), ("gemm_huge", 1));
+        assert_eq!(name(16, 3072, 1024, 8).0, "gemm_flat");
+        assert!(name(16, 1024, 8192, 1).1 > 1); // 16 tiles would leave most of the GPU idle
+    }
+}
