@@ -131,17 +131,16 @@ const CONV_THIN: Tile = Tile {
 
 /// What kernels take for a division by `by`: an exact one of numbers below 2^31 by a product and a shift.
 pub(crate) struct Divider {
+    pub by: usize,
     pub factor: usize,
     pub shift: usize,
 }
 
 impl Divider {
     pub fn new(by: usize) -> Divider {
-        let shift = by.next_power_of_two().ilog2() as usize; // the smallest power of two from `by` on
-        if by <= 1 {
-            return Divider { factor: 0, shift: 0 }; // nothing to divide
-        }
-        Divider { factor: (1 << (31 + shift)) / by + usize::from(!by.is_power_of_two()), shift: shift - 1 }
+        let by = by.max(1);
+        let shift = by.next_power_of_two().ilog2() as usize; // of the smallest power of two from `by` on
+        Divider { by, factor: (1usize << (31 + shift)).div_ceil(by), shift }
     }
 }
 
@@ -222,10 +221,10 @@ mod tests {
     #[test]
     fn divisions_are_exact() {
         for by in (1..200).chain([1 << 20, (1 << 20) + 1, (1 << 31) - 1]) {
-            let Divider { factor, shift } = Divider::new(by);
+            let Divider { factor, shift, .. } = Divider::new(by);
             for x in (0..1000).chain([by - 1, by, 7 * by, (1 << 31) - 1]).chain((1..50).map(|i| i * by % (1 << 31))) {
                 let x = x & ((1 << 31) - 1);
-                let quotient = if by == 1 { x } else { (x * factor) >> 32 >> shift };
+                let quotient = (2 * x * factor) >> 32 >> shift;
                 assert_eq!(quotient, x / by, "{x} by {by}");
             }
             assert!(factor < 1 << 32);

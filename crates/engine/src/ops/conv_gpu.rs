@@ -275,11 +275,12 @@ impl Staged {
             (false, 2) => PHASES,
             _ => PLAIN,
         };
+        let [c, k] = [g.cs, self.k].map(Divider::new);
         #[rustfmt::skip] // an operand a line, as the kernel has them
-        let args: [&dyn Arg; 21] = [
-            x, &weight, bias, &y, &ties,
-            &g.n, &g.h, &g.w, &g.cs, &1usize,
-            &self.k, &g.stride, &self.top, &self.left, &self.h, &self.w,
+        let args: [&dyn Arg; 28] = [
+            x, &weight, bias, &y, &ties, &g.n, &g.h, &g.w,
+            &c.by, &c.factor, &c.shift, &c.by, &c.factor, &c.shift, &k.by, &k.factor, &k.shift,
+            &1usize, &g.stride, &self.top, &self.left, &self.h, &self.w,
             &self.columns, &self.padded, &g.co, &g.os, &mode,
         ];
         gpu.launch("conv", tile.forward, rows_first(&tile, self.size()), &args);
@@ -300,11 +301,12 @@ impl Staged {
         // In reverse, what came after the image comes before it.
         let (top, left) = (self.k - 1 - self.top, self.k - 1 - self.left);
         let none = None::<&Tensor>;
+        let [c, tap, k] = [g.os, self.columns, self.k].map(Divider::new);
         #[rustfmt::skip]
-        let args: [&dyn Arg; 21] = [
-            dy, &weight, &none, &dx, &none,
-            &g.n, &self.h, &self.w, &g.os, &g.up,
-            &self.k, &1usize, &top, &left, &g.h, &g.w,
+        let args: [&dyn Arg; 28] = [
+            dy, &weight, &none, &dx, &none, &g.n, &self.h, &self.w,
+            &c.by, &c.factor, &c.shift, &tap.by, &tap.factor, &tap.shift, &k.by, &k.factor, &k.shift,
+            &g.up, &1usize, &top, &left, &g.h, &g.w,
             &g.cs, &self.padded, &g.cs, &g.cs, &PLAIN,
         ];
         gpu.launch("conv", tile.input_grad, rows_first(&tile, size), &args);
@@ -332,7 +334,7 @@ impl Staged {
             x, dy, &sums,
             &g.n, &g.h, &g.w, &g.cs, &g.up,
             &self.k, &g.stride, &self.top, &self.left,
-            &self.h, &height.factor, &height.shift, &self.w, &width.factor, &width.shift,
+            &height.by, &height.factor, &height.shift, &width.by, &width.factor, &width.shift,
             &g.os,
         ];
         let args: Vec<&dyn Arg> = args.into_iter().chain([&slice as &dyn Arg]).collect();

@@ -105,6 +105,10 @@ EXPORT(conv_input_grad)
 // at low resolution and with fewer taps, which are sums of the original ones (`fold_phases`).
 enum Mode : u32 { PLAIN, POOLED, PHASES };
 
+// A division by a number that is known beforehand (cuda/tiles.rs, `Divider`), of less than 2^31.
+struct Divider { u32 factor, shift; };
+__device__ __forceinline__ u32 divided(u32 x, Divider by) { return __umulhi(2 * x, by.factor) >> by.shift; }
+
 struct Pixel { u32 image, y, x; };
 
 // Pixel `row` of all images, one after the other; or by the squares of four that a pool takes.
@@ -118,17 +122,21 @@ __device__ __forceinline__ Pixel pixel_of(u32 row, u32 h, u32 w, bool squares) {
 // pixels pooled where POOLED, with what `ties` for the maximum. GRAD, for the input's gradient: x is the output's, its
 // taps are taken in reverse, and of the weight, which is [k, k, columns, up up c] then, the transpose; where `up` is 2, x
 // has twice the height and width, and the channels of a pixel are those of its four pixels there. Rows of the weight are
-// `w_row` apart. GRAIN channels are gathered at a time.
-#define CONV_ARGS                                                                                                     \
-  const bf16 *x, const bf16 *weight, const float *bias, bf16 *y, u8 *ties, u32 n, u32 h, u32 w, u32 c, u32 up, u32 k, \
-      u32 stride, u32 top, u32 left, u32 oh, u32 ow, u32 columns, u32 w_row, u32 channels, u32 stored, u32 mode
-#define CONV_VALUES \
-  x, weight, bias, y, ties, n, h, w, c, up, k, stride, top, left, oh, ow, columns, w_row, channels, stored, mode
+// `w_row` apart. A tap has `tap` = up up c channels, of which GRAIN are gathered at a time.
+#define CONV_ARGS                                                                                                       \
+  const bf16 *x, const bf16 *weight, const float *bias, bf16 *y, u8 *ties, u32 n, u32 h, u32 w, u32 c, u32 c_factor,    \
+      u32 c_shift, u32 tap, u32 tap_factor, u32 tap_shift, u32 k, u32 k_factor, u32 k_shift, u32 up, u32 stride, u32 top, \
+      u32 left, u32 oh, u32 ow, u32 columns, u32 w_row, u32 channels, u32 stored, u32 mode
+#define CONV_VALUES                                                                                                      \
+  x, weight, bias, y, ties, n, h, w, c, c_factor, c_shift, tap, tap_factor, tap_shift, k, k_factor, k_shift, up, stride, \
+      top, left, oh, ow, columns, w_row, channels, stored, mode
 
-// Four numbers of a pixel's channels from `at` on, or the first of them.
-__device__ __forceinline__ void store_pixel(bf16* y, u64 at, const float (&four)[4], bool all) {
-  if (all) *(uint2*)(y + at) = uint2{bf16_pair(four[0], four[1]), bf16_pair(four[2], four[3])};
-  else y[at] = rounded<bf16>(four[0]);
+// Makes the first of four numbers the largest of them, and says by bits which of them were.
+__device__ __forceinline__ u32 most_of(float& first, float second, float third, float fourth) {
+  float most = fmaxf(fmaxf(first, second), fmaxf(third, fourth));
+  u32 bits = (first == most ? 1u : 0u) | (second == most ? 2u : 0u) | (third == most ? 4u : 0u) | (fourth == most ? 8u : 0u);
+  first = most;
+  return bits;
 }
 
 template <class T, u32 GRAIN, bool GRAD>
@@ -138,7 +146,8 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
   static_assert(T::ROWS * CHUNKS % T::THREADS == 0 && T::THREADS % CHUNKS == 0, "threads share the chunks evenly");
   bool squares = !GRAD && mode == POOLED;
   u32 rows = squares ? n * (oh / 2) * (ow / 2) * 4 : n * oh * ow, row0 = blockIdx.x * T::ROWS, column0 = blockIdx.y * T::COLUMNS;
-  u32 per_tap = up * up * c, depth = k * k * per_tap, d = 0;
+  Divider by_c{c_factor, c_shift}, by_tap{tap_factor, tap_shift}, by_k{k_factor, k_shift};
+  u32 depth = k * k * tap, d = 0;
   // Of this thread's pixels: where their first tap is, in rows and columns and in memory.
   u32 ys[EACH], xs[EACH];
   const bf16* origins[EACH];
@@ -150,22 +159,23 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
     origins[i] = x + ((long long)(int)(p.image * h + ys[i]) * up * up * w + (long long)(int)xs[i] * up) * c;
   }
   auto load = [&](char* left_tile, char* right_tile) {
-    fill_tile<GRAIN, T::ROWS, CHUNKS, T::THREADS>(left_tile, [&](u32 i, u32, u32 column) -> const bf16* {
-      u32 tap = (d + column) / per_tap, j = (d + column) % per_tap, a = tap / k, b = tap % k;
-      if (ys[i] + a >= h || xs[i] + b >= w || d + column >= depth) return nullptr;
-      if (!GRAD) return origins[i] + (long long)(a * w + b) * c + j;
-      u32 phase = j / c;
-      return origins[i] + ((long long)(up * a + phase / 2) * up * w + up * b + phase % 2) * c + j % c;
+    fill_tile<GRAIN, T::ROWS, CHUNKS, T::THREADS>(left_tile, [&](u32 i, u32, u32 column) {
+      u32 number = divided(d + column, by_tap), a = divided(number, by_k), b = number - a * k;
+      u32 j = d + column - number * tap;  // of the channels of this tap, the first
+      bool there = ys[i] + a < h && xs[i] + b < w && d + column < depth;
+      if (!GRAD) return Spot{origins[i] + ((a * w + b) * c + j), there};
+      u32 phase = divided(j, by_c), pixel = (up * a + phase / 2) * up * w + up * b + phase % 2;
+      return Spot{origins[i] + (pixel * c + j - phase * c), there};
     });
     if (GRAD)
-      fill_tile<GRAIN, T::COLUMNS, CHUNKS, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) -> const bf16* {
-        if (d + column >= depth || column0 + row >= columns) return nullptr;
-        u32 tap = k * k - 1 - (d + column) / per_tap;
-        return weight + (u64)(tap * columns + column0 + row) * w_row + (d + column) % per_tap;
+      fill_tile<GRAIN, T::COLUMNS, CHUNKS, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) {
+        u32 number = divided(d + column, by_tap), j = d + column - number * tap;
+        const bf16* at = weight + (u64)((k * k - 1 - number) * columns + column0 + row) * w_row + j;
+        return Spot{at, d + column < depth && column0 + row < columns};
       });
     else
-      fill_tile<8, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) -> const bf16* {
-        return d + row < depth && column0 + column < w_row ? weight + (u64)(d + row) * w_row + column0 + column : nullptr;
+      fill_tile<8, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) {
+        return Spot{weight + (u64)(d + row) * w_row + column0 + column, d + row < depth && column0 + column < w_row};
       });
     d += T::TILE_DEPTH;
   };
@@ -175,50 +185,51 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
   hand_out<T>(sums, shared, [&](u32 row, u32 column, float(&found)[4][4]) {
     u32 j = column0 + column, first = row0 + row;
     if (j >= columns || first >= rows) return;
-    bool together = stored % 4 == 0;  // four neighbours are of one pixel; otherwise each is seen to alone
+    // Where a sum of pixel `first + i` belongs, from the channel and the phase of its column.
+    auto place_of = [&](u32 i, u32 channel, u32 phase) {
+      u64 pixel = squares ? first / 4 : first + i;
+      if (!GRAD && mode == PHASES) {
+        Pixel p = pixel_of(first + i, oh, ow, false);
+        pixel = ((u64)(p.image * oh + p.y) * 2 + phase / 2) * 2 * ow + 2 * p.x + phase % 2;
+      }
+      return pixel * stored + channel;
+    };
+    if (stored % 4 == 0) {  // four neighbours are of one pixel
+      u32 channel = j % stored, phase = j / stored;
 #pragma unroll
-    for (u32 q = 0; q < 4; q++) {
-      if ((together && q > 0) || j + q >= columns) break;
-      u32 channel = (j + q) % stored, phase = (j + q) / stored;
-      float four[4][4];
+      for (u32 q = 0; q < 4; q++) {
+        float add = bias && channel + q < channels ? bias[channel + q] : 0.0f;
 #pragma unroll
-      for (u32 s = 0; s < 4 - q; s++) {
-        float add = bias && channel + s < channels ? bias[channel + s] : 0.0f;
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) four[i][s] = found[i][q + s] + add;
+        for (u32 i = 0; i < 4; i++) found[i][q] += add;
       }
       if (squares) {
-        u32 bits[4] = {};
+        u32 bits = 0;
 #pragma unroll
-        for (u32 s = 0; s < 4 - q; s++) {
-          float most = fmaxf(fmaxf(four[0][s], four[1][s]), fmaxf(four[2][s], four[3][s]));
-#pragma unroll
-          for (u32 i = 0; i < 4; i++) bits[s] |= (four[i][s] == most ? 1u : 0u) << i;
-          four[0][s] = most;
-        }
-        u64 at = (u64)(first / 4) * stored + channel;
-        store_pixel(y, at, four[0], together);
-        if (together) *(u32*)(ties + at) = bits[0] | bits[1] << 8 | bits[2] << 16 | bits[3] << 24;
-        else ties[at] = bits[0];
-        continue;
+        for (u32 q = 0; q < 4; q++) bits |= most_of(found[0][q], found[1][q], found[2][q], found[3][q]) << 8 * q;
+        *(u32*)(ties + place_of(0, channel, 0)) = bits;
       }
 #pragma unroll
       for (u32 i = 0; i < 4; i++) {
-        if (first + i >= rows) break;
-        u64 pixel = first + i;
-        if (!GRAD && mode == PHASES) {
-          Pixel p = pixel_of(first + i, oh, ow, false);
-          pixel = ((u64)(p.image * oh + p.y) * 2 + phase / 2) * 2 * ow + 2 * p.x + phase % 2;
-        }
-        store_pixel(y, pixel * stored + channel, four[i], together);
+        if (first + i >= rows || (squares && i > 0)) return;
+        uint2 four{bf16_pair(found[i][0], found[i][1]), bf16_pair(found[i][2], found[i][3])};
+        *(uint2*)(y + place_of(i, channel, phase)) = four;
       }
+      return;
+    }
+#pragma unroll
+    for (u32 q = 0; q < 4; q++) {
+      if (j + q >= columns) return;
+      u32 channel = (j + q) % stored, phase = (j + q) / stored;
+      float add = bias && channel < channels ? bias[channel] : 0.0f;
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) found[i][q] += add;
+      if (squares) ties[place_of(0, channel, 0)] = most_of(found[0][q], found[1][q], found[2][q], found[3][q]);
+#pragma unroll
+      for (u32 i = 0; i < 4; i++)
+        if (first + i < rows && !(squares && i > 0)) y[place_of(i, channel, phase)] = rounded<bf16>(found[i][q]);
     }
   });
 }
-
-// A division by a number that is known beforehand (cuda/tiles.rs, `Divider`), of less than 2^31.
-struct Divider { u32 by, factor, shift; };
-__device__ __forceinline__ u32 divided(u32 x, const Divider& d) { return d.by == 1 ? x : __umulhi(x, d.factor) >> d.shift; }
 
 // The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, c, columns]
 // with the `columns` = up up `stored` of dy [n, up oh, up ow, stored].
@@ -234,21 +245,34 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
   u32 row0 = blockIdx.x * T::ROWS, column0 = blockIdx.y * T::COLUMNS, rows = k * k * c, columns = up * up * stored;
   u32 d = blockIdx.z * slice, last = min(d + slice, n * oh * ow);
   u32 steps = d < last ? (last - d + T::TILE_DEPTH - 1) / T::TILE_DEPTH : 0;
-  Divider height{oh, oh_factor, oh_shift}, width{ow, ow_factor, ow_shift};
+  Divider height{oh_factor, oh_shift}, width{ow_factor, ow_shift};
+  static_assert(T::TILE_DEPTH == WARP, "each thread of a warp finds one pixel of a step");
+  static_assert(T::THREADS % (T::ROWS / 8) == 0 && T::THREADS % (T::COLUMNS / 8) == 0, "a thread has one column of chunks");
+  // Of this thread's rows of the gradient: their tap, in rows and columns and in memory; of its columns: where in memory.
+  const u32 PIECES = 8 / GRAIN;
+  u32 ys[PIECES], xs[PIECES], columns_at[PIECES];
+  long long rows_at[PIECES];
+#pragma unroll
+  for (u32 piece = 0; piece < PIECES; piece++) {
+    u32 m = row0 + threadIdx.x % (T::ROWS / 8) * 8 + piece * GRAIN, tap = m / c;
+    ys[piece] = m < rows ? tap / k - top : 1u << 31, xs[piece] = tap % k - left;
+    rows_at[piece] = ((long long)(int)ys[piece] * w + (int)xs[piece]) * c + m % c;
+    u32 j = column0 + threadIdx.x % (T::COLUMNS / 8) * 8 + piece * GRAIN, phase = up == 1 ? 0 : j / stored;
+    columns_at[piece] = j + (phase / 2 * 2 * ow + phase % 2 - phase) * stored;
+  }
   auto load = [&](char* left_tile, char* right_tile) {
-    fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left_tile, [&](u32, u32 row, u32 column) -> const bf16* {
-      u32 m = row0 + column, tap = m / c, a = tap / k, b = tap % k;
-      u32 line = divided(d + row, width), image = divided(line, height);
-      u32 yy = (line - image * oh) * stride + a - top, xx = (d + row - line * ow) * stride + b - left;
-      if (m >= rows || d + row >= last || yy >= h || xx >= w) return nullptr;
-      return x + ((u64)(image * h + yy) * w + xx) * c + m % c;
+    u32 here = min(d + lane_of_warp(), last - 1), line = divided(here, width), image = divided(line, height);
+    u32 px = here - line * ow, y0 = (line - image * oh) * stride, x0 = px * stride;
+    u32 in_x = (image * h + y0) * w + x0, in_dy = up == 1 ? here : line * 4 * ow + 2 * px;
+    u32 yx = d + lane_of_warp() < last ? y0 << 16 | x0 : 0x7fffu << 16;  // far outside of the image where there is none
+    fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left_tile, [&](u32, u32 row, u32 column) {
+      u32 piece = column % 8 / GRAIN, place = __shfl_sync(ALL, yx, row), pixel = __shfl_sync(ALL, in_x, row);
+      bool there = (place >> 16) + ys[piece] < h && (place & 0xffffu) + xs[piece] < w;
+      return Spot{x + ((long long)((u64)pixel * c) + rows_at[piece]), there};
     });
-    fill_tile<GRAIN, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) -> const bf16* {
-      u32 j = column0 + column;
-      if (j >= columns || d + row >= last) return nullptr;
-      if (up == 1) return dy + (u64)(d + row) * stored + j;
-      u32 line = divided(d + row, width), phase = j / stored;
-      return dy + (((u64)line * 2 + phase / 2) * 2 * ow + (d + row - line * ow) * 2 + phase % 2) * stored + j % stored;
+    fill_tile<GRAIN, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) {
+      u64 pixel = __shfl_sync(ALL, in_dy, row);
+      return Spot{dy + (pixel * stored + columns_at[column % 8 / GRAIN]), column0 + column < columns && d + row < last};
     });
     d += T::TILE_DEPTH;
   };

@@ -90,16 +90,16 @@ __device__ __forceinline__ void gemm_block(GEMM_ARGS) {
     u32 a_block = term == 0 ? a_block0 : term == 1 ? a_block1 : a_block2;
     const bf16* a = (term == 0 ? a0 : term == 1 ? a1 : a2) + (u64)block * a_block + (u64)lap * a_lap + d;
     const bf16* b = (term == 0 ? b0 : term == 1 ? b1 : b2) + (u64)block * b_block + (u64)lap * b_lap;
-    fill_tile<GRAIN, T::ROWS, T::TILE_DEPTH / 8, T::THREADS>(left, [&](u32, u32 row, u32 column) -> const bf16* {
-      return row0 + row < m && d + column < k ? a + (u64)(row0 + row) * a_row + column : nullptr;
+    fill_tile<GRAIN, T::ROWS, T::TILE_DEPTH / 8, T::THREADS>(left, [&](u32, u32 row, u32 column) {
+      return Spot{a + (u64)(row0 + row) * a_row + column, row0 + row < m && d + column < k};
     });
     if (TRANSPOSED)
-      fill_tile<8, T::COLUMNS, T::TILE_DEPTH / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) -> const bf16* {
-        return column0 + row < n && d + column < k ? b + (u64)(column0 + row) * b_row + d + column : nullptr;
+      fill_tile<8, T::COLUMNS, T::TILE_DEPTH / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) {
+        return Spot{b + (u64)(column0 + row) * b_row + d + column, column0 + row < n && d + column < k};
       });
     else
-      fill_tile<8, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) -> const bf16* {
-        return d + row < k && column0 + column < n ? b + (u64)(d + row) * b_row + column0 + column : nullptr;
+      fill_tile<8, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) {
+        return Spot{b + (u64)(d + row) * b_row + column0 + column, d + row < k && column0 + column < n};
       });
     d += T::TILE_DEPTH;
     if (d < k) return;
@@ -139,13 +139,15 @@ __device__ __forceinline__ void weight_grad_block(const Uses& uses, u32 shift, u
   u32 first = min(part * each, all), steps = min(each, all - first), d = first * T::TILE_DEPTH;
   u32 within = (1u << shift) - 1;
   auto load = [&](char* left, char* right) {
-    fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left, [&](u32, u32 row, u32 column) -> const bf16* {
-      if (d + row >= depth || row0 + column >= m) return nullptr;
-      return uses.x[(d + row) >> shift] + (u64)((d + row) & within) * x_row + (u64)block * x_block + row0 + column;
+    fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left, [&](u32, u32 row, u32 column) {
+      u32 at = min(d + row, depth - 1);  // never beyond the last use
+      const bf16* x = uses.x[at >> shift] + (u64)(at & within) * x_row + (u64)block * x_block + row0 + column;
+      return Spot{x, d + row < depth && row0 + column < m};
     });
-    fill_tile<GRAIN, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) -> const bf16* {
-      if (d + row >= depth || column0 + column >= n) return nullptr;
-      return uses.dy[(d + row) >> shift] + (u64)((d + row) & within) * dy_row + (u64)block * dy_block + column0 + column;
+    fill_tile<GRAIN, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) {
+      u32 at = min(d + row, depth - 1);
+      const bf16* dy = uses.dy[at >> shift] + (u64)(at & within) * dy_row + (u64)block * dy_block + column0 + column;
+      return Spot{dy, d + row < depth && column0 + column < n};
     });
     d += T::TILE_DEPTH;
   };

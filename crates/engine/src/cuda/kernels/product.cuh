@@ -121,15 +121,23 @@ __device__ __forceinline__ u32 place(u32 row, u32 chunk) {
   return 16 * (row * CHUNKS + (chunk ^ (row / (8 / SWAP) % SWAP)));
 }
 
-// Starts copying 16 or 8 bytes to shared memory; zeros where `from` is null.
+// Where numbers of a factor are, if there are any; zeros stand for others.
+struct Spot {
+  const bf16* at;
+  bool there;
+};
+
+// Starts copying 16 or 8 bytes to shared memory.
 template <u32 BYTES>
-__device__ __forceinline__ void copy_later(char* to, const bf16* from) {
+__device__ __forceinline__ void copy_later(char* to, Spot from) {
 #ifdef EMULATED
-  emulator::copy_later(to, from, BYTES);
+  emulator::copy_later(to, from.there ? from.at : nullptr, BYTES);
 #else
-  u32 address = (u32)__cvta_generic_to_shared(to), read = from ? BYTES : 0;
-  if (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(read) : "memory");
-  else asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(address), "l"(from), "r"(read) : "memory");
+  u32 address = (u32)__cvta_generic_to_shared(to), read = from.there ? BYTES : 0;
+  if (BYTES == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from.at), "r"(read) : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(address), "l"(from.at), "r"(read) : "memory");
 #endif
 }
 // Ends a group of copies.
@@ -150,8 +158,8 @@ __device__ __forceinline__ void wait_for_groups() {
 #endif
 }
 
-// Fills a tile of ROWS rows by a block of THREADS threads. `source(i, row, column)` says where the GRAIN numbers from there
-// on are, or null for zeros: 8 and 4 are copied asynchronously and must be aligned to their size, 1 need not. `i` counts
+// Fills a tile of ROWS rows by a block of THREADS threads. `source(i, row, column)` is the spot of the GRAIN numbers from
+// there on: 8 and 4 are copied asynchronously and must be aligned to their size, 1 need not. `i` counts
 // the chunks of this thread and is known to the compiler.
 template <u32 GRAIN, u32 ROWS, u32 CHUNKS, u32 THREADS, class Source>
 __device__ __forceinline__ void fill_tile(char* tile, Source source) {
@@ -169,8 +177,8 @@ __device__ __forceinline__ void fill_tile(char* tile, Source source) {
       u32 pairs[4];
 #pragma unroll
       for (u32 j = 0; j < 4; j++) {
-        const bf16 *low = source(i, row, 8 * chunk + 2 * j), *high = source(i, row, 8 * chunk + 2 * j + 1);
-        pairs[j] = (low ? (u32)low->bits : 0u) | (high ? (u32)high->bits << 16 : 0u);
+        Spot low = source(i, row, 8 * chunk + 2 * j), high = source(i, row, 8 * chunk + 2 * j + 1);
+        pairs[j] = (low.there ? (u32)low.at->bits : 0u) | (high.there ? (u32)high.at->bits << 16 : 0u);
       }
       *(uint4*)to = uint4{pairs[0], pairs[1], pairs[2], pairs[3]};
     }
