@@ -1,5 +1,6 @@
 //! One gradient update: computed as it comes, or, on a GPU, recorded once and repeated with one call.
 
+use crate::Carry;
 use crate::agent::Agent;
 use crate::batch::Batch;
 use crate::gauges::Readings;
@@ -8,10 +9,11 @@ use crate::noise::{Noise, Purpose};
 use crate::params::Params;
 use crate::rssm::Latent;
 use anyhow::{Result, bail};
-use engine::cuda::{Gpu, Recording, Upload};
+use engine::cuda::{Gpu, KernelTime, Recording, Upload};
 use engine::ops::{self, Varying};
-use engine::profile::part;
+use engine::profile::{self, part};
 use engine::{Bytes, Device, Sink, Tensor, backward};
+use spaces::Record;
 
 /// What an update leaves besides new parameters, where the agent is.
 pub(crate) struct Updated {
@@ -139,7 +141,7 @@ impl Agent {
             Some(recorded) => recorded,
             none => {
                 gpu.release_pool(); // a recording has memory of its own
-                none.insert(self.recorded(gpu, shape, places, batch)?)
+                none.insert(self.recorded(gpu, shape, places, batch, |f| gpu.record(f))?)
             }
         };
         let sent = if upload.is_none() { batch.send(device) } else { None };
@@ -151,14 +153,43 @@ impl Agent {
         Ok(updated)
     }
 
-    fn recorded(&mut self, gpu: &'static Gpu, shape: Shape, places: Vec<u64>, batch: &Batch) -> Result<Recorded> {
+    /// One update, after one or more of the same shapes, and how long each of its kernels took; empty on the processor.
+    pub fn kernel_times(&mut self, carry: &mut Carry, record: &Record) -> Result<Vec<KernelTime>> {
+        let Device::Gpu(gpu) = self.device() else { return Ok(vec![]) };
+        self.repeat = Repeat::default();
+        let mut prepared = self.preparer().prepare(record.clone())?;
+        prepared.complete(carry, &self.layout())?;
+        let batch = &prepared.batch;
+        let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
+        let places = self.settle();
+        gpu.release_pool();
+        let record = |f: &mut dyn FnMut() -> Result<Updated>| profile::measure(|| gpu.record_marked(f)).0;
+        let recorded = self.recorded(gpu, shape, places, batch, record)?;
+        let sent = batch.send(self.device());
+        sent.iter().for_each(|upload| upload.receive(&recorded.block));
+        recorded.varying.set(self.opt.constants().varying(), self.opt.step);
+        let times = recorded.recording.times();
+        self.judge(&recorded.updated)?;
+        self.opt.step += 1;
+        self.slow_count += 1;
+        Ok(times)
+    }
+
+    fn recorded(
+        &mut self,
+        gpu: &'static Gpu,
+        shape: Shape,
+        places: Vec<u64>,
+        batch: &Batch,
+        record: impl FnOnce(&mut dyn FnMut() -> Result<Updated>) -> (Recording, Result<Updated>),
+    ) -> Result<Recorded> {
         let device = Device::Gpu(gpu);
         let (block, varying) = (ops::zeros(&[batch.size() / 4], device), Varying::new(device));
         let batch = batch.over(&block);
         let (seed, purpose, step_at) = (self.config.seed, Purpose::Train, Some(varying.step()));
         let noise = Noise::Counter { seed, purpose, step: self.opt.step, step_at };
         let rates = varying.rates();
-        let (recording, updated) = gpu.record(|| self.compute(&batch, &noise, &rates));
+        let (recording, updated) = record(&mut || self.compute(&batch, &noise, &rates));
         Ok(Recorded { shape, places, block, varying, recording, updated: updated? })
     }
 

@@ -85,3 +85,18 @@ fn nothing_changes_where_a_number_is_not_finite() {
         assert_eq!(agent.save(), before);
     }
 }
+
+#[test]
+fn the_kernels_of_an_update_have_parts_and_times() {
+    let Some((mut agent, mut carry, batch)) = on_gpu(&tiny()) else { return };
+    let mut plain = agent.clone();
+    train_unrecorded(&mut agent, &mut carry, &batch);
+    let times = agent.kernel_times(&mut carry, &batch).unwrap();
+    (0..2).for_each(|_| drop(train_unrecorded(&mut plain, &mut carry, &batch)));
+    assert_eq!(agent.save(), plain.save(), "to be timed is to be done");
+    for part in ["encoder", "scan", "decoder", "imagination", "heads", "optimizer"] {
+        assert!(times.iter().any(|time| time.part == part && !time.backward), "no kernel of the part '{part}'");
+    }
+    assert!(times.iter().any(|time| time.part == "scan" && time.backward));
+    assert!(times.iter().all(|time| time.seconds > 0.0));
+}

@@ -86,6 +86,14 @@ pub(crate) fn here() -> Part {
 }
 
 impl Part {
+    pub(crate) fn name(self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn is_backward(self) -> bool {
+        self.backward
+    }
+
     /// The same part in the backward sweep.
     pub(crate) fn backward(self) -> Part {
         Part { backward: true, ..self }

@@ -59,6 +59,8 @@ driver_functions! {
     graph_exec_destroy b"cuGraphExecDestroy" (Handle);
     event_create b"cuEventCreate" (*mut Handle, c_uint);
     event_record b"cuEventRecord" (Handle, Handle);
+    event_record_with b"cuEventRecordWithFlags" (Handle, Handle, c_uint);
+    event_elapsed b"cuEventElapsedTime" (*mut f32, Handle, Handle);
     event_wait b"cuEventSynchronize" (Handle);
     stream_wait_event b"cuStreamWaitEvent" (Handle, Handle, c_uint);
     host_alloc b"cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
@@ -82,6 +84,8 @@ const TAKEN_AT_ONCE: usize = 64 << 10;
 const NON_BLOCKING: c_uint = 1;
 /// An event that tells no time, which is cheaper.
 const NO_TIMING: c_uint = 2;
+/// A recorded event that happens at each run, for others than the graph.
+const EXTERNAL: c_uint = 1;
 /// A capture that lets every thread go on using the driver, this one included: for memory.
 const CAPTURE_RELAXED: c_int = 2;
 
@@ -265,6 +269,25 @@ impl Cuda {
         // SAFETY: the pointer is valid for one handle.
         self.call("making an event", |d| unsafe { (d.event_create)(&mut event, NO_TIMING) })?;
         Ok(Event(event))
+    }
+
+    /// Puts an event that tells the time into what `stream` captures; kept for as long as the process lives.
+    pub fn timed_mark(&self, stream: &Stream) -> Result<Event, String> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: the pointer is valid for one handle, and the stream is open.
+        unsafe {
+            self.call("making an event", |d| (d.event_create)(&mut event, 0))?;
+            self.call("marking a time", |d| (d.event_record_with)(event, stream.0, EXTERNAL))?;
+        }
+        Ok(Event(event))
+    }
+
+    /// Between two marks that have been passed.
+    pub fn seconds(&self, before: &Event, after: &Event) -> Result<f64, String> {
+        let mut milliseconds = 0.0;
+        // SAFETY: the pointer is valid for one number, and both events are open.
+        self.call("reading a time", |d| unsafe { (d.event_elapsed)(&mut milliseconds, before.0, after.0) })?;
+        Ok(milliseconds as f64 / 1e3)
     }
 
     /// `event` is where `stream` has been asked for everything that it has been asked for by now.

@@ -499,7 +499,7 @@ impl Gpu {
     }
 
     /// Does what `queue` was asked for, or keeps it for later where it records.
-    fn emulate(&self, queue: &Queue, command: Command) {
+    pub(super) fn emulate(&self, queue: &Queue, command: Command) {
         match &queue.tape {
             Some(tape) => lock(tape).push(command),
             None => self.obey(&command),
@@ -524,6 +524,14 @@ impl Gpu {
                 self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
             }
             Backend::Emulator(_) => self.emulate(&queue, Command::Launch { function, blocks, threads, args }),
+        }
+        self.mark(&queue, name);
+    }
+
+    /// Waits for everything that this thread's queue was asked for.
+    pub fn wait(&self) {
+        if let Backend::Cuda(cuda) = &self.backend {
+            self.done(cuda.wait(self.queue().stream()));
         }
     }
 

@@ -17,6 +17,7 @@ mod nvrtc;
 mod queue;
 mod survey;
 mod tiles;
+mod timing;
 mod upload;
 
 pub use driver::{Driver, Properties};
@@ -29,4 +30,5 @@ pub use nvrtc::Nvrtc;
 pub use queue::Recording;
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};
 pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, Divider, Plan, Tile, plan, plan_whole};
+pub use timing::KernelTime;
 pub use upload::{ALIGNED, Upload};

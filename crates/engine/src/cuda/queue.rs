@@ -6,9 +6,11 @@
 
 use super::driver;
 use super::gpu::{Arguments, Backend, Gpu};
+use super::timing::Marks;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 pub(super) struct Queue {
     gpu: &'static Gpu,
@@ -17,15 +19,31 @@ pub(super) struct Queue {
     /// What an emulated GPU is to do later; `None` where it works at once.
     pub tape: Option<Mutex<Vec<Command>>>,
     pub recording: bool,
+    /// Marks between kernels, where they are to be timed.
+    pub marks: Option<Marks>,
     /// Free memory by size: a training step reuses the memory of the step before.
     free: Mutex<BTreeMap<usize, Vec<u64>>>,
 }
 
 /// Something that an emulated GPU is asked for.
 pub(super) enum Command {
-    Launch { function: u64, blocks: [u32; 3], threads: u32, args: Arguments },
-    Copy { from: u64, to: u64, bytes: usize },
-    Clear { at: u64, bytes: usize },
+    Launch {
+        function: u64,
+        blocks: [u32; 3],
+        threads: u32,
+        args: Arguments,
+    },
+    Copy {
+        from: u64,
+        to: u64,
+        bytes: usize,
+    },
+    Clear {
+        at: u64,
+        bytes: usize,
+    },
+    /// Notes the time.
+    Mark(Arc<Mutex<Vec<Instant>>>),
 }
 
 thread_local! {
@@ -35,7 +53,7 @@ thread_local! {
 
 impl Queue {
     pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Queue {
-        Queue { gpu, stream, tape: None, recording: false, free: Mutex::default() }
+        Queue { gpu, stream, tape: None, recording: false, marks: None, free: Mutex::default() }
     }
 
     /// The queue of `gpu` that this thread has entered.
@@ -104,15 +122,25 @@ impl Gpu {
     /// Runs `f` with everything that it starts on this GPU recorded instead of done. Whatever `f` uses for the first time
     /// (kernels, constants) must have been used before, and it cannot look at values or copy to the GPU.
     pub fn record<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
+        self.record_with(None, f)
+    }
+
+    /// [`record`](Gpu::record) with marks that tell how long each kernel takes ([`Recording::times`]).
+    pub fn record_marked<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
+        self.record_with(Some(Marks::default()), f)
+    }
+
+    fn record_with<T>(&'static self, marks: Option<Marks>, f: impl FnOnce() -> T) -> (Recording, T) {
         let stream = match &self.backend {
             Backend::Cuda(cuda) => Some(self.done(cuda.stream())),
             Backend::Emulator(_) => None,
         };
         let tape = stream.is_none().then(Mutex::default);
-        let queue = Arc::new(Queue { gpu: self, stream, tape, recording: true, free: Mutex::default() });
+        let queue = Arc::new(Queue { gpu: self, stream, tape, recording: true, marks, free: Mutex::default() });
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {
             self.done(cuda.begin_recording(stream));
         }
+        self.mark(&queue, "begin");
         let entered = Queue::enter(queue.clone());
         let result = f();
         drop(entered);
@@ -126,6 +154,10 @@ impl Gpu {
 }
 
 impl Recording {
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
     /// Queues everything once more.
     pub fn run(&self) {
         let gpu = self.queue.gpu;
@@ -174,6 +206,7 @@ impl Gpu {
                     emulator.launch(*function, *blocks, *threads, &mut args.clone().pointers());
                 }
                 Command::Copy { from, to, bytes } => std::ptr::copy(*from as *const u8, *to as *mut u8, *bytes),
+                Command::Mark(passed) => lock(passed).push(Instant::now()),
                 Command::Clear { at, bytes } => std::ptr::write_bytes(*at as *mut u8, 0, *bytes),
             }
         }
