@@ -134,7 +134,8 @@ fn table(m: &Measurement) -> String {
     let mut line = |text: std::fmt::Arguments| writeln!(out, "{text}").unwrap_or_default();
     let Measurement { size, obs, batch_size, batch_length, threads, isa, .. } = m;
     let plural = if *threads == 1 { "" } else { "s" };
-    line(format_args!("{size} {obs} · batch {batch_size} x {batch_length} · {threads} thread{plural} · {isa}"));
+    let place = m.gpu.as_ref().map_or(format!("{threads} thread{plural} · {isa}"), |gpu| gpu.name.clone());
+    line(format_args!("{size} {obs} · batch {batch_size} x {batch_length} · {place}"));
     line(format_args!("  update      {:.1} ms median, {:.1} ms least", m.update_ms, m.update_ms_min));
     line(format_args!("              {updates:.2} updates a second, {steps:.0} replayed steps a second"));
     line(format_args!("  operations  {:.1} GFLOP executed, {:.1} as formulated officially", m.gflop, m.gflop_official));
@@ -146,6 +147,11 @@ fn table(m: &Measurement) -> String {
     ));
     line(format_args!("  acting      {:.3} ms for 1 environment, {:.3} ms for 16", m.act1_ms, m.act16_ms));
     line(format_args!("  memory      {:.0} MB at most", m.rss_mb));
+    if let Some(gpu) = &m.gpu {
+        line(format_args!("  GPU memory  {:.0} MB at most", gpu.memory_mb));
+        line(format_args!("  copies      {:.0} GB/s at best", gpu.copy_gbs));
+        line(format_args!("  start       {:.1} s to the end of the first update", gpu.first_update_s));
+    }
     line(format_args!("  part            forward ms   GFLOP  % peak   backward ms   GFLOP  % peak"));
     let share = |gflop: f64, ms: f64| match ms > 0.0 && gflop > 0.0 {
         true => format!("{:.0}", 100.0 * gflop / (ms * 1e-3) / m.peak_gflops),
@@ -162,5 +168,11 @@ fn table(m: &Measurement) -> String {
             share(p.backward_gflop, p.backward_ms)
         ));
     }
+    for kernel in m.gpu.iter().flat_map(|gpu| gpu.kernels.iter().take(KERNELS)) {
+        line(format_args!("  {:<24}  {:>8.3} ms in {:>5} launches", kernel.name, kernel.ms, kernel.launches));
+    }
     out + "\n"
 }
+
+/// Kernels of a GPU that are shown, the costliest; `--json` has all.
+const KERNELS: usize = 12;

@@ -11,9 +11,10 @@ use crate::rssm::Latent;
 use anyhow::{Result, bail};
 use engine::cuda::{Gpu, KernelTime, Recording, Upload};
 use engine::ops::{self, Varying};
-use engine::profile::{self, part};
+use engine::profile::{self, Costs, part};
 use engine::{Bytes, Device, Sink, Tensor, backward};
 use spaces::Record;
+use std::collections::BTreeMap;
 
 /// What an update leaves besides new parameters, where the agent is.
 pub(crate) struct Updated {
@@ -46,6 +47,9 @@ struct Recorded {
     recording: Recording,
     updated: Updated,
 }
+
+/// Operations by part of an update (see [`engine::profile`]).
+pub type PartCosts = BTreeMap<&'static str, Costs>;
 
 /// What the sequence of kernels depends on.
 #[derive(Clone, Copy, PartialEq)]
@@ -153,9 +157,10 @@ impl Agent {
         Ok(updated)
     }
 
-    /// One update, after one or more of the same shapes, and how long each of its kernels took; empty on the processor.
-    pub fn kernel_times(&mut self, carry: &mut Carry, record: &Record) -> Result<Vec<KernelTime>> {
-        let Device::Gpu(gpu) = self.device() else { return Ok(vec![]) };
+    /// One update on a GPU, after one or more of the same shapes: how long each of its kernels took, and the operations of
+    /// its parts; nothing on the processor.
+    pub fn kernel_times(&mut self, carry: &mut Carry, record: &Record) -> Result<(Vec<KernelTime>, PartCosts)> {
+        let Device::Gpu(gpu) = self.device() else { return Ok(Default::default()) };
         self.repeat = Repeat::default();
         let mut prepared = self.preparer().prepare(record.clone())?;
         prepared.complete(carry, &self.layout())?;
@@ -163,7 +168,12 @@ impl Agent {
         let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
         let places = self.settle();
         gpu.release_pool();
-        let record = |f: &mut dyn FnMut() -> Result<Updated>| profile::measure(|| gpu.record_marked(f)).0;
+        let mut costs = PartCosts::new();
+        let record = |f: &mut dyn FnMut() -> Result<Updated>| {
+            let (recorded, measured) = profile::measure(|| gpu.record_marked(f));
+            costs = measured;
+            recorded
+        };
         let recorded = self.recorded(gpu, shape, places, batch, record)?;
         let sent = batch.send(self.device());
         sent.iter().for_each(|upload| upload.receive(&recorded.block));
@@ -172,7 +182,7 @@ impl Agent {
         self.judge(&recorded.updated)?;
         self.opt.step += 1;
         self.slow_count += 1;
-        Ok(times)
+        Ok((times, costs))
     }
 
     fn recorded(

@@ -91,7 +91,7 @@ fn the_kernels_of_an_update_have_parts_and_times() {
     let Some((mut agent, mut carry, batch)) = on_gpu(&tiny()) else { return };
     let mut plain = agent.clone();
     train_unrecorded(&mut agent, &mut carry, &batch);
-    let times = agent.kernel_times(&mut carry, &batch).unwrap();
+    let (times, costs) = agent.kernel_times(&mut carry, &batch).unwrap();
     (0..2).for_each(|_| drop(train_unrecorded(&mut plain, &mut carry, &batch)));
     assert_eq!(agent.save(), plain.save(), "to be timed is to be done");
     for part in ["encoder", "scan", "decoder", "imagination", "heads", "optimizer"] {
@@ -99,4 +99,5 @@ fn the_kernels_of_an_update_have_parts_and_times() {
     }
     assert!(times.iter().any(|time| time.part == "scan" && time.backward));
     assert!(times.iter().all(|time| time.seconds > 0.0));
+    assert!(costs["encoder"].forward.flops > 0 && costs["heads"].backward.flops > 0, "{costs:?}");
 }

@@ -9,6 +9,7 @@ use super::{cache, kernels};
 use crate::tensor::{Dtype, Tensor};
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// An open GPU. Lives as long as the process, so that tensors can refer to it.
@@ -24,6 +25,9 @@ pub struct Gpu {
     /// A stream for copies beside the work of others, and what earlier ones left for later ones.
     pub(super) copies: OnceLock<Stream>,
     pub(super) uploads: Mutex<Vec<Buffers>>,
+    /// Bytes that are held, free ones included, and the most that ever were.
+    held: AtomicUsize,
+    most: AtomicUsize,
     /// Zeros, which kernels count their blocks with and leave as they were.
     counters: OnceLock<Tensor>,
 }
@@ -268,8 +272,21 @@ impl Gpu {
 
     fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
         let (main, modules, functions, constants, copies, uploads, counters) = Default::default();
-        let gpu =
-            Gpu { properties, precision, backend, main, modules, functions, constants, copies, uploads, counters };
+        let (held, most) = Default::default();
+        let gpu = Gpu {
+            properties,
+            precision,
+            backend,
+            main,
+            modules,
+            functions,
+            constants,
+            copies,
+            uploads,
+            counters,
+            held,
+            most,
+        };
         let gpu: &Gpu = Box::leak(Box::new(gpu));
         gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
         gpu
@@ -298,19 +315,33 @@ impl Gpu {
     pub(crate) fn stale(&'static self, len: usize, dtype: Dtype) -> Memory {
         let bytes = (len * dtype.bytes()).next_multiple_of(256).max(256);
         let queue = self.queue();
-        let address = queue.reuse(bytes).unwrap_or_else(|| match &self.backend {
+        let address = queue.reuse(bytes).unwrap_or_else(|| self.take(bytes));
+        Memory::new(queue, address, bytes)
+    }
+
+    /// Fresh memory.
+    fn take(&self, bytes: usize) -> u64 {
+        let address = match &self.backend {
             // Free memory may be of other sizes than what is asked for.
             Backend::Cuda(cuda) => self.done(cuda.alloc(bytes).or_else(|_| {
                 self.release_pool();
                 cuda.alloc(bytes)
             })),
             Backend::Emulator(_) => Box::leak(vec![u64::MAX; bytes / 8].into_boxed_slice()).as_ptr() as u64,
-        });
-        Memory::new(queue, address, bytes)
+        };
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.most.fetch_max(held, Ordering::Relaxed);
+        address
+    }
+
+    /// The most bytes of its memory that were held at the same time, since this was last asked.
+    pub fn most_memory(&self) -> usize {
+        self.most.swap(self.held.load(Ordering::Relaxed), Ordering::Relaxed)
     }
 
     /// Gives memory back that nobody uses.
     pub(super) fn free(&self, address: u64, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
         // SAFETY: it came from `stale` with this size, belongs to nobody, and the driver waits for what was started.
         unsafe {
             match &self.backend {

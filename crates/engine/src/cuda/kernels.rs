@@ -11,7 +11,7 @@ const COMMON: &str = concat!(
     include_str!("kernels/product.cuh")
 );
 
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 12] = [
     ("conv", include_str!("kernels/conv.cu")),
     ("copies", include_str!("kernels/copies.cu")),
     ("elementwise", include_str!("kernels/elementwise.cu")),
@@ -22,6 +22,7 @@ const SOURCES: [(&str, &str); 11] = [
     ("noise", include_str!("kernels/noise.cu")),
     ("norm", include_str!("kernels/norm.cu")),
     ("optimizer", include_str!("kernels/optimizer.cu")),
+    ("peak", include_str!("kernels/peak.cu")),
     ("targets", include_str!("kernels/targets.cu")),
 ];
 

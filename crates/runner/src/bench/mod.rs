@@ -2,15 +2,18 @@
 
 mod data;
 mod environment;
+mod gpu;
 mod measure;
 
 pub use environment::{Stepping, environments};
+pub use gpu::OnGpu;
 pub use measure::PartCost;
 
 use anyhow::{Result, ensure};
 use config::Config;
 use data::Data;
 use dreamer_agent::{Agent, Mode};
+use engine::Device;
 use serde::Serialize;
 use spaces::Spaces;
 use std::collections::BTreeMap;
@@ -50,6 +53,8 @@ pub struct Measurement {
     /// Largest resident memory, 10^6 bytes; 0 where the system does not tell.
     pub rss_mb: f64,
     pub parts: BTreeMap<String, PartCost>,
+    /// Where that was on a GPU. Then the peak is the GPU's, and times of parts are its own.
+    pub gpu: Option<OnGpu>,
 }
 
 /// Acting is repeated for this long, in seconds.
@@ -75,15 +80,19 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
     crate::use_threads(config);
     engine::release_pool();
     measure::forget_memory();
-    let mut agent = Agent::new(&case.obs, &case.act, &config.agent)?.to(crate::setup::device(config)?);
+    let device = crate::setup::device(config)?;
+    let begin = Instant::now();
+    let mut agent = Agent::new(&case.obs, &case.act, &config.agent)?.to(device);
     let mut data = Data::new(&agent, case, config.seed);
     let batch = data.batch(config.batch_size, config.replay_context + config.batch_length);
     let mut carry = agent.initial(config.batch_size);
 
-    let before = measure::peak();
+    let mut first_update_s = None;
     for _ in 0..2 {
         agent.train(&mut carry, &batch)?;
+        first_update_s.get_or_insert(begin.elapsed().as_secs_f64());
     }
+    let before = measure::peak();
     let mut times = Vec::new();
     for _ in 0..updates {
         let start = Instant::now();
@@ -91,10 +100,17 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let rss_mb = measure::largest_memory() / 1e6;
-    let parts = measure::parts(|| agent.train(&mut carry, &batch).map(drop))?;
-    let peak_gflops = before.max(measure::peak());
     let act1_ms = acting(&agent, &mut data, 1)?;
     let act16_ms = acting(&agent, &mut data, 16)?;
+    let mut gpu = match device {
+        Device::Cpu => None,
+        Device::Gpu(gpu) => Some(OnGpu::new(gpu, first_update_s.unwrap_or_default())),
+    };
+    let parts = match &mut gpu {
+        None => measure::parts(|| agent.train(&mut carry, &batch).map(drop))?,
+        Some(gpu) => gpu.time(&mut agent, &mut carry, &batch)?,
+    };
+    let peak_gflops = gpu.as_ref().map_or_else(|| before.max(measure::peak()), |gpu| gpu.peak_tflops * 1e3);
 
     let sum = |f: fn(&PartCost) -> f64| parts.values().map(f).sum::<f64>();
     let gflop = sum(|p| p.forward_gflop + p.backward_gflop);
@@ -116,6 +132,7 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
         act16_ms,
         rss_mb,
         parts,
+        gpu,
     })
 }
 

@@ -1,0 +1,86 @@
+//! What only a GPU has: its own peaks, its memory, and the time of each kernel.
+
+use super::measure::PartCost;
+use anyhow::Result;
+use dreamer_agent::{Agent, Carry};
+use engine::cuda::{Gpu, KernelTime};
+use engine::profile::{self, Costs};
+use serde::Serialize;
+use spaces::Record;
+use std::collections::BTreeMap;
+
+/// The figures of a GPU.
+#[derive(Serialize)]
+pub struct OnGpu {
+    pub name: String,
+    /// Best rates in the same process: multiply-adds in registers, 10^12 operations a second, and copies, 10^9 bytes read
+    /// or written a second.
+    pub peak_tflops: f64,
+    pub copy_gbs: f64,
+    /// Largest memory of the GPU that was held, 10^6 bytes, by updates and acting.
+    pub memory_mb: f64,
+    /// From the start of building the agent to the end of its first update, in seconds.
+    pub first_update_s: f64,
+    /// The costliest first.
+    pub kernels: Vec<Kernel>,
+}
+
+/// One kernel in all of an update.
+#[derive(Serialize)]
+pub struct Kernel {
+    pub name: &'static str,
+    pub launches: usize,
+    pub ms: f64,
+}
+
+impl OnGpu {
+    pub fn new(gpu: &'static Gpu, first_update_s: f64) -> OnGpu {
+        let memory_mb = gpu.most_memory() as f64 / 1e6;
+        let peaks = gpu.peaks();
+        let name = gpu.properties().name.clone();
+        let (peak_tflops, copy_gbs) = (peaks.flops / 1e12, peaks.bytes / 1e9);
+        OnGpu { name, peak_tflops, copy_gbs, memory_mb, first_update_s, kernels: vec![] }
+    }
+
+    /// Times the kernels of an update: what its parts cost.
+    pub fn time(&mut self, agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Result<BTreeMap<String, PartCost>> {
+        let (times, costs) = agent.kernel_times(carry, batch)?;
+        let mut parts: BTreeMap<String, PartCost> = BTreeMap::new();
+        for (name, Costs { forward, backward }) in costs.into_iter().filter(|(name, _)| *name != profile::WAITING) {
+            let part = parts.entry(name.to_string()).or_default();
+            (part.forward_gflop, part.backward_gflop) = (forward.flops as f64 / 1e9, backward.flops as f64 / 1e9);
+            part.official_gflop = (forward.official + backward.official) as f64 / 1e9;
+        }
+        for KernelTime { part, backward, seconds, .. } in &times {
+            let part = parts.entry(part.to_string()).or_default();
+            *(if *backward { &mut part.backward_ms } else { &mut part.forward_ms }) += seconds * 1e3;
+        }
+        self.kernels = by_kernel(&times);
+        Ok(parts)
+    }
+}
+
+fn by_kernel(times: &[KernelTime]) -> Vec<Kernel> {
+    let mut all: BTreeMap<&str, Kernel> = BTreeMap::new();
+    for time in times {
+        let kernel = all.entry(time.kernel).or_insert(Kernel { name: time.kernel, launches: 0, ms: 0.0 });
+        kernel.launches += 1;
+        kernel.ms += time.seconds * 1e3;
+    }
+    let mut all: Vec<Kernel> = all.into_values().collect();
+    all.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_added_up_by_name() {
+        let time = |kernel, seconds| KernelTime { part: "scan", backward: false, kernel, seconds };
+        let kernels = by_kernel(&[time("a", 1e-3), time("b", 5e-3), time("a", 2e-3)]);
+        let seen: Vec<_> = kernels.iter().map(|k| (k.name, k.launches, k.ms.round())).collect();
+        assert_eq!(seen, [("b", 1, 5.0), ("a", 2, 3.0)]);
+    }
+}
