@@ -1,7 +1,7 @@
 //! Running statistics of returns, values and advantages (official utils.py, `Normalize`).
 
 use crate::config::Normalize as Config;
-use engine::ops::Running;
+use engine::ops::{self, Running};
 use engine::{Device, Tensor};
 
 /// Exponential moving statistics, on the agent's device; which of the numbers are used depends on the kind.
@@ -58,6 +58,16 @@ impl Normalizer {
     /// Offset and scale [2].
     pub fn stats(&self) -> Tensor {
         self.running().map_or_else(|| self.identity.clone(), |running| running.stats(&self.state))
+    }
+
+    /// `(x - offset) / scale` for stats [2] of this one.
+    pub fn normalize(&self, x: &Tensor, stats: &Tensor) -> Tensor {
+        if self.running().is_none() { x.detach() } else { ops::normalize(x, stats, true) }
+    }
+
+    /// `x scale + offset`.
+    pub fn denormalize(&self, x: &Tensor, stats: &Tensor) -> Tensor {
+        if self.running().is_none() { x.detach() } else { ops::denormalize(x, stats) }
     }
 
     /// Updates where `update` says so, then returns offset and scale.

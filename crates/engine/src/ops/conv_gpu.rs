@@ -212,8 +212,8 @@ pub(super) fn rearrange(
     back: bool,
     shape: &[usize],
 ) -> Tensor {
-    let y = gpu.empty(shape);
-    gpu.launch("conv", "rows_to_planes", Grid::elements(x.len()), &[x, &n, &pixels, &c, &(back as u32), &y]);
+    let (x, y) = (gpu.full(x), gpu.empty(shape));
+    gpu.launch("conv", "rows_to_planes", Grid::elements(x.len()), &[&x, &n, &pixels, &c, &(back as u32), &y]);
     y
 }
 
