@@ -68,23 +68,19 @@ impl Heads<'_> {
         dreams: Staged<Dream>,
         targets: &Targets,
     ) -> (Tensor, Tensor, Vec<Tensor>) {
-        // What each log-probability and each entropy counts for, [N, H].
-        let reinforce = ops::scale_shift(&ops::multiply(&targets.weight, &targets.adv), -1.0, 0.0);
-        let entropy = ops::scale_shift(&targets.weight, -c.imag_loss.actent, 0.0);
-        let weighing =
-            Weighing { reinforce: &reinforce, entropy: &entropy, value: &targets.value, weight: &targets.weight };
+        let aims = Aims { adv: &targets.adv, value: &targets.value, weight: &targets.weight };
         let mut outputs = dreams.finish(|rows, dream| match dream.visits {
             Visits::Steps(visits) => {
                 let slow = &dream.predictions.slow;
                 let steps = visits.iter().enumerate().map(|(step, (likelihoods, raw))| {
-                    let weighing = weighing.map(|x| ops::column(x, rows.clone(), step));
-                    self.state_losses(c, likelihoods, raw, &weighing, &ops::column(slow, 0..rows.len(), step))
+                    let aims = aims.map(|x| ops::column(x, rows.clone(), step));
+                    self.state_losses(c, likelihoods, raw, &aims, &ops::column(slow, 0..rows.len(), step))
                 });
                 let steps: Vec<Vec<Tensor>> = steps.collect();
                 let over_time = |i: usize| steps.iter().map(|losses| losses[i].clone()).collect::<Vec<Tensor>>();
                 (0..steps[0].len()).map(|i| ops::stack_time(&over_time(i))).collect()
             }
-            Visits::Whole(likelihoods, raw) => self.whole_losses(c, &likelihoods, &raw, &weighing, &dream.predictions),
+            Visits::Whole(likelihoods, raw) => self.whole_losses(c, &likelihoods, &raw, &aims, &dream.predictions),
         });
         let entropies = outputs.split_off(2);
         let [policy, value] = outputs.try_into().expect("two losses");
@@ -97,12 +93,15 @@ impl Heads<'_> {
         c: &AgentConfig,
         likelihoods: &[Likelihood],
         raw: &Tensor,
-        by: &Weighing<Tensor>,
+        aims: &Aims<Tensor>,
         slow: &Tensor,
     ) -> Vec<Tensor> {
-        let policy = policy_loss(likelihoods, &by.reinforce, &by.entropy);
-        let value = self.val.loss(raw, &[(&by.value, 1.0), (slow, c.imag_loss.slowreg)]);
-        let value = ops::linear_combination(&[(&value, &by.weight)]);
+        let pairs: Vec<[&Tensor; 2]> = likelihoods.iter().map(|l| [&l.logp, &l.entropy]).collect();
+        let taken = aims.adv.len(); // the last state may be without an action
+        let weight = ops::rows(&aims.weight, 0..taken);
+        let policy = ops::actor_loss(&pairs, &aims.adv, &weight, c.imag_loss.actent);
+        let value = self.val.loss(raw, &[(&aims.value, 1.0), (slow, c.imag_loss.slowreg)]);
+        let value = ops::linear_combination(&[(&value, &aims.weight)]);
         [policy, value].into_iter().chain(likelihoods.iter().map(|l| l.entropy.detach())).collect()
     }
 
@@ -112,18 +111,16 @@ impl Heads<'_> {
         c: &AgentConfig,
         likelihoods: &[Likelihood],
         raw: &Tensor,
-        by: &Weighing<&Tensor>,
+        aims: &Aims<&Tensor>,
         predictions: &Predictions,
     ) -> Vec<Tensor> {
-        let (n, h) = (by.weight.dim(0), by.weight.dim(1));
+        let (n, h) = (aims.weight.dim(0), aims.weight.dim(1));
         // Steps outermost, as the outputs are.
-        let padded = [by.value, by.weight].map(|x| ops::fit_steps(x, h + 1));
-        let all = ops::transpose01_all(&[by.reinforce, by.entropy, &padded[0], &padded[1], &predictions.slow]);
-        let [reinforce, entropy, value, weight, slow] =
-            all.try_into().unwrap_or_else(|_| unreachable!("as many as went in"));
+        let padded = [aims.value, aims.weight].map(|x| ops::fit_steps(x, h + 1));
+        let all = ops::transpose01_all(&[aims.adv, &padded[0], &padded[1], &predictions.slow]);
+        let [adv, value, weight, slow] = all.try_into().unwrap_or_else(|_| unreachable!("as many as went in"));
         let flat = |x: &Tensor| ops::reshape(x, &[x.len()]);
-        let by = Weighing { reinforce, entropy, value, weight }.map(flat);
-        let losses = self.state_losses(c, likelihoods, raw, &by, &flat(&slow));
+        let losses = self.state_losses(c, likelihoods, raw, &Aims { adv, value, weight }.map(flat), &flat(&slow));
         let by_step: Vec<Tensor> = losses.iter().map(|x| ops::reshape(&ops::rows(x, 0..h * n), &[h, n])).collect();
         ops::transpose01_all(&by_step.iter().collect::<Vec<_>>())
     }
@@ -142,7 +139,8 @@ impl Heads<'_> {
         let before = norm.stats();
         let disc = (1.0 - 1.0 / c.horizon) as f32;
         let ret = ops::lambda_return(&x.last, &x.term, &x.rew, &x.boot, disc, c.repl_loss.lam);
-        let target = ops::normalize(&ret, &norm.apply(&ret, training), true);
+        let after = norm.apply(&ret, training);
+        let target = norm.normalize(&ret, &after);
         let target = ops::reshape(&ops::fit_steps(&target, t), &[b * t]);
         let live = ops::reshape(&ops::scale_shift(&x.last, -1.0, 1.0), &[b * t]);
         let work = 600 * b * t * (x.deter.width() + x.stoch.width());
@@ -158,24 +156,22 @@ impl Heads<'_> {
         Replayed {
             loss: ops::fit_steps(&shape(&outputs[0]), t - 1),
             ret,
-            val: ops::denormalize(&shape(&outputs[1]), &before),
-            slowval: ops::denormalize(&shape(&outputs[2]), &before),
+            val: norm.denormalize(&shape(&outputs[1]), &before),
+            slowval: norm.denormalize(&shape(&outputs[2]), &before),
         }
     }
 }
 
-/// What log-probabilities, entropies and critic losses count for in each state but the last, and the critic's targets.
-struct Weighing<T> {
-    reinforce: T,
-    entropy: T,
+/// Advantages, the critic's targets, and what each state's losses count for.
+struct Aims<T> {
+    adv: T,
     value: T,
     weight: T,
 }
 
-impl<T> Weighing<T> {
-    fn map<U>(&self, f: impl Fn(&T) -> U) -> Weighing<U> {
-        let Weighing { reinforce, entropy, value, weight } = self;
-        Weighing { reinforce: f(reinforce), entropy: f(entropy), value: f(value), weight: f(weight) }
+impl<T> Aims<T> {
+    fn map<U>(&self, f: impl Fn(&T) -> U) -> Aims<U> {
+        Aims { adv: f(&self.adv), value: f(&self.value), weight: f(&self.weight) }
     }
 }
 
@@ -200,14 +196,6 @@ pub struct Replayed {
     pub slowval: Tensor,
 }
 
-/// `-weight (logp adv + actent entropy)`, summed over action keys, with `reinforce = -weight adv` and
-/// `entropy = -weight actent`.
-fn policy_loss(likelihoods: &[Likelihood], reinforce: &Tensor, entropy: &Tensor) -> Tensor {
-    let terms: Vec<(&Tensor, &Tensor)> =
-        likelihoods.iter().flat_map(|l| [(&l.logp, reinforce), (&l.entropy, entropy)]).collect();
-    ops::linear_combination(&terms)
-}
-
 /// Returns, advantages and weights from predictions, with the official metrics. Updates the normalisers where `training`.
 pub fn targets(
     c: &AgentConfig,
@@ -216,22 +204,23 @@ pub fn targets(
     training: bool,
     metrics: &mut Gauges,
 ) -> Targets {
-    let (n, t) = (x.rew.dim(0), x.rew.dim(1));
+    let t = x.rew.dim(1);
     let value_stats = norms.val.stats();
-    let [val, slowval] = [&x.val, &x.slow].map(|v| ops::denormalize(v, &value_stats));
+    let [val, slowval] = [&x.val, &x.slow].map(|v| norms.val.denormalize(v, &value_stats));
     let tarval = if c.imag_loss.slowtar { &slowval } else { &val };
     let disc = if c.contdisc { 1.0 } else { (1.0 - 1.0 / c.horizon) as f32 };
-    let (last, term) = (ops::zeros(&[n, t], x.rew.device()), ops::scale_shift(&x.con, -1.0, 1.0));
-    let ret = ops::lambda_return(&last, &term, &x.rew, tarval, disc, c.imag_loss.lam);
-    let weight = ops::discount_weights(&x.con, disc);
+    let (ret, weight) = ops::imagined_returns(&x.rew, &x.con, tarval, disc, c.imag_loss.lam);
 
     let return_stats = norms.ret.apply(&ret, training);
-    let adv = ops::normalize(&ops::subtract(&ret, &ops::fit_steps(tarval, t - 1)), &return_stats, false);
-    let adv_normed = ops::normalize(&adv, &norms.adv.apply(&adv, training), true);
-    let tar = ops::normalize(&ret, &norms.val.apply(&ret, training), true);
+    let adv = ops::advantage(&ret, tarval, &return_stats);
+    let stats = norms.adv.apply(&adv, training);
+    let adv_normed = norms.adv.normalize(&adv, &stats);
+    let stats = norms.val.apply(&ret, training);
+    let tar = norms.val.normalize(&ret, &stats);
 
-    let of_adv = ops::summary(&adv);
-    let of_ret = ops::summary(&ops::normalize(&ret, &return_stats, true));
+    let [of_adv, of_ret] = ops::summaries(&[(&adv, None), (&ret, Some(&return_stats))])
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("two summaries"));
     metrics.put("adv", &Summary::Mean.of(&of_adv));
     metrics.put("adv_std", &Summary::Std.of(&of_adv));
     metrics.put("adv_mag", &Summary::Magnitude.of(&of_adv));

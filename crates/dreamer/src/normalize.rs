@@ -67,6 +67,16 @@ impl Normalizer {
         self.running().map_or_else(|| self.identity.clone(), |running| running.stats(&self.state))
     }
 
+    /// `(x - offset) / scale` for stats [2] of this one.
+    pub fn normalize(&self, x: &Tensor, stats: &Tensor) -> Tensor {
+        if self.running().is_none() { x.detach() } else { ops::normalize(x, stats, true) }
+    }
+
+    /// `x scale + offset`.
+    pub fn denormalize(&self, x: &Tensor, stats: &Tensor) -> Tensor {
+        if self.running().is_none() { x.detach() } else { ops::denormalize(x, stats) }
+    }
+
     /// Updates where `update` says so, then returns offset and scale.
     pub fn apply(&mut self, x: &Tensor, update: bool) -> Tensor {
         if update { self.update(x) } else { self.stats() }

@@ -4,6 +4,7 @@ mod common;
 
 use common::{batch, everything, obs_space, tiny};
 use dreamer_agent::{Agent, AgentConfig, Mode};
+use engine::Device;
 use spaces::{Array, Record, Space, Spaces};
 
 /// Trains a few updates and returns the metrics of the last and the state after it.
@@ -110,6 +111,30 @@ fn every_parameter_learns_in_every_variant() {
             assert!(moment.to_f32().iter().any(|&v| v > 0.0), "{name}: no gradient ever reached {key}");
         }
     }
+}
+
+/// An update with everything that is kept in bfloat16, from the same seed: an emulated GPU where there is no other.
+#[test]
+fn an_update_in_bfloat16_has_the_losses_of_float32() {
+    let Some(gpu) = engine::cuda::test_gpu_in(engine::cuda::Precision::Bfloat16) else { return };
+    let (obs, act) = everything();
+    let mut c = tiny();
+    (c.batch_size, c.batch_length) = (4, 8);
+    let update = |device: Device| {
+        let mut agent = Agent::new(&obs, &act, &c).unwrap().to(device);
+        let data = batch(&agent, &obs, &act);
+        let mut carry = agent.initial(c.batch_size);
+        agent.train(&mut carry, &data).unwrap().metrics
+    };
+    let (expected, got) = (update(Device::Cpu), update(Device::Gpu(gpu)));
+    let losses = expected.iter().filter(|(name, _)| name.contains("loss"));
+    let mut count = 0;
+    for (name, expected) in losses {
+        let (got, expected) = (got[name], *expected);
+        assert!((got - expected).abs() <= 0.02 * expected.abs(), "{name}: {got} instead of {expected}");
+        count += 1;
+    }
+    assert!(count >= 12, "{count} losses");
 }
 
 #[test]

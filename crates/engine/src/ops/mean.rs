@@ -68,7 +68,7 @@ fn launch(
     table.numbers(MEANS, terms.iter().map(|(x, _)| x.is_wide() as usize));
     let exact = total.as_ref().map(|_| gpu.empty(&[2 * terms.len()])); // float64
     let args: [&dyn Arg; 7] = [&table, &terms.len(), &means, &exact, gpu.counters(1), &(accumulate as u32), total];
-    gpu.launch("elementwise", "means", Grid::blocks(terms.len(), 256), &args);
+    gpu.launch("elementwise", "means", Grid::blocks(terms.len(), 1024), &args);
 }
 
 fn grads_gpu(gpu: &'static Gpu, dy: &Tensor, kept: &[(bool, Vec<usize>, f32)]) -> Vec<Option<Tensor>> {

@@ -1,5 +1,6 @@
 //! One operation a file: what it computes, its gradient, where it runs, its test.
 
+mod actor_loss;
 mod affine;
 mod categorical;
 mod chunks;
@@ -32,6 +33,7 @@ mod summary;
 mod twohot;
 mod varying;
 
+pub use actor_loss::actor_loss;
 pub use affine::{Term, affine, linear};
 pub use categorical::{binary_loss, binary_prob, categorical, categorical_loss, one_hot, sample_categorical};
 pub use chunks::{Staged, chunks, stage};
@@ -54,12 +56,12 @@ pub use optimizer::{OptimizerStep, Slot, UpdateStats, ema, ema_all, optimizer_la
 pub use pack::{half_bytes, index_bytes};
 pub use planes::{Planes, byte_planes, planes, rows_of_planes};
 pub use regression::{Squash, squared_error, symexp, symlog};
-pub use returns::{discount_weights, lambda_return, percentile};
+pub use returns::{advantage, discount_weights, imagined_returns, lambda_return, percentile};
 pub use running::Running;
 pub use shape::{
     bound, column, concat, concat_last, fit_steps, mask_rows, regroup, reshape, rows, stack_time, transpose01,
     transpose01_all, unstack_time,
 };
-pub use summary::{Summary, summary};
+pub use summary::{Summary, summaries, summary};
 pub use twohot::{symexp_bins, twohot_loss, twohot_loss_and_pred, twohot_pred};
 pub use varying::Varying;

@@ -1,5 +1,6 @@
 //! Lambda returns and percentiles, which are targets and statistics: no gradient flows through them.
 
+use super::{fit_steps, normalize, scale_shift, subtract};
 use crate::cuda::{Arg, Grid};
 use crate::tensor::{Device, Tensor};
 
@@ -59,6 +60,39 @@ pub fn discount_weights(con: &Tensor, disc: f32) -> Tensor {
     }
 }
 
+/// Lambda returns [N, T - 1] and discount weights [N, T] of imagined trajectories [N, T], where `con` is the probability to go
+/// on: [`lambda_return`] without a last step, and [`discount_weights`].
+pub fn imagined_returns(rew: &Tensor, con: &Tensor, boot: &Tensor, disc: f32, lam: f32) -> (Tensor, Tensor) {
+    let (n, t) = (rew.dim(0), rew.dim(1));
+    match rew.device() {
+        Device::Cpu => {
+            let (last, term) = (Tensor::zeros(&[n, t]), scale_shift(con, -1.0, 1.0));
+            (lambda_return(&last, &term, rew, boot, disc, lam), discount_weights(con, disc))
+        }
+        Device::Gpu(gpu) => {
+            let (ret, weight) = (gpu.empty(&[n, t - 1]), gpu.empty(&[n, t]));
+            let [rew, con, boot] = [rew, con, boot].map(|x| gpu.full(x));
+            let args: [&dyn Arg; 9] = [&rew, &con, &boot, &n, &t, &disc, &lam, &ret, &weight];
+            gpu.launch("targets", "imagined_returns", Grid::elements(n), &args);
+            (ret, weight)
+        }
+    }
+}
+
+/// `(ret - val) / scale` for returns [N, T], values [N, T + 1] and stats [offset, scale].
+pub fn advantage(ret: &Tensor, val: &Tensor, stats: &Tensor) -> Tensor {
+    let (n, t) = (ret.dim(0), ret.dim(1));
+    match ret.device() {
+        Device::Cpu => normalize(&subtract(ret, &fit_steps(val, t)), stats, false),
+        Device::Gpu(gpu) => {
+            let y = gpu.empty(&[n, t]);
+            let args: [&dyn Arg; 6] = [&gpu.full(ret), &gpu.full(val), stats, &n, &t, &y];
+            gpu.launch("targets", "advantage", Grid::elements(n * t), &args);
+            y
+        }
+    }
+}
+
 /// Where the `q`-th percentile of `n` numbers lies: the rank below it, and its share of the way to the next.
 pub(super) fn rank(n: usize, q: f64) -> (usize, f64) {
     let position = q / 100.0 * (n - 1) as f64;
@@ -106,6 +140,24 @@ mod tests {
             // A terminal step takes its reward alone, a last one bootstraps fully.
             let r = returns(&[0.0, 1.0, 0.0], &[0.0, 0.0, 1.0], &[0.0, 1.0, 2.0], &[0.0, 4.0, 8.0]);
             assert_eq!(r, [1.0 + 0.5 * 4.0, 2.0]);
+        }
+    }
+
+    #[test]
+    fn imagined_returns_are_those_of_their_parts() {
+        for device in devices() {
+            let [rew, con, boot] = [0.3, 0.8, 2.0].map(|scale| {
+                let x: Vec<f32> = (0..15).map(|i| (i as f32 * scale).sin().abs()).collect();
+                Tensor::from_slice(&[3, 5], &x).to(device)
+            });
+            let (ret, weight) = imagined_returns(&rew, &con, &boot, 0.9, 0.95);
+            let last = Tensor::zeros(&[3, 5]).to(device);
+            let expected = lambda_return(&last, &scale_shift(&con, -1.0, 1.0), &rew, &boot, 0.9, 0.95);
+            assert!(ret.host().data().iter().zip(expected.host().data()).all(|(a, b)| (a - b).abs() < 1e-5));
+            assert_eq!(weight.host().data(), discount_weights(&con, 0.9).host().data());
+            let stats = Tensor::from_slice(&[2], &[7.0, 4.0]).to(device);
+            let expected = (ret.host().data()[6] - boot.host().data()[7]) / 4.0;
+            assert_eq!(advantage(&ret, &boot, &stats).host().data()[6], expected);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What metrics and running statistics say of many numbers.
 
-use crate::cuda::Grid;
+use super::normalize;
+use crate::cuda::{Grid, Table};
 use crate::tensor::{Device, Tensor};
 
 /// Places of the numbers of a [`summary`].
@@ -30,15 +31,33 @@ impl Summary {
 
 /// Every number of [`Summary`] in order. Sums are float64. No gradient.
 pub fn summary(x: &Tensor) -> Tensor {
-    match x.device() {
-        Device::Cpu => Tensor::from_slice(&[COUNT], &summary_cpu(x.data())),
-        Device::Gpu(gpu) => {
-            let y = gpu.empty(&[COUNT]);
-            gpu.launch("targets", "summary", Grid::blocks(1, 1024), &[&gpu.full(x), &x.len(), &y]);
-            y
-        }
-    }
+    summaries(&[(x, None)]).remove(0)
 }
+
+/// [`summary`] of several tensors, each of which may be normalised first by stats [2]: `(x - offset) / scale`.
+pub fn summaries(xs: &[(&Tensor, Option<&Tensor>)]) -> Vec<Tensor> {
+    let Some(Device::Gpu(gpu)) = xs.first().map(|(x, _)| x.device()) else {
+        let summary = |(x, stats): &(&Tensor, Option<&Tensor>)| {
+            let x = stats.map_or_else(|| x.detach(), |stats| normalize(x, stats, true));
+            Tensor::from_slice(&[COUNT], &summary_cpu(x.data()))
+        };
+        return xs.iter().map(summary).collect();
+    };
+    let y = gpu.empty(&[xs.len(), COUNT]);
+    let full: Vec<Tensor> = xs.iter().map(|(x, _)| gpu.full(x)).collect();
+    for (i, (xs, full)) in xs.chunks(SUMMARIES).zip(full.chunks(SUMMARIES)).enumerate() {
+        let mut table = Table::default();
+        table.addresses(SUMMARIES, full.iter().map(Tensor::address));
+        table.addresses(SUMMARIES, xs.iter().map(|(_, stats)| stats.map_or(0, Tensor::address)));
+        table.numbers(SUMMARIES, full.iter().map(Tensor::len));
+        let y = y.view(i * SUMMARIES * COUNT, &[xs.len(), COUNT]);
+        gpu.launch("targets", "summaries", Grid::blocks(xs.len(), 1024), &[&table, &y]);
+    }
+    (0..xs.len()).map(|i| y.view(i * COUNT, &[COUNT])).collect()
+}
+
+/// Tensors of one launch, as in kernels/targets.cu.
+const SUMMARIES: usize = 64;
 
 fn summary_cpu(xs: &[f32]) -> [f32; COUNT] {
     let mean = |f: &dyn Fn(f64) -> f64| xs.iter().map(|&v| f(v as f64)).sum::<f64>() / xs.len() as f64;
@@ -67,6 +86,10 @@ mod tests {
             let expected = [-0.25, (2.625f32 - 0.0625).sqrt(), 1.25, -3.0, 1.0, 0.5, 2.625];
             assert!(s.data().iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{s:?}");
             assert_eq!(Summary::Max.of(&s).item(), 1.0);
+            let stats = Tensor::from_slice(&[2], &[1.0, 2.0]).to(device);
+            let both = summaries(&[(&x, None), (&x, Some(&stats))]);
+            assert_eq!(both[0].host().data(), s.data());
+            assert!((both[1].host().data()[0] + 0.625).abs() < 1e-6 && both[1].host().data()[4] == 0.0);
         }
     }
 

@@ -72,7 +72,7 @@ __device__ __forceinline__ double block_sum(double x) {
 
 // Means of many tensors, a block for each, in float64 as on the processor; and, where `total` is not null, the sum of them
 // times their scales (and what was there), by the last block.
-KERNEL means(const __grid_constant__ Means t, u32 count, float* means, double* exact, u32* counter, u32 accumulate,
+KERNEL_1024 means(const __grid_constant__ Means t, u32 count, float* means, double* exact, u32* counter, u32 accumulate,
              float* total) {
   Either x{t.x[blockIdx.x], t.wide[blockIdx.x]};
   u32 n = t.n[blockIdx.x];

@@ -54,6 +54,60 @@ KERNEL discount_weights(const float* con, u32 n, u32 t, float disc, float* out) 
 }
 EXPORT(discount_weights)
 
+// Both for imagined trajectories, which end where they do not go on and have no last step before.
+KERNEL imagined_returns(const float* rew, const float* con, const float* boot, u32 n, u32 t, float disc, float lam, float* ret,
+                        float* weight) {
+  u64 i = global_thread();
+  if (i >= n) return;
+  float next = boot[i * t + t - 1], product = 1.0f;
+  for (u32 j = t - 1; j > 0; j--) {
+    u64 at = i * t + j;
+    float live = (1.0f - (1.0f - con[at])) * disc;  // rounded as by way of the probability of an end
+    next = rew[at] + (1.0f - lam) * live * boot[at] + live * lam * next;
+    ret[i * (t - 1) + j - 1] = next;
+  }
+  for (u64 at = i * t; at < (i + 1) * t; at++) {
+    product *= disc * con[at];
+    weight[at] = product / disc;
+  }
+}
+EXPORT(imagined_returns)
+
+// (ret - val) / scale of stats = [offset, scale], for ret [n, t] and val [n, t + 1].
+KERNEL advantage(const float* ret, const float* val, const float* stats, u32 n, u32 t, float* y) {
+  u64 i = global_thread();
+  if (i < (u64)n * t) y[i] = (ret[i] - val[i / t * (t + 1) + i % t]) / stats[1];
+}
+EXPORT(advantage)
+
+#define KEYS 120u
+
+// For each action key the log-probabilities and entropies, or where the gradients of these go.
+struct Likelihoods {
+  const float *logp[KEYS], *entropy[KEYS];
+  float *dlogp[KEYS], *dentropy[KEYS];
+};
+
+// The actor's loss, -weight (adv logp + scale entropy), summed over keys.
+KERNEL actor_loss(const __grid_constant__ Likelihoods t, u32 keys, const float* adv, const float* weight, float scale, u32 n,
+                  float* y) {
+  u64 i = global_thread();
+  if (i >= n) return;
+  float sum = 0.0f, reinforce = -weight[i] * adv[i], explore = -scale * weight[i];
+  for (u32 k = 0; k < keys; k++) sum += reinforce * t.logp[k][i] + explore * t.entropy[k][i];
+  y[i] = sum;
+}
+EXPORT(actor_loss)
+
+KERNEL actor_loss_grad(const __grid_constant__ Likelihoods t, u32 keys, const float* adv, const float* weight, float scale,
+                       u32 n, const float* dy) {
+  u64 i = global_thread();
+  if (i >= n) return;
+  float of_logp = -weight[i] * adv[i] * dy[i], of_entropy = -scale * weight[i] * dy[i];
+  for (u32 k = 0; k < keys; k++) t.dlogp[k][i] = of_logp, t.dentropy[k][i] = of_entropy;
+}
+EXPORT(actor_loss_grad)
+
 // A number's place in the total order: NaN beyond the infinities, as on the processor.
 __device__ __forceinline__ u32 order(float x) {
   u32 bits = __float_as_uint(x);
@@ -151,15 +205,25 @@ __device__ __forceinline__ double block_total(double x) {
   return x;
 }
 
-// y [7] = mean, standard deviation, mean magnitude, minimum, maximum, share of magnitudes of at least one, mean square
-// (ops/summary.rs).
-KERNEL_1024 summary(const float* x, u32 n, float* y) {
+#define SUMMARIES 64u
+
+struct Summaries {
+  const float *x[SUMMARIES], *stats[SUMMARIES];  // [offset, scale] by which numbers are normalised first, or null
+  u32 n[SUMMARIES];
+};
+
+// For each tensor y [7] = mean, standard deviation, mean magnitude, minimum, maximum, share of magnitudes of at least one,
+// mean square (ops/summary.rs); a block for each.
+KERNEL_1024 summaries(const __grid_constant__ Summaries t, float* y) {
   __shared__ float lows[WARP], highs[WARP];
   __shared__ double middle;
+  const float *x = t.x[blockIdx.x], *stats = t.stats[blockIdx.x];
+  u32 n = t.n[blockIdx.x];
+  float offset = stats ? stats[0] : 0.0f, scale = stats ? stats[1] : 1.0f;
   double sum = 0, magnitude = 0, large = 0, squares = 0, spread = 0;
   float low = __uint_as_float(0x7f800000u), high = -low;  // infinite
   for (u32 i = threadIdx.x; i < n; i += 1024) {
-    float v = x[i];
+    float v = (x[i] - offset) / scale;
     sum += v;
     magnitude += fabsf(v);
     large += fabsf(v) >= 1.0f ? 1.0 : 0.0;
@@ -172,10 +236,14 @@ KERNEL_1024 summary(const float* x, u32 n, float* y) {
   if (lane_of_warp() == 0) lows[threadIdx.x / WARP] = low, highs[threadIdx.x / WARP] = high;
   if (threadIdx.x == 0) middle = sum / n;
   __syncthreads();
-  for (u32 i = threadIdx.x; i < n; i += 1024) spread += (x[i] - middle) * (x[i] - middle);
+  for (u32 i = threadIdx.x; i < n; i += 1024) {
+    double d = (x[i] - offset) / scale - middle;
+    spread += d * d;
+  }
   spread = block_total(spread);
   if (threadIdx.x > 0) return;
   for (u32 w = 1; w < WARP; w++) low = fminf(low, lows[w]), high = fmaxf(high, highs[w]);
+  y += 7 * blockIdx.x;
   y[0] = (float)middle;
   y[1] = (float)sqrt(spread / n);
   y[2] = (float)(magnitude / n);
@@ -184,7 +252,7 @@ KERNEL_1024 summary(const float* x, u32 n, float* y) {
   y[5] = (float)(large / n);
   y[6] = (float)(squares / n);
 }
-EXPORT(summary)
+EXPORT(summaries)
 
 // Offset and scale [2] from running percentiles or `moments`, the scale at least `limit`; `debias` divides by the third
 // number of the state, of at least `rate`.
