@@ -176,7 +176,8 @@ impl Kept {
     fn unpool(&self, gpu: &'static Gpu, dy: &Tensor, ties: &Tensor) -> Tensor {
         let g = &self.g;
         let dx = gpu.empty_act(&[g.n, g.oh, g.ow, g.os]);
-        gpu.launch("conv", "unpool", Grid::elements(dy.len()), &[dy, ties, &g.n, &g.oh, &g.ow, &g.os, &dx]);
+        let threads = if g.os.is_multiple_of(4) { dy.len() / 4 } else { dy.len() };
+        gpu.launch("conv", "unpool", Grid::elements(threads), &[dy, ties, &g.n, &g.oh, &g.ow, &g.os, &dx]);
         dx
     }
 

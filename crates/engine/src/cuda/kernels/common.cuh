@@ -45,6 +45,18 @@ template <class T> __device__ __forceinline__ T rounded(float x);
 template <> __device__ __forceinline__ float rounded<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 rounded<bf16>(float x) { return bf16{(unsigned short)bf16_bits(x)}; }
 
+// Four neighbours at once, where they begin at a multiple of their size.
+__device__ __forceinline__ float4 four_of(const float* x) { return *(const float4*)x; }
+__device__ __forceinline__ float4 four_of(const bf16* x) {
+  uint2 pairs = *(const uint2*)x;
+  return float4{__uint_as_float(pairs.x << 16), __uint_as_float(pairs.x & 0xffff0000u), __uint_as_float(pairs.y << 16),
+                __uint_as_float(pairs.y & 0xffff0000u)};
+}
+__device__ __forceinline__ void set_four(float* y, float a, float b, float c, float d) { *(float4*)y = float4{a, b, c, d}; }
+__device__ __forceinline__ void set_four(bf16* y, float a, float b, float c, float d) {
+  *(uint2*)y = uint2{bf16_pair(a, b), bf16_pair(c, d)};
+}
+
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // The number of this thread among all of a one-dimensional grid.
