@@ -22,7 +22,7 @@ mod timing;
 mod upload;
 
 pub use driver::{Driver, Properties};
-pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, handed_on, weight_rows};
+pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, weight_rows};
 pub(crate) use gpu::{Arg, Grid, Table, at_once};
 pub use gpu::{Gpu, Precision};
 pub(crate) use memory::Memory;

@@ -6,7 +6,7 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::gemm::{Packed, gemm_packed};
-use crate::cuda::{Gemm, Gpu, Matrix, Product, WeightGrad, handed_on, weight_rows};
+use crate::cuda::{Gemm, Gpu, Matrix, Product, WeightGrad, weight_rows};
 use crate::graph::{record1, recording};
 use crate::parallel::par_items;
 use crate::sink::{Factors, Sink};
@@ -43,7 +43,7 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
     let kept: Vec<Tensor> = terms.iter().map(|t| as_factor(t.x)).collect();
     let y = match w.device() {
         Device::Cpu => forward_cpu(&layout, terms, w, bias, add),
-        Device::Gpu(gpu) => handed_on(gpu, forward_gpu(gpu, &layout, &kept, w, bias, add)),
+        Device::Gpu(gpu) => forward_gpu(gpu, &layout, &kept, w, bias, add),
     };
     let mut inputs: Vec<&Tensor> = terms.iter().map(|t| t.x).collect();
     inputs.extend([w].into_iter().chain(bias).chain(add));
@@ -58,7 +58,7 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
         for (x, part) in kept.iter().zip(&layout.parts) {
             let grad = || match dy.device() {
                 Device::Cpu => input_grad_cpu(&layout, part, &w_kept, dy, x.shape()),
-                Device::Gpu(gpu) => handed_on(gpu, input_grad_gpu(gpu, &layout, part, &w_kept, dy, x.shape())),
+                Device::Gpu(gpu) => input_grad_gpu(gpu, &layout, part, &w_kept, dy, x.shape()),
             };
             grads.push(x.requires_grad().then(grad));
         }
@@ -73,10 +73,7 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
             grads.push(None);
         }
         if has_add {
-            grads.push(Some(match dy.device() {
-                Device::Cpu => dy.clone(),
-                Device::Gpu(gpu) => handed_on(gpu, dy.clone()),
-            }));
+            grads.push(Some(dy.clone()));
         }
         grads
     })

@@ -8,9 +8,8 @@ use super::conv::Resample;
 use super::norm_act::{Act, Norm, norm_act};
 use super::planes::Planes;
 use super::reshape;
-use crate::bytes::Pixels;
 use crate::cuda::{
-    Arg, CONV_1, CONV_4, CONV_8, Divider, Gpu, Grid, Plan, Precision, Tile, column_sums, handed_on, plan, plan_whole,
+    Arg, CONV_1, CONV_4, CONV_8, Divider, Gpu, Grid, Plan, Precision, Tile, column_sums, plan, plan_whole,
 };
 use crate::graph::{Leaf, record1, recording};
 use crate::sink::Sink;
@@ -107,7 +106,6 @@ fn convolve(gpu: &'static Gpu, g: Geometry, x: &Tensor, w: &Tensor, bias: &Tenso
         Precision::Float32 => forward_simple(gpu, &g, &input, w, bias),
         Precision::Bfloat16 => Staged::new(g).forward(gpu, &input, w, bias),
     };
-    let y = handed_on(gpu, y);
     if !recording(&[x, w, bias]) {
         return y;
     }
@@ -170,14 +168,15 @@ impl Kept {
             // Steps of a stride scatter, which is rare enough to be done simply.
             let simple = simple || g.stride != 1;
             let dx = if simple { self.input_grad(gpu, &dy) } else { Staged::new(*g).input_grad(gpu, &dy, &self.w) };
-            handed_on(gpu, dx)
+            dx
         })
     }
 
     fn unpool(&self, gpu: &'static Gpu, dy: &Tensor, ties: &Tensor) -> Tensor {
         let g = &self.g;
         let dx = gpu.empty_act(&[g.n, g.oh, g.ow, g.os]);
-        gpu.launch("conv", "unpool", Grid::elements(dy.len()), &[dy, ties, &g.n, &g.oh, &g.ow, &g.os, &dx]);
+        let threads = if g.os.is_multiple_of(4) { dy.len() / 4 } else { dy.len() };
+        gpu.launch("conv", "unpool", Grid::elements(threads), &[dy, ties, &g.n, &g.oh, &g.ow, &g.os, &dx]);
         dx
     }
 
@@ -369,80 +368,9 @@ fn rows_first(tile: &Tile, size: [usize; 2]) -> Grid {
     Grid { blocks: [rows, columns, 1], ..grid }
 }
 
-/// Pixels of `from` numbers each as pixels of `to` numbers, under another shape; the same memory where they are alike.
-pub(super) fn resize_pixels(gpu: &'static Gpu, x: &Tensor, [from, to]: [usize; 2], shape: &[usize]) -> Tensor {
-    if from == to {
-        return x.view(0, shape);
-    }
-    let x = gpu.act(x);
-    let (y, pixels) = (gpu.empty_act(shape), x.len() / from);
-    gpu.launch("conv", "resize_pixels", Grid::elements(y.len()), &[&x, &pixels, &from, &to, &y]);
-    handed_on(gpu, y)
-}
-
-/// uint8 images [n, h, w, c] of several keys -> `value / 255 - 0.5`, joined along the channels.
-pub(super) fn byte_planes(gpu: &'static Gpu, keys: &[(Pixels, usize)], n: usize, h: usize, w: usize) -> Planes {
-    let (channels, pixels): (usize, usize) = (keys.iter().map(|(_, c)| c).sum(), n * h * w);
-    let stored = channels.next_multiple_of(4);
-    let y = gpu.empty_act(&[n, h, w, stored]);
-    for (bytes, c, [first, end]) in places(keys, stored) {
-        let args: [&dyn Arg; 7] = [bytes.gpu(), &pixels, &c, &stored, &first, &end, &y];
-        gpu.launch("conv", "byte_planes", Grid::elements(pixels * (end - first)), &args);
-    }
-    Planes { x: y, n, pad: 0, size: [channels, h, w] }
-}
-
-/// Keys with their first channel and the one after their last; the last key has those too that are only stored.
-fn places<'a>(keys: &[(Pixels<'a>, usize)], stored: usize) -> Vec<(Pixels<'a>, usize, [usize; 2])> {
-    let mut first = 0;
-    let place = |(i, &(bytes, c)): (usize, &(Pixels<'a>, usize))| {
-        let start = first;
-        first += c;
-        (bytes, c, [start, if i + 1 == keys.len() { stored } else { first }])
-    };
-    keys.iter().enumerate().map(place).collect()
-}
-
-/// `image_loss` of logits in planes.
-pub(super) fn image_loss(gpu: &'static Gpu, logits: &Planes, keys: &[(Pixels, usize)]) -> Vec<Tensor> {
-    let (n, pixels, stored, x) = (logits.n, logits.height() * logits.width(), logits.x.dim(3), gpu.act(&logits.x));
-    let keys: Vec<(Tensor, usize, [usize; 2])> =
-        places(keys, stored).into_iter().map(|(bytes, c, place)| (bytes.gpu().clone(), c, place)).collect();
-    let loss = |(bytes, c, [first, _]): &(Tensor, usize, [usize; 2])| {
-        let loss = gpu.empty(&[n]);
-        let args: [&dyn Arg; 7] = [&x, bytes, &pixels, c, &stored, first, &loss];
-        gpu.launch("conv", "image_loss", Grid::blocks(n, 256), &args);
-        loss
-    };
-    let losses: Vec<Tensor> = keys.iter().map(loss).collect();
-    if !recording(&[&logits.x]) {
-        return losses;
-    }
-    crate::graph::record(&[&logits.x], losses, move |grads, _| {
-        let dx = gpu.empty_act(x.shape());
-        for ((bytes, c, [first, end]), dy) in keys.iter().zip(grads) {
-            let args: [&dyn Arg; 10] = [&x, bytes, dy, &n, &pixels, c, &stored, first, end, &dx];
-            gpu.launch("conv", "image_loss_grad", Grid::elements(n * pixels * (end - first)), &args);
-        }
-        vec![Some(handed_on(gpu, dx))]
-    })
-}
-
-/// `images` of logits in planes.
-pub(super) fn pictures(gpu: &'static Gpu, logits: &Planes, channels: &[usize]) -> Vec<Tensor> {
-    let (n, h, w, stored, x) = (logits.n, logits.height(), logits.width(), logits.x.dim(3), gpu.act(&logits.x));
-    let (pixels, mut first) = (n * h * w, 0);
-    let mut key = |c: &usize| {
-        let y = gpu.empty(&[n, h, w, *c]);
-        gpu.launch("conv", "pictures", Grid::elements(y.len()), &[&x, &pixels, c, &stored, &first, &y]);
-        first += c;
-        y
-    };
-    channels.iter().map(&mut key).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::images_gpu::resize_pixels;
     use super::super::planes::{planes, rows_of_planes};
     use super::super::{Resample, conv_stage};
     use super::*;

@@ -1,6 +1,6 @@
 //! Reconstructed images: sigmoid, squared error against bytes, and the pictures themselves.
 
-use super::conv_gpu;
+use super::images_gpu;
 use super::planes::{Planes, images_in};
 use crate::buffer::Buffer;
 use crate::bytes::Pixels;
@@ -14,7 +14,7 @@ use crate::tensor::{Device, Tensor};
 /// channels are split among keys in order: per key its bytes [n, h, w, c] and c -> a loss [n] per key.
 pub fn image_loss(logits: &Planes, keys: &[(Pixels, usize)]) -> Vec<Tensor> {
     if let Device::Gpu(gpu) = logits.x.device() {
-        return conv_gpu::image_loss(gpu, logits, keys);
+        return images_gpu::image_loss(gpu, logits, keys);
     }
     let keep = recording(&[&logits.x]);
     let (losses, grad) = loss_cpu(logits, keys, keep);
@@ -67,7 +67,7 @@ fn loss_cpu(logits: &Planes, keys: &[(Pixels, usize)], want: bool) -> (Vec<Tenso
 /// `sigmoid(logits)` as pictures [n, h, w, c] per key, whose channels are given in order. No gradient.
 pub fn images(logits: &Planes, channels: &[usize]) -> Vec<Tensor> {
     if let Device::Gpu(gpu) = logits.x.device() {
-        return conv_gpu::pictures(gpu, logits, channels);
+        return images_gpu::pictures(gpu, logits, channels);
     }
     let (n, h, w) = (logits.n, logits.height(), logits.width());
     let mut pixels = Buffer::from_slice(logits.x.data());

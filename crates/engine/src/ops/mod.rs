@@ -13,6 +13,7 @@ mod fill;
 mod finite;
 mod gru;
 mod image;
+mod images_gpu;
 mod kl;
 mod latent;
 mod linear_combination;

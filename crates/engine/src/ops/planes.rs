@@ -1,6 +1,6 @@
 //! Images in the lanes layout of the convolution kernels, and the ways in and out of it.
 
-use super::conv_gpu;
+use super::images_gpu;
 use crate::buffer::Buffer;
 use crate::bytes::Pixels;
 use crate::cpu::conv::{f32_to_lanes, group_len, lanes_to_f32, u8_to_lanes};
@@ -64,7 +64,7 @@ pub(super) fn images_in(g: usize, n: usize) -> usize {
 /// uint8 images [n, h, w, c] -> `value / 255 - 0.5`, as the encoder takes them. Several keys are joined along the channels.
 pub fn byte_planes(keys: &[(Pixels, usize)], n: usize, h: usize, w: usize, pad: usize, device: Device) -> Planes {
     if let Device::Gpu(gpu) = device {
-        return conv_gpu::byte_planes(gpu, keys, n, h, w);
+        return images_gpu::byte_planes(gpu, keys, n, h, w);
     }
     let channels: usize = keys.iter().map(|(_, c)| c).sum();
     let shape = planes_shape(n, [channels, h, w], pad);
@@ -111,7 +111,7 @@ fn into_planes(x: &Tensor, [n, h, w, c]: [usize; 4], stored: usize, pad: usize) 
             enter(x.data(), [n, h, w, c], pad, &mut out);
             Tensor::new(&shape, out)
         }
-        Device::Gpu(gpu) => conv_gpu::resize_pixels(gpu, x, [c, stored], &[n, h, w, stored]),
+        Device::Gpu(gpu) => images_gpu::resize_pixels(gpu, x, [c, stored], &[n, h, w, stored]),
     }
 }
 
@@ -122,7 +122,7 @@ fn from_planes(x: &Tensor, [n, h, w, c]: [usize; 4], pad: usize) -> Tensor {
             leave(x.data(), [n, h, w, c], pad, &mut out);
             Tensor::new(&[n, h * w * c], out)
         }
-        Device::Gpu(gpu) => conv_gpu::resize_pixels(gpu, x, [x.width(), c], &[n, h * w * c]),
+        Device::Gpu(gpu) => images_gpu::resize_pixels(gpu, x, [x.width(), c], &[n, h * w * c]),
     }
 }
 

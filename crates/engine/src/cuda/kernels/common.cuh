@@ -103,6 +103,18 @@ __device__ __forceinline__ float fast_tanh(float x) { return tanhf(x); }
 #endif
 __device__ __forceinline__ float sigmoid(float x) { return fast_divide(1.0f, 1.0f + fast_exp(-x)); }
 
+// Four neighbours at once, where they begin at a multiple of their size.
+__device__ __forceinline__ float4 four_of(const float* x) { return *(const float4*)x; }
+__device__ __forceinline__ float4 four_of(const bf16* x) {
+  uint2 pairs = *(const uint2*)x;
+  return float4{__uint_as_float(pairs.x << 16), __uint_as_float(pairs.x & 0xffff0000u), __uint_as_float(pairs.y << 16),
+                __uint_as_float(pairs.y & 0xffff0000u)};
+}
+__device__ __forceinline__ void set_four(float* y, float a, float b, float c, float d) { *(float4*)y = float4{a, b, c, d}; }
+__device__ __forceinline__ void set_four(bf16* y, float a, float b, float c, float d) {
+  *(uint2*)y = uint2{bf16_pair(a, b), bf16_pair(c, d)};
+}
+
 // The number of this thread among all of a one-dimensional grid.
 __device__ __forceinline__ u64 global_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ u64 global_warp() { return global_thread() / WARP; }

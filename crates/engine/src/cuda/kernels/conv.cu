@@ -211,8 +211,7 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
 #pragma unroll
       for (u32 i = 0; i < 4; i++) {
         if (first + i >= rows || (squares && i > 0)) return;
-        uint2 four{bf16_pair(found[i][0], found[i][1]), bf16_pair(found[i][2], found[i][3])};
-        *(uint2*)(y + place_of(i, channel, phase)) = four;
+        set_four(y + place_of(i, channel, phase), found[i][0], found[i][1], found[i][2], found[i][3]);
       }
       return;
     }
@@ -286,7 +285,7 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
       u32 r = row0 + row + i;
       if (r >= rows) return;
       float* to = out + ((u64)blockIdx.z * rows + r) * columns + j;
-      if (columns % 4 == 0) *(float4*)to = float4{found[i][0], found[i][1], found[i][2], found[i][3]};
+      if (columns % 4 == 0) set_four(to, found[i][0], found[i][1], found[i][2], found[i][3]);
       else
         for (u32 q = 0; q < 4 && j + q < columns; q++) to[q] = found[i][q];
     }
@@ -395,17 +394,28 @@ EXPORT(unfold_parts)
 // ---- Around convolutions ----------------------------------------------------------------------------------------------
 
 // The pool's gradient dx [n, h, w, c] from dy [n, h / 2, w / 2, c], shared equally among tied maxima: flat regions of an
-// image tie often.
+// image tie often. A thread for four channels, where c is a multiple of four, or for one.
 KERNEL unpool(const act* dy, const u8* ties, u32 n, u32 h, u32 w, u32 c, act* dx) {
-  u64 i = global_thread();
+  u32 wide = c % 4 == 0 ? 4 : 1;
+  u64 i = global_thread() * wide;
   u32 channel = i % c, column = i / c % (w / 2), row = i / c / (w / 2) % (h / 2);
-  u64 image = i / c / (w / 2) / (h / 2);
+  u64 image = i / c / (w / 2) / (h / 2), start = ((image * h + 2 * row) * w + 2 * column) * c + channel;
   if (image >= n) return;
-  u32 bits = ties[i], count = (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3);
-  float share = number(dy[i]) / count;
+  float shares[4];
+  u32 bits[4];
+#pragma unroll
+  for (u32 q = 0; q < 4; q++) {
+    if (q >= wide) break;
+    bits[q] = ties[i + q];
+    u32 count = (bits[q] & 1) + (bits[q] >> 1 & 1) + (bits[q] >> 2 & 1) + (bits[q] >> 3);
+    shares[q] = number(dy[i + q]) / count;
+  }
+#pragma unroll
   for (u32 p = 0; p < 4; p++) {
-    u64 at = ((image * h + 2 * row + p / 2) * w + 2 * column + p % 2) * c + channel;
-    dx[at] = rounded<act>(bits >> p & 1 ? share : 0.0f);
+    act* to = dx + start + (p / 2 * w + p % 2) * c;
+    auto share = [&](u32 q) { return bits[q] >> p & 1 ? shares[q] : 0.0f; };
+    if (wide == 4) set_four(to, share(0), share(1), share(2), share(3));
+    else *to = rounded<act>(share(0));
   }
 }
 EXPORT(unpool)

@@ -17,14 +17,11 @@ __device__ __forceinline__ void add_four(float (&sums)[4], const float* bias, u3
   for (u32 q = 0; q < 4; q++)
     if (bias && q < count) sums[q] += bias[j + q];
   if (!add) return;
-#ifdef ACT_BF16
   if (flags & FOURS) {
-    uint2 four = *(const uint2*)(add + at);
-    sums[0] += __uint_as_float(four.x << 16), sums[1] += __uint_as_float(four.x & 0xffff0000u);
-    sums[2] += __uint_as_float(four.y << 16), sums[3] += __uint_as_float(four.y & 0xffff0000u);
+    float4 four = four_of(add + at);
+    sums[0] += four.x, sums[1] += four.y, sums[2] += four.z, sums[3] += four.w;
     return;
   }
-#endif
 #pragma unroll
   for (u32 q = 0; q < 4; q++)
     if (q < count) sums[q] += number(add[at + q]);
@@ -35,8 +32,8 @@ __device__ __forceinline__ void store_four(void* c, u64 at, const float (&sums)[
   if (flags & FULL) {
     float* to = (float*)c + at;
     if (flags & FOURS) {
-      float4 before = flags & ACCUMULATE ? *(float4*)to : float4{0.0f, 0.0f, 0.0f, 0.0f};
-      *(float4*)to = float4{before.x + sums[0], before.y + sums[1], before.z + sums[2], before.w + sums[3]};
+      float4 before = flags & ACCUMULATE ? four_of(to) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+      set_four(to, before.x + sums[0], before.y + sums[1], before.z + sums[2], before.w + sums[3]);
     } else {
 #pragma unroll
       for (u32 j = 0; j < 4; j++)
@@ -45,12 +42,7 @@ __device__ __forceinline__ void store_four(void* c, u64 at, const float (&sums)[
     return;
   }
   act* to = (act*)c + at;
-#ifdef ACT_BF16
-  if (flags & FOURS) {
-    *(uint2*)to = uint2{bf16_pair(sums[0], sums[1]), bf16_pair(sums[2], sums[3])};
-    return;
-  }
-#endif
+  if (flags & FOURS) return set_four(to, sums[0], sums[1], sums[2], sums[3]);
 #pragma unroll
   for (u32 j = 0; j < 4; j++)
     if (j < count) to[j] = rounded<act>(sums[j]);
@@ -211,7 +203,7 @@ KERNEL sum_parts(const float* parts, u32 count, u32 m, u32 n, u32 blocks, const 
   if (flags & FOURS) {
 #pragma unroll 4
     for (u32 part = 0; part < count; part++) {
-      float4 four = *(const float4*)(from + part * all);
+      float4 four = four_of(from + part * all);
       sums[0] += four.x, sums[1] += four.y, sums[2] += four.z, sums[3] += four.w;
     }
   } else {
@@ -280,32 +272,45 @@ EXPORT(weight_grad)
 #endif
 
 // For each column the sum over a slice of the rows: out [slices, n]. The rows [rows, n] are in several places, `1 << shift`
-// in each. Of a block's 256 threads `lanes`, a power of two, have a column each, and their rows are added up at last.
-template <class X>
+// in each. Of a block's 256 threads `lanes`, a power of two, take neighbouring columns, four each where WIDE, or one; and
+// what others found for the same columns is added up at last.
+template <class X, bool WIDE>
 __device__ __forceinline__ void column_sums_block(const Places& places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes,
                                                   float* out) {
-  __shared__ float sums[256];
-  u32 column = blockIdx.x * lanes + threadIdx.x % lanes, lines = 256 / lanes, within = (1u << shift) - 1;
+  __shared__ float4 sums[256];
+  u32 column = (blockIdx.x * lanes + threadIdx.x % lanes) * (WIDE ? 4 : 1), lines = 256 / lanes, within = (1u << shift) - 1;
   u32 first = blockIdx.y * slice, last = min(first + slice, rows);
-  float sum = 0.0f;
+  float4 sum{0.0f, 0.0f, 0.0f, 0.0f};
   if (column < n) {
 #pragma unroll 4
-    for (u32 row = first + threadIdx.x / lanes; row < last; row += lines)
-      sum += number(((const X*)places.x[row >> shift])[(u64)(row & within) * n + column]);
+    for (u32 row = first + threadIdx.x / lanes; row < last; row += lines) {
+      const X* at = (const X*)places.x[row >> shift] + (u64)(row & within) * n + column;
+      if (WIDE) {
+        float4 four = four_of(at);
+        sum.x += four.x, sum.y += four.y, sum.z += four.z, sum.w += four.w;
+      } else {
+        sum.x += number(*at);
+      }
+    }
   }
   sums[threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.x >= lanes || column >= n) return;
-  for (u32 line = 1; line < lines; line++) sum += sums[line * lanes + threadIdx.x];
-  out[(u64)blockIdx.y * n + column] = sum;
+  for (u32 line = 1; line < lines; line++) {
+    float4 four = sums[line * lanes + threadIdx.x];
+    sum.x += four.x, sum.y += four.y, sum.z += four.z, sum.w += four.w;
+  }
+  float* to = out + (u64)blockIdx.y * n + column;
+  if (WIDE) set_four(to, sum.x, sum.y, sum.z, sum.w);
+  else *to = sum.x;
 }
 
-KERNEL column_sums(const __grid_constant__ Places places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes, float* out) {
-  column_sums_block<float>(places, shift, rows, n, slice, lanes, out);
-}
-EXPORT(column_sums)
-
-KERNEL column_sums_act(const __grid_constant__ Places places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes, float* out) {
-  column_sums_block<act>(places, shift, rows, n, slice, lanes, out);
-}
-EXPORT(column_sums_act)
+#define COLUMN_SUMS(name, type, wide)                                                                                \
+  KERNEL name(const __grid_constant__ Places places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes, float* out) { \
+    column_sums_block<type, wide>(places, shift, rows, n, slice, lanes, out);                                        \
+  }                                                                                                                  \
+  EXPORT(name)
+COLUMN_SUMS(column_sums, float, false)
+COLUMN_SUMS(column_sums_wide, float, true)
+COLUMN_SUMS(column_sums_act, act, false)
+COLUMN_SUMS(column_sums_act_wide, act, true)
