@@ -76,6 +76,11 @@ pub fn is_external(task: &str) -> bool {
     ["py", "exec"].contains(&suite) && task.contains(':') || SUITES.iter().any(|known| known.name == suite)
 }
 
+/// The seed of an environment of a run: of the run's `index`-th, where `rng` draws a number for the run.
+pub fn env_seed(rng: &mut Rng, index: usize) -> u32 {
+    (rng.bits() >> 34) as u32 + index as u32
+}
+
 /// The environments `indices` of an external task. `options` is the block `env` of the configuration with, as
 /// `timeout`, the seconds that one answer may take, and as `start` the step at which a resumed run goes on: seeds
 /// depend on it, so that it does not repeat its beginning. All workers start at once, and this waits for all of them.
@@ -143,7 +148,8 @@ fn arguments(task: &str, options: &Value) -> Result<Vec<String>> {
     Ok([python(options), "-m", "dreamer_envs"].map(String::from).into())
 }
 
-fn python(options: &Value) -> &str {
+/// The interpreter that the configuration names.
+pub fn python(options: &Value) -> &str {
     options.get("python").and_then(Value::as_str).unwrap_or(PYTHON)
 }
 
