@@ -76,8 +76,8 @@ pub fn is_external(task: &str, options: &Value) -> bool {
 
 /// Whether Crafter is played by the native engine, as far as its options can be understood: making it tells otherwise.
 fn crafter(all: &Value) -> bool {
-    let kwargs = all.get("kwargs").and_then(Value::as_object).is_some_and(|kwargs| !kwargs.is_empty());
-    options::<crafter::Options>(all, "crafter").map_or(true, |own| own.is_native(bridge::python(all), kwargs))
+    let known = options::<crafter::Kwargs>(all, "kwargs").is_ok();
+    options::<crafter::Options>(all, "crafter").map_or(true, |own| own.is_native(bridge::python(all), known))
 }
 
 /// What every environment is wrapped in.
@@ -111,7 +111,8 @@ fn native(task: &str, index: usize, seed: u64, all: &Value) -> Result<Option<Box
         },
         ("crafter", name) => {
             let seed = bridge::env_seed(&mut Rng::new(seed, 0), index); // as the Python worker has it
-            Box::new(Crafter::new(name, &options(all, suite)?, bridge::python(all), seed)?)
+            let kwargs = options(all, "kwargs")?;
+            Box::new(Crafter::new(name, &options(all, suite)?, &kwargs, bridge::python(all), seed)?)
         }
         ("dummy", "disc") => Box::new(Dummy::new(Kind::Disc, options(all, suite)?, rng)?),
         ("dummy", "cont") => Box::new(Dummy::new(Kind::Cont, options(all, suite)?, rng)?),

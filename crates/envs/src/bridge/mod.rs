@@ -44,7 +44,11 @@ pub const SUITES: [Suite; 12] = [
     Suite { name: "atari", about: "Atari games, the protocol of 200M frames: atari_pong.", extra: "atari" },
     Suite { name: "atari100k", about: "Atari games, the protocol of 100k steps: atari100k_boxing.", extra: "atari" },
     Suite { name: "dmc", about: "DeepMind Control: dmc_walker_walk.", extra: "dmc" },
-    Suite { name: "crafter", about: "Crafter: crafter_reward, crafter_noreward.", extra: "crafter" },
+    Suite {
+        name: "crafter",
+        about: "Crafter, native with the pictures of its package: crafter_reward, crafter_noreward.",
+        extra: "crafter",
+    },
     Suite { name: "procgen", about: "Procgen: procgen_coinrun.", extra: "procgen" },
     Suite { name: "minigrid", about: "MiniGrid: minigrid_Empty-5x5-v0.", extra: "minigrid" },
     Suite { name: "bsuite", about: "Behaviour Suite: bsuite_mnist/0.", extra: "bsuite" },

@@ -18,12 +18,13 @@ mod tests;
 
 use crate::record::{Moment, act_space, choice, flag, obs_space};
 use crate::{Env, state};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use player::Player;
-use rules::{ACHIEVEMENTS, ACTIONS, Action, LENGTH, MOST, VIEW};
+use rules::{ACHIEVEMENTS, ACTIONS, Action, MOST, VIEW};
 use serde::{Deserialize, Serialize};
 use spaces::{Array, Record, Space, Spaces};
 use std::path::PathBuf;
+use textures::Texture;
 use view::View;
 use world::{PLAYER, World};
 
@@ -46,6 +47,20 @@ impl Default for Options {
     }
 }
 
+/// What the native engine knows of the block `env.kwargs`, the arguments of the package's own environment.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kwargs {
+    /// Steps after which an episode ends; 0 is never.
+    length: u64,
+}
+
+impl Default for Kwargs {
+    fn default() -> Self {
+        Kwargs { length: 10_000 }
+    }
+}
+
 /// Who plays the game.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -57,12 +72,13 @@ pub enum Engine {
 }
 
 impl Options {
-    /// Whether the game is played here rather than in a Python worker. `kwargs` are arguments of the package's own.
-    pub fn is_native(&self, python: &str, kwargs: bool) -> bool {
+    /// Whether the game is played here rather than in a Python worker; `known` says whether this engine knows all that
+    /// is in the block `env.kwargs`.
+    pub fn is_native(&self, python: &str, known: bool) -> bool {
         match self.engine {
             Engine::Native => true,
             Engine::Python => false,
-            Engine::Auto => !kwargs && self.folder(python).is_some(),
+            Engine::Auto => known && self.folder(python).is_some(),
         }
     }
 
@@ -79,6 +95,7 @@ struct State {
     episode: u64,
     step: u64,
     done: bool,
+    length: u64, // of an episode; 0 is no end
     /// The player's health after the last step.
     health: i32,
     /// Achievements that were paid for, a bit for each.
@@ -89,15 +106,15 @@ struct State {
 
 impl State {
     /// A game that has not begun.
-    fn new(seed: u32) -> Self {
+    fn new(seed: u32, length: u64) -> Self {
         let (player, world) = (Player::new(), World::new(0));
-        State { seed, episode: 0, step: 0, done: true, health: MOST, unlocked: 0, player, world }
+        State { seed, episode: 0, step: 0, done: true, length, health: MOST, unlocked: 0, player, world }
     }
 
     fn reset(&mut self) {
         let episode = self.episode + 1;
-        *self = State { episode, done: false, ..State::new(self.seed) };
-        self.world = worldgen::generate(world_seed(self.seed, episode));
+        let world = worldgen::generate(world_seed(self.seed, episode));
+        *self = State { episode, done: false, world, ..State::new(self.seed, self.length) };
     }
 
     /// One step. Returns the reward and whether the player died.
@@ -127,7 +144,7 @@ impl State {
             reward += 1.0;
         }
         let dead = health <= 0;
-        self.done = dead || self.step >= LENGTH;
+        self.done = dead || self.length > 0 && self.step >= self.length;
         (reward, dead)
     }
 }
@@ -162,32 +179,36 @@ pub struct Crafter {
 
 impl Crafter {
     /// The task `name`, `reward` or `noreward`. `python` is the interpreter that is asked for the package.
-    pub fn new(name: &str, options: &Options, python: &str, seed: u32) -> Result<Self> {
+    pub fn new(name: &str, options: &Options, kwargs: &Kwargs, python: &str, seed: u32) -> Result<Self> {
         ensure!(
-            name == "reward" || name == "noreward",
+            ["reward", "noreward"].contains(&name),
             "unknown task 'crafter_{name}'; there are: crafter_reward, crafter_noreward"
         );
-        let Some(folder) = options.folder(python) else {
-            bail!(
-                "the package crafter, whose pictures env.crafter.engine native draws, is not installed: run `{python} \
-                 -m pip install crafter==1.8.3`, or name the folder of the pictures with --env.crafter.assets"
-            );
-        };
-        let view = View::new(&folder, options.size).with_context(|| format!("task 'crafter_{name}'"))?;
+        let folder = options.folder(python).with_context(|| {
+            format!(
+                "'{python}' has no package crafter, whose pictures env.crafter.engine native draws: run `{python} -m \
+                 pip install crafter==1.8.3`, or name their folder with --env.crafter.assets"
+            )
+        })?;
+        let view = View::new(|name| Texture::read(&folder, name), options.size)?;
+        Ok(Crafter::with_view(name, options, State::new(seed, kwargs.length), view))
+    }
+
+    fn with_view(name: &str, options: &Options, state: State, view: View) -> Self {
         let mut obs_space = obs_space([("image", Space::image(options.size[0], options.size[1], 3))]);
         obs_space.insert("log/reward".into(), Space::float(&[]));
         let logs = ACHIEVEMENTS.iter().filter(|_| options.logs).map(|name| format!("log/achievement_{name}"));
         let logs: Vec<String> = logs.collect();
         obs_space.extend(logs.iter().map(|key| (key.clone(), Space::float(&[]))));
-        Ok(Crafter {
+        Crafter {
             obs_space,
             act_space: act_space([("action", Space::discrete(&[], ACTIONS.len()))]),
             name: format!("crafter_{name}"),
             view,
             rewarding: name == "reward",
             logs,
-            state: State::new(seed),
-        })
+            state,
+        }
     }
 
     fn draw(&self, noise: &[f64]) -> Array {
@@ -234,6 +255,7 @@ impl Env for Crafter {
     fn load(&mut self, bytes: &[u8]) -> Result<()> {
         let mut state: State = state::load(&self.name, bytes)?;
         let damaged = || format!("the saved state of '{}' is damaged", self.name);
+        ensure!((0..=MOST).contains(&state.health), "{}: the health is {}", damaged(), state.health);
         state.world.restore().with_context(damaged)?;
         state.player.check().with_context(damaged)?;
         self.state = state;

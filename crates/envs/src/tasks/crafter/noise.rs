@@ -95,10 +95,8 @@ impl Noise {
         let Corner { at, late } = corner;
         let squish = f64::from(at[0] + at[1] + at[2]) * SQUISH;
         let [dx, dy, dz] = std::array::from_fn(|i| from[i] - f64::from(at[i] - late[i]) - squish - f64::from(late[i]));
-        let reach = 2.0 - dx * dx - dy * dy - dz * dz;
-        if reach <= 0.0 {
-            return sum;
-        }
+        // A corner too far away adds nothing. That is no branch: it could not be foretold.
+        let reach = (2.0 - dx * dx - dy * dy - dz * dz).max(0.0);
         let [i, j, k] = std::array::from_fn(|i| (cube[i] + at[i]) as u8); // the lattice repeats after 256 cubes
         let along = self.order[self.order[i as usize].wrapping_add(j) as usize].wrapping_add(k);
         let [gx, gy, gz] = self.gradients[along as usize];

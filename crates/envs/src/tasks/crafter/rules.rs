@@ -10,8 +10,6 @@ pub const AREA: i32 = 64;
 pub const CHUNK: i32 = 12;
 /// Cells that the player sees, in each direction; the last rows show what it has.
 pub const VIEW: [usize; 2] = [9, 9];
-/// Steps after which an episode ends.
-pub const LENGTH: u64 = 10_000;
 /// The most of each item that one can have.
 pub const MOST: i32 = 9;
 

@@ -58,6 +58,12 @@ impl Texture {
         read().with_context(|| format!("the picture {} of the package crafter cannot be read", path.display()))
     }
 
+    /// A picture of one color.
+    #[cfg(test)]
+    pub fn plain([r, g, b]: [u8; 3]) -> Self {
+        Texture { width: 16, height: 16, pixels: vec![[r, g, b, 255]; 256], alpha: false }
+    }
+
     /// The nearest pixels at another size, as Pillow chooses them.
     pub fn resize(&self, width: usize, height: usize) -> Self {
         let (columns, rows) = (nearest(self.width, width), nearest(self.height, height));

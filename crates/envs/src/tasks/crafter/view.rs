@@ -7,7 +7,6 @@ use super::world::{Kind, PLAYER, Pos, World};
 use crate::numpy::RandomState;
 use anyhow::{Result, ensure};
 use spaces::Array;
-use std::path::Path;
 
 /// Pictures of objects, in the order of [`sprite`]; before them is the cell without any.
 const SPRITES: [&str; 14] = [
@@ -48,8 +47,8 @@ pub struct View {
 }
 
 impl View {
-    /// `size` is height and width in pixels; the pictures are in `folder`.
-    pub fn new(folder: &Path, size: [usize; 2]) -> Result<Self> {
+    /// `size` is height and width in pixels; `read` returns the package's pictures by their names.
+    pub fn new(read: impl Fn(&str) -> Result<Texture>, size: [usize; 2]) -> Result<Self> {
         let size = [size[1], size[0]];
         let unit = [size[0] / VIEW[0], size[1] / VIEW[1]];
         ensure!(
@@ -59,7 +58,7 @@ impl View {
             size[0]
         );
         let border = [0, 1].map(|i| (size[i] - unit[i] * VIEW[i]) / 2);
-        let (tiles, items) = (tiles(folder, unit)?, items(folder, unit)?);
+        let (tiles, items) = (tiles(&read, unit)?, items(&read, unit)?);
         let shade = vignette([GRID[0] * unit[0], GRID[1] * unit[1]]);
         Ok(View { size, unit, border, tiles, items, shade })
     }
@@ -191,10 +190,10 @@ fn sprite(kind: Kind, player: &Player) -> usize {
 }
 
 /// Each material, and each with each sprite on it: [material and outside, sprite and none, row, column].
-fn tiles(folder: &Path, unit: [usize; 2]) -> Result<Vec<Pixel>> {
-    let read = |name: &&str| Ok(Texture::read(folder, name)?.resize(unit[0], unit[1]));
-    let materials = MATERIALS.iter().map(read).collect::<Result<Vec<_>>>()?;
-    let sprites = SPRITES.iter().map(read).collect::<Result<Vec<_>>>()?;
+fn tiles(read: &impl Fn(&str) -> Result<Texture>, unit: [usize; 2]) -> Result<Vec<Pixel>> {
+    let scaled = |name: &&str| Ok(read(name)?.resize(unit[0], unit[1]));
+    let materials = MATERIALS.iter().map(scaled).collect::<Result<Vec<_>>>()?;
+    let sprites = SPRITES.iter().map(scaled).collect::<Result<Vec<_>>>()?;
     let mut tiles = vec![];
     for material in std::iter::once(None).chain(materials.iter().map(Some)) {
         for sprite in std::iter::once(None).chain(sprites.iter().map(Some)) {
@@ -208,10 +207,10 @@ fn tiles(folder: &Path, unit: [usize; 2]) -> Result<Vec<Pixel>> {
 }
 
 /// Each item with each amount in its lower right: [item, amount, row, column]. An amount of none is black.
-fn items(folder: &Path, unit: [usize; 2]) -> Result<Vec<Pixel>> {
+fn items(read: &impl Fn(&str) -> Result<Texture>, unit: [usize; 2]) -> Result<Vec<Pixel>> {
     let scaled = |name: &str, part: f64| {
         let [width, height] = unit.map(|unit| (part * unit as f64) as usize);
-        Ok(Texture::read(folder, name)?.resize(width, height))
+        Ok(read(name)?.resize(width, height))
     };
     let digits = (1..=MOST).map(|digit| scaled(&digit.to_string(), 0.6)).collect::<Result<Vec<_>>>()?;
     let mut all = vec![];
