@@ -81,9 +81,9 @@ class Bot:
   def gather(self):
     if not self.done['collect_sapling'] and self.ahead('grass'):
       return 'do'
-    wants = [('diamond', 9 if self.has['iron_pickaxe'] else 0), ('wood', 5)]
-    wants += [('stone', 6 if self.has['wood_pickaxe'] else 0)]
+    wants = [('wood', 5), ('stone', 6 if self.has['wood_pickaxe'] else 0)]
     wants += [(item, 1 if self.has['stone_pickaxe'] else 0) for item in ('coal', 'iron')]
+    wants += [('diamond', 9 if self.has['iron_pickaxe'] else 0)]
     for item, count in wants:
       if self.has[item] < count and (action := self.collect(item)):
         return action

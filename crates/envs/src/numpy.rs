@@ -29,6 +29,7 @@ impl RandomState {
     }
 
     /// Replaces all words by the next ones.
+    #[cold]
     fn twist(&mut self) {
         let next = |word: u32, following: u32, far: u32| {
             let joined = (word & 0x8000_0000) | (following & 0x7fff_ffff);
@@ -46,6 +47,7 @@ impl RandomState {
     }
 
     /// 32 uniform bits.
+    #[inline]
     fn bits(&mut self) -> u32 {
         if self.position == WORDS {
             self.twist();

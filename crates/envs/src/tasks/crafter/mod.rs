@@ -5,6 +5,7 @@
 //! are the package's own, read from where it is installed.
 
 mod creatures;
+mod light;
 mod noise;
 mod player;
 mod rules;
@@ -131,7 +132,7 @@ impl State {
             }
         }
         world.sweep();
-        if self.step % 10 == 0 {
+        if self.step.is_multiple_of(10) {
             creatures::balance(world, daylight(self.step));
             world.sweep();
         }

@@ -388,7 +388,7 @@ fn damaged_states_are_refused() {
 #[test]
 fn sizes_and_pictures_that_do_not_fit_are_sentences() {
     let error = |size| View::new(|_| Ok(Texture::plain([0; 3])), size).err().unwrap().to_string();
-    assert_eq!(error([17, 64]), "env.crafter.size is 17 x 64, but its sides have to be 18 to 4096 pixels");
+    assert_eq!(error([17, 64]), "env.crafter.size is 17 x 64, but its sides have to be 18 to 1024 pixels");
     let options = Options { assets: "no/such/folder".into(), ..Options::default() };
     let error = Crafter::new("reward", &options, &Kwargs::default(), "python3", 0).err().unwrap();
     assert!(error.to_string().contains("no/such/folder/water.png of the package crafter cannot be read"), "{error:#}");

@@ -1,5 +1,6 @@
 //! What the player sees: the cells around it in the light of the day, and below them what it has.
 
+use super::light::{Light, Pixel, vignette};
 use super::player::{Player, ripe};
 use super::rules::{HEALTH, ITEMS, MATERIALS, MOST, VIEW};
 use super::textures::Texture;
@@ -34,8 +35,6 @@ const OUTSIDE: [u8; 3] = [127; 3];
 /// Columns of cells, and rows of them that show the world; the rest shows items.
 const GRID: [usize; 2] = [VIEW[0], VIEW[1] - (ITEMS.len() + 1).div_ceil(VIEW[0])];
 
-type Pixel = [u8; 3];
-
 /// Every picture of a cell, drawn ahead of time for one size.
 pub struct View {
     size: [usize; 2],   // width, height
@@ -52,8 +51,8 @@ impl View {
         let size = [size[1], size[0]];
         let unit = [size[0] / VIEW[0], size[1] / VIEW[1]];
         ensure!(
-            unit[0] >= 2 && unit[1] >= 2 && size[0].max(size[1]) <= 4096,
-            "env.crafter.size is {} x {}, but its sides have to be 18 to 4096 pixels",
+            unit[0] >= 2 && unit[1] >= 2 && size[0].max(size[1]) <= 1024,
+            "env.crafter.size is {} x {}, but its sides have to be 18 to 1024 pixels",
             size[1],
             size[0]
         );
@@ -149,7 +148,7 @@ impl View {
                     let (tile, to) = (self.tile(tile), self.origin(column, row));
                     for (y, (shade, noise)) in (0..height).zip(&mut covers) {
                         let (pixel, mask) = (tile[y * width + x], amount * shade);
-                        let seen = pixel.map(|v| truncate((1.0 - mask) * f64::from(v) + mask * noise));
+                        let seen = pixel.map(|v| ((1.0 - mask) * f64::from(v) + mask * noise) as u8);
                         picture[to + y * self.size[0] + x] = light.fall(pixel, seen);
                     }
                 }
@@ -237,58 +236,4 @@ fn items(read: &impl Fn(&str) -> Result<Texture>, unit: [usize; 2]) -> Result<Ve
         }
     }
     Ok(all)
-}
-
-/// How far the night covers each pixel, [column, row]: not at all in the middle.
-fn vignette([width, height]: [usize; 2]) -> Vec<f64> {
-    let line = |n: usize| {
-        let step = 2.0 / (n - 1) as f64;
-        let at = move |i: usize| if i == n - 1 { 1.0 } else { i as f64 * step - 1.0 };
-        (0..n).map(at).map(|x| x * x)
-    };
-    let at = |xx: f64, yy: f64| 1.0 - (-0.5 * (xx + yy) / 0.25).exp();
-    line(width).flat_map(|xx| line(height).map(move |yy| at(xx, yy))).collect()
-}
-
-/// The light of a moment: how much of the day, and whether the player dreams.
-struct Light {
-    day: [f64; 256],        // what a channel adds to the picture by day
-    night: [[f64; 256]; 3], // and what one that is seen at night does, tinted blue
-    sleeping: bool,
-}
-
-impl Light {
-    fn new(daylight: f64, sleeping: bool) -> Self {
-        let table = |f: &dyn Fn(f64) -> f64| std::array::from_fn(|v| f(v as f64));
-        let night = |tint: f64| table(&|v| (1.0 - daylight) * (0.5 * v + 0.5 * tint));
-        Light { day: table(&|v| daylight * v), night: [night(0.0), night(16.0), night(64.0)], sleeping }
-    }
-
-    /// What is drawn of a pixel that is `seen` at night, the same but for the noise.
-    #[inline(always)]
-    fn fall(&self, pixel: Pixel, seen: Pixel) -> Pixel {
-        let gray = luma(seen);
-        let lit: Pixel = std::array::from_fn(|i| {
-            // Pillow takes 40 % of the color's distance from gray, in float32.
-            let pale = (f32::from(gray) + 0.4 * (i16::from(seen[i]) - i16::from(gray)) as f32) as i32;
-            truncate(self.day[usize::from(pixel[i])] + self.night[i][pale as u8 as usize])
-        });
-        if !self.sleeping {
-            return lit;
-        }
-        let dream = luma(lit) / 2;
-        [dream, dream, dream + 8]
-    }
-}
-
-/// The brightness of a color, as Pillow rounds it.
-#[inline(always)]
-fn luma([r, g, b]: Pixel) -> u8 {
-    ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
-}
-
-/// The integer below a number of 0 to 255.
-#[inline(always)]
-fn truncate(x: f64) -> u8 {
-    x as i32 as u8
 }
