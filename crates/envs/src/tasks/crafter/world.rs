@@ -115,6 +115,12 @@ impl World {
 
     /// Makes a saved world whole again, or tells why it is none.
     pub fn restore(&mut self) -> Result<()> {
+        self.check()?;
+        self.index();
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
         ensure!(self.materials.len() == CELLS, "the world has {} cells instead of {CELLS}", self.materials.len());
         let mut places: Vec<Pos> = self.objects.iter().map(|object| object.pos).collect();
         ensure!(places.iter().all(|&pos| inside(pos)), "an object is outside of the world");
@@ -136,7 +142,6 @@ impl World {
         let known = |object: &Object| self.settled.contains(&(chunk(object.pos) as u8));
         let fits = settled.len() == self.settled.len() && settled.iter().all(|&i| i32::from(i) < SIDE * SIDE);
         ensure!(fits && self.objects.iter().all(known), "the chunks do not fit the objects");
-        self.index();
         Ok(())
     }
 
@@ -169,8 +174,8 @@ impl World {
     /// Whether a cell of a material is among the nine around a place. In the first column and row nothing is ever near:
     /// the package's slice from -1 is empty.
     pub fn is_near(&self, [x, y]: Pos, material: Material) -> bool {
-        let around = (x - 1..=x + 1).flat_map(|x| (y - 1..=y + 1).map(move |y| [x, y]));
-        x > 0 && y > 0 && around.into_iter().any(|pos| self.material(pos) == Some(material))
+        let mut around = (x - 1..=x + 1).flat_map(|x| (y - 1..=y + 1).map(move |y| [x, y]));
+        x > 0 && y > 0 && around.any(|pos| self.material(pos) == Some(material))
     }
 
     /// Puts a new object on a free cell.
@@ -263,7 +268,7 @@ impl World {
     }
 }
 
-pub fn inside([x, y]: Pos) -> bool {
+fn inside([x, y]: Pos) -> bool {
     (0..AREA).contains(&x) && (0..AREA).contains(&y)
 }
 
@@ -276,6 +281,6 @@ fn position(cell: usize) -> Pos {
 }
 
 /// The number of the chunk of a place.
-pub fn chunk([x, y]: Pos) -> usize {
+fn chunk([x, y]: Pos) -> usize {
     (x / CHUNK * SIDE + y / CHUNK) as usize
 }
