@@ -15,8 +15,8 @@ if __name__ == '__main__':
 from sequences import make, versions  # noqa: E402
 
 RECORD = pathlib.Path(__file__).parent / 'crafter.json'
-# Seed, height and width of the image, steps; how often the bot acts at random, and whether diamonds come
-# before all else once it can dig them. Together they reach every achievement.
+# Seed, height and width of the image, steps; how often the bot acts at random, and whether diamonds
+# come before all else once it can dig them. Together they reach every achievement.
 EPISODES = [
     (0, 64, 64, 6000, 0.1, False),
     (0, 64, 64, 5000, 0.1, True),

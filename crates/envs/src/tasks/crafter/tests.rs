@@ -17,7 +17,7 @@ fn python() -> Option<String> {
         return Some(python);
     }
     assert!(chosen.is_err(), "DREAMER_PYTHON, '{python}', lacks the package crafter");
-    eprintln!("SKIPPED: nothing was compared with the package crafter: name a Python that has it in DREAMER_PYTHON");
+    eprintln!("SKIPPED: neither pictures nor the package crafter itself: name a Python that has it in DREAMER_PYTHON");
     None
 }
 
