@@ -4,6 +4,7 @@ package is not installed is skipped."""
 import json
 import sys
 
+import crafter_bot
 import numpy as np
 import pytest
 from sequences import (
@@ -273,6 +274,21 @@ def test_crafter():
   assert not any(x['reward'] for x in out) and any(x['log/reward'] for x in out)
   assert out[-1]['log/achievement_wake_up'] == 0
   assert 'log/achievement_wake_up' not in make('crafter_reward').obs_space
+
+
+@pytest.mark.parametrize('number', range(len(crafter_bot.EPISODES)))
+def test_crafter_is_what_the_native_engine_repeats(number):
+  recording = json.loads(crafter_bot.RECORD.read_text())
+  run = recording['runs'][number]
+  env = make('crafter_reward', {'size': run['size'], 'logs': True}, run['seed'])
+  if recording['versions'] != versions('crafter'):
+    pytest.skip(f'recorded with {recording["versions"]}, here are {versions("crafter")}')
+  achievements = [key for key in env.obs_space if key.startswith('log/achievement_')]
+  images, numbers = [0], [0]
+  for step in range(2 * recording['every']):
+    obs = env.step(act(crafter_bot.LETTERS.index(run['actions'][step])))
+    crafter_bot.add(images, numbers, step, obs, achievements)
+  assert (images, numbers) == (run['images'][:2], run['numbers'][:2])
 
 
 def test_procgen():

@@ -1,17 +1,27 @@
 //! Every task under random play: within its spaces, reproducible, and saved without a trace.
 
-use envs::{Env, Rng, make, random_action, tasks};
+use envs::{Env, Rng, is_external, make, random_action, tasks};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use spaces::{Array, Record};
 
 /// Short episodes, so that random play sees their ends.
 fn options() -> Value {
-    json!({"pinpad": {"length": 30}, "dummy": {"length": 12}, "cartpole": {"length": 25}})
+    let python = std::env::var("DREAMER_PYTHON").unwrap_or("python3".into());
+    json!({"pinpad": {"length": 30}, "dummy": {"length": 12}, "cartpole": {"length": 25}, "kwargs": {"length": 30},
+        "python": python})
 }
 
+/// The listed tasks, some that need not be listed, and Crafter where there are pictures for it.
 fn names() -> Vec<String> {
-    tasks().into_iter().map(|task| task.name).chain(["memory_0".into(), "memory_3".into()]).collect()
+    let mut names: Vec<String> = tasks().into_iter().map(|task| task.name).collect();
+    names.extend(["memory_0".into(), "memory_3".into()]);
+    if is_external("crafter_reward", &options()) {
+        eprintln!("SKIPPED: Crafter was not played: name a Python that has the package crafter in DREAMER_PYTHON");
+    } else {
+        names.extend(["crafter_reward".into(), "crafter_noreward".into()]);
+    }
+    names
 }
 
 /// Random steps, now and then a reset.

@@ -10,7 +10,9 @@ INSTALL = 'pip install crafter numba'  # Resets are 16 times as fast with numba,
 
 
 def make(name, options, kwargs, seed, index, slots):
-  return Crafter(name, seed, **options, **kwargs)
+  # The trainer has its own engine of the game; the options about it are none of this one's.
+  own = {key: x for key, x in options.items() if key not in ('engine', 'assets')}
+  return Crafter(name, seed, **own, **kwargs)
 
 
 class Crafter(Env):

@@ -44,7 +44,11 @@ pub const SUITES: [Suite; 12] = [
     Suite { name: "atari", about: "Atari games, the protocol of 200M frames: atari_pong.", extra: "atari" },
     Suite { name: "atari100k", about: "Atari games, the protocol of 100k steps: atari100k_boxing.", extra: "atari" },
     Suite { name: "dmc", about: "DeepMind Control: dmc_walker_walk.", extra: "dmc" },
-    Suite { name: "crafter", about: "Crafter: crafter_reward, crafter_noreward.", extra: "crafter" },
+    Suite {
+        name: "crafter",
+        about: "Crafter, native with the pictures of its package: crafter_reward, crafter_noreward.",
+        extra: "crafter",
+    },
     Suite { name: "procgen", about: "Procgen: procgen_coinrun.", extra: "procgen" },
     Suite { name: "minigrid", about: "MiniGrid: minigrid_Empty-5x5-v0.", extra: "minigrid" },
     Suite { name: "bsuite", about: "Behaviour Suite: bsuite_mnist/0.", extra: "bsuite" },
@@ -74,6 +78,11 @@ pub fn suite(task: &str) -> &str {
 pub fn is_external(task: &str) -> bool {
     let suite = suite(task);
     ["py", "exec"].contains(&suite) && task.contains(':') || SUITES.iter().any(|known| known.name == suite)
+}
+
+/// The seed of an environment of a run: of the run's `index`-th, where `rng` draws a number for the run.
+pub fn env_seed(rng: &mut Rng, index: usize) -> u32 {
+    (rng.bits() >> 34) as u32 + index as u32
 }
 
 /// The environments `indices` of an external task. `options` is the block `env` of the configuration with, as
@@ -143,7 +152,8 @@ fn arguments(task: &str, options: &Value) -> Result<Vec<String>> {
     Ok([python(options), "-m", "dreamer_envs"].map(String::from).into())
 }
 
-fn python(options: &Value) -> &str {
+/// The interpreter that the configuration names.
+pub fn python(options: &Value) -> &str {
     options.get("python").and_then(Value::as_str).unwrap_or(PYTHON)
 }
 

@@ -49,7 +49,7 @@ struct History {
 
 impl Launch {
     fn start(&mut self) -> Result<Process> {
-        self.ask.seed = (self.rng.bits() >> 34) as u32 + self.ask.index as u32;
+        self.ask.seed = super::env_seed(&mut self.rng, self.ask.index);
         Process::start(&self.command, &self.ask, self.timeout)
     }
 }
