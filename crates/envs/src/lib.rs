@@ -18,6 +18,7 @@
 mod bridge;
 mod draw;
 mod make;
+pub mod numpy;
 mod random_action;
 pub mod record;
 mod rng;
