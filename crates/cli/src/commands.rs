@@ -91,7 +91,7 @@ fn eval(mut args: Args) -> Result<(), Failure> {
 fn start(args: &Args) -> Result<(), Failure> {
     let config = resolve(args)?;
     // The task is part of the command line: what is wrong with it is wrong usage, before anything is written.
-    if !envs::is_external(&config.task) {
+    if !envs::is_external(&config.task, &config.env) {
         envs::make(&config.task, 0, config.seed, &config.env).map_err(Failure::Usage)?;
     }
     runner::run(config).map_err(Failure::Run)

@@ -27,7 +27,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let mut found = tasks.iter().filter(|task| task.name.starts_with(word.as_str())).peekable();
         if found.peek().is_none() {
             // Names that hold a number, and those of other processes, cannot all be listed.
-            let failure = if envs::is_external(word) { Failure::Run } else { Failure::Usage };
+            let failure = if envs::is_external(word, &options) { Failure::Run } else { Failure::Usage };
             let env = envs::make(word, 0, 0, &options).map_err(failure)?;
             text += &describe(word, "", env.obs_space(), env.act_space());
         }

@@ -17,6 +17,7 @@
 
 mod bridge;
 mod draw;
+mod engine;
 mod make;
 pub mod numpy;
 mod random_action;

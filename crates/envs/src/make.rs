@@ -6,7 +6,7 @@ use crate::tasks::dummy::{Dummy, Kind};
 use crate::tasks::memory::Memory;
 use crate::tasks::pinpad::{self, PinPad};
 use crate::wrappers::{ActionRepeat, CheckSpaces, ClipAction, NormalizeAction, ResizeImage, TimeLimit};
-use crate::{Env, Rng, bridge, suggest};
+use crate::{Env, Rng, bridge, engine, suggest};
 use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -31,18 +31,17 @@ pub struct TaskInfo {
 /// runs in a worker process of its own. The result checks its spaces, and takes continuous actions of any size: they
 /// are cut to `[-1, 1]`, which spans the task's own bounds.
 pub fn make(task: &str, index: usize, seed: u64, options: &Value) -> Result<Box<dyn Env>> {
-    if is_external(task) {
+    if is_external(task, options) {
         return make_many(task, index..index + 1, seed, options)?.pop().context("no environment was made");
     }
-    let rng = Rng::new(seed, index as u64);
-    let env = native(task, rng, options)?.ok_or_else(|| unknown(task))?;
+    let env = native(task, index, seed, options)?.ok_or_else(|| unknown(task))?;
     wrap(env, task)
 }
 
 /// The environments `indices` of a task. Those that run in worker processes start at the same time, and
 /// several of them may share a process.
 pub fn make_many(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Result<Vec<Box<dyn Env>>> {
-    if !is_external(task) {
+    if !is_external(task, options) {
         return indices.map(|index| make(task, index, seed, options)).collect();
     }
     bridge::make(task, indices, seed, options)?.into_iter().map(|env| wrap(env, task)).collect()
@@ -69,9 +68,9 @@ fn registered(task: &str) -> Option<Make> {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
 }
 
-/// Whether a task runs in a worker process.
-pub fn is_external(task: &str) -> bool {
-    registered(task).is_none() && bridge::is_external(task)
+/// Whether a task runs in a worker process, with the block `env` as `options`.
+pub fn is_external(task: &str, options: &Value) -> bool {
+    registered(task).is_none() && bridge::is_external(task) && !engine::is_native(task, options)
 }
 
 /// What every environment is wrapped in.
@@ -82,7 +81,8 @@ fn wrap(env: Box<dyn Env>, task: &str) -> Result<Box<dyn Env>> {
 }
 
 /// The registered or native task without the wrappers that all have; none where there is no such task.
-fn native(task: &str, rng: Rng, all: &Value) -> Result<Option<Box<dyn Env>>> {
+fn native(task: &str, index: usize, seed: u64, all: &Value) -> Result<Option<Box<dyn Env>>> {
+    let rng = Rng::new(seed, index as u64);
     if let Some(make) = registered(task) {
         return make(rng, all.get("kwargs").unwrap_or(&Value::Null)).map(Some);
     }
@@ -102,6 +102,10 @@ fn native(task: &str, rng: Rng, all: &Value) -> Result<Option<Box<dyn Env>>> {
             }
             None => return Ok(None),
         },
+        ("dmc", name) => {
+            let start = all.get("start").and_then(Value::as_u64).unwrap_or(0);
+            engine::make(name, bridge::seed(seed, start, index), all)?
+        }
         ("dummy", "disc") => Box::new(Dummy::new(Kind::Disc, options(all, suite)?, rng)?),
         ("dummy", "cont") => Box::new(Dummy::new(Kind::Cont, options(all, suite)?, rng)?),
         ("dummy", "all") => Box::new(Dummy::new(Kind::All, options(all, suite)?, rng)?),
@@ -215,7 +219,7 @@ mod tests {
         action.insert("reset".into(), spaces::Array::bool(false));
         let ends = (0..6).map(|_| flag(&env.step(&action).unwrap(), "is_last").unwrap());
         assert_eq!(ends.collect::<Vec<_>>(), [false, false, false, false, false, true]);
-        assert!(!is_external("corridor"));
+        assert!(!is_external("corridor", &Value::Null));
     }
 
     #[test]

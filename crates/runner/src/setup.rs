@@ -27,7 +27,7 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
     let (count, first) = if eval { (config.run.eval_envs, EVAL_INDEX) } else { (config.run.envs, 0) };
     let key = if eval { "run.eval_envs" } else { "run.envs" };
     ensure!(count > 0, "{key} is 0; at least one environment is needed");
-    let envs = if envs::is_external(&config.task) {
+    let envs = if envs::is_external(&config.task, &config.env) {
         let mut options = config.env_options();
         options["start"] = start.into();
         envs::make_many(&config.task, first..first + count, config.seed, &options)?

@@ -23,7 +23,7 @@ impl Alone {
     /// Starts `count` processes to compare with a run of `envs` environments; none where the task is not one of the
     /// Python package.
     pub fn start(task: &str, count: usize, envs: usize, seed: u64, options: &Value) -> Result<Option<Alone>> {
-        if !crate::is_external(task) || suite(task) == "exec" {
+        if !crate::is_external(task, options) || suite(task) == "exec" {
             return Ok(None);
         }
         // Those that step together are as many as in a worker.

@@ -112,6 +112,11 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
     Ok(envs)
 }
 
+/// The seed of environment `index` of a run that begins at the step `start`: the one with which its first worker starts.
+pub fn seed(seed: u64, start: u64, index: usize) -> u32 {
+    worker::draw_seed(&mut Rng::new(seed, start), index)
+}
+
 /// Environments in one worker, of `count` in all.
 fn slots(task: &str, count: usize, options: &Value) -> Result<usize> {
     let slots = options.get("slots").and_then(Value::as_f64).unwrap_or(0.0);
@@ -143,7 +148,8 @@ fn arguments(task: &str, options: &Value) -> Result<Vec<String>> {
     Ok([python(options), "-m", "dreamer_envs"].map(String::from).into())
 }
 
-fn python(options: &Value) -> &str {
+/// The interpreter that the configuration names.
+pub fn python(options: &Value) -> &str {
     options.get("python").and_then(Value::as_str).unwrap_or(PYTHON)
 }
 

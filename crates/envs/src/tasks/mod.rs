@@ -2,6 +2,8 @@
 
 pub mod cartpole;
 pub mod catch;
+#[cfg(feature = "mujoco")]
+pub mod dmc;
 pub mod dummy;
 pub mod memory;
 pub mod pinpad;
