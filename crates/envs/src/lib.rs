@@ -17,7 +17,6 @@
 
 mod bridge;
 mod draw;
-mod engine;
 mod make;
 pub mod numpy;
 mod random_action;

@@ -2,11 +2,12 @@
 
 use crate::tasks::cartpole::{self, Cartpole, View};
 use crate::tasks::catch::Catch;
+use crate::tasks::dmc;
 use crate::tasks::dummy::{Dummy, Kind};
 use crate::tasks::memory::Memory;
 use crate::tasks::pinpad::{self, PinPad};
 use crate::wrappers::{ActionRepeat, CheckSpaces, ClipAction, NormalizeAction, ResizeImage, TimeLimit};
-use crate::{Env, Rng, bridge, engine, suggest};
+use crate::{Env, Rng, bridge, suggest};
 use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -68,9 +69,9 @@ fn registered(task: &str) -> Option<Make> {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
 }
 
-/// Whether a task runs in a worker process, with the block `env` as `options`.
+/// Whether a task runs in a worker process. `options` are those of [`make`].
 pub fn is_external(task: &str, options: &Value) -> bool {
-    registered(task).is_none() && bridge::is_external(task) && !engine::is_native(task, options)
+    registered(task).is_none() && bridge::is_external(task) && !dmc::is_native(task, options)
 }
 
 /// What every environment is wrapped in.
@@ -103,8 +104,8 @@ fn native(task: &str, index: usize, seed: u64, all: &Value) -> Result<Option<Box
             None => return Ok(None),
         },
         ("dmc", name) => {
-            let start = all.get("start").and_then(Value::as_u64).unwrap_or(0);
-            engine::make(name, bridge::seed(seed, start, index), all)?
+            let seed = bridge::env_seed(&mut Rng::new(seed, 0), index); // as the Python worker has it
+            dmc::make(name, seed, all)?
         }
         ("dummy", "disc") => Box::new(Dummy::new(Kind::Disc, options(all, suite)?, rng)?),
         ("dummy", "cont") => Box::new(Dummy::new(Kind::Cont, options(all, suite)?, rng)?),

@@ -1,7 +1,7 @@
 //! DeepMind Control without Python beside the Python worker: the same values at every step of whole episodes.
 #![cfg(feature = "mujoco")]
 
-use envs::{Env, Rng, make, random_action};
+use envs::{Env, Rng, is_external, make, random_action};
 use serde_json::{Value, json};
 use spaces::{Array, Record};
 use std::path::Path;
@@ -60,6 +60,11 @@ fn play(env: &mut dyn Env, rng: &mut Rng, steps: usize) -> Vec<Record> {
     (0..steps).map(step).collect()
 }
 
+/// A task without Python.
+fn native(task: &str, index: usize, python: &str) -> Box<dyn Env> {
+    make(&format!("dmc_{task}"), index, 7, &options(python, "native", 3)).unwrap()
+}
+
 #[test]
 fn every_step_is_that_of_the_python_worker() {
     let Some(python) = python("every_step") else { return };
@@ -78,5 +83,57 @@ fn every_step_is_that_of_the_python_worker() {
         }
     }
     assert!(ended > 5, "only {ended} episodes came to their end");
+    std::fs::remove_file(python).ok();
+}
+
+#[test]
+fn a_saved_task_continues_bit_for_bit() {
+    let Some(python) = python("a_saved_task") else { return };
+    for task in TASKS {
+        for before in [0, 1, 40] {
+            let (mut env, mut rng) = (native(task, 0, &python), Rng::new(0, before as u64));
+            play(&mut *env, &mut rng, before);
+            let state = env.save().unwrap();
+            let expected = play(&mut *env, &mut rng.clone(), 400); // into the second episode
+            let mut other = native(task, 9, &python);
+            play(&mut *other, &mut Rng::new(5, 5), 20);
+            other.load(&state).unwrap();
+            assert_eq!(other.save().unwrap(), state, "{task}");
+            assert_eq!(play(&mut *other, &mut rng, 400), expected, "{task} after {before} steps");
+        }
+    }
+    std::fs::remove_file(python).ok();
+}
+
+#[test]
+fn states_of_other_tasks_and_damaged_ones_are_refused() {
+    let Some(python) = python("states_of_others") else { return };
+    for task in TASKS {
+        let mut env = native(task, 0, &python);
+        play(&mut *env, &mut Rng::new(0, 0), 3);
+        let state = env.save().unwrap();
+        for cut in (0..state.len()).step_by(7) {
+            assert!(env.load(&state[..cut]).is_err(), "{task} cut to {cut} bytes");
+        }
+        let other = if task.starts_with("walker") { "reacher_easy" } else { "walker_run" };
+        let error = env.load(&native(other, 0, &python).save().unwrap()).unwrap_err();
+        assert!(format!("{error:#}").contains("belongs to 'dmc_"), "{error:#}");
+        env.load(&state).unwrap();
+    }
+    std::fs::remove_file(python).ok();
+}
+
+#[test]
+fn the_engine_is_chosen_by_what_is_asked_for() {
+    let Some(python) = python("the_engine") else { return };
+    let with = |engine: &str| options(&python, engine, 1);
+    assert!(!is_external("dmc_walker_walk", &with("auto")) && !is_external("dmc_walker_walk", &with("native")));
+    assert!(is_external("dmc_walker_walk", &with("python")) && is_external("dmc_swimmer_swimmer6", &with("auto")));
+    let mut env = make("dmc_cup_catch", 0, 0, &with("auto")).unwrap();
+    let mut action = random_action(env.act_space(), &mut Rng::new(0, 0));
+    env.step(&action).unwrap();
+    action.insert("action".into(), Array::from_f32(&[2], vec![0.5, f32::NAN]));
+    let error = env.step(&action).unwrap_err().to_string();
+    assert!(error.contains("'action'") && error.contains("NaN"), "{error}");
     std::fs::remove_file(python).ok();
 }

@@ -23,9 +23,8 @@ SUITES = {
 
 
 def check(suite, options):
-  """The options with sizes and repeats as whole numbers; a Problem where they are none. `engine`
-  is not for Python: where it came to run here, that was chosen."""
-  out = {key: value for key, value in options.items() if key != 'engine'}
+  """The options with sizes and repeats as whole numbers; a Problem where they are none."""
+  out = dict(options)
   size, repeat = out.get('size'), out.get('repeat', 1)
   if size is not None:
     sides = [whole(x) for x in size] if isinstance(size, (list, tuple)) else []

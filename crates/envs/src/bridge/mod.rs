@@ -76,6 +76,11 @@ pub fn is_external(task: &str) -> bool {
     ["py", "exec"].contains(&suite) && task.contains(':') || SUITES.iter().any(|known| known.name == suite)
 }
 
+/// The seed of an environment of a run: of the run's `index`-th, where `rng` draws a number for the run.
+pub fn env_seed(rng: &mut Rng, index: usize) -> u32 {
+    (rng.bits() >> 34) as u32 + index as u32
+}
+
 /// The environments `indices` of an external task. `options` is the block `env` of the configuration with, as
 /// `timeout`, the seconds that one answer may take, and as `start` the step at which a resumed run goes on: seeds
 /// depend on it, so that it does not repeat its beginning. All workers start at once, and this waits for all of them.
@@ -110,11 +115,6 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
         envs.extend((0..count).map(|slot| Box::new(slot::Slot::new(worker.clone(), slot)) as Box<dyn Env>));
     }
     Ok(envs)
-}
-
-/// The seed of environment `index` of a run that begins at the step `start`: the one with which its first worker starts.
-pub fn seed(seed: u64, start: u64, index: usize) -> u32 {
-    worker::draw_seed(&mut Rng::new(seed, start), index)
 }
 
 /// Environments in one worker, of `count` in all.

@@ -47,14 +47,9 @@ struct History {
     last: Option<String>,
 }
 
-/// The seed of environment `index` at one start: those of a worker follow each other.
-pub fn draw_seed(rng: &mut Rng, index: usize) -> u32 {
-    ((rng.bits() >> 34) as u32).wrapping_add(index as u32)
-}
-
 impl Launch {
     fn start(&mut self) -> Result<Process> {
-        self.ask.seed = draw_seed(&mut self.rng, self.ask.index);
+        self.ask.seed = super::env_seed(&mut self.rng, self.ask.index);
         Process::start(&self.command, &self.ask, self.timeout)
     }
 }

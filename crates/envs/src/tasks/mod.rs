@@ -2,7 +2,6 @@
 
 pub mod cartpole;
 pub mod catch;
-#[cfg(feature = "mujoco")]
 pub mod dmc;
 pub mod dummy;
 pub mod memory;

@@ -1,7 +1,7 @@
 //! `finger_spin`, `finger_turn_easy` and `finger_turn_hard`: a finger of two links turns a body on a hinge.
 
 use super::control::{Observation, Parts, Task};
-use super::physics::Physics;
+use super::physics::{Physics, norm};
 use super::{joints, model};
 use crate::numpy::RandomState;
 use anyhow::{Context, Result};
@@ -77,8 +77,7 @@ impl Finger {
     /// From the tip to the target's surface in metres, negative within.
     fn distance(&self, physics: &Physics) -> f64 {
         let [tip, target] = [self.sensors.tip, self.sensors.target].map(|sensor| self.from_hinge(physics, sensor));
-        let [x, z] = [target[0] - tip[0], target[1] - tip[1]];
-        (x * x + z * z).sqrt() - physics.model().site_size()[self.target][0]
+        norm(&[target[0] - tip[0], target[1] - tip[1]]) - physics.model().site_size()[self.target][0]
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::Path;
 
 /// One step is one of dm_control's control steps, or `repeat` of them, whose rewards are summed.
 pub struct Dmc {
+    name: String,
     obs_space: Spaces,
     act_space: Spaces,
     repeat: usize,
@@ -31,6 +32,7 @@ impl Dmc {
         control.physics.reset();
         let seen = control.observe();
         Ok(Dmc {
+            name: format!("dmc_{domain}_{task}"),
             obs_space: obs_space(seen.iter().map(|(key, value)| (*key, Space::float(&shape(value))))),
             act_space: act_space([("action", action)]),
             repeat,
@@ -61,7 +63,7 @@ impl Dmc {
 }
 
 /// The task's world and rules; none where there is no such task.
-fn parts(domain: &str, task: &str, folder: &Path) -> Result<Option<Parts>> {
+pub fn parts(domain: &str, task: &str, folder: &Path) -> Result<Option<Parts>> {
     match domain {
         "acrobot" => acrobot::make(task, folder),
         "ball_in_cup" => ball_in_cup::make(task, folder),
@@ -129,12 +131,12 @@ impl Env for Dmc {
     }
 
     fn save(&self) -> Option<Vec<u8>> {
-        state::save("dmc", &(self.over, self.control.save()))
+        state::save(&self.name, &(self.over, self.control.save()))
     }
 
     fn load(&mut self, bytes: &[u8]) -> Result<()> {
-        let (over, saved): (bool, Saved) = state::load("dmc", bytes)?;
-        self.control.load(saved).context("the saved state of 'dmc' is damaged, or of another task")?;
+        let (over, saved): (bool, Saved) = state::load(&self.name, bytes)?;
+        self.control.load(saved).with_context(|| format!("the saved state of '{}' is damaged", self.name))?;
         self.over = over;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! `reacher_easy` and `reacher_hard`: a planar arm of two links brings its finger to a target.
 
 use super::control::{Observation, Parts, Task};
-use super::physics::Physics;
+use super::physics::{Physics, norm};
 use super::reward::{Slope, tolerance};
 use super::{joints, model};
 use crate::numpy::RandomState;
@@ -52,8 +52,7 @@ impl Task for Reacher {
 
     fn reward(&self, physics: &Physics) -> f64 {
         let radii = [self.target, self.finger].iter().map(|&geom| physics.model().geom_size()[geom][0]).sum();
-        let [x, y] = self.to_target(physics);
-        tolerance((x * x + y * y).sqrt(), [0.0, radii], 0.0, Slope::Cliff)
+        tolerance(norm(&self.to_target(physics)), [0.0, radii], 0.0, Slope::Cliff)
     }
 
     fn drawn(&self, physics: &Physics) -> Vec<f64> {

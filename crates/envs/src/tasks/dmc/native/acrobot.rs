@@ -2,7 +2,7 @@
 
 use super::control::{Observation, Parts, Task};
 use super::model;
-use super::physics::{Joint, Physics, XZ, ZZ};
+use super::physics::{Joint, Physics, XZ, ZZ, norm};
 use super::reward::{Slope, tolerance};
 use crate::numpy::RandomState;
 use anyhow::Result;
@@ -46,7 +46,7 @@ impl Task for Acrobot {
 
     fn reward(&self, physics: &Physics) -> f64 {
         let (target, tip) = (physics.site_xpos()[self.target], physics.site_xpos()[self.tip]);
-        let distance = (0..3).map(|i| (target[i] - tip[i]).powi(2)).sum::<f64>().sqrt();
+        let distance = norm(&[0, 1, 2].map(|axis| target[axis] - tip[axis]));
         let radius = physics.model().site_size()[self.target][0];
         tolerance(distance, [0.0, radius], 1.0, Slope::Gaussian)
     }

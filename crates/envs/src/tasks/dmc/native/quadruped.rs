@@ -2,7 +2,7 @@
 
 use super::control::{Observation, Parts, Task};
 use super::model;
-use super::physics::{Joint, Physics, ZZ};
+use super::physics::{Joint, Physics, ZZ, norm};
 use super::reward::{Slope, tolerance};
 use crate::numpy::RandomState;
 use anyhow::{Result, ensure};
@@ -85,8 +85,8 @@ fn sensors(physics: &Physics, kinds: [MjtSensor; 2]) -> Vec<usize> {
 impl Task for Quadruped {
     fn start(&mut self, physics: &mut Physics, random: &mut RandomState) -> Result<()> {
         let mut orientation = [(); 4].map(|_| random.randn());
-        let norm = orientation.iter().map(|x| x * x).sum::<f64>().sqrt();
-        orientation.iter_mut().for_each(|x| *x /= norm);
+        let length = norm(&orientation);
+        orientation.iter_mut().for_each(|x| *x /= length);
         // From within the floor upwards until nothing touches.
         let mut height = 0.0;
         for attempt in 0.. {

@@ -23,6 +23,11 @@ pub const XX: usize = 0;
 pub const XZ: usize = 2;
 pub const ZZ: usize = 8;
 
+/// Euclidean length, rounded as numpy's is: each square is added in one operation.
+pub fn norm(xs: &[f64]) -> f64 {
+    xs.iter().fold(0.0f64, |sum, x| x.mul_add(*x, sum)).sqrt()
+}
+
 /// A world at some time. Its arrays are those of MuJoCo's `mjData`.
 pub struct Physics {
     data: MjData<Box<MjModel>>,
