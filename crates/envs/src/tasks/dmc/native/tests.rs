@@ -64,6 +64,19 @@ fn difference(ours: &[f64], theirs: &Value) -> f64 {
 }
 
 #[test]
+fn a_simulation_that_breaks_down_says_so_and_can_begin_again() {
+    let Some(folder) = models("a_simulation_that_breaks_down") else { return };
+    let mut control = control("cartpole_balance", &folder, 0);
+    control.reset().unwrap();
+    control.physics.qvel_mut()[0] = 1e12;
+    let error = control.step(&[0.0]).unwrap_err().to_string();
+    assert_eq!(error, "the simulation broke down after 0 s: MuJoCo found a bad velocity");
+    std::fs::remove_file("MUJOCO_LOG.TXT").ok(); // where MuJoCo notes it
+    control.reset().unwrap();
+    control.step(&[0.0]).unwrap();
+}
+
+#[test]
 fn episodes_are_those_of_dm_control() {
     let Some(folder) = models("episodes_are_those_of_dm_control") else { return };
     let (runs, machine) = recorded();
