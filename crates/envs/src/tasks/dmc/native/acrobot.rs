@@ -22,7 +22,7 @@ pub fn make(task: &str, folder: &Path) -> Result<Option<Parts>> {
     }
     let physics = model::build(folder, model::read(folder, "acrobot")?)?;
     let task = Box::new(Acrobot {
-        joints: [physics.hinge("shoulder")?, physics.hinge("elbow")?],
+        joints: [physics.joint("shoulder")?, physics.joint("elbow")?],
         arms: [physics.body("upper_arm")?, physics.body("lower_arm")?],
         tip: physics.site("tip")?,
         target: physics.site("target")?,

@@ -24,7 +24,7 @@ pub fn make(task: &str, folder: &Path) -> Result<Option<Parts>> {
     }
     let physics = model::build(folder, model::read(folder, "ball_in_cup")?)?;
     let task = Box::new(BallInCup {
-        joints: [physics.hinge("ball_x")?, physics.hinge("ball_z")?],
+        joints: [physics.joint("ball_x")?, physics.joint("ball_z")?],
         ball: physics.body("ball")?,
         ball_geom: physics.geom("ball")?,
         target: physics.site("target")?,

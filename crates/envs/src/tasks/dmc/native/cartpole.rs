@@ -26,7 +26,7 @@ pub fn make(task: &str, folder: &Path) -> Result<Option<Parts>> {
         _ => return Ok(None),
     };
     let physics = model::build(folder, model::read(folder, "cartpole")?)?;
-    let (slider, hinge, pole) = (physics.hinge("slider")?, physics.hinge("hinge_1")?, physics.body("pole_1")?);
+    let (slider, hinge, pole) = (physics.joint("slider")?, physics.joint("hinge_1")?, physics.body("pole_1")?);
     let task = Box::new(Cartpole { swing_up, sparse, slider, hinge, pole });
     Ok(Some(Parts { physics, task, time_limit: 10.0, step: None }))
 }

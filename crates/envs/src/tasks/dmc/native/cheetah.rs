@@ -32,7 +32,7 @@ impl Task for Cheetah {
         for joint in 0..physics.model().njnt() as usize {
             if physics.model().jnt_limited()[joint] {
                 let [low, high] = physics.model().jnt_range()[joint];
-                let at = physics.hinge_at(joint).qpos;
+                let at = physics.nth_joint(joint).qpos;
                 physics.qpos_mut()[at] = random.uniform(low, high);
             }
         }

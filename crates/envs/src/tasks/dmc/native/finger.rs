@@ -1,7 +1,7 @@
 //! `finger_spin`, `finger_turn_easy` and `finger_turn_hard`: a finger of two links turns a body on a hinge.
 
 use super::control::{Observation, Parts, Task};
-use super::physics::{Physics, norm};
+use super::physics::{Joint, Physics, norm};
 use super::{joints, model};
 use crate::numpy::RandomState;
 use anyhow::{Context, Result};
@@ -22,8 +22,7 @@ enum Goal {
 
 struct Finger {
     goal: Goal,
-    hinge: usize,
-    hinge_dof: usize,
+    hinge: Joint,
     cap: usize,
     target: usize,
     sensors: Sensors,
@@ -59,7 +58,6 @@ pub fn make(task: &str, folder: &Path) -> Result<Option<Parts>> {
     let task = Box::new(Finger {
         goal,
         hinge: physics.joint("hinge")?,
-        hinge_dof: physics.hinge("hinge")?.qvel,
         cap: physics.geom("cap1")?,
         target: physics.site("target")?,
         sensors,
@@ -68,15 +66,15 @@ pub fn make(task: &str, folder: &Path) -> Result<Option<Parts>> {
 }
 
 impl Finger {
-    /// From the hinge to what a sensor shows, across and up.
-    fn from_hinge(&self, physics: &Physics, sensor: usize) -> [f64; 2] {
+    /// Where a sensor is, relative to the hinge: across and up.
+    fn relative(&self, physics: &Physics, sensor: usize) -> [f64; 2] {
         let data = physics.sensordata();
         [0, 2].map(|axis| data[sensor + axis] - data[self.sensors.spinner + axis])
     }
 
     /// From the tip to the target's surface in metres, negative within.
     fn distance(&self, physics: &Physics) -> f64 {
-        let [tip, target] = [self.sensors.tip, self.sensors.target].map(|sensor| self.from_hinge(physics, sensor));
+        let [tip, target] = [self.sensors.tip, self.sensors.target].map(|sensor| self.relative(physics, sensor));
         norm(&[target[0] - tip[0], target[1] - tip[1]]) - physics.model().site_size()[self.target][0]
     }
 }
@@ -87,7 +85,7 @@ impl Task for Finger {
             Goal::Spin => vec![],
             Goal::Turn(_) => {
                 let angle = random.uniform(-PI, PI);
-                let hinge = physics.xanchor()[self.hinge];
+                let hinge = physics.xanchor()[self.hinge.id];
                 let radius = physics.model().geom_size()[self.cap].iter().sum::<f64>();
                 vec![hinge[0] + radius * angle.sin(), hinge[2] + radius * angle.cos()]
             }
@@ -99,14 +97,14 @@ impl Task for Finger {
     fn observe(&self, physics: &Physics) -> Observation {
         let data = physics.sensordata();
         let ([proximal, distal], [x, z]) =
-            (self.sensors.angles.map(|at| data[at]), self.from_hinge(physics, self.sensors.tip));
+            (self.sensors.angles.map(|at| data[at]), self.relative(physics, self.sensors.tip));
         let mut all: Observation = vec![
             ("position", [proximal, distal, x, z].into()),
             ("velocity", self.sensors.velocities.map(|at| data[at]).into()),
             ("touch", self.sensors.touches.map(|at| data[at].ln_1p()).into()),
         ];
         if let Goal::Turn(_) = self.goal {
-            all.push(("target_position", self.from_hinge(physics, self.sensors.target).into()));
+            all.push(("target_position", self.relative(physics, self.sensors.target).into()));
             all.push(("dist_to_target", self.distance(physics).into()));
         }
         all
@@ -129,7 +127,7 @@ impl Task for Finger {
 
     fn restore(&mut self, physics: &mut Physics, drawn: &[f64]) -> Result<()> {
         match self.goal {
-            Goal::Spin => physics.edit(|model| model.dof_damping_mut()[self.hinge_dof] = SPIN_DAMPING),
+            Goal::Spin => physics.edit(|model| model.dof_damping_mut()[self.hinge.qvel] = SPIN_DAMPING),
             Goal::Turn(radius) => {
                 let &[x, z] = drawn.first_chunk().context("its target lacks a coordinate")?;
                 physics.edit(|model| {

@@ -20,7 +20,7 @@ pub fn randomize(physics: &mut Physics, random: &mut RandomState) {
             (false, true) => [-PI, PI],
             (false, false) => continue,
         };
-        let at = physics.hinge_at(joint).qpos;
+        let at = physics.nth_joint(joint).qpos;
         physics.qpos_mut()[at] = random.uniform(low, high);
     }
 }

@@ -1,11 +1,10 @@
 //! The models of dm_control, which describe bodies, joints and sensors in XML.
 
+use super::physics::Physics;
 use anyhow::{Context, Result, anyhow};
 use mujoco_rs::prelude::MjModel;
 use mujoco_rs::wrappers::mj_auxiliary::MjVfs;
 use std::path::Path;
-
-use super::physics::Physics;
 
 /// What models include that shapes how they are simulated, as names and materials do.
 const INCLUDED: [&str; 2] = ["common/visual.xml", "common/materials.xml"];

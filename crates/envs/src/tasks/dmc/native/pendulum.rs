@@ -22,7 +22,7 @@ pub fn make(task: &str, folder: &Path) -> Result<Option<Parts>> {
         return Ok(None);
     }
     let physics = model::build(folder, model::read(folder, "pendulum")?)?;
-    let task = Box::new(Pendulum { hinge: physics.hinge("hinge")?, pole: physics.body("pole")? });
+    let task = Box::new(Pendulum { hinge: physics.joint("hinge")?, pole: physics.body("pole")? });
     Ok(Some(Parts { physics, task, time_limit: 20.0, step: None }))
 }
 

@@ -35,9 +35,10 @@ pub struct Physics {
     spare: Option<Box<MjModel>>,
 }
 
-/// Where a joint of one degree of freedom stands in `qpos` and `qvel`.
+/// A joint's number in the model, and where its numbers begin in `qpos` and `qvel`.
 #[derive(Clone, Copy)]
 pub struct Joint {
+    pub id: usize,
     pub qpos: usize,
     pub qvel: usize,
 }
@@ -152,20 +153,13 @@ impl Physics {
         self.find(MjtObjBase::mjOBJ_SITE, "site", name)
     }
 
-    /// The joint's number; see also [`Physics::hinge`].
-    pub fn joint(&self, name: &str) -> Result<usize> {
-        self.find(MjtObjBase::mjOBJ_JOINT, "joint", name)
+    pub fn joint(&self, name: &str) -> Result<Joint> {
+        Ok(self.nth_joint(self.find(MjtObjBase::mjOBJ_JOINT, "joint", name)?))
     }
 
-    /// A joint of one degree of freedom, a hinge or a slide.
-    pub fn hinge(&self, name: &str) -> Result<Joint> {
-        Ok(self.hinge_at(self.joint(name)?))
-    }
-
-    /// The same by the joint's number.
-    pub fn hinge_at(&self, joint: usize) -> Joint {
+    pub fn nth_joint(&self, id: usize) -> Joint {
         let model = self.model();
-        Joint { qpos: model.jnt_qposadr()[joint] as usize, qvel: model.jnt_dofadr()[joint] as usize }
+        Joint { id, qpos: model.jnt_qposadr()[id] as usize, qvel: model.jnt_dofadr()[id] as usize }
     }
 
     /// Where a sensor's values stand in `sensordata`.

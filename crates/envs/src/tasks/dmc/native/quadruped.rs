@@ -46,11 +46,11 @@ pub fn make(task: &str, folder: &Path) -> Result<Option<Parts>> {
     let physics = model::build(folder, text(folder, TIME_LIMIT * speed)?)?;
     let hinges = (0..physics.model().njnt() as usize)
         .filter(|&joint| physics.model().jnt_type()[joint] == MjtJoint::mjJNT_HINGE)
-        .map(|joint| physics.hinge_at(joint));
+        .map(|joint| physics.nth_joint(joint));
     let task = Box::new(Quadruped {
         speed,
         torso: physics.body("torso")?,
-        root: physics.hinge("root")?.qpos,
+        root: physics.joint("root")?.qpos,
         hinges: hinges.collect(),
         velocity: physics.sensor("velocimeter")?.start,
         motion: sensors(&physics, [MjtSensor::mjSENS_GYRO, MjtSensor::mjSENS_ACCELEROMETER]),
