@@ -1,6 +1,6 @@
 //! A simulated world: MuJoCo's model and data, stepped as dm_control steps them.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mujoco_rs::prelude::{MjData, MjModel, MjtDisableBit, MjtIntegrator, MjtObjBase, MjtState};
 use std::ops::{Deref, DerefMut, Range};
 
@@ -108,12 +108,11 @@ impl Physics {
     /// Does something that must not make MuJoCo warn: it then has given up on the state, or part of it.
     fn watched(&mut self, action: impl FnOnce(&mut MjData<Box<MjModel>>)) -> Result<()> {
         let counts = |data: &MjData<_>| data.warning().each_ref().map(|warning| warning.number);
-        let before = counts(&self.data);
+        let (before, time) = (counts(&self.data), self.time());
         action(&mut self.data);
         let new = counts(&self.data).into_iter().zip(before).position(|(now, before)| now > before);
         let Some(kind) = new else { return Ok(()) };
-        let time = self.time();
-        anyhow::bail!("the simulation broke down after {time} s: MuJoCo found {}", WARNINGS[kind])
+        bail!("the simulation broke down at {time:.2} s of an episode: MuJoCo found {}", WARNINGS[kind])
     }
 
     /// Changes constants of the model.

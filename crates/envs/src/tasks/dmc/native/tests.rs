@@ -70,7 +70,7 @@ fn a_simulation_that_breaks_down_says_so_and_can_begin_again() {
     control.reset().unwrap();
     control.physics.qvel_mut()[0] = 1e12;
     let error = control.step(&[0.0]).unwrap_err().to_string();
-    assert_eq!(error, "the simulation broke down after 0 s: MuJoCo found a bad velocity");
+    assert_eq!(error, "the simulation broke down at 0.00 s of an episode: MuJoCo found a bad velocity");
     std::fs::remove_file("MUJOCO_LOG.TXT").ok(); // where MuJoCo notes it
     control.reset().unwrap();
     control.step(&[0.0]).unwrap();
