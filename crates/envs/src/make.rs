@@ -3,6 +3,7 @@
 use crate::tasks::cartpole::{self, Cartpole, View};
 use crate::tasks::catch::Catch;
 use crate::tasks::crafter::{self, Crafter};
+use crate::tasks::dmc;
 use crate::tasks::dummy::{Dummy, Kind};
 use crate::tasks::memory::Memory;
 use crate::tasks::pinpad::{self, PinPad};
@@ -71,7 +72,11 @@ fn registered(task: &str) -> Option<Make> {
 
 /// Whether a task runs in a worker process. `options` are those of [`make`].
 pub fn is_external(task: &str, options: &Value) -> bool {
-    registered(task).is_none() && bridge::is_external(task) && !(bridge::suite(task) == "crafter" && crafter(options))
+    let native = match bridge::suite(task) {
+        "crafter" => crafter(options),
+        _ => dmc::is_native(task, options),
+    };
+    registered(task).is_none() && bridge::is_external(task) && !native
 }
 
 /// Whether Crafter is played by the native engine, as far as its options can be understood: making it tells otherwise.
@@ -113,6 +118,10 @@ fn native(task: &str, index: usize, seed: u64, all: &Value) -> Result<Option<Box
             let seed = bridge::env_seed(&mut Rng::new(seed, 0), index); // as the Python worker has it
             let kwargs = options(all, "kwargs")?;
             Box::new(Crafter::new(name, &options(all, suite)?, &kwargs, bridge::python(all), seed)?)
+        }
+        ("dmc", name) => {
+            let seed = bridge::env_seed(&mut Rng::new(seed, 0), index); // as the Python worker has it
+            dmc::make(name, seed, all)?
         }
         ("dummy", "disc") => Box::new(Dummy::new(Kind::Disc, options(all, suite)?, rng)?),
         ("dummy", "cont") => Box::new(Dummy::new(Kind::Cont, options(all, suite)?, rng)?),

@@ -4,14 +4,14 @@ use anyhow::{Context, Result, ensure};
 use spaces::{Array, Record, Space, Spaces};
 
 /// The observation space of a task: its own keys, then the four that every task has.
-pub fn obs_space<const N: usize>(keys: [(&str, Space); N]) -> Spaces {
+pub fn obs_space<'a>(keys: impl IntoIterator<Item = (&'a str, Space)>) -> Spaces {
     let flags = ["is_first", "is_last", "is_terminal"].map(|key| (key, Space::boolean()));
     let all = keys.into_iter().chain([("reward", Space::float(&[]))]).chain(flags);
     all.map(|(key, space)| (key.to_string(), space)).collect()
 }
 
 /// The action space of a task: its own keys, then `reset`.
-pub fn act_space<const N: usize>(keys: [(&str, Space); N]) -> Spaces {
+pub fn act_space<'a>(keys: impl IntoIterator<Item = (&'a str, Space)>) -> Spaces {
     let all = keys.into_iter().chain([("reset", Space::boolean())]);
     all.map(|(key, space)| (key.to_string(), space)).collect()
 }
@@ -34,7 +34,7 @@ impl Moment {
     pub const FIRST: Moment = Moment { reward: 0.0, is_first: true, is_last: false, is_terminal: false };
 
     /// The record with these four keys and the task's own.
-    pub fn record<const N: usize>(self, keys: [(&str, Array); N]) -> Record {
+    pub fn record<'a>(self, keys: impl IntoIterator<Item = (&'a str, Array)>) -> Record {
         let flags = [
             ("reward", Array::f32(self.reward)),
             ("is_first", Array::bool(self.is_first)),

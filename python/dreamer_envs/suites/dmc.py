@@ -14,7 +14,9 @@ CAMERAS = {'quadruped': 2}
 
 
 def make(name, options, kwargs, seed, index, slots):
-  return DMC(name, seed, **options, **kwargs)
+  # Where a task is simulated is chosen already: here.
+  own = {key: x for key, x in options.items() if key != 'engine'}
+  return DMC(name, seed, **own, **kwargs)
 
 
 class DMC(Env):

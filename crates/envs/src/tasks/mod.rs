@@ -3,6 +3,7 @@
 pub mod cartpole;
 pub mod catch;
 pub mod crafter;
+pub mod dmc;
 pub mod dummy;
 pub mod memory;
 pub mod pinpad;

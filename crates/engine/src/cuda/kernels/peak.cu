@@ -11,7 +11,7 @@ KERNEL peak_bf16(u32 rounds, float* out) {
   for (u32 i = 0; i < 2; i++) b[i] = bf16_pair(1e-3f * i, threadIdx.x * -1e-3f);
   for (u32 round = 0; round < rounds; round++)
 #pragma unroll
-    for (u32 c = 0; c < CHAINS; c++) mma(sums[c], a, b);
+    for (u32 c = 0; c < CHAINS; c++) mma(sums[c], a, b[0], b[1]);
   float sum = 0.0f;
   for (u32 c = 0; c < CHAINS; c++) sum += sums[c][0] + sums[c][1] + sums[c][2] + sums[c][3];
   out[global_thread()] = sum;
