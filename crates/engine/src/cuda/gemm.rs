@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn every_tile_multiplies_over_uses() {
         let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
-        for (tile, [k, n]) in [(HUGE, [136, 72]), (LARGE, [136, 72]), (MIDDLE, [72, 40]), (ODD, [67, 37])] {
+        for (tile, [k, n]) in [(HUGE, [264, 136]), (LARGE, [136, 136]), (MIDDLE, [72, 40]), (ODD, [67, 37])] {
             for (parts, count, rows, accumulate, shared) in [(1, 3, 16, false, true), (2, 1, 70, true, false)] {
                 let blocks = 2;
                 let width = if shared { k } else { blocks * k };

@@ -72,62 +72,32 @@ pub(crate) const FLAT: Tile = Tile {
 };
 
 /// The same for convolutions, which gather so many channels at a time.
-pub(crate) const CONV_8: [Tile; 5] = [
-    Tile { forward: "conv_huge", input_grad: "conv_input_grad_huge", weight_grad: "", ..HUGE },
-    CONV_LARGE,
-    Tile {
-        columns: 64,
-        fit: 3,
-        share: 0.5,
-        forward: "conv_half",
-        input_grad: "conv_input_grad_half",
-        weight_grad: "conv_weight_grad_half",
-        ..LARGE
-    },
-    CONV_NARROW,
-    CONV_THIN,
+pub(crate) const CONV_8: [Tile; 7] = [
+    conv(HUGE, ["conv_huge", "conv_input_grad_huge", ""]),
+    conv(BROAD, ["conv_broad", "conv_input_grad_broad", ""]),
+    conv(LARGE, ["conv_large", "conv_input_grad_large", "conv_weight_grad_large"]),
+    conv(THREE, ["", "", "conv_weight_grad_three"]),
+    conv(HALF, ["conv_half", "conv_input_grad_half", "conv_weight_grad_half"]),
+    conv(NARROW, ["conv_narrow", "conv_input_grad_narrow", "conv_weight_grad_narrow"]),
+    conv(THIN, ["conv_thin", "conv_input_grad_thin", "conv_weight_grad_thin"]),
 ];
-pub(crate) const CONV_4: [Tile; 2] = [
-    Tile {
-        forward: "conv_large_4",
-        input_grad: "conv_input_grad_large_4",
-        weight_grad: "conv_weight_grad_large_4",
-        ..CONV_LARGE
-    },
-    Tile {
-        forward: "conv_thin_4",
-        input_grad: "conv_input_grad_thin_4",
-        weight_grad: "conv_weight_grad_thin_4",
-        ..CONV_THIN
-    },
+pub(crate) const CONV_4: [Tile; 3] = [
+    conv(LARGE, ["conv_large_4", "conv_input_grad_large_4", "conv_weight_grad_large_4"]),
+    conv(HALF, ["conv_half_4", "conv_input_grad_half_4", "conv_weight_grad_half_4"]),
+    conv(THIN, ["conv_thin_4", "conv_input_grad_thin_4", "conv_weight_grad_thin_4"]),
 ];
-pub(crate) const CONV_1: [Tile; 1] = [Tile {
-    forward: "conv_odd",
-    input_grad: "conv_input_grad_odd",
-    weight_grad: "conv_weight_grad_odd",
-    ..CONV_NARROW
-}];
+pub(crate) const CONV_1: [Tile; 1] = [conv(NARROW, ["conv_odd", "conv_input_grad_odd", "conv_weight_grad_odd"])];
 
-const CONV_LARGE: Tile =
-    Tile { forward: "conv_large", input_grad: "conv_input_grad_large", weight_grad: "conv_weight_grad_large", ..LARGE };
-const CONV_NARROW: Tile = Tile {
-    columns: 32,
-    fit: 4,
-    share: 0.3,
-    forward: "conv_narrow",
-    input_grad: "conv_input_grad_narrow",
-    weight_grad: "conv_weight_grad_narrow",
-    ..LARGE
-};
-const CONV_THIN: Tile = Tile {
-    columns: 16,
-    fit: 4,
-    share: 0.17,
-    forward: "conv_thin",
-    input_grad: "conv_input_grad_thin",
-    weight_grad: "conv_weight_grad_thin",
-    ..LARGE
-};
+/// Three times a power of two, as many channels are.
+const BROAD: Tile = Tile { columns: 96, share: 0.75, ..HUGE };
+const THREE: Tile = Tile { columns: 96, share: 0.58, ..LARGE };
+const HALF: Tile = Tile { columns: 64, fit: 3, share: 0.5, ..LARGE };
+const NARROW: Tile = Tile { columns: 32, fit: 4, share: 0.3, ..LARGE };
+const THIN: Tile = Tile { columns: 16, fit: 4, share: 0.17, ..LARGE };
+
+const fn conv(tile: Tile, [forward, input_grad, weight_grad]: [&'static str; 3]) -> Tile {
+    Tile { forward, input_grad, weight_grad, ..tile }
+}
 
 /// What kernels take for a division by `by`: an exact one of numbers below 2^31 by a product and a shift.
 pub(crate) struct Divider {

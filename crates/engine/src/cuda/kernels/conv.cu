@@ -34,7 +34,7 @@ KERNEL conv(const float* x, const float* weight, const float* bias, float* y, GE
   u32 pixel0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS;
   auto left_factor = [&](u32 i, u32 d) { return seen(x, g, pixel0 + i, d); };
   auto right_factor = [&](u32 d, u32 j) { return channel0 + j < co ? weight[(u64)d * co + channel0 + j] : 0.0f; };
-  product<CHANNELS>(0, k * k * ci, true, true, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+  product<CHANNELS>(0, k * k * ci, false, true, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
     u32 pixel = pixel0 + i, channel = channel0 + j;
     if (pixel >= n * oh * ow || channel >= os) return;
     y[(u64)pixel * os + channel] = channel < co ? sum + bias[channel] : 0.0f;
@@ -49,7 +49,7 @@ KERNEL conv_weight_grad(const float* x, const float* dy, u32 slice, float* out, 
   u32 first = blockIdx.z * slice, last = min(first + slice, pixels);
   auto left_factor = [&](u32 i, u32 d) { return seen(x, g, d, row0 + i); };
   auto right_factor = [&](u32 d, u32 j) { return channel0 + j < co ? dy[(u64)d * os + channel0 + j] : 0.0f; };
-  product<CHANNELS>(first, last, false, true, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+  product<CHANNELS>(first, last, true, true, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
     u32 row = row0 + i, channel = channel0 + j;
     if (row < rows && channel < co) out[((u64)blockIdx.z * rows + row) * co + channel] = sum;
   });
@@ -90,7 +90,7 @@ KERNEL conv_input_grad(const act* dy, const float* weight, act* dx, GEOMETRY) {
     u32 tap = d / co % (k * k);
     return channel0 + j < ci ? weight[((u64)tap * ci + channel0 + j) * co + d % co] : 0.0f;
   };
-  product<CHANNELS>(0, places * k * k * co, true, false, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
+  product<CHANNELS>(0, places * k * k * co, false, false, left_factor, right_factor, [&](u32 i, u32 j, float sum) {
     u32 pixel = pixel0 + i, channel = channel0 + j;
     if (pixel < n * h * w && channel < cs) dx[(u64)pixel * cs + channel] = rounded<act>(sum);
   });
@@ -246,18 +246,21 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
   u32 steps = d < last ? (last - d + T::TILE_DEPTH - 1) / T::TILE_DEPTH : 0;
   Divider height{oh_factor, oh_shift}, width{ow_factor, ow_shift};
   static_assert(T::TILE_DEPTH == WARP, "each thread of a warp finds one pixel of a step");
-  static_assert(T::THREADS % (T::ROWS / 8) == 0 && T::THREADS % (T::COLUMNS / 8) == 0, "a thread has one column of chunks");
+  static_assert(T::THREADS % (T::ROWS / 8) == 0, "a thread has chunks of the same rows of the gradient in every step");
   // Of this thread's rows of the gradient: their tap, in rows and columns and in memory; of its columns: where in memory.
-  const u32 PIECES = 8 / GRAIN;
-  u32 ys[PIECES], xs[PIECES], columns_at[PIECES];
+  const u32 PIECES = 8 / GRAIN, CHUNKS = T::COLUMNS / 8, EACH = (T::TILE_DEPTH * CHUNKS + T::THREADS - 1) / T::THREADS;
+  u32 ys[PIECES], xs[PIECES], columns_at[EACH][PIECES];
   long long rows_at[PIECES];
 #pragma unroll
   for (u32 piece = 0; piece < PIECES; piece++) {
     u32 m = row0 + threadIdx.x % (T::ROWS / 8) * 8 + piece * GRAIN, tap = m / c;
     ys[piece] = m < rows ? tap / k - top : 1u << 31, xs[piece] = tap % k - left;
     rows_at[piece] = ((long long)(int)ys[piece] * w + (int)xs[piece]) * c + m % c;
-    u32 j = column0 + threadIdx.x % (T::COLUMNS / 8) * 8 + piece * GRAIN, phase = up == 1 ? 0 : j / stored;
-    columns_at[piece] = j + (phase / 2 * 2 * ow + phase % 2 - phase) * stored;
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) {
+      u32 j = column0 + (i * T::THREADS + threadIdx.x) % CHUNKS * 8 + piece * GRAIN, phase = up == 1 ? 0 : j / stored;
+      columns_at[i][piece] = j + (phase / 2 * 2 * ow + phase % 2 - phase) * stored;
+    }
   }
   auto load = [&](char* left_tile, char* right_tile) {
     u32 here = min(d + lane_of_warp(), last - 1), line = divided(here, width), image = divided(line, height);
@@ -269,9 +272,9 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
       bool there = (place >> 16) + ys[piece] < h && (place & 0xffffu) + xs[piece] < w;
       return Spot{x + ((long long)((u64)pixel * c) + rows_at[piece]), there};
     });
-    fill_tile<GRAIN, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) {
+    fill_tile<GRAIN, T::TILE_DEPTH, CHUNKS, T::THREADS>(right_tile, [&](u32 i, u32 row, u32 column) {
       u64 pixel = __shfl_sync(ALL, in_dy, row);
-      return Spot{dy + (pixel * stored + columns_at[column % 8 / GRAIN]), column0 + column < columns && d + row < last};
+      return Spot{dy + (pixel * stored + columns_at[i][column % 8 / GRAIN]), column0 + column < columns && d + row < last};
     });
     d += T::TILE_DEPTH;
   };
@@ -293,7 +296,9 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
 }
 
 typedef Tile<256, 128, 32, 4, 2, 1, 4> Huge;
+typedef Tile<256, 96, 32, 4, 2, 1, 4> Broad;
 typedef Tile<128, 128, 32, 2, 2, 1, 4> Large;
+typedef Tile<128, 96, 32, 2, 2, 1, 4> Three;
 typedef Tile<128, 64, 32, 2, 2, 1, 4> Half;
 typedef Tile<128, 32, 32, 4, 1, 1, 4> Narrow;
 typedef Tile<128, 16, 32, 4, 1, 1, 4> Thin;
@@ -304,19 +309,23 @@ typedef Tile<128, 16, 32, 4, 1, 1, 4> Thin;
   }                                                              \
   EXPORT(name)
 CONV(conv_huge, Huge, 1, 8, false)
+CONV(conv_broad, Broad, 1, 8, false)
 CONV(conv_large, Large, 2, 8, false)
 CONV(conv_half, Half, 3, 8, false)
 CONV(conv_narrow, Narrow, 4, 8, false)
 CONV(conv_thin, Thin, 4, 8, false)
 CONV(conv_large_4, Large, 2, 4, false)
+CONV(conv_half_4, Half, 3, 4, false)
 CONV(conv_thin_4, Thin, 4, 4, false)
 CONV(conv_odd, Narrow, 3, 1, false)
 CONV(conv_input_grad_huge, Huge, 1, 8, true)
+CONV(conv_input_grad_broad, Broad, 1, 8, true)
 CONV(conv_input_grad_large, Large, 2, 8, true)
 CONV(conv_input_grad_half, Half, 3, 8, true)
 CONV(conv_input_grad_narrow, Narrow, 4, 8, true)
 CONV(conv_input_grad_thin, Thin, 4, 8, true)
 CONV(conv_input_grad_large_4, Large, 2, 4, true)
+CONV(conv_input_grad_half_4, Half, 3, 4, true)
 CONV(conv_input_grad_thin_4, Thin, 4, 4, true)
 CONV(conv_input_grad_odd, Narrow, 3, 1, true)
 
@@ -326,10 +335,12 @@ CONV(conv_input_grad_odd, Narrow, 3, 1, true)
   }                                                                   \
   EXPORT(name)
 CONV_GRAD(conv_weight_grad_large, Large, 2, 8)
+CONV_GRAD(conv_weight_grad_three, Three, 2, 8)
 CONV_GRAD(conv_weight_grad_half, Half, 3, 8)
 CONV_GRAD(conv_weight_grad_narrow, Narrow, 4, 8)
 CONV_GRAD(conv_weight_grad_thin, Thin, 4, 8)
 CONV_GRAD(conv_weight_grad_large_4, Large, 2, 4)
+CONV_GRAD(conv_weight_grad_half_4, Half, 3, 4)
 CONV_GRAD(conv_weight_grad_thin_4, Thin, 4, 4)
 CONV_GRAD(conv_weight_grad_odd, Narrow, 3, 1)
 

@@ -117,7 +117,7 @@ template <class T> using Sums = float[T::ACROSS][T::DOWN][4];
 // different banks.
 template <u32 CHUNKS>
 __device__ __forceinline__ u32 place(u32 row, u32 chunk) {
-  const u32 SWAP = CHUNKS < 8 ? CHUNKS : 8;  // rows that fill all 32 banks are 8 / SWAP
+  const u32 POWER = CHUNKS & (~CHUNKS + 1), SWAP = POWER < 8 ? POWER : 8;  // 8 / SWAP rows later the banks come again
   return 16 * (row * CHUNKS + (chunk ^ (row / (8 / SWAP) % SWAP)));
 }
 
@@ -277,7 +277,7 @@ __device__ __forceinline__ void hand_out(Sums<T>& sums, char* shared, Store stor
 #pragma unroll
       for (u32 i = 0; i < COUNT; i++) sum(i) += others[(w * COUNT + i) * WARP + lane];
   }
-  const u32 WIDTH = T::WARP_COLUMNS < 32 ? T::WARP_COLUMNS : 32, PITCH = WIDTH + 8;  // without conflicts of banks
+  const u32 WIDTH = T::WARP_COLUMNS % 32 == 0 ? 32 : 16, PITCH = WIDTH + 8;  // without conflicts of banks
   float* stage = others + (T::WARPS_D - 1) * T::PLANE * COUNT * WARP + warp * 16 * PITCH;
   u32 row = warp % T::WARPS_R * T::WARP_ROWS, column = warp / T::WARPS_R % T::WARPS_C * T::WARP_COLUMNS;
 #pragma unroll
