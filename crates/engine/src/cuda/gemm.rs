@@ -2,6 +2,7 @@
 
 use super::gpu::{Addresses, Arg, Gpu, Grid, Precision};
 use super::tiles::{FLAT, HUGE, LARGE, MIDDLE, Plan, Tile, plan};
+use crate::profile;
 use crate::tensor::{Dtype, PackKey, Tensor};
 
 /// A matrix, or several of one shape, in a tensor: where the first element is and how far apart others are.
@@ -79,6 +80,9 @@ impl Gemm<'_> {
         if self.terms.is_empty() {
             self.terms.push(first); // what is added is still to be written
         }
+        let ([m, n], depth) = (self.size, self.terms.iter().map(|term| term.k).sum::<usize>() * self.laps[0]);
+        let flops = 2 * m * n * depth * self.blocks;
+        profile::count(flops, flops);
         match gpu.precision() {
             Precision::Float32 => self.run_simple(gpu),
             Precision::Bfloat16 => {
@@ -217,6 +221,8 @@ impl WeightGrad {
     /// the same number of rows, which is a power of two where there are several.
     pub fn run(self, gpu: &'static Gpu, uses: &[(Tensor, Tensor)], grad: &Tensor, accumulate: bool) {
         let rows = uses[0].0.rows();
+        let flops = 2 * rows * uses.len() * self.k * self.n * self.blocks;
+        profile::count(flops, flops);
         let odd = |x: &Tensor| !x.width().is_multiple_of(8) || !x.address().is_multiple_of(16);
         let odd = uses.iter().any(|(x, dy)| odd(x) || odd(dy))
             || self.blocks > 1 && !(self.k.is_multiple_of(8) && self.n.is_multiple_of(8));

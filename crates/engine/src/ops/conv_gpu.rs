@@ -12,6 +12,7 @@ use crate::cuda::{
     Arg, CONV_1, CONV_4, CONV_8, Divider, Gpu, Grid, Plan, Precision, Tile, column_sums, plan, plan_whole,
 };
 use crate::graph::{Leaf, record1, recording};
+use crate::profile;
 use crate::sink::Sink;
 use crate::tensor::{PackKey, Tensor};
 
@@ -68,6 +69,20 @@ impl Geometry {
         if self.pooled { [self.oh / 2, self.ow / 2] } else { [self.oh, self.ow] }
     }
 
+    /// Width of the kernel that works at the input's resolution, for taps of all phases of an upsampled image.
+    fn small(&self) -> usize {
+        2 * (self.k / 2).div_ceil(2) + 1
+    }
+
+    /// Counts the operations of the product that is the convolution or one of its gradients (see `profile`).
+    fn count(&self, gpu: &Gpu) {
+        let channels = 2 * self.n * self.ci * self.co;
+        let official = channels * self.oh * self.ow * self.k * self.k;
+        let folded = self.up > 1 && gpu.precision() == Precision::Bfloat16;
+        let pixels = self.h * self.w * self.up * self.up;
+        profile::count(if folded { channels * pixels * self.small() * self.small() } else { official }, official);
+    }
+
     /// Runs a simple kernel, whose last arguments are these sizes.
     fn launch(&self, gpu: &'static Gpu, kernel: &'static str, blocks: [usize; 3], first: &[&dyn Arg]) {
         let Geometry { n, ci, cs, h, w, co, os, oh, ow, k, stride, up, top, left, .. } = self;
@@ -102,6 +117,7 @@ pub(super) fn stage(
 /// Convolution with resampling: [n, h, w, os].
 fn convolve(gpu: &'static Gpu, g: Geometry, x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {
     let input = gpu.act(x);
+    g.count(gpu);
     let (y, ties) = match gpu.precision() {
         Precision::Float32 => forward_simple(gpu, &g, &input, w, bias),
         Precision::Bfloat16 => Staged::new(g).forward(gpu, &input, w, bias),
@@ -161,14 +177,15 @@ impl Kept {
         let dy = self.ties.as_ref().map_or(dy.clone(), |ties| self.unpool(gpu, &dy, ties));
         let simple = gpu.precision() == Precision::Float32;
         if let Some(leaf) = self.w.as_leaf() {
+            g.count(gpu);
             let grad = if simple { self.weight_grad(gpu, &dy) } else { Staged::new(*g).weight_grad(gpu, &self.x, &dy) };
             sink.add(leaf, &grad.view(0, self.w.shape()));
         }
         self.flows.then(|| {
+            g.count(gpu);
             // Steps of a stride scatter, which is rare enough to be done simply.
             let simple = simple || g.stride != 1;
-            let dx = if simple { self.input_grad(gpu, &dy) } else { Staged::new(*g).input_grad(gpu, &dy, &self.w) };
-            dx
+            if simple { self.input_grad(gpu, &dy) } else { Staged::new(*g).input_grad(gpu, &dy, &self.w) }
         })
     }
 
@@ -221,8 +238,8 @@ impl Staged {
             return Staged { g, k: g.k, top: g.top, left: g.left, h: g.oh, w: g.ow, columns, padded };
         }
         // Taps of all phases reach that far; see `UpsampleShape` for the processor's way.
-        let reach = (g.k / 2).div_ceil(2);
-        Staged { g, k: 2 * reach + 1, top: reach, left: reach, h: g.h, w: g.w, columns, padded }
+        let reach = g.small() / 2;
+        Staged { g, k: g.small(), top: reach, left: reach, h: g.h, w: g.w, columns, padded }
     }
 
     /// The weight [k, k, cs, padded] in bfloat16.

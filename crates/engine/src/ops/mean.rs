@@ -25,9 +25,10 @@ pub fn weighted_mean(terms: &[(&Tensor, f32)]) -> Tensor {
         // In float64: a mean over many steps must not depend on how they are summed.
         Device::Cpu => Tensor::scalar(terms.iter().map(|(x, scale)| *scale as f64 * mean_cpu(x)).sum::<f64>() as f32),
         Device::Gpu(gpu) => {
-            let y = Some(gpu.empty(&[]));
-            terms.chunks(MEANS).enumerate().for_each(|(i, terms)| launch(gpu, terms, None, &y, i > 0));
-            y.expect("made above")
+            let y = gpu.empty(&[]);
+            let total = Some(y.clone());
+            terms.chunks(MEANS).enumerate().for_each(|(i, terms)| launch(gpu, terms, None, &total, i > 0));
+            y
         }
     };
     let inputs: Vec<&Tensor> = terms.iter().map(|(x, _)| *x).collect();
