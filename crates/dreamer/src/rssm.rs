@@ -6,7 +6,7 @@ use crate::nets::{Layer, Linear, Mlp, NormAct, Style};
 use crate::noise::{At, Noise};
 use crate::params::{Builder, Params};
 use engine::Tensor;
-use engine::ops::{self, Term};
+use engine::ops::{self, Act, NormKind, Scan, ScanInputs, ScanLayer, Term};
 use std::ops::Range;
 
 /// Sequences that one thread takes through all steps. The split depends on the batch alone.
@@ -87,6 +87,14 @@ impl Rssm {
         // What does not depend on the recurrence is multiplied for all steps at once.
         let tokens = self.project_tokens(p, tokens);
         let actions = self.project_actions(p, &actions);
+        if let Some(scan) = self.fused(p).filter(|scan| scan.fits(tokens.device())) {
+            let drawn = noise.posterior_steps(b, t, self.config.stoch, tokens.device());
+            let (draw, keep) = (drawn.draw(), &keep);
+            let inputs =
+                ScanInputs { deter: &start.deter, stoch: &start.stoch, tokens: &tokens, actions: &actions, keep, draw };
+            let [deter, stoch, logit] = scan.run(&inputs);
+            return Observed { deter, stoch, logit };
+        }
         let inputs = [&start.deter, &start.stoch, &tokens, &actions, &keep];
         let work = 2 * b * t * self.config.deter * self.config.deter;
         let outputs = ops::chunks(b, SCAN_ROWS, work, &inputs, |rows, inputs| {
@@ -106,6 +114,37 @@ impl Rssm {
         });
         let [deter, stoch, logit] = outputs.try_into().expect("three outputs");
         Observed { deter, stoch, logit }
+    }
+
+    /// The model as the engine's fused scan takes it, if its settings are the ones that this is made for.
+    fn fused(&self, p: &Params) -> Option<Scan> {
+        let ([(hidden, hidden_norm)], [posterior]) = (&self.dynhid[..], self.obs.layers()) else { return None };
+        let [deter, stoch, _] = &self.dynin;
+        let norms = [&deter.norm, &stoch.norm, hidden_norm, &posterior.norm];
+        let eps = norms[0].norm(p).eps;
+        let fits = |norm: &&NormAct| {
+            let of = norm.norm(p);
+            of.kind == NormKind::Rms && of.eps == eps && Act::parse("silu") == Some(norm.act())
+        };
+        if !norms.iter().all(fits) {
+            return None;
+        }
+        let layer = |linear: &Linear, norm: Option<&NormAct>| ScanLayer {
+            weight: p.get(linear.kernel).clone(),
+            bias: p.get(linear.bias).clone(),
+            scale: norm.and_then(|norm| norm.norm(p).scale.cloned()),
+        };
+        Some(Scan {
+            embeddings: [deter, stoch].map(|x| layer(&x.linear, Some(&x.norm))),
+            hidden: layer(hidden, Some(hidden_norm)),
+            gates: layer(&self.dyngru, None),
+            posterior: layer(&posterior.linear, Some(&posterior.norm)),
+            logits: layer(&self.obslogit, None),
+            classes: self.config.classes,
+            unimix: self.config.unimix,
+            eps,
+            absolute: self.config.absolute,
+        })
     }
 
     /// One posterior step with projected tokens and actions; `keep` [N] is zero where an episode starts.
