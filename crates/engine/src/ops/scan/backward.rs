@@ -2,7 +2,7 @@
 
 use super::forward::Kept;
 use super::pack::Backward;
-use super::{Chain, MANY_PANELS, Scan, ScanLayer, Sizes, at, panels, spans};
+use super::{Chain, MANY_PANELS, Scan, ScanLayer, Sizes, at, panels, spans, whole};
 use crate::cpu::norm::{Act as Plain, Norm as NormKind};
 use crate::cuda::{Arg, Gpu};
 use crate::ops::affine::{Term, parameter_grads};
@@ -172,8 +172,3 @@ fn parameters(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, left: &Lef
 }
 
 const SILU: Act = Act::Plain(Plain::Silu);
-
-/// As operations outside of the scan take it.
-fn whole(gpu: &'static Gpu, x: &Tensor) -> Tensor {
-    gpu.full(x)
-}

@@ -74,7 +74,7 @@ impl Scan {
         let Device::Gpu(gpu) = x.tokens.device() else { panic!("the fused scan runs on a GPU") };
         let sizes = Sizes::new(self, x.tokens.dim(0), x.tokens.dim(1));
         let kept = forward::run(gpu, self, &sizes, x);
-        let outputs = vec![kept.deter.clone(), kept.stoch.clone(), kept.logit.clone()];
+        let outputs = [&kept.deter, &kept.stoch, &kept.logit].map(|x| whole(gpu, x)).to_vec();
         let mut inputs = vec![x.deter, x.stoch, x.tokens, x.actions];
         inputs.extend(self.parameters());
         let outputs = match recording(&inputs) {
@@ -102,6 +102,11 @@ impl ScanLayer {
     fn scale(&self) -> &Tensor {
         self.scale.as_ref().expect("this layer has a norm")
     }
+}
+
+/// As operations outside of the scan take it.
+fn whole(gpu: &'static Gpu, x: &Tensor) -> Tensor {
+    gpu.full(x)
 }
 
 /// Sizes as in kernels/scan.cu.
