@@ -93,12 +93,9 @@ impl Noise {
     /// The same for all `steps` of `rows` sequences at once, [rows, steps, ..].
     pub fn posterior_steps(&self, rows: usize, steps: usize, groups: usize, device: Device) -> Drawn {
         match self {
-            Noise::Injected(n) => Drawn::Gumbel(n.obs.as_ref().expect("posterior noise was injected").to(device)),
-            Noise::Counter { .. } => {
-                // Row r at step t has the draws that row r steps + t has where there is one step.
-                let at = At { rows: 0..rows * steps, step: 0, steps: 1, device };
-                self.posterior(&at, groups)
-            }
+            Noise::Injected(n) => Drawn::Given(n.obs.as_ref().expect("posterior noise was injected").to(device)),
+            // Row r at step t has the draws that row r steps + t has where there is one step.
+            counter => counter.posterior(&At { rows: 0..rows * steps, step: 0, steps: 1, device }, groups),
         }
     }
 

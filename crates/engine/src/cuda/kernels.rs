@@ -14,7 +14,13 @@ const COMMON: &str = concat!(
 /// What the files of the recurrence share.
 macro_rules! scan_source {
     ($name:literal) => {
-        concat!(include_str!("kernels/scan.cuh"), "\n#line 1 \"", $name, "\"\n", include_str!(concat!("kernels/", $name)))
+        concat!(
+            include_str!("kernels/scan.cuh"),
+            "\n#line 1 \"",
+            $name,
+            "\"\n",
+            include_str!(concat!("kernels/", $name))
+        )
     };
 }
 

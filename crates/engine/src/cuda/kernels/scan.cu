@@ -256,17 +256,17 @@ __device__ __forceinline__ u32 perturbed_max(const Part& part, const Mixture& m,
 }
 
 // The posterior's logits, from silu(norm(posterior)), of `per` groups a block of threads, and a sample of each: the class in
-// whose share of the unit interval `noise` [.., groups] falls, or with `gumbel` [.., groups, classes] the largest
-// log-probability plus noise. The next step starts from it as prev_next where it is kept (null at the last step).
+// whose share of the unit interval a number falls, or the largest log-probability plus Gumbel noise. `noise` is of all steps,
+// of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups, classes] for 1, drawn here for 2. The next step starts from it as prev_next where it is kept (null at the last step).
 KERNEL latent(const act* w, const act* posterior, const float* squares, u32 slots, const float* scale, const float* bias,
-              const float* noise, u32 gumbel, const float* keep_next, u32 rows, u32 steps, u32 h, u32 groups, u32 classes,
+              const float* noise, u32 kind, DRAWS, u32 t, const float* keep_next, u32 rows, u32 steps, u32 h, u32 groups, u32 classes,
               u32 per, float unimix, float epsilon, act* logit, act* stoch, act* prev_next, u32* chosen, float* inverse) {
   constexpr u32 N = 4;
   SHARED(float, shared);
   __shared__ float factor[ROWS];
-  float* logits = shared + WARPS * ROWS * Product<N>::WIDTH;  // [ROWS, width]
-  u32 width = per * classes, panels = ceil_div(width, PANEL), spans = ceil_div(h, SPAN), row0 = blockIdx.y * ROWS;
-  w += (u64)blockIdx.x * panels * spans * TILE, bias += blockIdx.x * width;
+  float* logits = shared + WARPS * ROWS * Product<N>::WIDTH;  // [ROWS, own]
+  u32 own = per * classes, panels = ceil_div(own, PANEL), spans = ceil_div(h, SPAN), row0 = blockIdx.y * ROWS;
+  w += (u64)blockIdx.x * panels * spans * TILE, bias += blockIdx.x * own;
   Product<N> product(w, spans, 0, spans, min(N, panels));
   wait_for_previous();
   add_up(squares, slots, rows, row0, factor);
@@ -281,9 +281,9 @@ KERNEL latent(const act* w, const act* posterior, const float* squares, u32 slot
     product.share(shared);
     for (u32 n = 0; n < N; n++) {
       u32 column = (panel + n) * PANEL + own_column();
-      if (column >= width) continue;
+      if (column >= own) continue;
       float sum = product.sum(shared, own_row(), n, own_column()) + bias[column];
-      logits[own_row() * width + column] = number(rounded<act>(sum));
+      logits[own_row() * own + column] = number(rounded<act>(sum));
     }
     __syncthreads();
   }
@@ -291,10 +291,12 @@ KERNEL latent(const act* w, const act* posterior, const float* squares, u32 slot
   u32 side_by_side = WARP / part.width, pairs = ROWS * per;  // of a row and a group
   for (u32 pair0 = threadIdx.x / WARP * side_by_side; pair0 < pairs; pair0 += WARPS * side_by_side) {
     u32 pair = min(pair0 + lane_of_warp() / part.width, pairs - 1), row = row0 + pair / per, group = blockIdx.x * per + pair % per;
-    const float* l = logits + pair / per * width + pair % per * classes;
+    const float* l = logits + pair / per * own + pair % per * classes;
     Mixture m = mixture_of(part, l, classes, unimix);
     u64 at = (u64)min(row, rows - 1) * steps * groups + group;
-    u32 c = gumbel ? perturbed_max(part, m, noise + at * classes) : quantile(part, m, __ldg(noise + at));
+    u64 draw = at + (u64)t * groups;
+    u32 c = kind == 1 ? perturbed_max(part, m, noise + draw * classes)
+                      : quantile(part, m, kind == 0 ? __ldg(noise + draw) : DRAWS_VALUE.uniform(draw));
     if (row >= rows) continue;
     if (part.lane == 0) chosen[(u64)row * groups + group] = c;
     bool kept = prev_next && __ldg(keep_next + (u64)row * steps) != 0.0f;

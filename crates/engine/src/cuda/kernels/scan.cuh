@@ -16,6 +16,10 @@ constexpr u32 TILE = SPAN * PANEL;  // numbers of a packed weight that lie toget
 #ifndef EMULATED
 #undef KERNEL
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 2)
+// Declared once for all: templates share it.
+extern __shared__ __align__(16) char shared_bytes[];
+#undef SHARED
+#define SHARED(type, name) type* name = (type*)shared_bytes
 #endif
 
 __device__ __forceinline__ u32 ceil_div(u32 a, u32 b) { return (a + b - 1) / b; }

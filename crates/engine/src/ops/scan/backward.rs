@@ -2,7 +2,7 @@
 
 use super::forward::Kept;
 use super::pack::Backward;
-use super::{Chain, MANY_PANELS, Scan, ScanLayer, Sizes, at, panels, spans, whole};
+use super::{Chain, MANY_PANELS, Scan, ScanLayer, Sizes, at, panels, spans};
 use crate::cpu::norm::{Act as Plain, Norm as NormKind};
 use crate::cuda::{Arg, Gpu};
 use crate::ops::affine::{Term, parameter_grads};
@@ -45,14 +45,7 @@ pub(super) fn run(
 }
 
 /// All steps, the last one first: the gradients of the first deter and stoch.
-fn sweep(
-    gpu: &'static Gpu,
-    scan: &Scan,
-    s: &Sizes,
-    kept: &Kept,
-    grads: &[Option<Tensor>],
-    left: &Left,
-) -> [Tensor; 2] {
+fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option<Tensor>], left: &Left) -> [Tensor; 2] {
     let &Sizes { rows, steps, d, own, h, z, .. } = s;
     let [dstart_deter, dstart_stoch] = [d, z].map(|width| gpu.empty_act(&[rows, width]));
     if rows * steps == 0 {
@@ -145,26 +138,25 @@ fn parameters(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, left: &Lef
     let [deter, stoch] = &scan.embeddings;
     let norm = |layer: &ScanLayer, x: &Tensor, dy: &Tensor, sink: &mut Sink| {
         let norm = Norm { kind: NormKind::Rms, eps: scan.eps, scale: layer.scale.as_ref(), shift: None };
-        norm_act_grad(gpu, &whole(gpu, x), &norm, SILU, &whole(gpu, dy), sink)
+        norm_act_grad(gpu, x, &norm, SILU, dy, sink)
     };
     let activated = |layer: &ScanLayer, x: &Tensor| {
         let scale = layer.scale().detach();
-        norm_act(&whole(gpu, x), &Norm { kind: NormKind::Rms, eps: scan.eps, scale: Some(&scale), shift: None }, SILU)
+        norm_act(x, &Norm { kind: NormKind::Rms, eps: scan.eps, scale: Some(&scale), shift: None }, SILU)
     };
     let layer = |terms: &[Term], layer: &ScanLayer, bias: bool, dy: &Tensor, sink: &mut Sink| {
         parameter_grads(terms, &layer.weight, Some(&layer.bias).filter(|_| bias), dy, sink);
     };
 
     let dposterior = norm(&scan.posterior, &kept.posterior, &left.posterior, sink);
-    layer(&[Term::new(&activated(&scan.posterior, &kept.posterior), 0)], &scan.logits, true, &whole(gpu, &left.logit), sink);
+    layer(&[Term::new(&activated(&scan.posterior, &kept.posterior), 0)], &scan.logits, true, &left.logit, sink);
     if !scan.absolute {
-        layer(&[Term::new(&whole(gpu, &kept.deter), 0)], &scan.posterior, false, &dposterior, sink);
+        layer(&[Term::new(&kept.deter, 0)], &scan.posterior, false, &dposterior, sink);
     }
     let dhidden = norm(&scan.hidden, &kept.hidden, &left.hidden, sink);
-    layer(&[Term::new(&activated(&scan.hidden, &kept.hidden), 0)], &scan.gates, true, &whole(gpu, &left.gates), sink);
-    let [prev, inputs, prev_stoch] = [&kept.prev, &kept.inputs, &kept.prev_stoch].map(|x| whole(gpu, x));
-    layer(&[Term::new(&prev, 0), Term::shared(&inputs, s.own)], &scan.hidden, false, &dhidden, sink);
-    for (i, (embedding, x)) in [(deter, &prev), (stoch, &prev_stoch)].into_iter().enumerate() {
+    layer(&[Term::new(&activated(&scan.hidden, &kept.hidden), 0)], &scan.gates, true, &left.gates, sink);
+    layer(&[Term::new(&kept.prev, 0), Term::shared(&kept.inputs, s.own)], &scan.hidden, false, &dhidden, sink);
+    for (i, (embedding, x)) in [(deter, &kept.prev), (stoch, &kept.prev_stoch)].into_iter().enumerate() {
         let dy = norm(embedding, &kept.embedded[i], &left.embedded[i], sink);
         layer(&[Term::new(x, 0)], embedding, true, &dy, sink);
     }

@@ -5,6 +5,7 @@ use super::{Chain, MANY_PANELS, Scan, ScanInputs, Sizes, at, panels};
 use crate::cuda::{Arg, Gpu, Grid};
 use crate::ops::affine::{Term, affine};
 use crate::ops::latent::Draw;
+use crate::ops::noise::DrawArgs;
 use crate::tensor::Tensor;
 
 /// What the backward pass needs of the forward pass, all [B, T, ..]; the outputs among it.
@@ -30,11 +31,11 @@ pub(super) struct Kept {
 
 pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> Kept {
     let &Sizes { rows, steps, d, own, h, z, .. } = s;
-    let (noise, gumbel) = match x.draw {
-        Draw::Gumbel(noise) => (noise, 1u32),
-        Draw::Uniform(noise) => (noise, 0),
+    let (noise, kind, draws) = match x.draw {
+        Draw::Uniform(noise) => (Some(gpu.full(noise)), 0u32, DrawArgs::none()),
+        Draw::Gumbel(noise) => (Some(gpu.full(noise)), 1, DrawArgs::none()),
+        Draw::Counter(rng, at) => (None, 2, DrawArgs::new(rng, at)),
     };
-    let noise = noise.view(0, &[rows, steps, noise.len() / (rows * steps).max(1)]);
     let [tokens, actions] = [x.tokens, x.actions].map(|x| gpu.act(x));
     let kept = Kept {
         keep: x.keep.view(0, &[rows, steps, 1]),
@@ -115,12 +116,18 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
         chain.launch(if many { "gates_wide" } else { "gates" }, parts, [3 * (1 + many as usize), 0], &args);
         project(Some(t), next);
         #[rustfmt::skip]
-        let args: [&dyn Arg; 22] = [
-            &w.logits, &at(&kept.posterior, t), &of_posterior, &panels(h), scan.posterior.scale(), &scan.logits.bias,
-            &at(&noise, t), &gumbel, &later(&kept.keep),
-            &rows, &steps, &h, &s.groups, &s.classes, &s.per, &scan.unimix, &scan.eps,
-            &at(&kept.logit, t), &at(&kept.stoch, t), &later(&kept.prev_stoch), &chosen, &at(&kept.posterior_inverse, t),
-        ];
+        let (first, last): ([&dyn Arg; 8], [&dyn Arg; 15]) = (
+            [
+                &w.logits, &at(&kept.posterior, t), &of_posterior, &panels(h), scan.posterior.scale(), &scan.logits.bias,
+                &noise, &kind,
+            ],
+            [
+                &t, &later(&kept.keep),
+                &rows, &steps, &h, &s.groups, &s.classes, &s.per, &scan.unimix, &scan.eps,
+                &at(&kept.logit, t), &at(&kept.stoch, t), &later(&kept.prev_stoch), &chosen, &at(&kept.posterior_inverse, t),
+            ],
+        );
+        let args: Vec<&dyn Arg> = first.into_iter().chain(draws.args()).chain(last).collect();
         chain.launch("latent", chunks, [4, PANEL_ROWS * width], &args);
     }
     kept

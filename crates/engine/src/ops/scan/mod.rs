@@ -8,7 +8,7 @@ mod pack;
 mod tests;
 
 use super::latent::Draw;
-use crate::cuda::{Gpu, Precision};
+use crate::cuda::{Arg, Gpu, Grid, Precision};
 use crate::graph::{record, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -44,7 +44,8 @@ pub struct Scan {
 
 /// What the model is given: the state before, deter [B, D] and stoch [B, Z]; for each step, what the posterior's first
 /// layer makes of tokens [B, T, H], what the core's makes of actions [B, T, D], and zero in keep [B, T] where an episode
-/// starts; and draws, uniform [B, T, groups] or Gumbel noise [B, T, Z].
+/// starts; and draws, uniform [B, T, groups] or Gumbel noise [B, T, Z], or where to
+/// draw them from: for B T rows of which each sequence has T.
 pub struct ScanInputs<'a> {
     pub deter: &'a Tensor,
     pub stoch: &'a Tensor,
@@ -74,7 +75,7 @@ impl Scan {
         let Device::Gpu(gpu) = x.tokens.device() else { panic!("the fused scan runs on a GPU") };
         let sizes = Sizes::new(self, x.tokens.dim(0), x.tokens.dim(1));
         let kept = forward::run(gpu, self, &sizes, x);
-        let outputs = [&kept.deter, &kept.stoch, &kept.logit].map(|x| whole(gpu, x)).to_vec();
+        let outputs = vec![kept.deter.clone(), kept.stoch.clone(), kept.logit.clone()];
         let mut inputs = vec![x.deter, x.stoch, x.tokens, x.actions];
         inputs.extend(self.parameters());
         let outputs = match recording(&inputs) {
@@ -102,11 +103,6 @@ impl ScanLayer {
     fn scale(&self) -> &Tensor {
         self.scale.as_ref().expect("this layer has a norm")
     }
-}
-
-/// As operations outside of the scan take it.
-fn whole(gpu: &'static Gpu, x: &Tensor) -> Tensor {
-    gpu.full(x)
 }
 
 /// Sizes as in kernels/scan.cu.
@@ -175,13 +171,13 @@ struct Chain {
 
 impl Chain {
     /// `columns` blocks of threads for each 16 rows, with products of `n` panels each and `more` numbers in shared memory.
-    fn launch(&self, name: &'static str, columns: usize, [n, more]: [usize; 2], args: &[&dyn crate::cuda::Arg]) {
+    fn launch(&self, name: &'static str, columns: usize, [n, more]: [usize; 2], args: &[&dyn Arg]) {
         let shared = 4 * (WARPS * PANEL * (n * PANEL + 8) + more);
         self.start(name, [columns, self.rows.div_ceil(PANEL), 1], shared, args);
     }
 
-    fn start(&self, name: &'static str, blocks: [usize; 3], shared: usize, args: &[&dyn crate::cuda::Arg]) {
-        let grid = crate::cuda::Grid { shared: shared as u32, overlaps: true, ..crate::cuda::Grid::of(blocks, THREADS) };
+    fn start(&self, name: &'static str, blocks: [usize; 3], shared: usize, args: &[&dyn Arg]) {
+        let grid = Grid { shared: shared as u32, overlaps: true, ..Grid::of(blocks, THREADS) };
         self.gpu.launch(self.module, name, grid, args);
     }
 }

@@ -86,15 +86,16 @@ impl Forward {
             .put(gpu, &scan.hidden.weight, 0, rows(own), from(0))
             .put(gpu, &scan.hidden.weight, own * own, rows(2 * h), from(spans(own)));
 
-        let gates =
-            Part { outer: [blocks, own * 3 * own], inner: [3, own], depth: [own, 3 * own], columns: [own, 1] };
+        let gates = Part { outer: [blocks, own * 3 * own], inner: [3, own], depth: [own, 3 * own], columns: [own, 1] };
         let side_by_side = Place { outer: 3 * each, first: 0, step: 3, span: 0 };
-        let gates = Packed::new(gpu, blocks * 3 * each, spans(own)).put(gpu, &scan.gates.weight, 0, gates, side_by_side);
+        let gates =
+            Packed::new(gpu, blocks * 3 * each, spans(own)).put(gpu, &scan.gates.weight, 0, gates, side_by_side);
 
         let (chunks, width) = s.chunks();
         let logits = Part { outer: [chunks, width], inner: one, depth: [h, s.z], columns: [width, 1] };
         let in_chunks = Place { outer: panels(width), first: 0, step: 1, span: 0 };
-        let logits = Packed::new(gpu, chunks * panels(width), spans(h)).put(gpu, &scan.logits.weight, 0, logits, in_chunks);
+        let logits =
+            Packed::new(gpu, chunks * panels(width), spans(h)).put(gpu, &scan.logits.weight, 0, logits, in_chunks);
         Forward {
             project: project.tiles,
             hidden: hidden.tiles,
@@ -128,8 +129,13 @@ impl Backward {
 
         let (chunks, width) = s.chunks();
         let of_stoch = Part { outer: [chunks, width * h], inner: one, depth: [h, 1], columns: [width, h] };
-        let of_stoch = Packed::new(gpu, chunks * panels(width), spans(h))
-            .put(gpu, &stoch.weight, 0, of_stoch, place(panels(width), 0, 0));
+        let of_stoch = Packed::new(gpu, chunks * panels(width), spans(h)).put(
+            gpu,
+            &stoch.weight,
+            0,
+            of_stoch,
+            place(panels(width), 0, 0),
+        );
 
         let logits = Part { outer: one, inner: one, depth: [z, 1], columns: [h, z] };
         let logits = Packed::new(gpu, panels(h), spans(z)).put(gpu, &scan.logits.weight, 0, logits, place(0, 0, 0));

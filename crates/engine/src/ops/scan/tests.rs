@@ -5,7 +5,7 @@ use crate::check::{assert_close, random};
 use crate::cuda::{Precision, test_gpu_in};
 use crate::graph::{Leaf, backward};
 use crate::ops::norm_act::{Act, Norm, norm_act};
-use crate::ops::{Draw, Term, affine, gru, latent, linear, mask_rows, stack_time, unstack_time};
+use crate::ops::{Draw, DrawnRows, Term, affine, gru, latent, linear, mask_rows, stack_time, unstack_time};
 use crate::sink::Sink;
 use crate::tensor::{Device, Tensor};
 
@@ -185,8 +185,7 @@ impl Case {
     /// Outputs, and the gradients of all inputs for a random weighting of the outputs.
     fn evaluate(&self, device: Device, weighted: [bool; 3]) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
         let leaves: Vec<(Leaf, Vec<usize>)> = self.shapes().into_iter().map(|shape| (Leaf::new(), shape)).collect();
-        let x: Vec<Tensor> =
-            self.values().iter().zip(&leaves).map(|(x, (leaf, _))| x.to(device).leaf(*leaf)).collect();
+        let x: Vec<Tensor> = self.values().iter().zip(&leaves).map(|(x, (leaf, _))| x.to(device).leaf(*leaf)).collect();
         let (keep, noise) = (self.keep().to(device), self.draws().to(device));
         let outputs = match device {
             Device::Cpu => self.by_steps(&x, &keep, &noise),
@@ -274,6 +273,24 @@ fn outputs_that_nobody_uses() {
     for weighted in [[true, false, false], [false, true, false], [false, false, true]] {
         SMALL.check(Precision::Float32, [1e-5, 1e-4], weighted);
     }
+}
+
+/// The draws of a counter are those of its own step by step, and of the processor.
+#[test]
+fn draws_of_a_counter() {
+    let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
+    let case = Case { gumbel: false, ..SMALL };
+    let (device, keep) = (Device::Gpu(gpu), case.keep());
+    let at = DrawnRows { rows: 0..case.rows * case.steps, step: 0, steps: 1, width: case.groups };
+    let rng = crate::rng::Rng::new(5, 78, 0);
+    let noise = crate::ops::uniform(&rng, &at, Device::Cpu);
+    let x = case.values();
+    let expected = case.by_steps(&x, &keep, &noise.view(0, &[case.rows, case.steps, case.groups]));
+    let x: Vec<Tensor> = x.iter().map(|x| x.to(device)).collect();
+    let [deter, stoch, tokens, actions] = [&x[0], &x[1], &x[2], &x[3]];
+    let (keep, draw) = (&keep.to(device), Draw::Counter(&rng, &at));
+    let got = case.model(&x).run(&ScanInputs { deter, stoch, tokens, actions, keep, draw });
+    assert_eq!(got[1].host().data(), expected[1].data());
 }
 
 #[test]
