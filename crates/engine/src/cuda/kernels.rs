@@ -15,6 +15,7 @@ const COMMON: &str = concat!(
 macro_rules! scan_source {
     ($name:literal) => {
         concat!(
+            "#line 1 \"scan.cuh\"\n",
             include_str!("kernels/scan.cuh"),
             "\n#line 1 \"",
             $name,

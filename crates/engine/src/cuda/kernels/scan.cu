@@ -200,18 +200,20 @@ KERNEL gates_wide(GATES_ARGS) { gates_panels<2>(GATES_VALUES); }
 EXPORT(gates_wide)
 
 // Panels from `first` on of two products: what the posterior's first layer makes of deter, plus tokens, with its squares;
-// and the embedding of prev, the same deter where the next step keeps it. Without deter the first is the tokens alone.
-KERNEL project(const act* w, const act* deter, const act* prev, const act* tokens, const float* bias, u32 rows, u32 steps, u32 d,
-               u32 h, u32 first, act* posterior, float* squares, act* embedded) {
+// and the embedding of prev, the same deter where the next step keeps it. Without `of_posterior`, the weight, the first is the
+// tokens alone.
+KERNEL project(const act* of_posterior, const act* of_deter, const act* deter, const act* prev, const act* tokens,
+               const float* bias, u32 rows, u32 steps, u32 d, u32 h, u32 first, act* posterior, float* squares, act* embedded) {
   SHARED(float, shared);
   u32 panels = ceil_div(h, PANEL), panel = first + blockIdx.x, row0 = blockIdx.y * ROWS, spans = ceil_div(d, SPAN);
   bool post = panel < panels;
-  const act* x = post ? deter : prev;
-  Product<1> product(w + (u64)panel * spans * TILE, spans, 0, x ? spans : 0, 1);
+  if (!post) panel -= panels;
+  const act *x = post ? deter : prev, *w = post ? of_posterior : of_deter;
+  Product<1> product(w + (u64)panel * spans * TILE, spans, 0, w ? spans : 0, 1);
   wait_for_previous();
   product.run(Plain{x + (u64)row0 * steps * d, (u64)steps * d, rows - row0, d});
   product.share(shared);
-  u32 row = row0 + own_row(), column = (post ? panel : panel - panels) * PANEL + own_column();
+  u32 row = row0 + own_row(), column = panel * PANEL + own_column();
   u64 at = (u64)row * steps * h + column;
   bool there = row < rows && column < h;
   float sum = product.sum(shared, own_row(), 0, own_column());

@@ -216,10 +216,20 @@ template <u32 N> struct Product {
       : w(w), spans(spans), next(first + threadIdx.x / WARP), last(last), used(used) {
     for (u32 n = 0; n < N; n++)
       for (u32 r = 0; r < 8; r++) sums[n][r / 4][r % 4] = 0.0f;
+    begin();
+  }
+
+  __device__ __forceinline__ void begin() {
 #ifdef ACT_BF16
 #pragma unroll
     for (u32 i = 0; i < AHEAD; i++) load(i, next + i * WARPS);
 #endif
+  }
+
+  // Goes on with another weight, whose product is added.
+  __device__ __forceinline__ void with(const act* other, u32 others, u32 end) {
+    w = other, spans = others, next = threadIdx.x / WARP, last = end;
+    begin();
   }
 
 #ifdef ACT_BF16
@@ -246,9 +256,8 @@ template <u32 N> struct Product {
 #pragma unroll
           for (u32 half = 0; half < 2; half++) {
             const uint4& b = ahead[i][n][half];
-            u32 b0[2] = {b.x, b.y}, b1[2] = {b.z, b.w};
-            mma(sums[n][half], first, b0);
-            mma(sums[n][half], second, b1);
+            mma(sums[n][half], first, b.x, b.y);
+            mma(sums[n][half], second, b.z, b.w);
           }
         }
         load(i, span + (i + AHEAD) * WARPS);

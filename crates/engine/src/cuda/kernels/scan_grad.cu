@@ -102,26 +102,30 @@ __device__ __forceinline__ void load_norms(const float* inverse, const float* su
   __syncthreads();
 }
 
-// The gradient of deter: `ddeter` (may be null), what is `carried` [rows, d] from the next step, and w with what follows:
-// the posterior's hidden layer (spans up to ceil(h / 32)) and the next step's embedding `dembedded` [rows, ..] (those after
-// them); of both, spans `first` to `last`. From it the gradients of the gates and, in `carried`, of the state before, as far
-// as it passes the gates. Without gates it goes to `dstart` [rows, d] as it is.
+// The gradient of deter: `ddeter` (may be null), what is `carried` [rows, d] from the next step where there is one, and what
+// follows from deter: by way of the posterior's hidden layer, if `of_posterior` is there, and of the next step's embedding
+// `dembedded` [rows, ..]. From it the gradients of the gates and, in `carried`, of the state before, as far as it passes the
+// gates. Without gates it goes to `dstart` [rows, d] as it is.
 template <u32 N>
-__device__ __forceinline__ void gates_grad_panels(const act* w, const act* dactivated, const act* posterior, const float* inverse,
-                                                  const float* sums, u32 slots, const float* scale, const act* dembedded,
-                                                  u32 stride, const act* gates, const act* prev, const act* ddeter, u32 rows,
-                                                  u32 steps, u32 h, u32 d, u32 own, u32 first, u32 last, u32 carries,
+__device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const act* of_deter, const act* dactivated,
+                                                  const act* posterior, const float* inverse, const float* sums, u32 slots,
+                                                  const float* scale, const act* dembedded, u32 stride, u32 next, const act* gates,
+                                                  const act* prev, const act* ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own,
                                                   float* carried, act* dgates, act* dstart) {
   SHARED(float, shared);
   __shared__ Norms norms;
-  u32 of_h = ceil_div(h, SPAN), panels = ceil_div(d, PANEL), panel0 = blockIdx.x * N, row0 = blockIdx.y * ROWS;
-  Product<N> product(w + (u64)panel0 * 2 * of_h * TILE, 2 * of_h, first, last, min(N, panels - panel0));
+  u32 spans = ceil_div(h, SPAN), panels = ceil_div(d, PANEL), panel0 = blockIdx.x * N, row0 = blockIdx.y * ROWS;
+  u64 start = (u64)panel0 * spans * TILE;
+  Product<N> product(of_deter + start, spans, 0, next ? spans : 0, min(N, panels - panel0));
   wait_for_previous();
-  if (first < of_h) load_norms(inverse, sums, slots, rows, row0, steps, h, norms);
-  u64 at = (u64)row0 * steps * h, apart = (u64)steps * h;
-  NormGrad a{Plain{posterior + at, apart, rows - row0, h}, Plain{dactivated + at, apart, rows - row0, h}, scale, norms.inverse,
-             norms.mean};
-  product.run(Joined<NormGrad, Plain>{a, Plain{dembedded + (u64)row0 * stride, stride, rows - row0, h}, of_h});
+  product.run(Plain{dembedded + (u64)row0 * stride, stride, rows - row0, h});
+  if (of_posterior) {
+    product.with(of_posterior + start, spans, spans);
+    load_norms(inverse, sums, slots, rows, row0, steps, h, norms);
+    u64 at = (u64)row0 * steps * h, apart = (u64)steps * h;
+    product.run(NormGrad{Plain{posterior + at, apart, rows - row0, h}, Plain{dactivated + at, apart, rows - row0, h}, scale,
+                         norms.inverse, norms.mean});
+  }
   product.share(shared);
   u32 row = row0 + own_row();
   for (u32 n = 0; n < N; n++) {
@@ -130,7 +134,7 @@ __device__ __forceinline__ void gates_grad_panels(const act* w, const act* dacti
     u64 at = (u64)row * steps * d + column;
     float* carry = carried + (u64)row * d + column;
     float dy = product.sum(shared, own_row(), n, own_column());
-    if (carries) dy += __ldcg(carry);
+    if (next) dy += __ldcg(carry);
     if (ddeter) dy += fresh(ddeter + at);
     if (!gates) {
       dstart[(u64)row * d + column] = rounded<act>(dy);
@@ -147,13 +151,13 @@ __device__ __forceinline__ void gates_grad_panels(const act* w, const act* dacti
   }
 }
 
-#define GATES_GRAD_ARGS                                                                                                       \
-  const act *w, const act *dactivated, const act *posterior, const float *inverse, const float *sums, u32 slots,              \
-      const float *scale, const act *dembedded, u32 stride, const act *gates, const act *prev, const act *ddeter, u32 rows,   \
-      u32 steps, u32 h, u32 d, u32 own, u32 first, u32 last, u32 carries, float *carried, act *dgates, act *dstart
-#define GATES_GRAD_VALUES                                                                                                \
-  w, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, gates, prev, ddeter, rows, steps, h, d, own, \
-      first, last, carries, carried, dgates, dstart
+#define GATES_GRAD_ARGS                                                                                                      \
+  const act *of_posterior, const act *of_deter, const act *dactivated, const act *posterior, const float *inverse,           \
+      const float *sums, u32 slots, const float *scale, const act *dembedded, u32 stride, u32 next, const act *gates,        \
+      const act *prev, const act *ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own, float *carried, act *dgates, act *dstart
+#define GATES_GRAD_VALUES                                                                                                   \
+  of_posterior, of_deter, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, next, gates, prev, ddeter, \
+      rows, steps, h, d, own, carried, dgates, dstart
 KERNEL gates_grad(GATES_GRAD_ARGS) { gates_grad_panels<1>(GATES_GRAD_VALUES); }
 EXPORT(gates_grad)
 KERNEL gates_grad_wide(GATES_GRAD_ARGS) { gates_grad_panels<2>(GATES_GRAD_VALUES); }

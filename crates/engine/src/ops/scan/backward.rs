@@ -59,7 +59,7 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
     let (of_inputs, inputs_many) = s.blocks_of(panels(own) + panels(2 * h), 4);
     let many = panels(d) > MANY_PANELS;
     let of_deter = if many { panels(d).div_ceil(2) } else { panels(d) };
-    let [of_posterior, of_hidden] = [panels(h), of_own].map(|slots| gpu.empty(&[slots, rows]));
+    let [posterior_sums, hidden_sums] = [panels(h), of_own].map(|slots| gpu.empty(&[slots, rows]));
     let carried = gpu.empty(&[rows, d]);
     let dembedded = gpu.empty_act(&[rows, 2 * h]);
     let parts = gpu.empty(&[s.blocks, rows, 2 * h]);
@@ -69,7 +69,7 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
 
     // From t = steps - 1 down to 0, and once more for the state before.
     for t in (0..=steps).rev().map(|t| t.checked_sub(1)) {
-        let last = t == Some(steps - 1);
+        let last = t == Some(steps - 1); // nothing comes back from a next step
         let now = |x: &Tensor| t.map(|t| at(x, t));
         let given = |i: usize| t.and_then(|t| grads[i].as_ref().map(|x| at(x, t)));
         let from_next = if last { 0 } else { spans(h) };
@@ -85,19 +85,17 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
             let args: [&dyn Arg; 11] = [
                 &w.logits, &now(&left.logit), &now(&kept.posterior), &now(&kept.posterior_inverse), scan.posterior.scale(),
                 &rows, &steps, &z, &h,
-                &now(&left.posterior), &of_posterior,
+                &now(&left.posterior), &posterior_sums,
             ];
             chain.launch("posterior_grad", panels(h), [1, 0], &args);
         }
-        // By way of the posterior, where there is one that looks at deter, and by way of the next step.
-        let first = if t.is_none() || scan.absolute { spans(h) } else { 0 };
-        let end = if last { spans(h) } else { 2 * spans(h) };
-        let carries = !last as u32;
+        let of_posterior = w.posterior.as_ref().filter(|_| t.is_some());
         #[rustfmt::skip]
-        let args: [&dyn Arg; 23] = [
-            &w.deter, &now(&left.posterior), &now(&kept.posterior), &now(&kept.posterior_inverse), &of_posterior, &panels(h),
-            scan.posterior.scale(), &dembedded, &stride, &now(&kept.gates), &now(&kept.prev), &given(0),
-            &rows, &steps, &h, &d, &own, &first, &end, &carries,
+        let args: [&dyn Arg; 22] = [
+            &of_posterior, &w.deter,
+            &now(&left.posterior), &now(&kept.posterior), &now(&kept.posterior_inverse), &posterior_sums, &panels(h),
+            scan.posterior.scale(), &dembedded, &stride, &(!last as u32), &now(&kept.gates), &now(&kept.prev), &given(0),
+            &rows, &steps, &h, &d, &own,
             &carried, &now(&left.gates), &Some(&dstart_deter).filter(|_| t.is_none()),
         ];
         chain.launch(if many { "gates_grad_wide" } else { "gates_grad" }, of_deter, [1 + many as usize, 0], &args);
@@ -106,13 +104,13 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
         let args: [&dyn Arg; 11] = [
             &w.gates, &at(&left.gates, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), scan.hidden.scale(),
             &rows, &steps, &d, &own,
-            &at(&left.hidden, t), &of_hidden,
+            &at(&left.hidden, t), &hidden_sums,
         ];
         let name = if own_many { "hidden_grad_wide" } else { "hidden_grad" };
         chain.launch(name, of_own, [1 + own_many as usize, 0], &args);
         #[rustfmt::skip]
         let args: [&dyn Arg; 15] = [
-            &w.hidden, &at(&left.hidden, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), &of_hidden, &of_own,
+            &w.hidden, &at(&left.hidden, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), &hidden_sums, &of_own,
             scan.hidden.scale(), &at(&kept.keep, t),
             &rows, &steps, &d, &own, &h,
             &carried, &parts,

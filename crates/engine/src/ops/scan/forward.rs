@@ -75,13 +75,12 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
     let (chunks, width) = s.chunks();
     // Products with deter `of` a step, for the posterior and for the step after it.
     let project = |of: Option<usize>, next: Option<usize>| {
-        let deter = of.filter(|_| !scan.absolute).map(|t| at(&kept.deter, t));
         let first = if of.is_some() { 0 } else { panels(h) };
         let count = if next.is_some() { 2 * panels(h) } else { panels(h) } - first;
         let step = |x: &Tensor, t: Option<usize>| t.map(|t| at(x, t));
         #[rustfmt::skip] // inputs, sizes, outputs
-        let args: [&dyn Arg; 13] = [
-            &w.project, &deter, &step(&kept.prev, next), &step(&tokens, of), &scan.embeddings[0].bias,
+        let args: [&dyn Arg; 14] = [
+            &w.posterior, &w.deter, &step(&kept.deter, of), &step(&kept.prev, next), &step(&tokens, of), &scan.embeddings[0].bias,
             &rows, &steps, &d, &h, &first,
             &step(&kept.posterior, of), &of_posterior, &step(&kept.embedded[0], next),
         ];
