@@ -59,6 +59,14 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// The layer as the engine's fused operations take it, with the scale of the norm after it.
+    pub fn fused(&self, p: &Params, norm: Option<&NormAct>) -> ops::Layer {
+        let scale = norm.and_then(|norm| norm.norm(p).scale.cloned());
+        ops::Layer { weight: p.get(self.kernel).clone(), bias: p.get(self.bias).clone(), scale }
+    }
+}
+
 /// The current row, which then moves on by `width`.
 fn row_after(row: &mut usize, width: usize) -> usize {
     let at = *row;
@@ -99,6 +107,12 @@ impl NormAct {
 
     pub fn apply(&self, p: &Params, x: &Tensor) -> Tensor {
         ops::norm_act(x, &self.norm(p), self.act)
+    }
+
+    /// The epsilon, if this is what the engine's fused operations are made for: an rms norm and silu.
+    pub fn fused_eps(&self, p: &Params) -> Option<f32> {
+        let rms = self.norm(p).kind == NormKind::Rms && Act::parse("silu") == Some(self.act);
+        rms.then_some(self.eps)
     }
 }
 
@@ -144,6 +158,11 @@ impl Layer {
 
     pub fn apply(&self, p: &Params, x: &Tensor) -> Tensor {
         self.norm.apply(p, &self.linear.apply(p, x))
+    }
+
+    /// The layer as the engine's fused operations take it.
+    pub fn fused(&self, p: &Params) -> ops::Layer {
+        self.linear.fused(p, Some(&self.norm))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::nets::{Layer, Linear, Mlp, NormAct, Style};
 use crate::noise::{At, Noise};
 use crate::params::{Builder, Params};
 use engine::Tensor;
-use engine::ops::{self, Act, NormKind, Scan, ScanInputs, ScanLayer, Term};
+use engine::ops::{self, Core, Scan, ScanInputs, Term};
 use std::ops::Range;
 
 /// Sequences that one thread takes through all steps. The split depends on the batch alone.
@@ -116,33 +116,29 @@ impl Rssm {
         Observed { deter, stoch, logit }
     }
 
-    /// The model as the engine's fused scan takes it, if its settings are the ones that this is made for.
-    fn fused(&self, p: &Params) -> Option<Scan> {
-        let ([(hidden, hidden_norm)], [posterior]) = (&self.dynhid[..], self.obs.layers()) else { return None };
+    /// The core as the engine's fused operations take it, if its settings are the ones that these are made for.
+    fn fused_core(&self, p: &Params) -> Option<Core> {
+        let [(hidden, hidden_norm)] = &self.dynhid[..] else { return None };
         let [deter, stoch, _] = &self.dynin;
-        let norms = [&deter.norm, &stoch.norm, hidden_norm, &posterior.norm];
-        let eps = norms[0].norm(p).eps;
-        let fits = |norm: &&NormAct| {
-            let of = norm.norm(p);
-            of.kind == NormKind::Rms && of.eps == eps && Act::parse("silu") == Some(norm.act())
-        };
-        if !norms.iter().all(fits) {
-            return None;
-        }
-        let layer = |linear: &Linear, norm: Option<&NormAct>| ScanLayer {
-            weight: p.get(linear.kernel).clone(),
-            bias: p.get(linear.bias).clone(),
-            scale: norm.and_then(|norm| norm.norm(p).scale.cloned()),
-        };
-        Some(Scan {
-            embeddings: [deter, stoch].map(|x| layer(&x.linear, Some(&x.norm))),
-            hidden: layer(hidden, Some(hidden_norm)),
-            gates: layer(&self.dyngru, None),
-            posterior: layer(&posterior.linear, Some(&posterior.norm)),
-            logits: layer(&self.obslogit, None),
+        let norms = [&deter.norm, &stoch.norm, hidden_norm];
+        let eps = norms[0].fused_eps(p)?;
+        norms.iter().all(|norm| norm.fused_eps(p) == Some(eps)).then(|| Core {
+            embeddings: [deter, stoch].map(|x| x.fused(p)),
+            hidden: hidden.fused(p, Some(hidden_norm)),
+            gates: self.dyngru.fused(p, None),
+            eps,
+        })
+    }
+
+    /// The same with the posterior.
+    fn fused(&self, p: &Params) -> Option<Scan> {
+        let (core, [posterior]) = (self.fused_core(p)?, self.obs.layers()) else { return None };
+        (posterior.norm.fused_eps(p) == Some(core.eps)).then(|| Scan {
+            core,
+            posterior: posterior.fused(p),
+            logits: self.obslogit.fused(p, None),
             classes: self.config.classes,
             unimix: self.config.unimix,
-            eps,
             absolute: self.config.absolute,
         })
     }

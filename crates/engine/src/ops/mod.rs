@@ -60,7 +60,7 @@ pub use planes::{Planes, byte_planes, planes, rows_of_planes};
 pub use regression::{Squash, squared_error, symexp, symlog};
 pub use returns::{advantage, discount_weights, imagined_returns, lambda_return, percentile};
 pub use running::Running;
-pub use scan::{Scan, ScanInputs, ScanLayer};
+pub use scan::{Core, Layer, Scan, ScanInputs};
 pub use shape::{
     bound, column, concat, concat_last, fit_steps, mask_rows, regroup, reshape, rows, stack_time, transpose01,
     transpose01_all, unstack_time,

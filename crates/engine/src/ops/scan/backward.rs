@@ -2,7 +2,7 @@
 
 use super::forward::Kept;
 use super::pack::Backward;
-use super::{Chain, MANY_PANELS, Scan, ScanLayer, Sizes, at, panels, spans};
+use super::{Chain, Layer, MANY_PANELS, Scan, Sizes, at, panels, spans};
 use crate::cpu::norm::{Act as Plain, Norm as NormKind};
 use crate::cuda::{Arg, Gpu};
 use crate::ops::affine::{Term, parameter_grads};
@@ -63,7 +63,7 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
     let carried = gpu.empty(&[rows, d]);
     let dembedded = gpu.empty_act(&[rows, 2 * h]);
     let parts = gpu.empty(&[s.blocks, rows, 2 * h]);
-    let [deter_scale, stoch_scale] = [0, 1].map(|i| scan.embeddings[i].scale());
+    let [deter_scale, stoch_scale] = [0, 1].map(|i| scan.core.embeddings[i].scale());
     let second = dembedded.address() + (h * dembedded.dtype().bytes()) as u64;
     let stride = 2 * h;
 
@@ -102,7 +102,7 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
         let Some(t) = t else { break };
         #[rustfmt::skip]
         let args: [&dyn Arg; 11] = [
-            &w.gates, &at(&left.gates, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), scan.hidden.scale(),
+            &w.gates, &at(&left.gates, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), scan.core.hidden.scale(),
             &rows, &steps, &d, &own,
             &at(&left.hidden, t), &hidden_sums,
         ];
@@ -111,7 +111,7 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
         #[rustfmt::skip]
         let args: [&dyn Arg; 15] = [
             &w.hidden, &at(&left.hidden, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), &hidden_sums, &of_own,
-            scan.hidden.scale(), &at(&kept.keep, t),
+            scan.core.hidden.scale(), &at(&kept.keep, t),
             &rows, &steps, &d, &own, &h,
             &carried, &parts,
         ];
@@ -120,7 +120,7 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
         #[rustfmt::skip]
         let args: [&dyn Arg; 14] = [
             &parts, &at(&kept.embedded[0], t), &at(&kept.embedded[1], t), deter_scale, stoch_scale, &at(&kept.keep, t),
-            &rows, &steps, &h, &s.blocks, &scan.eps,
+            &rows, &steps, &h, &s.blocks, &scan.core.eps,
             &at(&left.embedded[0], t), &at(&left.embedded[1], t), &dembedded,
         ];
         chain.start("embed_grad", [rows, 2, 1], 4 * h, &args);
@@ -133,16 +133,16 @@ const ROOM: usize = 2 * 16 * super::MOST_CLASSES;
 
 /// Leaves the gradients of all parameters in the sink; those of tokens and actions.
 fn parameters(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, left: &Left, sink: &mut Sink) -> [Tensor; 2] {
-    let [deter, stoch] = &scan.embeddings;
-    let norm = |layer: &ScanLayer, x: &Tensor, dy: &Tensor, sink: &mut Sink| {
-        let norm = Norm { kind: NormKind::Rms, eps: scan.eps, scale: layer.scale.as_ref(), shift: None };
+    let [deter, stoch] = &scan.core.embeddings;
+    let norm = |layer: &Layer, x: &Tensor, dy: &Tensor, sink: &mut Sink| {
+        let norm = Norm { kind: NormKind::Rms, eps: scan.core.eps, scale: layer.scale.as_ref(), shift: None };
         norm_act_grad(gpu, x, &norm, SILU, dy, sink)
     };
-    let activated = |layer: &ScanLayer, x: &Tensor| {
+    let activated = |layer: &Layer, x: &Tensor| {
         let scale = layer.scale().detach();
-        norm_act(x, &Norm { kind: NormKind::Rms, eps: scan.eps, scale: Some(&scale), shift: None }, SILU)
+        norm_act(x, &Norm { kind: NormKind::Rms, eps: scan.core.eps, scale: Some(&scale), shift: None }, SILU)
     };
-    let layer = |terms: &[Term], layer: &ScanLayer, bias: bool, dy: &Tensor, sink: &mut Sink| {
+    let layer = |terms: &[Term], layer: &Layer, bias: bool, dy: &Tensor, sink: &mut Sink| {
         parameter_grads(terms, &layer.weight, Some(&layer.bias).filter(|_| bias), dy, sink);
     };
 
@@ -151,9 +151,9 @@ fn parameters(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, left: &Lef
     if !scan.absolute {
         layer(&[Term::new(&kept.deter, 0)], &scan.posterior, false, &dposterior, sink);
     }
-    let dhidden = norm(&scan.hidden, &kept.hidden, &left.hidden, sink);
-    layer(&[Term::new(&activated(&scan.hidden, &kept.hidden), 0)], &scan.gates, true, &left.gates, sink);
-    layer(&[Term::new(&kept.prev, 0), Term::shared(&kept.inputs, s.own)], &scan.hidden, false, &dhidden, sink);
+    let dhidden = norm(&scan.core.hidden, &kept.hidden, &left.hidden, sink);
+    layer(&[Term::new(&activated(&scan.core.hidden, &kept.hidden), 0)], &scan.core.gates, true, &left.gates, sink);
+    layer(&[Term::new(&kept.prev, 0), Term::shared(&kept.inputs, s.own)], &scan.core.hidden, false, &dhidden, sink);
     for (i, (embedding, x)) in [(deter, &kept.prev), (stoch, &kept.prev_stoch)].into_iter().enumerate() {
         let dy = norm(embedding, &kept.embedded[i], &left.embedded[i], sink);
         layer(&[Term::new(x, 0)], embedding, true, &dy, sink);

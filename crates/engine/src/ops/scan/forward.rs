@@ -63,7 +63,7 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
         [&deter, &stoch, &kept.keep, &rows, &steps, &d, &z, &kept.prev, &kept.prev_stoch, &first_stoch];
     gpu.launch("scan", "start", Grid::elements(rows * (d + z)), &args);
     // The first stoch may be anything; later ones choose rows of the weight.
-    let dense = affine(&[Term::new(&first_stoch, 0)], &scan.embeddings[1].weight.detach(), None, None);
+    let dense = affine(&[Term::new(&first_stoch, 0)], &scan.core.embeddings[1].weight.detach(), None, None);
     let dense = gpu.act(&dense);
 
     let chain = Chain { gpu, module: "scan", rows };
@@ -71,7 +71,7 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
     let of_hidden = gpu.empty(&[parts, rows]); // sums of squares
     let of_posterior = gpu.empty(&[panels(h), rows]);
     let chosen = gpu.empty(&[rows, s.groups]); // indices of 32 bits
-    let [deter_scale, stoch_scale] = [0, 1].map(|i| scan.embeddings[i].scale());
+    let [deter_scale, stoch_scale] = [0, 1].map(|i| scan.core.embeddings[i].scale());
     let (chunks, width) = s.chunks();
     // Products with deter `of` a step, for the posterior and for the step after it.
     let project = |of: Option<usize>, next: Option<usize>| {
@@ -80,7 +80,7 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
         let step = |x: &Tensor, t: Option<usize>| t.map(|t| at(x, t));
         #[rustfmt::skip] // inputs, sizes, outputs
         let args: [&dyn Arg; 14] = [
-            &w.posterior, &w.deter, &step(&kept.deter, of), &step(&kept.prev, next), &step(&tokens, of), &scan.embeddings[0].bias,
+            &w.posterior, &w.deter, &step(&kept.deter, of), &step(&kept.prev, next), &step(&tokens, of), &scan.core.embeddings[0].bias,
             &rows, &steps, &d, &h, &first,
             &step(&kept.posterior, of), &of_posterior, &step(&kept.embedded[0], next),
         ];
@@ -93,8 +93,8 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
         #[rustfmt::skip]
         let args: [&dyn Arg; 15] = [
             &at(&kept.embedded[0], t), &w.stoch, &Some(&dense).filter(|_| t == 0), &chosen, &at(&kept.keep, t),
-            &scan.embeddings[1].bias, deter_scale, stoch_scale,
-            &steps, &h, &s.groups, &s.classes, &scan.eps,
+            &scan.core.embeddings[1].bias, deter_scale, stoch_scale,
+            &steps, &h, &s.groups, &s.classes, &scan.core.eps,
             &at(&kept.embedded[1], t), &at(&kept.inputs, t),
         ];
         chain.start("inputs", [rows, 1, 1], s.inputs_shared(), &args);
@@ -107,9 +107,9 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
         chain.launch(if many { "hidden_wide" } else { "hidden" }, parts, [1 + many as usize, 0], &args);
         #[rustfmt::skip]
         let args: [&dyn Arg; 17] = [
-            &w.gates, &at(&kept.hidden, t), &of_hidden, &parts, scan.hidden.scale(), &scan.gates.bias,
+            &w.gates, &at(&kept.hidden, t), &of_hidden, &parts, scan.core.hidden.scale(), &scan.core.gates.bias,
             &at(&kept.prev, t), &later(&kept.keep),
-            &rows, &steps, &d, &own, &scan.eps,
+            &rows, &steps, &d, &own, &scan.core.eps,
             &at(&kept.gates, t), &at(&kept.deter, t), &later(&kept.prev), &at(&kept.hidden_inverse, t),
         ];
         chain.launch(if many { "gates_wide" } else { "gates" }, parts, [3 * (1 + many as usize), 0], &args);
@@ -122,7 +122,7 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
             ],
             [
                 &t, &later(&kept.keep),
-                &rows, &steps, &h, &s.groups, &s.classes, &s.per, &scan.unimix, &scan.eps,
+                &rows, &steps, &h, &s.groups, &s.classes, &s.per, &scan.unimix, &scan.core.eps,
                 &at(&kept.logit, t), &at(&kept.stoch, t), &later(&kept.prev_stoch), &chosen, &at(&kept.posterior_inverse, t),
             ],
         );

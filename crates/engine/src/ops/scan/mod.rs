@@ -14,30 +14,36 @@ use crate::tensor::{Device, Tensor};
 
 /// A linear layer and the scale of the rms norm after it, where there is one. Cloning shares the values.
 #[derive(Clone)]
-pub struct ScanLayer {
+pub struct Layer {
     pub weight: Tensor,
     pub bias: Tensor,
     pub scale: Option<Tensor>,
 }
 
-/// The model: all norms are rms, all activations silu. D is the width of deter, H of the hidden layers, Z of stoch.
+/// The recurrent core: all norms are rms, all activations silu. D is the width of deter, H of the hidden layers, Z of stoch.
 #[derive(Clone)]
-pub struct Scan {
+pub struct Core {
     /// Embeddings of deter [D, H] and stoch [Z, H].
-    pub embeddings: [ScanLayer; 2],
-    /// Each block's part of the first layer [blocks, D/blocks + 2 H or more, D/blocks]: of its own deter and both embeddings.
-    /// Other rows, and the bias, are in `actions` already.
-    pub hidden: ScanLayer,
+    pub embeddings: [Layer; 2],
+    /// Each block's part of the first layer [blocks, D/blocks + 3 H, D/blocks]: of its own deter, of the embeddings of deter and
+    /// stoch, and of that of actions.
+    pub hidden: Layer,
     /// [blocks, D/blocks, 3 D/blocks]
-    pub gates: ScanLayer,
-    /// The first rows, D of them, are of deter. Other rows, and the bias, are in `tokens` already.
-    pub posterior: ScanLayer,
-    /// [H, Z]
-    pub logits: ScanLayer,
-    pub classes: usize,
-    pub unimix: f32,
+    pub gates: Layer,
     /// Of all norms.
     pub eps: f32,
+}
+
+/// The core with the posterior.
+#[derive(Clone)]
+pub struct Scan {
+    pub core: Core,
+    /// The first rows, D of them, are of deter. Other rows, and the bias, are in `tokens` already.
+    pub posterior: Layer,
+    /// [H, Z]
+    pub logits: Layer,
+    pub classes: usize,
+    pub unimix: f32,
     /// Whether the posterior leaves deter out.
     pub absolute: bool,
 }
@@ -93,13 +99,13 @@ impl Scan {
     }
 
     fn parameters(&self) -> impl Iterator<Item = &Tensor> {
-        let [deter, stoch] = &self.embeddings;
-        let layers = [deter, stoch, &self.hidden, &self.gates, &self.posterior, &self.logits];
+        let [deter, stoch] = &self.core.embeddings;
+        let layers = [deter, stoch, &self.core.hidden, &self.core.gates, &self.posterior, &self.logits];
         layers.into_iter().flat_map(|layer| [&layer.weight, &layer.bias].into_iter().chain(&layer.scale))
     }
 }
 
-impl ScanLayer {
+impl Layer {
     fn scale(&self) -> &Tensor {
         self.scale.as_ref().expect("this layer has a norm")
     }
@@ -123,7 +129,7 @@ struct Sizes {
 
 impl Sizes {
     fn new(scan: &Scan, rows: usize, steps: usize) -> Sizes {
-        let (blocks, own) = (scan.hidden.weight.dim(0), scan.hidden.weight.dim(2));
+        let (blocks, own) = (scan.core.hidden.weight.dim(0), scan.core.hidden.weight.dim(2));
         let (h, z, classes) = (scan.logits.weight.dim(0), scan.logits.weight.dim(1), scan.classes);
         let groups = z / classes;
         let most = (PANEL / classes).max(1);

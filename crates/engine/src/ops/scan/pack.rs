@@ -89,13 +89,13 @@ pub(super) struct Forward {
 impl Forward {
     pub fn new(gpu: &'static Gpu, scan: &Scan, s: &Sizes) -> Forward {
         let &Sizes { d, blocks, own, h, z, .. } = s;
-        let [deter, stoch] = &scan.embeddings;
+        let [deter, stoch] = &scan.core.embeddings;
         let dense = |w: &Tensor| {
             let part = Part::matrix([d, h], [h, 1]);
             packed(gpu, w, ("rows", d), [panels(h), spans(d)], &[(part, whole(0))])
         };
 
-        let (each, size) = (panels(own), scan.hidden.weight.dim(1) * own);
+        let (each, size) = (panels(own), scan.core.hidden.weight.dim(1) * own);
         let rows = |start: usize, depth: usize| Part {
             start: start * own,
             outer: [blocks, size],
@@ -106,7 +106,7 @@ impl Forward {
         let below = Place { span: spans(own), ..whole(each) };
         let tiles = [blocks * each, spans(own) + spans(2 * h)];
         let parts = [(rows(0, own), whole(each)), (rows(own, 2 * h), below)];
-        let hidden = packed(gpu, &scan.hidden.weight, ("inputs", h), tiles, &parts);
+        let hidden = packed(gpu, &scan.core.hidden.weight, ("inputs", h), tiles, &parts);
 
         let part = Part {
             start: 0,
@@ -117,7 +117,7 @@ impl Forward {
         };
         let side_by_side = Place { outer: 3 * each, first: 0, step: 3, span: 0 };
         let tiles = [blocks * 3 * each, spans(own)];
-        let gates = packed(gpu, &scan.gates.weight, ("gates", 0), tiles, &[(part, side_by_side)]);
+        let gates = packed(gpu, &scan.core.gates.weight, ("gates", 0), tiles, &[(part, side_by_side)]);
 
         let (chunks, width) = s.chunks();
         let part = Part { outer: [chunks, width], ..Part::matrix([h, z], [width, 1]) };
@@ -152,13 +152,13 @@ pub(super) struct Backward {
 impl Backward {
     pub fn new(gpu: &'static Gpu, scan: &Scan, s: &Sizes) -> Backward {
         let &Sizes { d, blocks, own, h, z, .. } = s;
-        let [deter, stoch] = &scan.embeddings;
+        let [deter, stoch] = &scan.core.embeddings;
         let dense = |w: &Tensor| {
             let part = Part::matrix([h, 1], [d, h]);
             packed(gpu, w, ("rows transposed", d), [panels(d), spans(h)], &[(part, whole(0))])
         };
 
-        let (each, size) = (panels(own), scan.hidden.weight.dim(1) * own);
+        let (each, size) = (panels(own), scan.core.hidden.weight.dim(1) * own);
         let all = each + panels(2 * h);
         let rows = |start: usize, count: usize| Part {
             start: start * own,
@@ -169,11 +169,12 @@ impl Backward {
         };
         let beside = Place { first: each, ..whole(all) };
         let parts = [(rows(0, own), whole(all)), (rows(own, 2 * h), beside)];
-        let hidden = packed(gpu, &scan.hidden.weight, ("inputs transposed", h), [blocks * all, spans(own)], &parts);
+        let hidden =
+            packed(gpu, &scan.core.hidden.weight, ("inputs transposed", h), [blocks * all, spans(own)], &parts);
 
         let part = Part { outer: [blocks, own * 3 * own], ..Part::matrix([3 * own, 1], [own, 3 * own]) };
         let tiles = [blocks * each, spans(3 * own)];
-        let gates = packed(gpu, &scan.gates.weight, ("gates transposed", 0), tiles, &[(part, whole(each))]);
+        let gates = packed(gpu, &scan.core.gates.weight, ("gates transposed", 0), tiles, &[(part, whole(each))]);
 
         let part = Part::matrix([z, 1], [h, z]);
         let tiles = [panels(h), spans(z)];

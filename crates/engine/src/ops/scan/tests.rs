@@ -1,6 +1,6 @@
 //! The fused scan against the same steps as operations of their own on the processor, values and all gradients.
 
-use super::{Scan, ScanInputs, ScanLayer};
+use super::{Core, Layer, Scan, ScanInputs};
 use crate::check::{assert_close, random};
 use crate::cuda::{Precision, test_gpu_in};
 use crate::graph::{Leaf, backward};
@@ -130,20 +130,22 @@ impl Case {
     }
 
     fn model(&self, x: &[Tensor]) -> Scan {
-        let layer = |w: usize, bias: usize, scale: Option<usize>| ScanLayer {
+        let layer = |w: usize, bias: usize, scale: Option<usize>| Layer {
             weight: x[w].clone(),
             bias: x[bias].clone(),
             scale: scale.map(|i| x[i].clone()),
         };
         Scan {
-            embeddings: [layer(4, 5, Some(6)), layer(7, 8, Some(9))],
-            hidden: layer(10, 18, Some(11)),
-            gates: layer(12, 13, None),
+            core: Core {
+                embeddings: [layer(4, 5, Some(6)), layer(7, 8, Some(9))],
+                hidden: layer(10, 18, Some(11)),
+                gates: layer(12, 13, None),
+                eps: 1e-4,
+            },
             posterior: layer(14, 19, Some(15)),
             logits: layer(16, 17, None),
             classes: self.classes,
             unimix: self.unimix,
-            eps: 1e-4,
             absolute: self.absolute,
         }
     }
