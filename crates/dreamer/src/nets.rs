@@ -1,8 +1,8 @@
 //! Layers as descriptions: which parameters they use and how. The values come with each call.
 
 use crate::params::{Builder, Id, Params};
-use engine::Tensor;
 use engine::ops::{self, Act, NormKind, Term};
+use engine::{Device, Tensor};
 
 /// A linear layer [in, out], or a block-linear one [blocks, in / blocks, out / blocks].
 #[derive(Clone, Debug)]
@@ -220,7 +220,20 @@ impl Mlp {
     /// The stack on the concatenation of `xs`, which is never made where there is a first layer.
     pub fn apply_parts(&self, p: &Params, xs: &[&Tensor]) -> Tensor {
         let Some((first, rest)) = self.layers.split_first() else { return ops::concat_last(xs) };
+        if let Some(x) = self.at_once(p, xs) {
+            return x;
+        }
         let x = first.norm.apply(p, &first.linear.apply_parts(p, xs));
         rest.iter().fold(x, |x, layer| layer.apply(p, &x))
+    }
+
+    /// The same by one kernel of a GPU, where that can do it.
+    fn at_once(&self, p: &Params, xs: &[&Tensor]) -> Option<Tensor> {
+        if p.device() == Device::Cpu {
+            return None;
+        }
+        let eps = self.layers.first()?.norm.fused_eps(p)?;
+        let fused = self.layers.iter().map(|layer| (layer.norm.fused_eps(p) == Some(eps)).then(|| layer.fused(p)));
+        ops::mlp(xs, &fused.collect::<Option<Vec<_>>>()?, eps)
     }
 }

@@ -25,7 +25,7 @@ macro_rules! scan_source {
     };
 }
 
-const SOURCES: [(&str, &str); 14] = [
+const SOURCES: [(&str, &str); 15] = [
     ("conv", include_str!("kernels/conv.cu")),
     ("copies", include_str!("kernels/copies.cu")),
     ("elementwise", include_str!("kernels/elementwise.cu")),
@@ -39,6 +39,7 @@ const SOURCES: [(&str, &str); 14] = [
     ("peak", include_str!("kernels/peak.cu")),
     ("scan", scan_source!("scan.cu")),
     ("scan_grad", scan_source!("scan_grad.cu")),
+    ("step", scan_source!("step.cu")),
     ("targets", include_str!("kernels/targets.cu")),
 ];
 

@@ -31,6 +31,7 @@ mod returns;
 mod running;
 mod scan;
 mod shape;
+mod step;
 mod summary;
 mod twohot;
 mod varying;
@@ -65,6 +66,7 @@ pub use shape::{
     bound, column, concat, concat_last, fit_steps, mask_rows, regroup, reshape, rows, stack_time, transpose01,
     transpose01_all, unstack_time,
 };
+pub use step::{Step, mlp};
 pub use summary::{Summary, summaries, summary};
 pub use twohot::{symexp_bins, twohot_loss, twohot_loss_and_pred, twohot_pred};
 pub use varying::Varying;

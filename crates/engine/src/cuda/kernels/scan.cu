@@ -227,36 +227,6 @@ KERNEL project(const act* of_posterior, const act* of_deter, const act* deter, c
 }
 EXPORT(project)
 
-// The class in whose share of the unit interval `u` falls, the same in all threads of the part.
-__device__ __forceinline__ u32 quantile(const Part& part, const Mixture& m, float u) {
-  float own = 0.0f;
-  for (u32 k = part.first; k < part.last; k++) own += m.mixed(k);
-  float total = part.sum(own), sum = part.before(own);
-  u32 found = m.classes - 1;
-  for (u32 k = part.first; k < part.last; k++) {
-    sum += m.mixed(k);
-    if (!(sum <= u * total)) found = min(found, k);  // NaN ends it at once, as elsewhere
-  }
-  return part.least(found);
-}
-
-// The class of the largest log-probability plus noise, ties to the lowest index; the same in all threads of the part.
-__device__ __forceinline__ u32 perturbed_max(const Part& part, const Mixture& m, const float* noise) {
-  u32 best = m.classes;
-  float most = -__uint_as_float(0x7f800000u);  // infinity
-  for (u32 k = part.first; k < part.last; k++) {
-    // Logits and log-probabilities differ by a constant; without a mixture the logits keep ties as given.
-    float x = (m.unimix > 0.0f ? logf(m.mixed(k)) : m.logits[k]) + noise[k];
-    if (best == m.classes || x > most) best = k, most = x;
-  }
-  for (u32 mask = part.width / 2; mask > 0; mask /= 2) {
-    float x = __shfl_xor_sync(ALL, most, mask);
-    u32 k = __shfl_xor_sync(ALL, best, mask);
-    if (x > most || (x == most && k < best)) best = k, most = x;
-  }
-  return min(__shfl_sync(ALL, best, lane_of_warp() - part.lane), m.classes - 1);  // one answer where numbers are NaN, too
-}
-
 // The posterior's logits, from silu(norm(posterior)), of `per` groups a block of threads, and a sample of each: the class in
 // whose share of the unit interval a number falls, or the largest log-probability plus Gumbel noise. `noise` is of all steps,
 // of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups, classes] for 1, drawn here for 2. The next step starts from it as prev_next where it is kept (null at the last step).

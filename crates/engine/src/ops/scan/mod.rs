@@ -3,7 +3,7 @@
 
 mod backward;
 mod forward;
-mod pack;
+pub(super) mod pack;
 #[cfg(test)]
 mod tests;
 
@@ -99,14 +99,23 @@ impl Scan {
     }
 
     fn parameters(&self) -> impl Iterator<Item = &Tensor> {
-        let [deter, stoch] = &self.core.embeddings;
-        let layers = [deter, stoch, &self.core.hidden, &self.core.gates, &self.posterior, &self.logits];
-        layers.into_iter().flat_map(|layer| [&layer.weight, &layer.bias].into_iter().chain(&layer.scale))
+        self.core.layers().into_iter().chain([&self.posterior, &self.logits]).flat_map(Layer::parameters)
+    }
+}
+
+impl Core {
+    pub(super) fn layers(&self) -> [&Layer; 4] {
+        let [deter, stoch] = &self.embeddings;
+        [deter, stoch, &self.hidden, &self.gates]
     }
 }
 
 impl Layer {
-    fn scale(&self) -> &Tensor {
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.weight, &self.bias].into_iter().chain(&self.scale)
+    }
+
+    pub(super) fn scale(&self) -> &Tensor {
         self.scale.as_ref().expect("this layer has a norm")
     }
 }
@@ -154,11 +163,11 @@ const SPAN: usize = 32;
 /// Panels from which on a block of threads takes several: fewer blocks read less of what all of them need.
 const MANY_PANELS: usize = 192;
 
-fn panels(columns: usize) -> usize {
+pub(super) fn panels(columns: usize) -> usize {
     columns.div_ceil(PANEL)
 }
 
-fn spans(depth: usize) -> usize {
+pub(super) fn spans(depth: usize) -> usize {
     depth.div_ceil(SPAN)
 }
 

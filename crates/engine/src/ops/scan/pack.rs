@@ -70,6 +70,37 @@ fn packed(
     })
 }
 
+/// The first `depth` rows of a weight [.., columns].
+pub(in crate::ops) fn dense(gpu: &'static Gpu, w: &Tensor, depth: usize) -> Tensor {
+    let n = w.width();
+    packed(gpu, w, ("rows", depth), [panels(n), spans(depth)], &[(Part::matrix([depth, n], [n, 1]), whole(0))])
+}
+
+/// Of each block's part of the core's first layer, the rows of its own deter and of `h` numbers that all blocks see.
+pub(in crate::ops) fn inputs(gpu: &'static Gpu, w: &Tensor, h: usize) -> Tensor {
+    let (blocks, own) = (w.dim(0), w.dim(2));
+    let (each, size) = (panels(own), w.dim(1) * own);
+    let rows = |start: usize, depth: usize| Part {
+        start: start * own,
+        outer: [blocks, size],
+        inner: ONE,
+        depth: [depth, own],
+        columns: [own, 1],
+    };
+    let below = Place { span: spans(own), ..whole(each) };
+    let tiles = [blocks * each, spans(own) + spans(h)];
+    packed(gpu, w, ("inputs", h), tiles, &[(rows(0, own), whole(each)), (rows(own, h), below)])
+}
+
+/// The three gates of each block side by side [blocks, own, panel, 3].
+pub(in crate::ops) fn gates(gpu: &'static Gpu, w: &Tensor) -> Tensor {
+    let (blocks, own, each) = (w.dim(0), w.dim(1), panels(w.dim(1)));
+    let part =
+        Part { start: 0, outer: [blocks, own * 3 * own], inner: [3, own], depth: [own, 3 * own], columns: [own, 1] };
+    let side_by_side = Place { outer: 3 * each, first: 0, step: 3, span: 0 };
+    packed(gpu, w, ("gates", 0), [blocks * 3 * each, spans(own)], &[(part, side_by_side)])
+}
+
 /// What the forward pass multiplies with.
 pub(super) struct Forward {
     /// The posterior's first layer [D, H]; none where that leaves deter out.
@@ -78,7 +109,6 @@ pub(super) struct Forward {
     pub deter: Tensor,
     /// [blocks, own + 2 H, own]
     pub hidden: Tensor,
-    /// The three gates side by side [blocks, own, panel, 3]
     pub gates: Tensor,
     /// [H, Z], a few groups after the other.
     pub logits: Tensor,
@@ -88,47 +118,17 @@ pub(super) struct Forward {
 
 impl Forward {
     pub fn new(gpu: &'static Gpu, scan: &Scan, s: &Sizes) -> Forward {
-        let &Sizes { d, blocks, own, h, z, .. } = s;
+        let &Sizes { d, h, z, .. } = s;
         let [deter, stoch] = &scan.core.embeddings;
-        let dense = |w: &Tensor| {
-            let part = Part::matrix([d, h], [h, 1]);
-            packed(gpu, w, ("rows", d), [panels(h), spans(d)], &[(part, whole(0))])
-        };
-
-        let (each, size) = (panels(own), scan.core.hidden.weight.dim(1) * own);
-        let rows = |start: usize, depth: usize| Part {
-            start: start * own,
-            outer: [blocks, size],
-            inner: ONE,
-            depth: [depth, own],
-            columns: [own, 1],
-        };
-        let below = Place { span: spans(own), ..whole(each) };
-        let tiles = [blocks * each, spans(own) + spans(2 * h)];
-        let parts = [(rows(0, own), whole(each)), (rows(own, 2 * h), below)];
-        let hidden = packed(gpu, &scan.core.hidden.weight, ("inputs", h), tiles, &parts);
-
-        let part = Part {
-            start: 0,
-            outer: [blocks, own * 3 * own],
-            inner: [3, own],
-            depth: [own, 3 * own],
-            columns: [own, 1],
-        };
-        let side_by_side = Place { outer: 3 * each, first: 0, step: 3, span: 0 };
-        let tiles = [blocks * 3 * each, spans(own)];
-        let gates = packed(gpu, &scan.core.gates.weight, ("gates", 0), tiles, &[(part, side_by_side)]);
-
         let (chunks, width) = s.chunks();
         let part = Part { outer: [chunks, width], ..Part::matrix([h, z], [width, 1]) };
         let tiles = [chunks * panels(width), spans(h)];
-        let logits = packed(gpu, &scan.logits.weight, ("groups", width), tiles, &[(part, whole(panels(width)))]);
         Forward {
-            posterior: (!scan.absolute).then(|| dense(&scan.posterior.weight)),
-            deter: dense(&deter.weight),
-            hidden,
-            gates,
-            logits,
+            posterior: (!scan.absolute).then(|| dense(gpu, &scan.posterior.weight, d)),
+            deter: dense(gpu, &deter.weight, d),
+            hidden: inputs(gpu, &scan.core.hidden.weight, 2 * h),
+            gates: gates(gpu, &scan.core.gates.weight),
+            logits: packed(gpu, &scan.logits.weight, ("groups", width), tiles, &[(part, whole(panels(width)))]),
             stoch: weight_rows(gpu, &stoch.weight).0,
         }
     }
