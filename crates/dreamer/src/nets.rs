@@ -1,8 +1,8 @@
 //! Layers as descriptions: which parameters they use and how. The values come with each call.
 
 use crate::params::{Builder, Id, Params};
-use engine::Tensor;
 use engine::ops::{self, Act, NormKind, Term};
+use engine::{Device, Tensor};
 
 /// A linear layer [in, out], or a block-linear one [blocks, in / blocks, out / blocks].
 #[derive(Clone, Debug)]
@@ -59,6 +59,14 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// The layer as the engine's fused operations take it, with the scale of the norm after it.
+    pub fn fused(&self, p: &Params, norm: Option<&NormAct>) -> ops::Layer {
+        let scale = norm.and_then(|norm| norm.norm(p).scale.cloned());
+        ops::Layer { weight: p.get(self.kernel).clone(), bias: p.get(self.bias).clone(), scale }
+    }
+}
+
 /// The current row, which then moves on by `width`.
 fn row_after(row: &mut usize, width: usize) -> usize {
     let at = *row;
@@ -99,6 +107,12 @@ impl NormAct {
 
     pub fn apply(&self, p: &Params, x: &Tensor) -> Tensor {
         ops::norm_act(x, &self.norm(p), self.act)
+    }
+
+    /// The epsilon, if this is what the engine's fused operations are made for: an rms norm and silu.
+    pub fn fused_eps(&self, p: &Params) -> Option<f32> {
+        let rms = self.norm(p).kind == NormKind::Rms && Act::parse("silu") == Some(self.act);
+        rms.then_some(self.eps)
     }
 }
 
@@ -144,6 +158,11 @@ impl Layer {
 
     pub fn apply(&self, p: &Params, x: &Tensor) -> Tensor {
         self.norm.apply(p, &self.linear.apply(p, x))
+    }
+
+    /// The layer as the engine's fused operations take it.
+    pub fn fused(&self, p: &Params) -> ops::Layer {
+        self.linear.fused(p, Some(&self.norm))
     }
 }
 
@@ -201,7 +220,20 @@ impl Mlp {
     /// The stack on the concatenation of `xs`, which is never made where there is a first layer.
     pub fn apply_parts(&self, p: &Params, xs: &[&Tensor]) -> Tensor {
         let Some((first, rest)) = self.layers.split_first() else { return ops::concat_last(xs) };
+        if let Some(x) = self.at_once(p, xs) {
+            return x;
+        }
         let x = first.norm.apply(p, &first.linear.apply_parts(p, xs));
         rest.iter().fold(x, |x, layer| layer.apply(p, &x))
+    }
+
+    /// The same by one kernel of a GPU, where that can do it.
+    fn at_once(&self, p: &Params, xs: &[&Tensor]) -> Option<Tensor> {
+        if p.device() == Device::Cpu {
+            return None;
+        }
+        let eps = self.layers.first()?.norm.fused_eps(p)?;
+        let fused = self.layers.iter().map(|layer| (layer.norm.fused_eps(p) == Some(eps)).then(|| layer.fused(p)));
+        ops::mlp(xs, &fused.collect::<Option<Vec<_>>>()?, eps)
     }
 }

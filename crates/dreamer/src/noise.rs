@@ -90,6 +90,15 @@ impl Noise {
         }
     }
 
+    /// The same for all `steps` of `rows` sequences at once, [rows, steps, ..].
+    pub fn posterior_steps(&self, rows: usize, steps: usize, groups: usize, device: Device) -> Drawn {
+        match self {
+            Noise::Injected(n) => Drawn::Given(n.obs.as_ref().expect("posterior noise was injected").to(device)),
+            // Row r at step t has the draws that row r steps + t has where there is one step.
+            counter => counter.posterior(&At { rows: 0..rows * steps, step: 0, steps: 1, device }, groups),
+        }
+    }
+
     /// For imagined latents.
     pub fn prior(&self, at: &At, groups: usize) -> Drawn {
         match self {

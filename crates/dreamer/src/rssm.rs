@@ -6,7 +6,7 @@ use crate::nets::{Layer, Linear, Mlp, NormAct, Style};
 use crate::noise::{At, Noise};
 use crate::params::{Builder, Params};
 use engine::Tensor;
-use engine::ops::{self, Term};
+use engine::ops::{self, Core, Scan, ScanInputs, Step, Term};
 use std::ops::Range;
 
 /// Sequences that one thread takes through all steps. The split depends on the batch alone.
@@ -87,6 +87,14 @@ impl Rssm {
         // What does not depend on the recurrence is multiplied for all steps at once.
         let tokens = self.project_tokens(p, tokens);
         let actions = self.project_actions(p, &actions);
+        if let Some(scan) = self.fused(p).filter(|scan| scan.fits(tokens.device())) {
+            let drawn = noise.posterior_steps(b, t, self.config.stoch, tokens.device());
+            let (draw, keep) = (drawn.draw(), &keep);
+            let inputs =
+                ScanInputs { deter: &start.deter, stoch: &start.stoch, tokens: &tokens, actions: &actions, keep, draw };
+            let [deter, stoch, logit] = scan.run(&inputs);
+            return Observed { deter, stoch, logit };
+        }
         let inputs = [&start.deter, &start.stoch, &tokens, &actions, &keep];
         let work = 2 * b * t * self.config.deter * self.config.deter;
         let outputs = ops::chunks(b, SCAN_ROWS, work, &inputs, |rows, inputs| {
@@ -106,6 +114,47 @@ impl Rssm {
         });
         let [deter, stoch, logit] = outputs.try_into().expect("three outputs");
         Observed { deter, stoch, logit }
+    }
+
+    /// The core as the engine's fused operations take it, if its settings are the ones that these are made for.
+    fn fused_core(&self, p: &Params) -> Option<Core> {
+        let [(hidden, hidden_norm)] = &self.dynhid[..] else { return None };
+        let [deter, stoch, _] = &self.dynin;
+        let norms = [&deter.norm, &stoch.norm, hidden_norm];
+        let eps = norms[0].fused_eps(p)?;
+        norms.iter().all(|norm| norm.fused_eps(p) == Some(eps)).then(|| Core {
+            embeddings: [deter, stoch].map(|x| x.fused(p)),
+            hidden: hidden.fused(p, Some(hidden_norm)),
+            gates: self.dyngru.fused(p, None),
+            eps,
+        })
+    }
+
+    /// The same with the posterior.
+    fn fused(&self, p: &Params) -> Option<Scan> {
+        let (core, [posterior]) = (self.fused_core(p)?, self.obs.layers()) else { return None };
+        (posterior.norm.fused_eps(p) == Some(core.eps)).then(|| Scan {
+            core,
+            posterior: posterior.fused(p),
+            logits: self.obslogit.fused(p, None),
+            classes: self.config.classes,
+            unimix: self.config.unimix,
+            absolute: self.config.absolute,
+        })
+    }
+
+    /// The core with the prior.
+    fn fused_prior(&self, p: &Params) -> Option<Step> {
+        let (core, actions) = (self.fused_core(p)?, &self.dynin[2]);
+        let mut norms = self.prior.layers().iter().chain([actions]).map(|layer| &layer.norm);
+        norms.all(|norm| norm.fused_eps(p) == Some(core.eps)).then(|| Step {
+            core,
+            actions: actions.fused(p),
+            prior: self.prior.layers().iter().map(|layer| layer.fused(p)).collect(),
+            logits: self.priorlogit.fused(p, None),
+            classes: self.config.classes,
+            unimix: self.config.unimix,
+        })
     }
 
     /// One posterior step with projected tokens and actions; `keep` [N] is zero where an episode starts.
@@ -139,13 +188,17 @@ impl Rssm {
         noise: &Noise,
         mut act: impl FnMut(&Latent, &At) -> Option<Tensor>,
     ) {
+        let fused = self.fused_prior(p).filter(|step| step.fits(start.deter.device()));
         let mut state = start;
         for step in 0..=steps {
             let at = At { rows: rows.clone(), step, steps: steps + 1, device: state.deter.device() };
             let Some(action) = act(&state, &at) else { break };
-            let projected = self.project_actions(p, &self.forget(action));
+            let (action, at) = (self.forget(action), At { steps, ..at });
             let now = Latent { deter: state.deter.detach(), stoch: state.stoch.detach() };
-            state = self.imagine_step(p, &now, &projected, noise, &At { steps, ..at }).0;
+            state = match &fused {
+                Some(step) => self.fused_step(step, &now, &action, noise, &at),
+                None => self.imagine_step(p, &now, &self.project_actions(p, &action), noise, &at).0,
+            };
         }
     }
 
@@ -172,6 +225,14 @@ impl Rssm {
         let drawn = noise.prior(at, self.config.stoch);
         let stoch = ops::latent(&logit, self.config.classes, self.config.unimix, drawn.draw());
         (Latent { deter, stoch }, logit)
+    }
+
+    /// The same with an embedded action, by the engine's fused operation.
+    fn fused_step(&self, step: &Step, state: &Latent, action: &Tensor, noise: &Noise, at: &At) -> Latent {
+        let [deter, stoch] = [&state.deter, &state.stoch].map(|x| self.forget(x.clone()));
+        let drawn = noise.prior(at, self.config.stoch);
+        let [deter, stoch] = step.run(&deter, &stoch, action, drawn.draw());
+        Latent { deter, stoch }
     }
 
     /// What is kept of the past: nothing in the ablation without memory.

@@ -86,6 +86,8 @@ pub(crate) enum PackKey {
     Taps { ci: usize, co: usize },
     /// The same for upsampling before the convolution.
     Phases { ci: usize, co: usize, sparse: bool },
+    /// What the recurrence on a GPU takes (ops/scan/pack.rs): which copy, and a size that its layout depends on.
+    Scan(&'static str, usize),
 }
 
 /// A packed copy.

@@ -71,6 +71,7 @@ driver_functions! {
     launch b"cuLaunchKernel" (
         Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void
     );
+    launch_with b"cuLaunchKernelEx" (*const LaunchConfig, Handle, *mut *mut c_void, *mut *mut c_void);
 }
 
 /// Attributes of devices and functions, by their numbers in cuda.h.
@@ -88,6 +89,28 @@ const NO_TIMING: c_uint = 2;
 const EXTERNAL: c_uint = 1;
 /// A capture that lets every thread go on using the driver, this one included: for memory.
 const CAPTURE_RELAXED: c_int = 2;
+
+/// How a kernel is launched, laid out as `CUlaunchConfig` in cuda.h.
+#[repr(C)]
+struct LaunchConfig {
+    blocks: [c_uint; 3],
+    threads: [c_uint; 3],
+    shared: c_uint,
+    stream: Handle,
+    attributes: *const LaunchAttribute,
+    count: c_uint,
+}
+
+/// `CUlaunchAttribute`, of which the values used here are numbers.
+#[repr(C)]
+struct LaunchAttribute {
+    number: c_int,
+    padding: c_int,
+    value: [c_int; 16],
+}
+
+/// The kernel may start while the one before it on the stream ends: it waits for that one's results by itself.
+const OVERLAPS: c_int = 6; // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 
 /// What is known of a GPU without using it.
 #[derive(Clone, Debug)]
@@ -441,6 +464,31 @@ impl Cuda {
         self.call(&format!("starting {x} x {y} x {z} blocks of {threads} threads"), |d| unsafe {
             let none = std::ptr::null_mut();
             (d.launch)(function as Handle, x, y, z, threads, 1, 1, shared, stream.0, args.as_mut_ptr(), none)
+        })
+    }
+
+    /// Like `launch`, for a kernel that waits for what came before it by itself (`griddepcontrol.wait`), which GPUs can
+    /// from compute capability 9.0 on.
+    ///
+    /// # Safety
+    /// As for `launch`.
+    pub unsafe fn launch_overlapping(
+        &self,
+        function: u64,
+        blocks: [u32; 3],
+        threads: u32,
+        shared: u32,
+        stream: &Stream,
+        args: &mut [*mut c_void],
+    ) -> Result<(), String> {
+        let mut value = [0; 16];
+        value[0] = 1;
+        let attributes = LaunchAttribute { number: OVERLAPS, padding: 0, value };
+        let threads = [threads, 1, 1];
+        let config = LaunchConfig { blocks, threads, shared, stream: stream.0, attributes: &attributes, count: 1 };
+        // SAFETY: as the caller promises.
+        self.call(&format!("starting {blocks:?} blocks of {} threads", threads[0]), |d| unsafe {
+            (d.launch_with)(&config, function as Handle, args.as_mut_ptr(), std::ptr::null_mut())
         })
     }
 }

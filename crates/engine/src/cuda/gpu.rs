@@ -48,6 +48,9 @@ struct Function {
     launches: u64,
 }
 
+/// The first architecture whose kernels can wait by themselves for what they need.
+const OVERLAPPING: u32 = 90;
+
 pub(super) enum Backend {
     Cuda(Cuda),
     Emulator(Emulator),
@@ -65,6 +68,8 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes of dynamic shared memory for each block.
     pub shared: u32,
+    /// Whether the kernel may start while the one before it ends, as it waits for that one by itself.
+    pub overlaps: bool,
 }
 
 impl Grid {
@@ -84,7 +89,7 @@ impl Grid {
 
     pub fn of(blocks: [usize; 3], threads: u32) -> Grid {
         let blocks = blocks.map(|n| u32::try_from(n).expect("fewer than 2^32 blocks of threads"));
-        Grid { blocks, threads, shared: 0 }
+        Grid { blocks, threads, shared: 0, overlaps: false }
     }
 }
 
@@ -546,12 +551,17 @@ impl Gpu {
         }
         let function = self.function(module, name, grid.shared);
         let (mut args, queue) = (Arguments::new(args), self.queue());
-        let Grid { blocks, threads, shared } = grid;
+        let Grid { blocks, threads, shared, overlaps } = grid;
         match &self.backend {
             Backend::Cuda(cuda) => {
-                let stream = queue.stream();
+                let (stream, mut args) = (queue.stream(), args.pointers());
                 // SAFETY: operations hand in what their kernels take, which their tests check on every device.
-                let started = unsafe { cuda.launch(function, blocks, threads, shared, stream, &mut args.pointers()) };
+                let started = unsafe {
+                    match overlaps && self.properties.arch >= OVERLAPPING {
+                        true => cuda.launch_overlapping(function, blocks, threads, shared, stream, &mut args),
+                        false => cuda.launch(function, blocks, threads, shared, stream, &mut args),
+                    }
+                };
                 self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
             }
             Backend::Emulator(_) => self.emulate(&queue, Command::Launch { function, blocks, threads, args }),

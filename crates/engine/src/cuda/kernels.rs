@@ -11,7 +11,21 @@ const COMMON: &str = concat!(
     include_str!("kernels/product.cuh")
 );
 
-const SOURCES: [(&str, &str); 12] = [
+/// What the files of the recurrence share.
+macro_rules! scan_source {
+    ($name:literal) => {
+        concat!(
+            "#line 1 \"scan.cuh\"\n",
+            include_str!("kernels/scan.cuh"),
+            "\n#line 1 \"",
+            $name,
+            "\"\n",
+            include_str!(concat!("kernels/", $name))
+        )
+    };
+}
+
+const SOURCES: [(&str, &str); 15] = [
     ("conv", include_str!("kernels/conv.cu")),
     ("copies", include_str!("kernels/copies.cu")),
     ("elementwise", include_str!("kernels/elementwise.cu")),
@@ -23,6 +37,9 @@ const SOURCES: [(&str, &str); 12] = [
     ("norm", include_str!("kernels/norm.cu")),
     ("optimizer", include_str!("kernels/optimizer.cu")),
     ("peak", include_str!("kernels/peak.cu")),
+    ("scan", scan_source!("scan.cu")),
+    ("scan_grad", scan_source!("scan_grad.cu")),
+    ("step", scan_source!("step.cu")),
     ("targets", include_str!("kernels/targets.cu")),
 ];
 

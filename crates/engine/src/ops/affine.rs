@@ -87,6 +87,18 @@ fn as_factor(x: &Tensor) -> Tensor {
     }
 }
 
+/// Leaves the gradients of a layer's weight and bias in the sink, from `dy` [.., N], that of the layer's output.
+pub(super) fn parameter_grads(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, dy: &Tensor, sink: &mut Sink) {
+    let dy = &as_factor(dy);
+    if w.requires_grad() {
+        let xs: Vec<Tensor> = terms.iter().map(|t| as_factor(t.x)).collect();
+        weight_grad(&Layout::new(terms, w), &xs, w, dy, sink);
+    }
+    if let Some((bias, leaf)) = bias.and_then(|bias| Some((bias, bias.as_leaf()?))) {
+        sink.column_sums(leaf, bias.len(), dy);
+    }
+}
+
 /// Sizes of a product: M rows, and per term its columns and place in the weight.
 struct Layout {
     m: usize,

@@ -29,7 +29,9 @@ mod planes;
 mod regression;
 mod returns;
 mod running;
+mod scan;
 mod shape;
+mod step;
 mod summary;
 mod twohot;
 mod varying;
@@ -59,10 +61,12 @@ pub use planes::{Planes, byte_planes, planes, rows_of_planes};
 pub use regression::{Squash, squared_error, symexp, symlog};
 pub use returns::{advantage, discount_weights, imagined_returns, lambda_return, percentile};
 pub use running::Running;
+pub use scan::{Core, Layer, Scan, ScanInputs};
 pub use shape::{
     bound, column, concat, concat_last, fit_steps, mask_rows, regroup, reshape, rows, stack_time, transpose01,
     transpose01_all, unstack_time,
 };
+pub use step::{Step, mlp};
 pub use summary::{Summary, summaries, summary};
 pub use twohot::{symexp_bins, twohot_loss, twohot_loss_and_pred, twohot_pred};
 pub use varying::Varying;

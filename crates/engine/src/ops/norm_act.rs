@@ -3,6 +3,7 @@
 use super::norm_gpu;
 use crate::buffer::Buffer;
 use crate::cpu::norm::{self as kernels, norm_act_rows, norm_act_rows_grad};
+use crate::cuda::Gpu;
 use crate::graph::{record1, recording};
 use crate::sink::Sink;
 use crate::tensor::{Device, Tensor};
@@ -139,6 +140,18 @@ fn grad_cpu(held: &Held, x: &Tensor, stats: &[f32], dy: &Tensor, sink: &mut Sink
         }
     }
     Tensor::new(x.shape(), dx)
+}
+
+/// The gradient of x on a GPU where `act(norm(x))` has the gradient `dy`; those of scale and shift go to the sink.
+pub(super) fn norm_act_grad(
+    gpu: &'static Gpu,
+    x: &Tensor,
+    norm: &Norm,
+    act: Act,
+    dy: &Tensor,
+    sink: &mut Sink,
+) -> Tensor {
+    norm_gpu::backward(gpu, &Held::new(norm, act), x, dy, sink)
 }
 
 /// [.., 2 N] -> `silu(a) * b` [.., N] of its halves.

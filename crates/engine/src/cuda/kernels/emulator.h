@@ -246,6 +246,7 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline void __threadfence() {}
 inline unsigned atomicAdd(unsigned* x, unsigned by) { unsigned before = *x; *x += by; return before; }
 template <class T> T __ldcg(const T* x) { return *x; }
+template <class T> T __ldg(const T* x) { return *x; }
 inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
 inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }

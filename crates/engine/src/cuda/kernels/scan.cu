@@ -1,0 +1,283 @@
+// The posterior of a recurrent state-space model over sequences, forward (ops/scan.rs): five launches a step.
+//
+//   inputs   the embeddings of deter and stoch, normed
+//   hidden   their product with each block of the first layer
+//   gates    its norm, the three gates of each block, the next deter
+//   project  what the posterior and the next step's embedding make of deter
+//   latent   the posterior's logits and a sample of them
+//
+// All activations are [rows, steps, ..] and handed in at the step at hand. `d` is the width of deter, in blocks of `own`;
+// `h` that of the hidden layers; `z` that of stoch, in groups of `classes`.
+
+// Packs a weight, or a part of one, for products: number (k, n) of block (outer, inner) is
+// w[outer outer_from + inner inner_from + k k_from + n n_from]. It goes to panel
+// outer outer_panels + first_panel + n / 16 panel_step + inner, span first_span + k / 32 of `spans`; zeros fill what is
+// beyond `depth` and `columns`. In a tile the numbers lie as a warp takes them: in bfloat16, for each half of the columns and
+// each lane (g, t), those of rows 8 t to 8 t + 7 in column g; in float32 row by row. Eight numbers a thread.
+KERNEL pack(const float* w, u32 outer, u32 outer_from, u32 inner, u32 inner_from, u32 depth, u32 k_from, u32 columns,
+            u32 n_from, u32 outer_panels, u32 first_panel, u32 panel_step, u32 spans, u32 first_span, act* out) {
+  u64 i = global_thread();
+  u32 part = i % (TILE / 8), own_spans = ceil_div(depth, SPAN), own_panels = ceil_div(columns, PANEL);
+  u64 rest = i / (TILE / 8);
+  u32 span = rest % own_spans;
+  rest /= own_spans;
+  u32 panel = rest % own_panels;
+  rest /= own_panels;
+  u32 of_inner = rest % inner, of_outer = rest / inner;
+  if (of_outer >= outer) return;
+  w += (u64)of_outer * outer_from + (u64)of_inner * inner_from;
+  u64 to = (u64)of_outer * outer_panels + first_panel + panel * panel_step + of_inner;
+  act* tile = out + (to * spans + first_span + span) * TILE;
+  float x[8];
+#ifdef ACT_BF16
+  u32 lane = part % WARP, k0 = span * SPAN + lane % 4 * 8, n0 = panel * PANEL + part / WARP * 8 + lane / 4, of_k = 1;
+#else
+  u32 k0 = span * SPAN + part / 2, n0 = panel * PANEL + part % 2 * 8, of_k = 0;
+#endif
+  for (u32 e = 0; e < 8; e++) {
+    u32 k = k0 + of_k * e, n = n0 + (1 - of_k) * e;
+    x[e] = k < depth && n < columns ? w[(u64)k * k_from + (u64)n * n_from] : 0.0f;
+  }
+  ((Eight*)tile)[part] = pack_eight(x);
+}
+EXPORT(pack)
+
+// The state that the first step starts from: that of `deter` [rows, d] and `stoch` [rows, z], forgotten where an episode
+// starts, at step 0 of prev and prev_stoch; of stoch another copy [rows, z].
+KERNEL start(const act* deter, const act* stoch, const float* keep, u32 rows, u32 steps, u32 d, u32 z, act* prev,
+             act* prev_stoch, act* first_stoch) {
+  u64 i = global_thread();
+  if (i >= (u64)rows * (d + z)) return;
+  u32 row = i / (d + z), j = i % (d + z);
+  bool kept = keep[(u64)row * steps] != 0.0f;
+  if (j < d) {
+    prev[(u64)row * steps * d + j] = kept ? deter[(u64)row * d + j] : rounded<act>(0.0f);
+    return;
+  }
+  j -= d;
+  act x = kept ? stoch[(u64)row * z + j] : rounded<act>(0.0f);
+  prev_stoch[(u64)row * steps * z + j] = x;
+  first_stoch[(u64)row * z + j] = x;
+}
+EXPORT(start)
+
+// A block for each row. The embedding of stoch is the sum of the chosen rows of its weight `w` [z, h], or at the first step
+// `dense` [rows, h]; that of deter is there. Both are normed: inputs [2 h].
+KERNEL inputs(const act* embedded, const act* w, const act* dense, const u32* chosen, const float* keep, const float* bias,
+              const float* scale_deter, const float* scale_stoch, u32 steps, u32 h, u32 groups, u32 classes, float epsilon,
+              act* of_stoch, act* inputs) {
+  SHARED(float, sums);  // [parts, columns]: parts of the groups are added up side by side
+  __shared__ float squares[2][WARPS];
+  u32 eights = ceil_div(h, 8), parts = max(1u, THREADS / eights), columns = eights * 8;
+  u64 row = blockIdx.x;
+  wait_for_previous();
+  bool kept = !dense && __ldg(keep + row * steps) != 0.0f;
+  for (u32 i = threadIdx.x; i < eights * parts; i += THREADS) {
+    u32 part = i / eights, n = i % eights * 8;
+    float total[8] = {};
+    if (kept)
+      for (u32 s = part; s < groups; s += parts) {
+        u32 class_ = __ldcg(chosen + row * groups + s);
+        float x[8];
+        unpack(load_eight(w + ((u64)s * classes + class_) * h + n, (int)h - (int)n), x);
+        for (u32 e = 0; e < 8; e++) total[e] += x[e];
+      }
+    for (u32 e = 0; e < 8; e++) sums[part * columns + n + e] = total[e];
+  }
+  __syncthreads();
+  embedded += row * steps * h, of_stoch += row * steps * h, inputs += row * steps * 2 * h;
+  float of_deter = 0.0f, of_both = 0.0f;
+  for (u32 n = threadIdx.x; n < h; n += THREADS) {
+    float x = dense ? fresh(dense + row * h + n) : 0.0f;
+    for (u32 part = 0; part < parts; part++) x += sums[part * columns + n];
+    act y = rounded<act>(x + bias[n]);
+    of_stoch[n] = y;
+    sums[n] = number(y);  // this thread alone reads that column
+    of_both += number(y) * number(y);
+    of_deter += fresh(embedded + n) * fresh(embedded + n);
+  }
+  of_deter = warp_sum(of_deter), of_both = warp_sum(of_both);
+  if (lane_of_warp() == 0) squares[0][threadIdx.x / WARP] = of_deter, squares[1][threadIdx.x / WARP] = of_both;
+  __syncthreads();
+  float inverse[2];
+  for (u32 i = 0; i < 2; i++) {
+    float total = 0.0f;
+    for (u32 w = 0; w < WARPS; w++) total += squares[i][w];
+    inverse[i] = inverse_of(total, h, epsilon);
+  }
+  for (u32 n = threadIdx.x; n < h; n += THREADS) {
+    inputs[n] = rounded<act>(silu(fresh(embedded + n) * inverse[0] * scale_deter[n]));
+    inputs[h + n] = rounded<act>(silu(sums[n] * inverse[1] * scale_stoch[n]));
+  }
+}
+EXPORT(inputs)
+
+// y = [deter of the block, inputs] w + actions, and its squares. Blocks of threads: [panels of each block / N] by rows / 16.
+template <u32 N>
+__device__ __forceinline__ void hidden_panels(const act* w, const act* prev, const act* inputs, const act* actions, u32 rows,
+                                              u32 steps, u32 d, u32 own, u32 h, act* y, float* squares) {
+  SHARED(float, shared);
+  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts, panel0 = blockIdx.x % parts * N;
+  u32 row0 = blockIdx.y * ROWS, first = ceil_div(own, SPAN), spans = first + ceil_div(2 * h, SPAN);
+  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, 0, spans, min(N, panels - panel0));
+  wait_for_previous();
+  u64 at = (u64)row0 * steps;
+  Plain deter{prev + at * d + block * own, (u64)steps * d, rows - row0, own};
+  Plain embedded{inputs + at * 2 * h, (u64)steps * 2 * h, rows - row0, 2 * h};
+  product.run(Joined<Plain, Plain>{deter, embedded, first});
+  product.share(shared);
+  float square = 0.0f;
+  at = (u64)(row0 + own_row()) * steps * d + block * own;
+  for (u32 n = 0; n < N; n++) {
+    u32 column = (panel0 + n) * PANEL + own_column();
+    if (row0 + own_row() >= rows || column >= own) continue;
+    act x = rounded<act>(product.sum(shared, own_row(), n, own_column()) + fresh(actions + at + column));
+    y[at + column] = x;
+    square += number(x) * number(x);
+  }
+  leave(squares, rows, row0, square);
+}
+
+#define HIDDEN_ARGS                                                                                                       \
+  const act *w, const act *prev, const act *inputs, const act *actions, u32 rows, u32 steps, u32 d, u32 own, u32 h, act *y, \
+      float *squares
+#define HIDDEN_VALUES w, prev, inputs, actions, rows, steps, d, own, h, y, squares
+KERNEL hidden(HIDDEN_ARGS) { hidden_panels<1>(HIDDEN_VALUES); }
+EXPORT(hidden)
+KERNEL hidden_wide(HIDDEN_ARGS) { hidden_panels<2>(HIDDEN_VALUES); }
+EXPORT(hidden_wide)
+
+// The gates [.., blocks, 3, own] of silu(norm(y)), and with them the next deter, which the next step starts from as
+// prev_next where it is kept (null at the last step). `inverse` [rows, steps] is left for the gradient. For each of its
+// PANELS panels a block of threads has those of the three gates, which a packed weight has side by side.
+template <u32 PANELS>
+__device__ __forceinline__ void gates_panels(const act* w, const act* y, const float* squares, u32 slots, const float* scale,
+                                             const float* bias, const act* prev, const float* keep_next, u32 rows, u32 steps,
+                                             u32 d, u32 own, float epsilon, act* gates, act* deter, act* prev_next,
+                                             float* inverse) {
+  SHARED(float, shared);
+  __shared__ float factor[ROWS];
+  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, PANELS), block = blockIdx.x / parts;
+  u32 panel0 = blockIdx.x % parts * PANELS, row0 = blockIdx.y * ROWS, spans = ceil_div(own, SPAN);
+  u32 used = min(PANELS, panels - panel0);
+  Product<3 * PANELS> product(w + (u64)(block * panels + panel0) * 3 * spans * TILE, spans, 0, spans, 3 * used);
+  wait_for_previous();
+  add_up(squares, slots, rows, row0, factor);
+  __syncthreads();
+  if (threadIdx.x < ROWS) factor[threadIdx.x] = inverse_of(factor[threadIdx.x], d, epsilon);
+  __syncthreads();
+  u32 row = row0 + own_row();
+  if (blockIdx.x == 0 && own_column() == 0 && row < rows) inverse[(u64)row * steps] = factor[own_row()];
+  Plain x{y + (u64)row0 * steps * d + block * own, (u64)steps * d, rows - row0, own};
+  product.run(Normed{x, scale + block * own, factor});
+  product.share(shared);
+  for (u32 p = 0; p < PANELS; p++) {
+    u32 column = (panel0 + p) * PANEL + own_column();
+    if (row >= rows || column >= own) continue;
+    u64 at = (u64)row * steps * d + block * own + column, gate0 = (u64)row * steps * 3 * d + block * 3 * own + column;
+    float g[3];
+    for (u32 i = 0; i < 3; i++) {
+      act x = rounded<act>(product.sum(shared, own_row(), 3 * p + i, own_column()) + bias[block * 3 * own + i * own + column]);
+      gates[gate0 + i * own] = x;
+      g[i] = number(x);
+    }
+    float u = quick_sigmoid(g[2] - 1.0f);
+    act next = rounded<act>(u * quick_tanh(quick_sigmoid(g[0]) * g[1]) + (1.0f - u) * fresh(prev + at));
+    deter[at] = next;
+    if (prev_next) prev_next[at] = __ldg(keep_next + (u64)row * steps) != 0.0f ? next : rounded<act>(0.0f);
+  }
+}
+
+#define GATES_ARGS                                                                                                       \
+  const act *w, const act *y, const float *squares, u32 slots, const float *scale, const float *bias, const act *prev,   \
+      const float *keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon, act *gates, act *deter, act *prev_next, \
+      float *inverse
+#define GATES_VALUES \
+  w, y, squares, slots, scale, bias, prev, keep_next, rows, steps, d, own, epsilon, gates, deter, prev_next, inverse
+KERNEL gates(GATES_ARGS) { gates_panels<1>(GATES_VALUES); }
+EXPORT(gates)
+KERNEL gates_wide(GATES_ARGS) { gates_panels<2>(GATES_VALUES); }
+EXPORT(gates_wide)
+
+// Panels from `first` on of two products: what the posterior's first layer makes of deter, plus tokens, with its squares;
+// and the embedding of prev, the same deter where the next step keeps it. Without `of_posterior`, the weight, the first is the
+// tokens alone.
+KERNEL project(const act* of_posterior, const act* of_deter, const act* deter, const act* prev, const act* tokens,
+               const float* bias, u32 rows, u32 steps, u32 d, u32 h, u32 first, act* posterior, float* squares, act* embedded) {
+  SHARED(float, shared);
+  u32 panels = ceil_div(h, PANEL), panel = first + blockIdx.x, row0 = blockIdx.y * ROWS, spans = ceil_div(d, SPAN);
+  bool post = panel < panels;
+  if (!post) panel -= panels;
+  const act *x = post ? deter : prev, *w = post ? of_posterior : of_deter;
+  Product<1> product(w + (u64)panel * spans * TILE, spans, 0, w ? spans : 0, 1);
+  wait_for_previous();
+  product.run(Plain{x + (u64)row0 * steps * d, (u64)steps * d, rows - row0, d});
+  product.share(shared);
+  u32 row = row0 + own_row(), column = panel * PANEL + own_column();
+  u64 at = (u64)row * steps * h + column;
+  bool there = row < rows && column < h;
+  float sum = product.sum(shared, own_row(), 0, own_column());
+  if (!post) {
+    if (there) embedded[at] = rounded<act>(sum + bias[column]);
+    return;
+  }
+  act y = rounded<act>(there ? sum + fresh(tokens + at) : 0.0f);
+  if (there) posterior[at] = y;
+  leave(squares, rows, row0, number(y) * number(y));
+}
+EXPORT(project)
+
+// The posterior's logits, from silu(norm(posterior)), of `per` groups a block of threads, and a sample of each: the class in
+// whose share of the unit interval a number falls, or the largest log-probability plus Gumbel noise. `noise` is of all steps,
+// of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups, classes] for 1, drawn here for 2. The next step starts from it as prev_next where it is kept (null at the last step).
+KERNEL latent(const act* w, const act* posterior, const float* squares, u32 slots, const float* scale, const float* bias,
+              const float* noise, u32 kind, DRAWS, u32 t, const float* keep_next, u32 rows, u32 steps, u32 h, u32 groups, u32 classes,
+              u32 per, float unimix, float epsilon, act* logit, act* stoch, act* prev_next, u32* chosen, float* inverse) {
+  constexpr u32 N = 4;
+  SHARED(float, shared);
+  __shared__ float factor[ROWS];
+  float* logits = shared + WARPS * ROWS * Product<N>::WIDTH;  // [ROWS, own]
+  u32 own = per * classes, panels = ceil_div(own, PANEL), spans = ceil_div(h, SPAN), row0 = blockIdx.y * ROWS;
+  w += (u64)blockIdx.x * panels * spans * TILE, bias += blockIdx.x * own;
+  Product<N> product(w, spans, 0, spans, min(N, panels));
+  wait_for_previous();
+  add_up(squares, slots, rows, row0, factor);
+  __syncthreads();
+  if (threadIdx.x < ROWS) factor[threadIdx.x] = inverse_of(factor[threadIdx.x], h, epsilon);
+  __syncthreads();
+  if (blockIdx.x == 0 && own_column() == 0 && row0 + own_row() < rows) inverse[(u64)(row0 + own_row()) * steps] = factor[own_row()];
+  Normed x{Plain{posterior + (u64)row0 * steps * h, (u64)steps * h, rows - row0, h}, scale, factor};
+  for (u32 panel = 0; panel < panels; panel += N) {
+    if (panel > 0) product = Product<N>(w + (u64)panel * spans * TILE, spans, 0, spans, min(N, panels - panel));
+    product.run(x);
+    product.share(shared);
+    for (u32 n = 0; n < N; n++) {
+      u32 column = (panel + n) * PANEL + own_column();
+      if (column >= own) continue;
+      float sum = product.sum(shared, own_row(), n, own_column()) + bias[column];
+      logits[own_row() * own + column] = number(rounded<act>(sum));
+    }
+    __syncthreads();
+  }
+  Part part = part_of(classes);
+  u32 side_by_side = WARP / part.width, pairs = ROWS * per;  // of a row and a group
+  for (u32 pair0 = threadIdx.x / WARP * side_by_side; pair0 < pairs; pair0 += WARPS * side_by_side) {
+    u32 pair = min(pair0 + lane_of_warp() / part.width, pairs - 1), row = row0 + pair / per, group = blockIdx.x * per + pair % per;
+    const float* l = logits + pair / per * own + pair % per * classes;
+    Mixture m = mixture_of(part, l, classes, unimix);
+    u64 at = (u64)min(row, rows - 1) * steps * groups + group;
+    u64 draw = at + (u64)t * groups;
+    u32 c = kind == 1 ? perturbed_max(part, m, noise + draw * classes)
+                      : quantile(part, m, kind == 0 ? __ldg(noise + draw) : DRAWS_VALUE.uniform(draw));
+    if (row >= rows) continue;
+    if (part.lane == 0) chosen[(u64)row * groups + group] = c;
+    bool kept = prev_next && __ldg(keep_next + (u64)row * steps) != 0.0f;
+    for (u32 k = part.first; k < part.last; k++) {
+      act hot = rounded<act>(k == c ? 1.0f : 0.0f);
+      logit[at * classes + k] = rounded<act>(l[k]);
+      stoch[at * classes + k] = hot;
+      if (prev_next) prev_next[at * classes + k] = kept ? hot : rounded<act>(0.0f);
+    }
+  }
+}
+EXPORT(latent)

@@ -1,0 +1,283 @@
+// The gradient of scan.cu, from the last step to the first: six launches a step. What is added up over all steps, the
+// gradients of weights, biases and scales, follows in a few products of its own (ops/scan_grad.rs).
+//
+//   latent_grad     of the logits, through the sample to their probabilities and on to the next step's embedding of it
+//   posterior_grad  of the posterior's hidden layer
+//   gates_grad      of deter, by all ways, and of the gates
+//   hidden_grad     of the first layer's activated blocks
+//   inputs_grad     of what the first layer takes: of the state before, and each block's part of the embeddings'
+//   embed_grad      of the embeddings, before their norms
+//
+// Names and layouts are those of scan.cu; `dx` is the gradient of x.
+
+// The gradient of `per` groups of stoch a block of threads: `dstoch` (may be null) and, through the embedding of the next
+// step, `dembedded` [rows, ..] w, of the last `spans` spans that there are (none at the last step). From it `dlogit`: that
+// of the mixed probabilities, plus `dlogit_out` (may be null). Without logits it goes to `dstart` [rows, z] as it is.
+KERNEL latent_grad(const act* w, const act* dembedded, u32 stride, const act* dstoch, const act* dlogit_out, const act* logit,
+                   u32 rows, u32 steps, u32 h, u32 groups, u32 classes, u32 per, u32 last, float unimix, act* dlogit,
+                   act* dstart) {
+  constexpr u32 N = 4;
+  SHARED(float, shared);
+  u32 width = per * classes, panels = ceil_div(width, PANEL), spans = ceil_div(h, SPAN), row0 = blockIdx.y * ROWS;
+  float* dsample = shared + WARPS * ROWS * Product<N>::WIDTH;  // [ROWS, width]
+  float* logits = dsample + ROWS * width;                      // [ROWS, width]
+  w += (u64)blockIdx.x * panels * spans * TILE;
+  Product<N> product(w, spans, 0, last, min(N, panels));
+  wait_for_previous();
+  u32 row = row0 + own_row(), z = groups * classes;
+  u64 from = (u64)row * steps * z + blockIdx.x * width;
+  for (u32 panel = 0; panel < panels; panel += N) {
+    if (panel > 0) product = Product<N>(w + (u64)panel * spans * TILE, spans, 0, last, min(N, panels - panel));
+    product.run(Plain{dembedded + (u64)row0 * stride, stride, rows - row0, h});
+    product.share(shared);
+    for (u32 n = 0; n < N; n++) {
+      u32 column = (panel + n) * PANEL + own_column();
+      if (column >= width) continue;
+      float x = product.sum(shared, own_row(), n, own_column());
+      if (row < rows && dstoch) x += fresh(dstoch + from + column);
+      if (row < rows && !logit) dstart[(u64)row * z + blockIdx.x * width + column] = rounded<act>(x);
+      dsample[own_row() * width + column] = x;
+      logits[own_row() * width + column] = row < rows && logit ? fresh(logit + from + column) : 0.0f;
+    }
+    __syncthreads();
+  }
+  if (!logit) return;
+  Part part = part_of(classes);
+  u32 side_by_side = WARP / part.width, pairs = ROWS * per;  // of a row and a group
+  for (u32 pair0 = threadIdx.x / WARP * side_by_side; pair0 < pairs; pair0 += WARPS * side_by_side) {
+    u32 pair = min(pair0 + lane_of_warp() / part.width, pairs - 1), of_row = row0 + pair / per;
+    u32 start = pair / per * width + pair % per * classes;
+    Mixture m = mixture_of(part, logits + start, classes, unimix);
+    float mean = 0.0f;
+    for (u32 k = part.first; k < part.last; k++) mean += m.soft(k) * dsample[start + k];
+    mean = part.sum(mean);
+    if (of_row >= rows) continue;
+    u64 at = ((u64)of_row * steps * groups + blockIdx.x * per + pair % per) * classes;
+    for (u32 k = part.first; k < part.last; k++) {
+      float x = (1.0f - unimix) * m.soft(k) * (dsample[start + k] - mean);
+      dlogit[at + k] = rounded<act>(x + (dlogit_out ? fresh(dlogit_out + at + k) : 0.0f));
+    }
+  }
+}
+EXPORT(latent_grad)
+
+// What the gradient `dy` of y = silu(norm(x)) adds to the sum that NormGrad's mean is of.
+__device__ __forceinline__ float of_norm(float x, float inverse, float scale, float dy) {
+  float normed = x * inverse;
+  return dy * silu_slope(normed * scale) * scale * normed;
+}
+
+// dactivated = dlogit w, the gradient of silu(norm(posterior)), and its sums for NormGrad.
+KERNEL posterior_grad(const act* w, const act* dlogit, const act* posterior, const float* inverse, const float* scale, u32 rows,
+                      u32 steps, u32 z, u32 h, act* dactivated, float* sums) {
+  SHARED(float, shared);
+  u32 spans = ceil_div(z, SPAN), row0 = blockIdx.y * ROWS;
+  Product<1> product(w + (u64)blockIdx.x * spans * TILE, spans, 0, spans, 1);
+  wait_for_previous();
+  product.run(Plain{dlogit + (u64)row0 * steps * z, (u64)steps * z, rows - row0, z});
+  product.share(shared);
+  u32 row = row0 + own_row(), column = blockIdx.x * PANEL + own_column();
+  float sum = 0.0f;
+  if (row < rows && column < h) {
+    u64 at = (u64)row * steps * h + column;
+    act x = rounded<act>(product.sum(shared, own_row(), 0, own_column()));
+    dactivated[at] = x;
+    sum = of_norm(fresh(posterior + at), __ldg(inverse + (u64)row * steps), __ldg(scale + column), number(x));
+  }
+  leave(sums, rows, row0, sum);
+}
+EXPORT(posterior_grad)
+
+// What NormGrad needs of the block's rows, in shared memory: the factors of their norms, and means over n numbers.
+struct Norms { float inverse[ROWS], mean[ROWS]; };
+__device__ __forceinline__ void load_norms(const float* inverse, const float* sums, u32 slots, u32 rows, u32 row0, u32 steps, u32 n,
+                                           Norms& norms) {
+  add_up(sums, slots, rows, row0, norms.mean);
+  __syncthreads();
+  if (threadIdx.x < ROWS) {
+    u32 row = row0 + threadIdx.x;
+    norms.mean[threadIdx.x] /= n;
+    norms.inverse[threadIdx.x] = row < rows ? __ldg(inverse + (u64)row * steps) : 0.0f;
+  }
+  __syncthreads();
+}
+
+// The gradient of deter: `ddeter` (may be null), what is `carried` [rows, d] from the next step where there is one, and what
+// follows from deter: by way of the posterior's hidden layer, if `of_posterior` is there, and of the next step's embedding
+// `dembedded` [rows, ..]. From it the gradients of the gates and, in `carried`, of the state before, as far as it passes the
+// gates. Without gates it goes to `dstart` [rows, d] as it is.
+template <u32 N>
+__device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const act* of_deter, const act* dactivated,
+                                                  const act* posterior, const float* inverse, const float* sums, u32 slots,
+                                                  const float* scale, const act* dembedded, u32 stride, u32 next, const act* gates,
+                                                  const act* prev, const act* ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own,
+                                                  float* carried, act* dgates, act* dstart) {
+  SHARED(float, shared);
+  __shared__ Norms norms;
+  u32 spans = ceil_div(h, SPAN), panels = ceil_div(d, PANEL), panel0 = blockIdx.x * N, row0 = blockIdx.y * ROWS;
+  u64 start = (u64)panel0 * spans * TILE;
+  Product<N> product(of_deter + start, spans, 0, next ? spans : 0, min(N, panels - panel0));
+  wait_for_previous();
+  product.run(Plain{dembedded + (u64)row0 * stride, stride, rows - row0, h});
+  if (of_posterior) {
+    product.with(of_posterior + start, spans, spans);
+    load_norms(inverse, sums, slots, rows, row0, steps, h, norms);
+    u64 at = (u64)row0 * steps * h, apart = (u64)steps * h;
+    product.run(NormGrad{Plain{posterior + at, apart, rows - row0, h}, Plain{dactivated + at, apart, rows - row0, h}, scale,
+                         norms.inverse, norms.mean});
+  }
+  product.share(shared);
+  u32 row = row0 + own_row();
+  for (u32 n = 0; n < N; n++) {
+    u32 column = (panel0 + n) * PANEL + own_column();
+    if (row >= rows || column >= d) continue;
+    u64 at = (u64)row * steps * d + column;
+    float* carry = carried + (u64)row * d + column;
+    float dy = product.sum(shared, own_row(), n, own_column());
+    if (next) dy += __ldcg(carry);
+    if (ddeter) dy += fresh(ddeter + at);
+    if (!gates) {
+      dstart[(u64)row * d + column] = rounded<act>(dy);
+      continue;
+    }
+    u64 gate = (u64)row * steps * 3 * d + column / own * 3 * own + column % own;
+    float r = quick_sigmoid(fresh(gates + gate)), candidate = fresh(gates + gate + own);
+    float c = quick_tanh(r * candidate), u = quick_sigmoid(fresh(gates + gate + 2 * own) - 1.0f);
+    float dpre = dy * u * (1.0f - c * c);  // of sigmoid(reset) candidate
+    dgates[gate] = rounded<act>(dpre * candidate * r * (1.0f - r));
+    dgates[gate + own] = rounded<act>(dpre * r);
+    dgates[gate + 2 * own] = rounded<act>(dy * (c - fresh(prev + at)) * u * (1.0f - u));
+    *carry = dy * (1.0f - u);
+  }
+}
+
+#define GATES_GRAD_ARGS                                                                                                      \
+  const act *of_posterior, const act *of_deter, const act *dactivated, const act *posterior, const float *inverse,           \
+      const float *sums, u32 slots, const float *scale, const act *dembedded, u32 stride, u32 next, const act *gates,        \
+      const act *prev, const act *ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own, float *carried, act *dgates, act *dstart
+#define GATES_GRAD_VALUES                                                                                                   \
+  of_posterior, of_deter, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, next, gates, prev, ddeter, \
+      rows, steps, h, d, own, carried, dgates, dstart
+KERNEL gates_grad(GATES_GRAD_ARGS) { gates_grad_panels<1>(GATES_GRAD_VALUES); }
+EXPORT(gates_grad)
+KERNEL gates_grad_wide(GATES_GRAD_ARGS) { gates_grad_panels<2>(GATES_GRAD_VALUES); }
+EXPORT(gates_grad_wide)
+
+// dactivated = dgates w of each block, the gradient of silu(norm(y)), and its sums for NormGrad.
+template <u32 N>
+__device__ __forceinline__ void hidden_grad_panels(const act* w, const act* dgates, const act* y, const float* inverse,
+                                                   const float* scale, u32 rows, u32 steps, u32 d, u32 own, act* dactivated,
+                                                   float* sums) {
+  SHARED(float, shared);
+  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts, panel0 = blockIdx.x % parts * N;
+  u32 row0 = blockIdx.y * ROWS, spans = ceil_div(3 * own, SPAN), row = row0 + own_row();
+  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, 0, spans, min(N, panels - panel0));
+  wait_for_previous();
+  u64 apart = (u64)steps * 3 * d;
+  product.run(Plain{dgates + row0 * apart + block * 3 * own, apart, rows - row0, 3 * own});
+  product.share(shared);
+  float sum = 0.0f;
+  for (u32 n = 0; n < N; n++) {
+    u32 column = (panel0 + n) * PANEL + own_column();
+    if (row >= rows || column >= own) continue;
+    u64 at = (u64)row * steps * d + block * own + column;
+    act x = rounded<act>(product.sum(shared, own_row(), n, own_column()));
+    dactivated[at] = x;
+    sum += of_norm(fresh(y + at), __ldg(inverse + (u64)row * steps), __ldg(scale + block * own + column), number(x));
+  }
+  leave(sums, rows, row0, sum);
+}
+
+#define HIDDEN_GRAD_ARGS                                                                                                     \
+  const act *w, const act *dgates, const act *y, const float *inverse, const float *scale, u32 rows, u32 steps, u32 d, u32 own, \
+      act *dactivated, float *sums
+#define HIDDEN_GRAD_VALUES w, dgates, y, inverse, scale, rows, steps, d, own, dactivated, sums
+KERNEL hidden_grad(HIDDEN_GRAD_ARGS) { hidden_grad_panels<1>(HIDDEN_GRAD_VALUES); }
+EXPORT(hidden_grad)
+KERNEL hidden_grad_wide(HIDDEN_GRAD_ARGS) { hidden_grad_panels<2>(HIDDEN_GRAD_VALUES); }
+EXPORT(hidden_grad_wide)
+
+// The gradient of y from `dactivated`, times w of each block: panels of the block's own deter, added to what is `carried`
+// [rows, d] where the state was kept, then panels of its part of the gradient of both embeddings: parts [blocks, rows, 2 h].
+template <u32 N>
+__device__ __forceinline__ void inputs_grad_panels(const act* w, const act* dactivated, const act* y, const float* inverse,
+                                                   const float* sums, u32 slots, const float* scale, const float* keep, u32 rows,
+                                                   u32 steps, u32 d, u32 own, u32 h, float* carried, float* parts) {
+  SHARED(float, shared);
+  __shared__ Norms norms;
+  u32 of_own = ceil_div(own, PANEL), panels = of_own + ceil_div(2 * h, PANEL), each = ceil_div(panels, N);
+  u32 block = blockIdx.x / each, panel0 = blockIdx.x % each * N, row0 = blockIdx.y * ROWS, spans = ceil_div(own, SPAN);
+  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, 0, spans, min(N, panels - panel0));
+  wait_for_previous();
+  load_norms(inverse, sums, slots, rows, row0, steps, d, norms);
+  u64 at = (u64)row0 * steps * d + block * own, apart = (u64)steps * d;
+  product.run(NormGrad{Plain{y + at, apart, rows - row0, own}, Plain{dactivated + at, apart, rows - row0, own},
+                       scale + block * own, norms.inverse, norms.mean});
+  product.share(shared);
+  u32 row = row0 + own_row();
+  if (row >= rows) return;
+  bool kept = __ldg(keep + (u64)row * steps) != 0.0f;
+  for (u32 n = 0; n < N; n++) {
+    u32 panel = panel0 + n, column = panel * PANEL + own_column();
+    float x = panel < panels ? product.sum(shared, own_row(), n, own_column()) : 0.0f;
+    if (panel < of_own && column < own) {
+      float* carry = carried + (u64)row * d + block * own + column;
+      *carry = kept ? __ldcg(carry) + x : 0.0f;
+    }
+    column -= of_own * PANEL;
+    if (panel >= of_own && column < 2 * h) parts[((u64)block * rows + row) * 2 * h + column] = x;
+  }
+}
+
+#define INPUTS_GRAD_ARGS                                                                                                  \
+  const act *w, const act *dactivated, const act *y, const float *inverse, const float *sums, u32 slots, const float *scale, \
+      const float *keep, u32 rows, u32 steps, u32 d, u32 own, u32 h, float *carried, float *parts
+#define INPUTS_GRAD_VALUES w, dactivated, y, inverse, sums, slots, scale, keep, rows, steps, d, own, h, carried, parts
+KERNEL inputs_grad(INPUTS_GRAD_ARGS) { inputs_grad_panels<1>(INPUTS_GRAD_VALUES); }
+EXPORT(inputs_grad)
+KERNEL inputs_grad_wide(INPUTS_GRAD_ARGS) { inputs_grad_panels<4>(INPUTS_GRAD_VALUES); }
+EXPORT(inputs_grad_wide)
+
+// A block for each row and embedding: adds up the blocks' parts of the gradient of silu(norm(embedding)), leaves it in
+// ddeter or dstoch [h], and the embedding's own gradient, where the state was kept, in dembedded [rows, 2 h].
+KERNEL embed_grad(const float* parts, const act* of_deter, const act* of_stoch, const float* scale_deter, const float* scale_stoch,
+                  const float* keep, u32 rows, u32 steps, u32 h, u32 blocks, float epsilon, act* ddeter, act* dstoch,
+                  act* dembedded) {
+  SHARED(float, dy);  // [h]
+  __shared__ float totals[2][WARPS];
+  u64 row = blockIdx.x;
+  bool second = blockIdx.y > 0;
+  const act* x = (second ? of_stoch : of_deter) + row * steps * h;
+  const float* scale = second ? scale_stoch : scale_deter;
+  act* out = (second ? dstoch : ddeter) + row * steps * h;
+  wait_for_previous();
+  float squares = 0.0f;
+  for (u32 n = threadIdx.x; n < h; n += THREADS) squares += fresh(x + n) * fresh(x + n);
+  squares = warp_sum(squares);
+  if (lane_of_warp() == 0) totals[0][threadIdx.x / WARP] = squares;
+  __syncthreads();
+  float total = 0.0f;
+  for (u32 w = 0; w < WARPS; w++) total += totals[0][w];
+  float inverse = inverse_of(total, h, epsilon), sum = 0.0f;
+  for (u32 n = threadIdx.x; n < h; n += THREADS) {
+    float d = 0.0f;
+    for (u32 b = 0; b < blocks; b++) d += __ldcg(parts + (b * (u64)rows + row) * 2 * h + (second ? h : 0) + n);
+    act rounded_d = rounded<act>(d);
+    out[n] = rounded_d;
+    dy[n] = number(rounded_d);  // this thread alone reads it
+    sum += of_norm(fresh(x + n), inverse, scale[n], dy[n]);
+  }
+  sum = warp_sum(sum);
+  if (lane_of_warp() == 0) totals[1][threadIdx.x / WARP] = sum;
+  __syncthreads();
+  float mean = 0.0f;
+  for (u32 w = 0; w < WARPS; w++) mean += totals[1][w];
+  mean /= h;
+  bool kept = __ldg(keep + row * steps) != 0.0f;
+  for (u32 n = threadIdx.x; n < h; n += THREADS) {
+    float normed = fresh(x + n) * inverse;
+    float d = inverse * (dy[n] * silu_slope(normed * scale[n]) * scale[n] - normed * mean);
+    dembedded[row * 2 * h + (second ? h : 0) + n] = rounded<act>(kept ? d : 0.0f);
+  }
+}
+EXPORT(embed_grad)

@@ -1,0 +1,201 @@
+//! The posterior of a recurrent state-space model over whole sequences, on a GPU (official rssm.py, `observe`): a few
+//! kernels a step instead of an operation for each layer, and weight gradients in one product each after the last step.
+
+mod backward;
+mod forward;
+pub(super) mod pack;
+#[cfg(test)]
+mod tests;
+
+use super::latent::Draw;
+use crate::cuda::{Arg, Gpu, Grid, Precision};
+use crate::graph::{record, recording};
+use crate::tensor::{Device, Tensor};
+
+/// A linear layer and the scale of the rms norm after it, where there is one. Cloning shares the values.
+#[derive(Clone)]
+pub struct Layer {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub scale: Option<Tensor>,
+}
+
+/// The recurrent core: all norms are rms, all activations silu. D is the width of deter, H of the hidden layers, Z of stoch.
+#[derive(Clone)]
+pub struct Core {
+    /// Embeddings of deter [D, H] and stoch [Z, H].
+    pub embeddings: [Layer; 2],
+    /// Each block's part of the first layer [blocks, D/blocks + 3 H, D/blocks]: of its own deter, of the embeddings of deter and
+    /// stoch, and of that of actions.
+    pub hidden: Layer,
+    /// [blocks, D/blocks, 3 D/blocks]
+    pub gates: Layer,
+    /// Of all norms.
+    pub eps: f32,
+}
+
+/// The core with the posterior.
+#[derive(Clone)]
+pub struct Scan {
+    pub core: Core,
+    /// The first rows, D of them, are of deter. Other rows, and the bias, are in `tokens` already.
+    pub posterior: Layer,
+    /// [H, Z]
+    pub logits: Layer,
+    pub classes: usize,
+    pub unimix: f32,
+    /// Whether the posterior leaves deter out.
+    pub absolute: bool,
+}
+
+/// What the model is given: the state before, deter [B, D] and stoch [B, Z]; for each step, what the posterior's first
+/// layer makes of tokens [B, T, H], what the core's makes of actions [B, T, D], and zero in keep [B, T] where an episode
+/// starts; and draws, uniform [B, T, groups] or Gumbel noise [B, T, Z], or where to
+/// draw them from: for B T rows of which each sequence has T.
+pub struct ScanInputs<'a> {
+    pub deter: &'a Tensor,
+    pub stoch: &'a Tensor,
+    pub tokens: &'a Tensor,
+    pub actions: &'a Tensor,
+    pub keep: &'a Tensor,
+    pub draw: Draw<'a>,
+}
+
+/// Classes that the kernels have room for.
+const MOST_CLASSES: usize = 128;
+/// Width of hidden layers that the kernels have room for.
+const MOST_HIDDEN: usize = 8192;
+
+impl Scan {
+    /// Whether `run` can compute this model on `device`: a GPU that has room for it. In bfloat16 rows are read eight
+    /// numbers at a time.
+    pub fn fits(&self, device: Device) -> bool {
+        let Device::Gpu(gpu) = device else { return false };
+        let s = Sizes::new(self, 0, 0);
+        let whole = gpu.precision() == Precision::Float32 || [s.own, s.h, s.z].iter().all(|n| n.is_multiple_of(8));
+        whole && s.classes <= MOST_CLASSES && s.h <= MOST_HIDDEN
+    }
+
+    /// deter [B, T, D], stoch [B, T, Z] and logits [B, T, Z] of the posterior at each step.
+    pub fn run(&self, x: &ScanInputs) -> [Tensor; 3] {
+        let Device::Gpu(gpu) = x.tokens.device() else { panic!("the fused scan runs on a GPU") };
+        let sizes = Sizes::new(self, x.tokens.dim(0), x.tokens.dim(1));
+        let kept = forward::run(gpu, self, &sizes, x);
+        let outputs = vec![kept.deter.clone(), kept.stoch.clone(), kept.logit.clone()];
+        let mut inputs = vec![x.deter, x.stoch, x.tokens, x.actions];
+        inputs.extend(self.parameters());
+        let outputs = match recording(&inputs) {
+            false => outputs,
+            true => {
+                let (model, count) = (self.clone(), inputs.len());
+                record(&inputs, outputs, move |grads, sink| {
+                    let mut found = backward::run(gpu, &model, &sizes, &kept, grads, sink).map(Some).to_vec();
+                    found.resize(count, None); // those of parameters are in the sink
+                    found
+                })
+            }
+        };
+        outputs.try_into().expect("three outputs")
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        self.core.layers().into_iter().chain([&self.posterior, &self.logits]).flat_map(Layer::parameters)
+    }
+}
+
+impl Core {
+    pub(super) fn layers(&self) -> [&Layer; 4] {
+        let [deter, stoch] = &self.embeddings;
+        [deter, stoch, &self.hidden, &self.gates]
+    }
+}
+
+impl Layer {
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.weight, &self.bias].into_iter().chain(&self.scale)
+    }
+
+    pub(super) fn scale(&self) -> &Tensor {
+        self.scale.as_ref().expect("this layer has a norm")
+    }
+}
+
+/// Sizes as in kernels/scan.cu.
+#[derive(Clone, Copy)]
+struct Sizes {
+    rows: usize,
+    steps: usize,
+    d: usize,
+    blocks: usize,
+    own: usize,
+    h: usize,
+    z: usize,
+    groups: usize,
+    classes: usize,
+    /// Groups that one block of threads takes: as many as there are columns for.
+    per: usize,
+}
+
+impl Sizes {
+    fn new(scan: &Scan, rows: usize, steps: usize) -> Sizes {
+        let (blocks, own) = (scan.core.hidden.weight.dim(0), scan.core.hidden.weight.dim(2));
+        let (h, z, classes) = (scan.logits.weight.dim(0), scan.logits.weight.dim(1), scan.classes);
+        let groups = z / classes;
+        let most = (PANEL / classes).max(1);
+        let per = (1..=most).rev().find(|per| groups % per == 0).unwrap_or(1);
+        Sizes { rows, steps, d: blocks * own, blocks, own, h, z, groups, classes, per }
+    }
+
+    /// Room for an activation of all steps.
+    fn act(&self, gpu: &'static Gpu, width: usize) -> Tensor {
+        gpu.empty_act(&[self.rows, self.steps, width])
+    }
+
+    /// Room for a number of each step.
+    fn numbers(&self, gpu: &'static Gpu) -> Tensor {
+        gpu.empty(&[self.rows, self.steps, 1])
+    }
+}
+
+/// Columns and rows of a tile, as in kernels/scan.cuh.
+const PANEL: usize = 16;
+const SPAN: usize = 32;
+/// Panels from which on a block of threads takes several: fewer blocks read less of what all of them need.
+const MANY_PANELS: usize = 192;
+
+pub(super) fn panels(columns: usize) -> usize {
+    columns.div_ceil(PANEL)
+}
+
+pub(super) fn spans(depth: usize) -> usize {
+    depth.div_ceil(SPAN)
+}
+
+/// Where step `t` of x [rows, steps, ..] begins.
+fn at(x: &Tensor, t: usize) -> u64 {
+    x.address() + (t * x.width() * x.dtype().bytes()) as u64
+}
+
+/// Starts kernels of the chain, each of which begins while the one before it ends.
+struct Chain {
+    gpu: &'static Gpu,
+    module: &'static str,
+    /// Tiles of 16 rows.
+    rows: usize,
+}
+
+impl Chain {
+    /// `columns` blocks of threads for each 16 rows, with products of `n` panels each and `more` numbers in shared memory.
+    fn launch(&self, name: &'static str, columns: usize, [n, more]: [usize; 2], args: &[&dyn Arg]) {
+        let shared = 4 * (WARPS * PANEL * (n * PANEL + 8) + more);
+        self.start(name, [columns, self.rows.div_ceil(PANEL), 1], shared, args);
+    }
+
+    fn start(&self, name: &'static str, blocks: [usize; 3], shared: usize, args: &[&dyn Arg]) {
+        let grid = Grid { shared: shared as u32, overlaps: true, ..Grid::of(blocks, THREADS) };
+        self.gpu.launch(self.module, name, grid, args);
+    }
+}
+
+const WARPS: usize = 8;
+const THREADS: u32 = 256;
