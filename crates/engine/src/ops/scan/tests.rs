@@ -110,7 +110,7 @@ impl Case {
 
     fn keep(&self) -> Tensor {
         // Episodes start in the middle, at the first step of some rows, and twice in a row.
-        let keep = |i: usize| if i % 5 == 1 || i % 7 == 0 { 0.0 } else { 1.0 };
+        let keep = |i: usize| if i % 5 == 1 || i.is_multiple_of(7) { 0.0 } else { 1.0 };
         let values: Vec<f32> = (0..self.rows * self.steps).map(keep).collect();
         Tensor::from_slice(&[self.rows, self.steps], &values)
     }
