@@ -82,7 +82,7 @@ impl Grid {
 /// How many neighbours a thread may take at a time (8, 4, 2 or 1), of rows of `n` numbers in all of `tensors`: so many must
 /// divide a row, and be aligned up to 16 bytes.
 pub(crate) fn at_once(n: usize, tensors: &[&Tensor]) -> usize {
-    let aligned = |x: &Tensor, each: usize| x.address() % (each * x.dtype().bytes()).min(16) as u64 == 0;
+    let aligned = |x: &Tensor, each: usize| x.address().is_multiple_of((each * x.dtype().bytes()).min(16) as u64);
     let fits = |each: &usize| n.is_multiple_of(*each) && tensors.iter().all(|x| aligned(x, *each));
     [8, 4, 2].into_iter().find(fits).unwrap_or(1)
 }
