@@ -136,11 +136,11 @@ impl Imagination<'_> {
         });
         #[cfg(test)]
         let trace = self.trace(&deter, &stoch, &taken);
-        let join = |list: &[Tensor]| ops::concat(&list.iter().collect::<Vec<_>>()); // [steps N, ..]
-        let [deter, stoch] = [join(&deter), join(&stoch)];
+        let join = |list: Vec<Tensor>| ops::concat(&list.iter().collect::<Vec<_>>()); // [steps N, ..]
+        let [deter, stoch] = [join(deter), join(stoch)];
         part("heads", || {
             let actions: Vec<Tensor> = (0..h.pol.names().count())
-                .map(|key| join(&taken.iter().map(|actions| actions[key].clone()).collect::<Vec<_>>()))
+                .map(|key| join(taken.iter().map(|actions| actions[key].clone()).collect()))
                 .collect();
             let learned = [&deter, &stoch].map(|x| ops::rows(x, 0..steps * n));
             let likelihoods =

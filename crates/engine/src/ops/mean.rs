@@ -9,10 +9,10 @@ pub fn means(xs: &[&Tensor]) -> Tensor {
     match xs.first().map_or(Device::Cpu, |x| x.device()) {
         Device::Cpu => Tensor::from_slice(&[xs.len()], &xs.iter().map(|x| mean_cpu(x) as f32).collect::<Vec<f32>>()),
         Device::Gpu(gpu) => {
-            let (means, none) = (gpu.empty(&[xs.len()]), None::<Tensor>);
+            let means = gpu.empty(&[xs.len()]);
             for (i, xs) in xs.chunks(MEANS).enumerate() {
                 let terms: Vec<(&Tensor, f32)> = xs.iter().map(|x| (*x, 1.0)).collect();
-                launch(gpu, &terms, Some(&means.view(i * MEANS, &[xs.len()])), &none, false);
+                launch(gpu, &terms, Some(&means.view(i * MEANS, &[xs.len()])), None, false);
             }
             means
         }
@@ -26,8 +26,7 @@ pub fn weighted_mean(terms: &[(&Tensor, f32)]) -> Tensor {
         Device::Cpu => Tensor::scalar(terms.iter().map(|(x, scale)| *scale as f64 * mean_cpu(x)).sum::<f64>() as f32),
         Device::Gpu(gpu) => {
             let y = gpu.empty(&[]);
-            let total = Some(y.clone());
-            terms.chunks(MEANS).enumerate().for_each(|(i, terms)| launch(gpu, terms, None, &total, i > 0));
+            terms.chunks(MEANS).enumerate().for_each(|(i, terms)| launch(gpu, terms, None, Some(&y), i > 0));
             y
         }
     };
@@ -59,7 +58,7 @@ fn launch(
     gpu: &'static Gpu,
     terms: &[(&Tensor, f32)],
     means: Option<&Tensor>,
-    total: &Option<Tensor>,
+    total: Option<&Tensor>,
     accumulate: bool,
 ) {
     let mut table = Table::default();
@@ -67,8 +66,8 @@ fn launch(
     table.numbers(MEANS, terms.iter().map(|(x, _)| x.len()));
     table.floats(MEANS, terms.iter().map(|(_, scale)| *scale));
     table.numbers(MEANS, terms.iter().map(|(x, _)| x.is_wide() as usize));
-    let exact = total.as_ref().map(|_| gpu.empty(&[2 * terms.len()])); // float64
-    let args: [&dyn Arg; 7] = [&table, &terms.len(), &means, &exact, gpu.counters(1), &(accumulate as u32), total];
+    let exact = total.map(|_| gpu.empty(&[2 * terms.len()])); // float64
+    let args: [&dyn Arg; 7] = [&table, &terms.len(), &means, &exact, gpu.counters(1), &(accumulate as u32), &total];
     gpu.launch("elementwise", "means", Grid::blocks(terms.len(), 1024), &args);
 }
 

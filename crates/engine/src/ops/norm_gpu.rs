@@ -29,11 +29,19 @@ impl Split {
     }
 }
 
-/// Numbers that the last block to be done adds up; if there are more, a kernel of its own does.
-const FEW: usize = 1 << 14;
-/// Rows at least that a block goes through before it leaves a sum for the parameters, and blocks at most.
+/// Numbers that the last block to be done adds up in less time than it takes to launch a kernel for it.
+const FEW: usize = 1 << 13;
+/// Rows at least that a block goes through before it leaves a sum for the parameters.
 const SLAB: usize = 8;
+/// Blocks at most, and as many as a GPU should have at least.
 const SLABS: usize = 1024;
+const BUSY: usize = 128;
+
+/// Rows out of `m` for each block that sums `columns` numbers over its rows, `at_once` of them at the same time.
+fn slab(m: usize, columns: usize, at_once: usize) -> usize {
+    let most = if FEW / columns >= BUSY { (FEW / columns).min(SLABS) } else { SLABS };
+    SLAB.div_ceil(at_once).max(m.div_ceil(at_once * most)) * at_once
+}
 
 /// act(norm(x)) of x [.., n]; an activation.
 pub(super) fn forward(gpu: &'static Gpu, held: &Held, x: &Tensor) -> Tensor {
@@ -61,8 +69,7 @@ pub(super) fn backward(gpu: &'static Gpu, held: &Held, x: &Tensor, dy: &Tensor, 
     let columns = n * grads.iter().flatten().count();
     let all: Vec<&Tensor> = [&x, &dy, &dx].into_iter().chain(scale).chain(shift).chain(dscale).chain(dshift).collect();
     let split = Split::new(n, &all);
-    let steps = if columns > 0 { SLAB.div_ceil(split.rows()).max(m.div_ceil(split.rows() * SLABS)) } else { 1 };
-    let slab = steps * split.rows();
+    let slab = if columns > 0 { slab(m, columns, split.rows()) } else { split.rows() };
     let slabs = m.div_ceil(slab);
     let parts = (columns > 0 && slabs > 1).then(|| gpu.empty(&[slabs, columns]));
     let counter = parts.as_ref().filter(|parts| parts.len() <= FEW).map(|_| gpu.counters(1));

@@ -171,8 +171,10 @@ __device__ __forceinline__ void finish_columns(const float* parts, u32 slabs, u3
   for (u32 start = first; start < last; start += width) {
     u32 column = start + threadIdx.x % width;
     float sum = 0.0f;
-    if (column < last)
+    if (column < last) {
+#pragma unroll 8
       for (u32 s = part; s < slabs; s += each) sum += __ldcg(parts + (u64)s * columns + column);
+    }
     __syncthreads();
     sums[threadIdx.x] = sum;
     __syncthreads();
