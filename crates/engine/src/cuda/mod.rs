@@ -24,4 +24,4 @@ pub use gpu::{Gpu, Precision};
 pub(crate) use memory::Memory;
 pub use nvrtc::Nvrtc;
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};
-pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, Divider, Plan, Tile, plan, plan_whole};
+pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, CONV_POOLED, Divider, Plan, Tile, plan, plan_whole};
