@@ -5,13 +5,14 @@ use super::gpu::Precision;
 /// What every file of kernels starts with.
 const COMMON: &str = concat!(include_str!("kernels/common.cuh"), "\n", include_str!("kernels/product.cuh"));
 
-const SOURCES: [(&str, &str); 11] = [
+const SOURCES: [(&str, &str); 12] = [
     ("conv", include_str!("kernels/conv.cu")),
     ("copies", include_str!("kernels/copies.cu")),
     ("elementwise", include_str!("kernels/elementwise.cu")),
     ("gemm", include_str!("kernels/gemm.cu")),
     ("gru", include_str!("kernels/gru.cu")),
     ("heads", include_str!("kernels/heads.cu")),
+    ("images", include_str!("kernels/images.cu")),
     ("latent", include_str!("kernels/latent.cu")),
     ("noise", include_str!("kernels/noise.cu")),
     ("norm", include_str!("kernels/norm.cu")),
