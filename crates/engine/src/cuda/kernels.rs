@@ -25,13 +25,14 @@ macro_rules! scan_source {
     };
 }
 
-const SOURCES: [(&str, &str); 15] = [
+const SOURCES: [(&str, &str); 16] = [
     ("conv", include_str!("kernels/conv.cu")),
     ("copies", include_str!("kernels/copies.cu")),
     ("elementwise", include_str!("kernels/elementwise.cu")),
     ("gemm", include_str!("kernels/gemm.cu")),
     ("gru", include_str!("kernels/gru.cu")),
     ("heads", include_str!("kernels/heads.cu")),
+    ("images", include_str!("kernels/images.cu")),
     ("latent", include_str!("kernels/latent.cu")),
     ("noise", include_str!("kernels/noise.cu")),
     ("norm", include_str!("kernels/norm.cu")),

@@ -31,6 +31,6 @@ pub use nvrtc::Nvrtc;
 pub use peak::Peaks;
 pub use queue::Recording;
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};
-pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, Divider, Plan, Tile, plan, plan_whole};
+pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, CONV_POOLED, Divider, Plan, Tile, plan, plan_whole};
 pub use timing::KernelTime;
 pub use upload::{ALIGNED, Upload};

@@ -86,6 +86,12 @@ pub(crate) const CONV_4: [Tile; 3] = [
     conv(HALF, ["conv_half_4", "conv_input_grad_half_4", "conv_weight_grad_half_4"]),
     conv(THIN, ["conv_thin_4", "conv_input_grad_thin_4", "conv_weight_grad_thin_4"]),
 ];
+/// For a weight's gradient from the gradient after a pool.
+pub(crate) const CONV_POOLED: [Tile; 3] = [
+    conv(LARGE, ["", "", "conv_pooled_grad_large"]),
+    conv(HALF, ["", "", "conv_pooled_grad_half"]),
+    conv(THIN, ["", "", "conv_pooled_grad_thin"]),
+];
 pub(crate) const CONV_1: [Tile; 1] = [conv(NARROW, ["conv_odd", "conv_input_grad_odd", "conv_weight_grad_odd"])];
 
 /// Three times a power of two, as many channels are.

@@ -9,7 +9,7 @@ use super::norm_act::{Act, Norm, norm_act};
 use super::planes::Planes;
 use super::reshape;
 use crate::cuda::{
-    Arg, CONV_1, CONV_4, CONV_8, Divider, Gpu, Grid, Plan, Precision, Tile, column_sums, plan, plan_whole,
+    Arg, CONV_1, CONV_4, CONV_8, CONV_POOLED, Divider, Gpu, Grid, Plan, Precision, Tile, column_sums, plan, plan_whole,
 };
 use crate::graph::{Leaf, record1, recording};
 use crate::profile;
@@ -174,18 +174,26 @@ impl Kept {
             let sums = column_sums(gpu, &[dy.view(0, &[dy.len() / g.os, g.os])], g.os);
             sink.add(leaf, &sums.view(0, &[g.co]));
         }
+        let (staged, simple) = (Staged::new(*g), gpu.precision() == Precision::Float32);
+        // The first layer's gradient, at full resolution the largest of all, need not be written there.
+        if let (Some(ties), Some(leaf), false) = (&self.ties, self.w.as_leaf(), simple || self.flows)
+            && staged.takes_pooled()
+        {
+            g.count(gpu);
+            sink.add(leaf, &staged.pooled_weight_grad(gpu, &self.x, &dy, ties));
+            return None;
+        }
         let dy = self.ties.as_ref().map_or(dy.clone(), |ties| self.unpool(gpu, &dy, ties));
-        let simple = gpu.precision() == Precision::Float32;
         if let Some(leaf) = self.w.as_leaf() {
             g.count(gpu);
-            let grad = if simple { self.weight_grad(gpu, &dy) } else { Staged::new(*g).weight_grad(gpu, &self.x, &dy) };
+            let grad = if simple { self.weight_grad(gpu, &dy) } else { staged.weight_grad(gpu, &self.x, &dy) };
             sink.add(leaf, &grad.view(0, self.w.shape()));
         }
         self.flows.then(|| {
             g.count(gpu);
             // Steps of a stride scatter, which is rare enough to be done simply.
             let simple = simple || g.stride != 1;
-            if simple { self.input_grad(gpu, &dy) } else { Staged::new(*g).input_grad(gpu, &dy, &self.w) }
+            if simple { self.input_grad(gpu, &dy) } else { staged.input_grad(gpu, &dy, &self.w) }
         })
     }
 
@@ -299,7 +307,7 @@ impl Staged {
             &1usize, &g.stride, &self.top, &self.left, &self.h, &self.w,
             &self.columns, &self.padded, &g.co, &g.os, &mode,
         ];
-        gpu.launch("conv", tile.forward, rows_first(&tile, self.size()), &args);
+        gpu.launch("conv", tile.forward, in_line(&tile, self.size()), &args);
         (y, ties)
     }
 
@@ -329,7 +337,7 @@ impl Staged {
             &g.up, &1usize, &top, &left, &g.h, &g.w,
             &g.cs, &self.padded, &g.cs, &g.cs, &PLAIN,
         ];
-        gpu.launch("conv", tile.input_grad, rows_first(&tile, size), &args);
+        gpu.launch("conv", tile.input_grad, in_line(&tile, size), &args);
         dx
     }
 
@@ -338,28 +346,45 @@ impl Staged {
         let all = if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) };
         let able = having(all, |tile| tile.weight_grad);
         let pixels = g.n * self.h * self.w;
-        self.weight_grad_as(gpu, x, dy, plan(&able, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
+        self.weight_grad_as(gpu, x, dy, None, plan(&able, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
+    }
+
+    /// Whether there is a kernel for the weight's gradient from the gradient after a pool.
+    fn takes_pooled(&self) -> bool {
+        self.g.pooled && self.g.cs.is_multiple_of(4) && self.g.os.is_multiple_of(8)
+    }
+
+    /// The weight's gradient from that after a pool, [n, h / 2, w / 2, os].
+    fn pooled_weight_grad(&self, gpu: &'static Gpu, x: &Tensor, dy: &Tensor, ties: &Tensor) -> Tensor {
+        let g = &self.g;
+        let size = [self.k * self.k * g.cs, self.columns];
+        self.weight_grad_as(gpu, x, dy, Some(ties), plan(&CONV_POOLED, size, 1, &[g.n * self.h * self.w]))
     }
 
     /// The weight's gradient [k, k, ci, co].
-    fn weight_grad_as(&self, gpu: &'static Gpu, x: &Tensor, dy: &Tensor, Plan { tile, parts }: Plan) -> Tensor {
+    fn weight_grad_as(
+        &self,
+        gpu: &'static Gpu,
+        x: &Tensor,
+        dy: &Tensor,
+        ties: Option<&Tensor>,
+        Plan { tile, parts }: Plan,
+    ) -> Tensor {
         let g = &self.g;
         let (rows, pixels) = (self.k * self.k * g.cs, g.n * self.h * self.w);
         let size = [rows, self.columns];
         let slice = pixels.div_ceil(tile.depth).div_ceil(parts).max(1) * tile.depth;
-        let (height, width) = (Divider::new(self.h), Divider::new(self.w));
+        let [height, width] = if ties.is_some() { g.out() } else { [self.h, self.w] }.map(Divider::new);
         let sums = gpu.empty(&[parts, rows, self.columns]);
         #[rustfmt::skip]
-        let args: [&dyn Arg; 19] = [
-            x, dy, &sums,
+        let args: [&dyn Arg; 21] = [
+            x, dy, &ties, &sums,
             &g.n, &g.h, &g.w, &g.cs, &g.up,
             &self.k, &g.stride, &self.top, &self.left,
             &height.by, &height.factor, &height.shift, &width.by, &width.factor, &width.shift,
-            &g.os,
+            &g.os, &slice,
         ];
-        let args: Vec<&dyn Arg> = args.into_iter().chain([&slice as &dyn Arg]).collect();
-        let [x, y, _] = rows_first(&tile, size).blocks;
-        let grid = Grid { blocks: [x, y, parts as u32], ..rows_first(&tile, size) };
+        let grid = tile.grid(size, parts);
         gpu.launch("conv", tile.weight_grad, grid, &args);
         let (grad, sparse) = (gpu.empty(&[g.k, g.k, g.ci, g.co]), g.sparse as u32);
         let small = if g.up == 1 { 0 } else { self.k };
@@ -387,11 +412,11 @@ fn having(tiles: &[Tile], kernel: impl Fn(&Tile) -> &'static str) -> Vec<Tile> {
     tiles.iter().copied().filter(|tile| !kernel(tile).is_empty()).collect()
 }
 
-/// A grid with the tiles of rows along the first axis, which may be the longest.
-fn rows_first(tile: &Tile, size: [usize; 2]) -> Grid {
+/// A grid with all tiles along the first axis, the only one that takes more than 65535.
+fn in_line(tile: &Tile, size: [usize; 2]) -> Grid {
     let grid = tile.grid(size, 1);
     let [columns, rows, _] = grid.blocks;
-    Grid { blocks: [rows, columns, 1], ..grid }
+    Grid { blocks: [columns * rows, 1, 1], ..grid }
 }
 
 #[cfg(test)]
@@ -416,8 +441,13 @@ mod tests {
     #[test]
     fn every_tile_convolves() {
         let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
-        let all =
-            [(&CONV_8[..], [8, 24], 5), (&CONV_4[..], [4, 12], 5), (&CONV_4[..], [3, 3], 3), (&CONV_1[..], [5, 3], 3)];
+        let all = [
+            (&CONV_8[..], [8, 24], 5),
+            (&CONV_4[..], [4, 12], 5),
+            (&CONV_4[..], [3, 24], 5),
+            (&CONV_4[..], [3, 3], 3),
+            (&CONV_1[..], [5, 3], 3),
+        ];
         for (tiles, channels, k) in all {
             for resample in [Resample::None, Resample::Pool, Resample::Stride, Resample::Upsample, Resample::Spread] {
                 tiles.iter().for_each(|&tile| convolve_as(gpu, tile, resample, Case { size: [8, 12], channels, k }));
@@ -456,6 +486,12 @@ mod tests {
         assert_close(&what("output"), &cut(&found, os, co), &doubles(&y), limit);
 
         let dy = pixels(&dy, co, os);
+        if let (Some(ties), true) = (&ties, staged.takes_pooled()) {
+            for tile in CONV_POOLED {
+                let grad = staged.weight_grad_as(gpu, &input.x, &dy, Some(ties), Plan { tile, parts: 2 });
+                assert_close(&what(tile.weight_grad), &doubles(&grad), &doubles(&grads[1]), limit);
+            }
+        }
         let dy = match &ties {
             Some(ties) => {
                 Kept { g, flows: true, x: input.x.clone(), w: weight.clone(), ties: None }.unpool(gpu, &dy, ties)
@@ -468,7 +504,7 @@ mod tests {
         }
         for parts in [1, 2] {
             if !tile.weight_grad.is_empty() {
-                let grad = staged.weight_grad_as(gpu, &input.x, &dy, Plan { tile, parts });
+                let grad = staged.weight_grad_as(gpu, &input.x, &dy, None, Plan { tile, parts });
                 assert_close(&what("weight gradient"), &doubles(&grad), &doubles(&grads[1]), limit);
             }
         }

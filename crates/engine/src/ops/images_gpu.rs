@@ -13,7 +13,7 @@ pub(super) fn resize_pixels(gpu: &'static Gpu, x: &Tensor, [from, to]: [usize; 2
     }
     let x = gpu.act(x);
     let (y, pixels) = (gpu.empty_act(shape), x.len() / from);
-    gpu.launch("conv", "resize_pixels", Grid::elements(y.len()), &[&x, &pixels, &from, &to, &y]);
+    gpu.launch("images", "resize_pixels", Grid::elements(y.len()), &[&x, &pixels, &from, &to, &y]);
     y
 }
 
@@ -24,7 +24,7 @@ pub(super) fn byte_planes(gpu: &'static Gpu, keys: &[(Pixels, usize)], n: usize,
     let y = gpu.empty_act(&[n, h, w, stored]);
     for (bytes, c, [first, end]) in places(keys, stored) {
         let args: [&dyn Arg; 7] = [bytes.gpu(), &pixels, &c, &stored, &first, &end, &y];
-        gpu.launch("conv", "byte_planes", Grid::elements(pixels * (end - first)), &args);
+        gpu.launch("images", "byte_planes", Grid::elements(pixels * (end - first)), &args);
     }
     Planes { x: y, n, pad: 0, size: [channels, h, w] }
 }
@@ -48,7 +48,7 @@ pub(super) fn image_loss(gpu: &'static Gpu, logits: &Planes, keys: &[(Pixels, us
     let loss = |(bytes, c, [first, _]): &(Tensor, usize, [usize; 2])| {
         let loss = gpu.empty(&[n]);
         let args: [&dyn Arg; 7] = [&x, bytes, &pixels, c, &stored, first, &loss];
-        gpu.launch("conv", "image_loss", Grid::blocks(n, 256), &args);
+        gpu.launch("images", "image_loss", Grid::blocks(n, 256), &args);
         loss
     };
     let losses: Vec<Tensor> = keys.iter().map(loss).collect();
@@ -59,7 +59,7 @@ pub(super) fn image_loss(gpu: &'static Gpu, logits: &Planes, keys: &[(Pixels, us
         let dx = gpu.empty_act(x.shape());
         for ((bytes, c, [first, end]), dy) in keys.iter().zip(grads) {
             let args: [&dyn Arg; 10] = [&x, bytes, dy, &n, &pixels, c, &stored, first, end, &dx];
-            gpu.launch("conv", "image_loss_grad", Grid::elements(n * pixels * (end - first)), &args);
+            gpu.launch("images", "image_loss_grad", Grid::elements(n * pixels * (end - first)), &args);
         }
         vec![Some(dx)]
     })
@@ -71,7 +71,7 @@ pub(super) fn pictures(gpu: &'static Gpu, logits: &Planes, channels: &[usize]) -
     let (pixels, mut first) = (n * h * w, 0);
     let mut key = |c: &usize| {
         let y = gpu.empty(&[n, h, w, *c]);
-        gpu.launch("conv", "pictures", Grid::elements(y.len()), &[&x, &pixels, c, &stored, &first, &y]);
+        gpu.launch("images", "pictures", Grid::elements(y.len()), &[&x, &pixels, c, &stored, &first, &y]);
         first += c;
         y
     };

@@ -145,7 +145,9 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
   const u32 CHUNKS = T::TILE_DEPTH / 8, EACH = T::ROWS * CHUNKS / T::THREADS;
   static_assert(T::ROWS * CHUNKS % T::THREADS == 0 && T::THREADS % CHUNKS == 0, "threads share the chunks evenly");
   bool squares = !GRAD && mode == POOLED;
-  u32 rows = squares ? n * (oh / 2) * (ow / 2) * 4 : n * oh * ow, row0 = blockIdx.x * T::ROWS, column0 = blockIdx.y * T::COLUMNS;
+  // Tiles of the same rows follow each other, so that the second cache has what they see.
+  u32 across = (columns + T::COLUMNS - 1) / T::COLUMNS, row0 = blockIdx.x / across * T::ROWS;
+  u32 rows = squares ? n * (oh / 2) * (ow / 2) * 4 : n * oh * ow, column0 = blockIdx.x % across * T::COLUMNS;
   Divider by_c{c_factor, c_shift}, by_tap{tap_factor, tap_shift}, by_k{k_factor, k_shift};
   u32 depth = k * k * tap, d = 0;
   // Of this thread's pixels: where their first tap is, in rows and columns and in memory.
@@ -231,18 +233,41 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
 }
 
 // The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, c, columns]
-// with the `columns` = up up `stored` of dy [n, up oh, up ow, stored].
+// with the `columns` = up up `stored` of dy [n, up oh, up ow, stored]. UNPOOL: dy is the gradient after a pool,
+// [n, oh, ow, stored], which has `ties`, of an image of twice that height and width.
 #define CONV_GRAD_ARGS                                                                                                   \
-  const bf16 *x, const bf16 *dy, float *out, u32 n, u32 h, u32 w, u32 c, u32 up, u32 k, u32 stride, u32 top, u32 left,   \
+  const bf16 *x, const bf16 *dy, const u8 *ties, float *out, u32 n, u32 h, u32 w, u32 c, u32 up, u32 k, u32 stride, u32 top, u32 left,   \
       u32 oh, u32 oh_factor, u32 oh_shift, u32 ow, u32 ow_factor, u32 ow_shift, u32 stored, u32 slice
 #define CONV_GRAD_VALUES \
-  x, dy, out, n, h, w, c, up, k, stride, top, left, oh, oh_factor, oh_shift, ow, ow_factor, ow_shift, stored, slice
+  x, dy, ties, out, n, h, w, c, up, k, stride, top, left, oh, oh_factor, oh_shift, ow, ow_factor, ow_shift, stored, slice
 
-template <class T, u32 GRAIN>
+// Eight gradients after a pool as those of the four pixels before it, in rows `row` to `row + 3` of a tile.
+template <u32 CHUNKS>
+__device__ __forceinline__ void unpool_chunk(char* tile, u32 row, u32 chunk, uint4 dy, uint2 ties) {
+  float shares[8];
+  u32 bits[8];
+#pragma unroll
+  for (u32 q = 0; q < 8; q++) {
+    u32 pair = q / 2 == 0 ? dy.x : q / 2 == 1 ? dy.y : q / 2 == 2 ? dy.z : dy.w;
+    bits[q] = (q < 4 ? ties.x : ties.y) >> q % 4 * 8;
+    u32 count = (bits[q] & 1) + (bits[q] >> 1 & 1) + (bits[q] >> 2 & 1) + (bits[q] >> 3 & 1);
+    float share = count == 1 ? 1.0f : count == 2 ? 0.5f : count == 3 ? 1.0f / 3.0f : 0.25f;
+    shares[q] = __uint_as_float(q % 2 ? pair & 0xffff0000u : pair << 16) * share;
+  }
+#pragma unroll
+  for (u32 p = 0; p < 4; p++) {
+    auto pair = [&](u32 q) {
+      return bf16_pair(bits[q] >> p & 1 ? shares[q] : 0.0f, bits[q + 1] >> p & 1 ? shares[q + 1] : 0.0f);
+    };
+    *(uint4*)(tile + place<CHUNKS>(row + p, chunk)) = uint4{pair(0), pair(2), pair(4), pair(6)};
+  }
+}
+
+template <class T, u32 GRAIN, bool UNPOOL>
 __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
   SHARED(char, shared);
-  u32 row0 = blockIdx.x * T::ROWS, column0 = blockIdx.y * T::COLUMNS, rows = k * k * c, columns = up * up * stored;
-  u32 d = blockIdx.z * slice, last = min(d + slice, n * oh * ow);
+  u32 row0 = blockIdx.y * T::ROWS, column0 = blockIdx.x * T::COLUMNS, rows = k * k * c, columns = up * up * stored;
+  u32 d = blockIdx.z * slice, last = min(d + slice, n * oh * ow * (UNPOOL ? 4 : 1));
   u32 steps = d < last ? (last - d + T::TILE_DEPTH - 1) / T::TILE_DEPTH : 0;
   Divider height{oh_factor, oh_shift}, width{ow_factor, ow_shift};
   static_assert(T::TILE_DEPTH == WARP, "each thread of a warp finds one pixel of a step");
@@ -262,9 +287,23 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
       columns_at[i][piece] = j + (phase / 2 * 2 * ow + phase % 2 - phase) * stored;
     }
   }
+  // Of pooled gradients a thread has at most eight for four pixels, read a step ahead.
+  static_assert(!UNPOOL || CHUNKS * T::TILE_DEPTH / 4 <= T::THREADS, "one chunk of a square for each thread");
+  u32 square = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+  uint4 gradients{};
+  uint2 places{};
+  auto read_ahead = [&](u32 first) {
+    u32 at = first / 4 + square, j = column0 + 8 * chunk;
+    bool there = square < T::TILE_DEPTH / 4 && 4 * at < last && j < columns;
+    gradients = there ? *(const uint4*)(dy + (u64)at * stored + j) : uint4{};
+    places = there ? *(const uint2*)(ties + (u64)at * stored + j) : uint2{};
+  };
+  if (UNPOOL) read_ahead(d);
   auto load = [&](char* left_tile, char* right_tile) {
-    u32 here = min(d + lane_of_warp(), last - 1), line = divided(here, width), image = divided(line, height);
-    u32 px = here - line * ow, y0 = (line - image * oh) * stride, x0 = px * stride;
+    // The pixel of this lane, of squares of four one after the other where they are pooled.
+    u32 here = min(d + lane_of_warp(), last - 1), line = divided(UNPOOL ? here / 4 : here, width), image = divided(line, height);
+    u32 px = (UNPOOL ? here / 4 : here) - line * ow, y0 = (line - image * oh) * stride, x0 = px * stride;
+    if (UNPOOL) y0 = 2 * y0 + here / 2 % 2, x0 = 2 * x0 + here % 2;
     u32 in_x = (image * h + y0) * w + x0, in_dy = up == 1 ? here : line * 4 * ow + 2 * px;
     u32 yx = d + lane_of_warp() < last ? y0 << 16 | x0 : 0x7fffu << 16;  // far outside of the image where there is none
     fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left_tile, [&](u32, u32 row, u32 column) {
@@ -272,10 +311,15 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
       bool there = (place >> 16) + ys[piece] < h && (place & 0xffffu) + xs[piece] < w;
       return Spot{x + ((long long)((u64)pixel * c) + rows_at[piece]), there};
     });
-    fill_tile<GRAIN, T::TILE_DEPTH, CHUNKS, T::THREADS>(right_tile, [&](u32 i, u32 row, u32 column) {
-      u64 pixel = __shfl_sync(ALL, in_dy, row);
-      return Spot{dy + (pixel * stored + columns_at[i][column % 8 / GRAIN]), column0 + column < columns && d + row < last};
-    });
+    if (UNPOOL) {
+      if (square < T::TILE_DEPTH / 4) unpool_chunk<CHUNKS>(right_tile, 4 * square, chunk, gradients, places);
+      read_ahead(d + T::TILE_DEPTH);
+    } else {
+      fill_tile<GRAIN, T::TILE_DEPTH, CHUNKS, T::THREADS>(right_tile, [&](u32 i, u32 row, u32 column) {
+        u64 pixel = __shfl_sync(ALL, in_dy, row);
+        return Spot{dy + (pixel * stored + columns_at[i][column % 8 / GRAIN]), column0 + column < columns && d + row < last};
+      });
+    }
     d += T::TILE_DEPTH;
   };
   Sums<T> sums = {};
@@ -329,20 +373,23 @@ CONV(conv_input_grad_half_4, Half, 3, 4, true)
 CONV(conv_input_grad_thin_4, Thin, 4, 4, true)
 CONV(conv_input_grad_odd, Narrow, 3, 1, true)
 
-#define CONV_GRAD(name, tile, each, grain)                            \
+#define CONV_GRAD(name, tile, each, grain, unpool)                    \
   KERNEL __launch_bounds__(tile::THREADS, each) name(CONV_GRAD_ARGS) { \
-    conv_weight_grad_block<tile, grain>(CONV_GRAD_VALUES);             \
+    conv_weight_grad_block<tile, grain, unpool>(CONV_GRAD_VALUES);     \
   }                                                                   \
   EXPORT(name)
-CONV_GRAD(conv_weight_grad_large, Large, 2, 8)
-CONV_GRAD(conv_weight_grad_three, Three, 2, 8)
-CONV_GRAD(conv_weight_grad_half, Half, 3, 8)
-CONV_GRAD(conv_weight_grad_narrow, Narrow, 4, 8)
-CONV_GRAD(conv_weight_grad_thin, Thin, 4, 8)
-CONV_GRAD(conv_weight_grad_large_4, Large, 2, 4)
-CONV_GRAD(conv_weight_grad_half_4, Half, 3, 4)
-CONV_GRAD(conv_weight_grad_thin_4, Thin, 4, 4)
-CONV_GRAD(conv_weight_grad_odd, Narrow, 3, 1)
+CONV_GRAD(conv_weight_grad_large, Large, 2, 8, false)
+CONV_GRAD(conv_weight_grad_three, Three, 2, 8, false)
+CONV_GRAD(conv_weight_grad_half, Half, 3, 8, false)
+CONV_GRAD(conv_weight_grad_narrow, Narrow, 4, 8, false)
+CONV_GRAD(conv_weight_grad_thin, Thin, 4, 8, false)
+CONV_GRAD(conv_weight_grad_large_4, Large, 2, 4, false)
+CONV_GRAD(conv_weight_grad_half_4, Half, 3, 4, false)
+CONV_GRAD(conv_weight_grad_thin_4, Thin, 4, 4, false)
+CONV_GRAD(conv_weight_grad_odd, Narrow, 3, 1, false)
+CONV_GRAD(conv_pooled_grad_large, Large, 2, 4, true)
+CONV_GRAD(conv_pooled_grad_half, Half, 3, 4, true)
+CONV_GRAD(conv_pooled_grad_thin, Thin, 4, 4, true)
 
 // The tap of the small kernel that tap `a` of the large one is summed into for phase `p`, in one direction: row 2 i + p of
 // the upsampled image reads its row 2 i + p + a - k / 2, which is row i + (p + a - k / 2) / 2 of the small one, rounded
@@ -402,8 +449,6 @@ EXPORT(unfold_parts)
 
 #endif
 
-// ---- Around convolutions ----------------------------------------------------------------------------------------------
-
 // The pool's gradient dx [n, h, w, c] from dy [n, h / 2, w / 2, c], shared equally among tied maxima: flat regions of an
 // image tie often. A thread for four channels, where c is a multiple of four, or for one.
 KERNEL unpool(const act* dy, const u8* ties, u32 n, u32 h, u32 w, u32 c, act* dx) {
@@ -430,62 +475,3 @@ KERNEL unpool(const act* dy, const u8* ties, u32 n, u32 h, u32 w, u32 c, act* dx
   }
 }
 EXPORT(unpool)
-
-// Pixels of `from` numbers each -> pixels of `to`, cut or with zeros after.
-KERNEL resize_pixels(const act* x, u32 pixels, u32 from, u32 to, act* y) {
-  u64 i = global_thread();
-  u32 j = i % to;
-  if (i < (u64)pixels * to) y[i] = j < from ? x[i / to * from + j] : rounded<act>(0.0f);
-}
-EXPORT(resize_pixels)
-
-// Bytes [pixels, c] -> `value / 255 - 0.5` in channels `first`.. of y [pixels, stored], and zeros from there to `end`.
-KERNEL byte_planes(const u8* x, u32 pixels, u32 c, u32 stored, u32 first, u32 end, act* y) {
-  u64 i = global_thread();
-  u32 width = end - first, j = i % width;
-  u64 pixel = i / width;
-  if (pixel < pixels) y[pixel * stored + first + j] = rounded<act>(j < c ? x[pixel * c + j] / 255.0f - 0.5f : 0.0f);
-}
-EXPORT(byte_planes)
-
-// The squared error of sigmoid(logits) against bytes / 255, summed over each image: a block for each. Of the logits
-// [n, pixels, stored] those from channel `first` on belong to the bytes [n, pixels, c].
-KERNEL image_loss(const act* logits, const u8* bytes, u32 pixels, u32 c, u32 stored, u32 first, float* loss) {
-  __shared__ float sums[32];
-  u64 start = (u64)blockIdx.x * pixels;
-  float sum = 0.0f;
-  for (u32 i = threadIdx.x; i < pixels * c; i += blockDim.x) {
-    float d = sigmoid(number(logits[(start + i / c) * stored + first + i % c])) - bytes[start * c + i] / 255.0f;
-    sum += d * d;
-  }
-  sum = warp_sum(sum);
-  if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = sum;
-  __syncthreads();
-  if (threadIdx.x > 0) return;
-  for (u32 i = 1; i < blockDim.x / WARP; i++) sum += sums[i];
-  loss[blockIdx.x] = sum;
-}
-EXPORT(image_loss)
-
-// Its gradient in those channels, with zeros after them up to `end`; all are zero where `dy` is null.
-KERNEL image_loss_grad(const act* logits, const u8* bytes, const float* dy, u32 n, u32 pixels, u32 c, u32 stored, u32 first,
-                       u32 end, act* dx) {
-  u64 i = global_thread();
-  u32 width = end - first, j = i % width;
-  u64 pixel = i / width, at = pixel * stored + first + j;
-  if (pixel >= (u64)n * pixels) return;
-  float grad = 0.0f;
-  if (dy && j < c) {
-    float s = sigmoid(number(logits[at])), d = s - bytes[pixel * c + j] / 255.0f;
-    grad = dy[pixel / pixels] * 2.0f * d * s * (1.0f - s);
-  }
-  dx[at] = rounded<act>(grad);
-}
-EXPORT(image_loss_grad)
-
-// sigmoid of channels `first`.. of the logits [pixels, stored] as pictures [pixels, c].
-KERNEL pictures(const act* logits, u32 pixels, u32 c, u32 stored, u32 first, float* y) {
-  u64 i = global_thread();
-  if (i < (u64)pixels * c) y[i] = sigmoid(number(logits[i / c * stored + first + i % c]));
-}
-EXPORT(pictures)
