@@ -111,6 +111,8 @@ struct LaunchAttribute {
 
 /// The kernel may start while the one before it on the stream ends: it waits for that one's results by itself.
 const OVERLAPS: c_int = 6; // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+/// The first version of CUDA that records this in graphs, and the first architecture that does it.
+const OVERLAPPING: ((i32, i32), u32) = ((12, 3), 90);
 
 /// What is known of a GPU without using it.
 #[derive(Clone, Debug)]
@@ -208,6 +210,8 @@ impl Driver {
 pub struct Cuda {
     driver: Arc<Driver>,
     context: Handle,
+    /// Whether kernels can overlap.
+    overlapping: bool,
 }
 
 /// An order in which a GPU does things.
@@ -241,7 +245,8 @@ impl Cuda {
         let mut context = std::ptr::null_mut();
         // SAFETY: the pointer is valid for one handle.
         driver.check(unsafe { (driver.context_retain)(&mut context, device) }, "opening a context")?;
-        Ok(Cuda { driver, context })
+        let overlapping = driver.version() >= OVERLAPPING.0 && driver.properties(index)?.arch >= OVERLAPPING.1;
+        Ok(Cuda { driver, context, overlapping })
     }
 
     pub fn stream(&self) -> Result<Stream, String> {
@@ -449,46 +454,34 @@ impl Cuda {
         Ok(function as u64)
     }
 
+    /// Where the kernel `overlaps`, it may start while the one before it ends, if this GPU and its driver can do that.
+    ///
     /// # Safety
-    /// `function` is a kernel of this GPU, and `args` are what it takes, with memory as large as it assumes.
+    /// `function` is a kernel of this GPU, and `args` are what it takes, with memory as large as it assumes. Where it overlaps
+    /// it waits by itself (`griddepcontrol.wait`) before it touches what others write.
+    #[allow(clippy::too_many_arguments)] // those of the driver's function
     pub unsafe fn launch(
         &self,
         function: u64,
         [x, y, z]: [u32; 3],
         threads: u32,
         shared: u32,
+        overlaps: bool,
         stream: &Stream,
         args: &mut [*mut c_void],
     ) -> Result<(), String> {
+        let (kernel, none) = (function as Handle, std::ptr::null_mut());
         // SAFETY: as the caller promises.
         self.call(&format!("starting {x} x {y} x {z} blocks of {threads} threads"), |d| unsafe {
-            let none = std::ptr::null_mut();
-            (d.launch)(function as Handle, x, y, z, threads, 1, 1, shared, stream.0, args.as_mut_ptr(), none)
-        })
-    }
-
-    /// Like `launch`, for a kernel that waits for what came before it by itself (`griddepcontrol.wait`), which GPUs can
-    /// from compute capability 9.0 on.
-    ///
-    /// # Safety
-    /// As for `launch`.
-    pub unsafe fn launch_overlapping(
-        &self,
-        function: u64,
-        blocks: [u32; 3],
-        threads: u32,
-        shared: u32,
-        stream: &Stream,
-        args: &mut [*mut c_void],
-    ) -> Result<(), String> {
-        let mut value = [0; 16];
-        value[0] = 1;
-        let attributes = LaunchAttribute { number: OVERLAPS, padding: 0, value };
-        let threads = [threads, 1, 1];
-        let config = LaunchConfig { blocks, threads, shared, stream: stream.0, attributes: &attributes, count: 1 };
-        // SAFETY: as the caller promises.
-        self.call(&format!("starting {blocks:?} blocks of {} threads", threads[0]), |d| unsafe {
-            (d.launch_with)(&config, function as Handle, args.as_mut_ptr(), std::ptr::null_mut())
+            if !(overlaps && self.overlapping) {
+                return (d.launch)(kernel, x, y, z, threads, 1, 1, shared, stream.0, args.as_mut_ptr(), none);
+            }
+            let mut value = [0; 16];
+            value[0] = 1;
+            let attributes = LaunchAttribute { number: OVERLAPS, padding: 0, value };
+            let (blocks, threads, stream) = ([x, y, z], [threads, 1, 1], stream.0);
+            let config = LaunchConfig { blocks, threads, shared, stream, attributes: &attributes, count: 1 };
+            (d.launch_with)(&config, kernel, args.as_mut_ptr(), none)
         })
     }
 }

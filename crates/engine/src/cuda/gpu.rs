@@ -48,9 +48,6 @@ struct Function {
     launches: u64,
 }
 
-/// The first architecture whose kernels can wait by themselves for what they need.
-const OVERLAPPING: u32 = 90;
-
 pub(super) enum Backend {
     Cuda(Cuda),
     Emulator(Emulator),
@@ -556,12 +553,7 @@ impl Gpu {
             Backend::Cuda(cuda) => {
                 let (stream, mut args) = (queue.stream(), args.pointers());
                 // SAFETY: operations hand in what their kernels take, which their tests check on every device.
-                let started = unsafe {
-                    match overlaps && self.properties.arch >= OVERLAPPING {
-                        true => cuda.launch_overlapping(function, blocks, threads, shared, stream, &mut args),
-                        false => cuda.launch(function, blocks, threads, shared, stream, &mut args),
-                    }
-                };
+                let started = unsafe { cuda.launch(function, blocks, threads, shared, overlaps, stream, &mut args) };
                 self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
             }
             Backend::Emulator(_) => self.emulate(&queue, Command::Launch { function, blocks, threads, args }),

@@ -6,28 +6,38 @@
 //   project  what the posterior and the next step's embedding make of deter
 //   latent   the posterior's logits and a sample of them
 //
+// Weights are packed (`pack`), and stay in the second cache where `stays` says so.
 // All activations are [rows, steps, ..] and handed in at the step at hand. `d` is the width of deter, in blocks of `own`;
 // `h` that of the hidden layers; `z` that of stoch, in groups of `classes`.
 
-// Packs a weight, or a part of one, for products: number (k, n) of block (outer, inner) is
+// Parts of weights to be packed for products. Of part i, number (k, n) of block (outer, inner) is
 // w[outer outer_from + inner inner_from + k k_from + n n_from]. It goes to panel
 // outer outer_panels + first_panel + n / 16 panel_step + inner, span first_span + k / 32 of `spans`; zeros fill what is
-// beyond `depth` and `columns`. In a tile the numbers lie as a warp takes them: in bfloat16, for each half of the columns and
-// each lane (g, t), those of rows 8 t to 8 t + 7 in column g; in float32 row by row. Eight numbers a thread.
-KERNEL pack(const float* w, u32 outer, u32 outer_from, u32 inner, u32 inner_from, u32 depth, u32 k_from, u32 columns,
-            u32 n_from, u32 outer_panels, u32 first_panel, u32 panel_step, u32 spans, u32 first_span, act* out) {
-  u64 i = global_thread();
+// beyond `depth` and `columns`. `end` counts the blocks of threads of this part and those before it.
+constexpr u32 PARTS = 48;
+struct Parts {
+  const float* w[PARTS];
+  act* out[PARTS];
+  u32 outer[PARTS], outer_from[PARTS], inner[PARTS], inner_from[PARTS], depth[PARTS], k_from[PARTS], columns[PARTS], n_from[PARTS];
+  u32 outer_panels[PARTS], first_panel[PARTS], panel_step[PARTS], spans[PARTS], first_span[PARTS], end[PARTS];
+};
+
+// In a tile the numbers lie as a warp takes them: in bfloat16, for each half of the columns and each lane (g, t), those of
+// rows 8 t to 8 t + 7 in column g; in float32 row by row. Eight numbers a thread.
+KERNEL pack(const __grid_constant__ Parts p, u32 count) {
+  u32 j = table_row(p.end, count, blockIdx.x), depth = p.depth[j], columns = p.columns[j];
+  u64 i = (u64)(blockIdx.x - (j > 0 ? p.end[j - 1] : 0)) * blockDim.x + threadIdx.x;
   u32 part = i % (TILE / 8), own_spans = ceil_div(depth, SPAN), own_panels = ceil_div(columns, PANEL);
   u64 rest = i / (TILE / 8);
   u32 span = rest % own_spans;
   rest /= own_spans;
   u32 panel = rest % own_panels;
   rest /= own_panels;
-  u32 of_inner = rest % inner, of_outer = rest / inner;
-  if (of_outer >= outer) return;
-  w += (u64)of_outer * outer_from + (u64)of_inner * inner_from;
-  u64 to = (u64)of_outer * outer_panels + first_panel + panel * panel_step + of_inner;
-  act* tile = out + (to * spans + first_span + span) * TILE;
+  u32 inner = rest % p.inner[j], outer = rest / p.inner[j];
+  if (outer >= p.outer[j]) return;
+  const float* w = p.w[j] + (u64)outer * p.outer_from[j] + (u64)inner * p.inner_from[j];
+  u64 to = (u64)outer * p.outer_panels[j] + p.first_panel[j] + panel * p.panel_step[j] + inner;
+  act* tile = p.out[j] + (to * p.spans[j] + p.first_span[j] + span) * TILE;
   float x[8];
 #ifdef ACT_BF16
   u32 lane = part % WARP, k0 = span * SPAN + lane % 4 * 8, n0 = panel * PANEL + part / WARP * 8 + lane / 4, of_k = 1;
@@ -36,7 +46,7 @@ KERNEL pack(const float* w, u32 outer, u32 outer_from, u32 inner, u32 inner_from
 #endif
   for (u32 e = 0; e < 8; e++) {
     u32 k = k0 + of_k * e, n = n0 + (1 - of_k) * e;
-    x[e] = k < depth && n < columns ? w[(u64)k * k_from + (u64)n * n_from] : 0.0f;
+    x[e] = k < depth && n < columns ? w[(u64)k * p.k_from[j] + (u64)n * p.n_from[j]] : 0.0f;
   }
   ((Eight*)tile)[part] = pack_eight(x);
 }
@@ -114,12 +124,12 @@ EXPORT(inputs)
 
 // y = [deter of the block, inputs] w + actions, and its squares. Blocks of threads: [panels of each block / N] by rows / 16.
 template <u32 N>
-__device__ __forceinline__ void hidden_panels(const act* w, const act* prev, const act* inputs, const act* actions, u32 rows,
+__device__ __forceinline__ void hidden_panels(const act* w, u32 stays, const act* prev, const act* inputs, const act* actions, u32 rows,
                                               u32 steps, u32 d, u32 own, u32 h, act* y, float* squares) {
   SHARED(float, shared);
   u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts, panel0 = blockIdx.x % parts * N;
   u32 row0 = blockIdx.y * ROWS, first = ceil_div(own, SPAN), spans = first + ceil_div(2 * h, SPAN);
-  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, 0, spans, min(N, panels - panel0));
+  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, spans, min(N, panels - panel0), stays);
   wait_for_previous();
   u64 at = (u64)row0 * steps;
   Plain deter{prev + at * d + block * own, (u64)steps * d, rows - row0, own};
@@ -139,9 +149,9 @@ __device__ __forceinline__ void hidden_panels(const act* w, const act* prev, con
 }
 
 #define HIDDEN_ARGS                                                                                                       \
-  const act *w, const act *prev, const act *inputs, const act *actions, u32 rows, u32 steps, u32 d, u32 own, u32 h, act *y, \
+  const act *w, u32 stays, const act *prev, const act *inputs, const act *actions, u32 rows, u32 steps, u32 d, u32 own, u32 h, act *y, \
       float *squares
-#define HIDDEN_VALUES w, prev, inputs, actions, rows, steps, d, own, h, y, squares
+#define HIDDEN_VALUES w, stays, prev, inputs, actions, rows, steps, d, own, h, y, squares
 KERNEL hidden(HIDDEN_ARGS) { hidden_panels<1>(HIDDEN_VALUES); }
 EXPORT(hidden)
 KERNEL hidden_wide(HIDDEN_ARGS) { hidden_panels<2>(HIDDEN_VALUES); }
@@ -151,7 +161,7 @@ EXPORT(hidden_wide)
 // prev_next where it is kept (null at the last step). `inverse` [rows, steps] is left for the gradient. For each of its
 // PANELS panels a block of threads has those of the three gates, which a packed weight has side by side.
 template <u32 PANELS>
-__device__ __forceinline__ void gates_panels(const act* w, const act* y, const float* squares, u32 slots, const float* scale,
+__device__ __forceinline__ void gates_panels(const act* w, u32 stays, const act* y, const float* squares, u32 slots, const float* scale,
                                              const float* bias, const act* prev, const float* keep_next, u32 rows, u32 steps,
                                              u32 d, u32 own, float epsilon, act* gates, act* deter, act* prev_next,
                                              float* inverse) {
@@ -160,7 +170,7 @@ __device__ __forceinline__ void gates_panels(const act* w, const act* y, const f
   u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, PANELS), block = blockIdx.x / parts;
   u32 panel0 = blockIdx.x % parts * PANELS, row0 = blockIdx.y * ROWS, spans = ceil_div(own, SPAN);
   u32 used = min(PANELS, panels - panel0);
-  Product<3 * PANELS> product(w + (u64)(block * panels + panel0) * 3 * spans * TILE, spans, 0, spans, 3 * used);
+  Product<3 * PANELS> product(w + (u64)(block * panels + panel0) * 3 * spans * TILE, spans, spans, 3 * used, stays);
   wait_for_previous();
   add_up(squares, slots, rows, row0, factor);
   __syncthreads();
@@ -189,11 +199,11 @@ __device__ __forceinline__ void gates_panels(const act* w, const act* y, const f
 }
 
 #define GATES_ARGS                                                                                                       \
-  const act *w, const act *y, const float *squares, u32 slots, const float *scale, const float *bias, const act *prev,   \
+  const act *w, u32 stays, const act *y, const float *squares, u32 slots, const float *scale, const float *bias, const act *prev,   \
       const float *keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon, act *gates, act *deter, act *prev_next, \
       float *inverse
 #define GATES_VALUES \
-  w, y, squares, slots, scale, bias, prev, keep_next, rows, steps, d, own, epsilon, gates, deter, prev_next, inverse
+  w, stays, y, squares, slots, scale, bias, prev, keep_next, rows, steps, d, own, epsilon, gates, deter, prev_next, inverse
 KERNEL gates(GATES_ARGS) { gates_panels<1>(GATES_VALUES); }
 EXPORT(gates)
 KERNEL gates_wide(GATES_ARGS) { gates_panels<2>(GATES_VALUES); }
@@ -202,14 +212,14 @@ EXPORT(gates_wide)
 // Panels from `first` on of two products: what the posterior's first layer makes of deter, plus tokens, with its squares;
 // and the embedding of prev, the same deter where the next step keeps it. Without `of_posterior`, the weight, the first is the
 // tokens alone.
-KERNEL project(const act* of_posterior, const act* of_deter, const act* deter, const act* prev, const act* tokens,
+KERNEL project(const act* of_posterior, const act* of_deter, u32 stays, const act* deter, const act* prev, const act* tokens,
                const float* bias, u32 rows, u32 steps, u32 d, u32 h, u32 first, act* posterior, float* squares, act* embedded) {
   SHARED(float, shared);
   u32 panels = ceil_div(h, PANEL), panel = first + blockIdx.x, row0 = blockIdx.y * ROWS, spans = ceil_div(d, SPAN);
   bool post = panel < panels;
   if (!post) panel -= panels;
   const act *x = post ? deter : prev, *w = post ? of_posterior : of_deter;
-  Product<1> product(w + (u64)panel * spans * TILE, spans, 0, w ? spans : 0, 1);
+  Product<1> product(w + (u64)panel * spans * TILE, spans, w ? spans : 0, 1, stays);
   wait_for_previous();
   product.run(Plain{x + (u64)row0 * steps * d, (u64)steps * d, rows - row0, d});
   product.share(shared);
@@ -230,7 +240,7 @@ EXPORT(project)
 // The posterior's logits, from silu(norm(posterior)), of `per` groups a block of threads, and a sample of each: the class in
 // whose share of the unit interval a number falls, or the largest log-probability plus Gumbel noise. `noise` is of all steps,
 // of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups, classes] for 1, drawn here for 2. The next step starts from it as prev_next where it is kept (null at the last step).
-KERNEL latent(const act* w, const act* posterior, const float* squares, u32 slots, const float* scale, const float* bias,
+KERNEL latent(const act* w, u32 stays, const act* posterior, const float* squares, u32 slots, const float* scale, const float* bias,
               const float* noise, u32 kind, DRAWS, u32 t, const float* keep_next, u32 rows, u32 steps, u32 h, u32 groups, u32 classes,
               u32 per, float unimix, float epsilon, act* logit, act* stoch, act* prev_next, u32* chosen, float* inverse) {
   constexpr u32 N = 4;
@@ -239,7 +249,7 @@ KERNEL latent(const act* w, const act* posterior, const float* squares, u32 slot
   float* logits = shared + WARPS * ROWS * Product<N>::WIDTH;  // [ROWS, own]
   u32 own = per * classes, panels = ceil_div(own, PANEL), spans = ceil_div(h, SPAN), row0 = blockIdx.y * ROWS;
   w += (u64)blockIdx.x * panels * spans * TILE, bias += blockIdx.x * own;
-  Product<N> product(w, spans, 0, spans, min(N, panels));
+  Product<N> product(w, spans, spans, min(N, panels), stays);
   wait_for_previous();
   add_up(squares, slots, rows, row0, factor);
   __syncthreads();
@@ -248,7 +258,7 @@ KERNEL latent(const act* w, const act* posterior, const float* squares, u32 slot
   if (blockIdx.x == 0 && own_column() == 0 && row0 + own_row() < rows) inverse[(u64)(row0 + own_row()) * steps] = factor[own_row()];
   Normed x{Plain{posterior + (u64)row0 * steps * h, (u64)steps * h, rows - row0, h}, scale, factor};
   for (u32 panel = 0; panel < panels; panel += N) {
-    if (panel > 0) product = Product<N>(w + (u64)panel * spans * TILE, spans, 0, spans, min(N, panels - panel));
+    if (panel > 0) product = Product<N>(w + (u64)panel * spans * TILE, spans, spans, min(N, panels - panel), stays);
     product.run(x);
     product.share(shared);
     for (u32 n = 0; n < N; n++) {

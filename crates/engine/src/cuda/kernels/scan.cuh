@@ -188,8 +188,30 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w) {
 #endif
 }
 
-// A block's share of a product: spans `first` to `last` of up to N neighbouring panels, of which `used` are there. The
-// panels of a packed weight (`pack` in scan.cu) follow each other, each with `spans` tiles. Each warp has sums of its own,
+// The same with what the second cache is to make of it: weights that it has room for stay there from step to step, and
+// others pass through without driving those out.
+__device__ __forceinline__ u64 cache_policy(bool stays) {
+  u64 policy = 0;
+#ifndef EMULATED
+  if (stays) asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  else asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#endif
+  return policy;
+}
+
+__device__ __forceinline__ uint4 load_weights(const uint4* w, u64 policy) {
+#ifdef EMULATED
+  return *w;
+#else
+  uint4 v;
+  asm("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(w), "l"(policy));
+  return v;
+#endif
+}
+
+// A block's share of a product: spans up to `last` of up to N neighbouring panels, of which `used` are there. The panels of a packed weight (`pack` in scan.cu) follow each other, each with `spans` tiles. Each warp has sums of its own,
 // over every eighth span. Made before the wait, so that the first weights are on their way.
 template <u32 N> struct Product {
   static constexpr u32 AHEAD = N == 1 ? 4 : N < 4 ? 2 : 1;  // spans whose weights are loaded ahead
@@ -198,6 +220,7 @@ template <u32 N> struct Product {
   u32 spans, next, last, used;
   float sums[N][2][4];
 #ifdef ACT_BF16
+  u64 policy;
   uint4 ahead[AHEAD][N][2];
 
   __device__ __forceinline__ void load(u32 i, u32 span) {
@@ -206,14 +229,17 @@ template <u32 N> struct Product {
     for (u32 n = 0; n < N; n++) {
       if (n >= used) continue;
       const uint4* tile = (const uint4*)(w + ((u64)n * spans + span) * TILE) + lane_of_warp();
-      ahead[i][n][0] = load_weights(tile);
-      ahead[i][n][1] = load_weights(tile + WARP);
+      ahead[i][n][0] = load_weights(tile, policy);
+      ahead[i][n][1] = load_weights(tile + WARP, policy);
     }
   }
 #endif
 
-  __device__ __forceinline__ Product(const act* w, u32 spans, u32 first, u32 last, u32 used)
-      : w(w), spans(spans), next(first + threadIdx.x / WARP), last(last), used(used) {
+  __device__ __forceinline__ Product(const act* w, u32 spans, u32 last, u32 used, u32 stays)
+      : w(w), spans(spans), next(threadIdx.x / WARP), last(last), used(used) {
+#ifdef ACT_BF16
+    policy = cache_policy(stays);
+#endif
     for (u32 n = 0; n < N; n++)
       for (u32 r = 0; r < 8; r++) sums[n][r / 4][r % 4] = 0.0f;
     begin();
@@ -267,8 +293,14 @@ template <u32 N> struct Product {
 
   __device__ __forceinline__ void store(float* to) const {
     u32 g = lane_of_warp() / 4, t = lane_of_warp() % 4;
+#pragma unroll
     for (u32 n = 0; n < N; n++)
-      for (u32 r = 0; r < 8; r++) to[(g + r % 4 / 2 * 8) * WIDTH + n * PANEL + r / 4 * 8 + 2 * t + r % 2] = sums[n][r / 4][r % 4];
+#pragma unroll
+      for (u32 half = 0; half < 2; half++) {
+        float* at = to + g * WIDTH + n * PANEL + half * 8 + 2 * t;
+        *(float2*)at = float2{sums[n][half][0], sums[n][half][1]};
+        *(float2*)(at + 8 * WIDTH) = float2{sums[n][half][2], sums[n][half][3]};
+      }
   }
 #else
   // On the ordinary units: a thread has half a row of each panel.

@@ -13,7 +13,7 @@
 // The gradient of `per` groups of stoch a block of threads: `dstoch` (may be null) and, through the embedding of the next
 // step, `dembedded` [rows, ..] w, of the last `spans` spans that there are (none at the last step). From it `dlogit`: that
 // of the mixed probabilities, plus `dlogit_out` (may be null). Without logits it goes to `dstart` [rows, z] as it is.
-KERNEL latent_grad(const act* w, const act* dembedded, u32 stride, const act* dstoch, const act* dlogit_out, const act* logit,
+KERNEL latent_grad(const act* w, u32 stays, const act* dembedded, u32 stride, const act* dstoch, const act* dlogit_out, const act* logit,
                    u32 rows, u32 steps, u32 h, u32 groups, u32 classes, u32 per, u32 last, float unimix, act* dlogit,
                    act* dstart) {
   constexpr u32 N = 4;
@@ -22,12 +22,12 @@ KERNEL latent_grad(const act* w, const act* dembedded, u32 stride, const act* ds
   float* dsample = shared + WARPS * ROWS * Product<N>::WIDTH;  // [ROWS, width]
   float* logits = dsample + ROWS * width;                      // [ROWS, width]
   w += (u64)blockIdx.x * panels * spans * TILE;
-  Product<N> product(w, spans, 0, last, min(N, panels));
+  Product<N> product(w, spans, last, min(N, panels), stays);
   wait_for_previous();
   u32 row = row0 + own_row(), z = groups * classes;
   u64 from = (u64)row * steps * z + blockIdx.x * width;
   for (u32 panel = 0; panel < panels; panel += N) {
-    if (panel > 0) product = Product<N>(w + (u64)panel * spans * TILE, spans, 0, last, min(N, panels - panel));
+    if (panel > 0) product = Product<N>(w + (u64)panel * spans * TILE, spans, last, min(N, panels - panel), stays);
     product.run(Plain{dembedded + (u64)row0 * stride, stride, rows - row0, h});
     product.share(shared);
     for (u32 n = 0; n < N; n++) {
@@ -68,11 +68,11 @@ __device__ __forceinline__ float of_norm(float x, float inverse, float scale, fl
 }
 
 // dactivated = dlogit w, the gradient of silu(norm(posterior)), and its sums for NormGrad.
-KERNEL posterior_grad(const act* w, const act* dlogit, const act* posterior, const float* inverse, const float* scale, u32 rows,
+KERNEL posterior_grad(const act* w, u32 stays, const act* dlogit, const act* posterior, const float* inverse, const float* scale, u32 rows,
                       u32 steps, u32 z, u32 h, act* dactivated, float* sums) {
   SHARED(float, shared);
   u32 spans = ceil_div(z, SPAN), row0 = blockIdx.y * ROWS;
-  Product<1> product(w + (u64)blockIdx.x * spans * TILE, spans, 0, spans, 1);
+  Product<1> product(w + (u64)blockIdx.x * spans * TILE, spans, spans, 1, stays);
   wait_for_previous();
   product.run(Plain{dlogit + (u64)row0 * steps * z, (u64)steps * z, rows - row0, z});
   product.share(shared);
@@ -107,7 +107,7 @@ __device__ __forceinline__ void load_norms(const float* inverse, const float* su
 // `dembedded` [rows, ..]. From it the gradients of the gates and, in `carried`, of the state before, as far as it passes the
 // gates. Without gates it goes to `dstart` [rows, d] as it is.
 template <u32 N>
-__device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const act* of_deter, const act* dactivated,
+__device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const act* of_deter, u32 stays, const act* dactivated,
                                                   const act* posterior, const float* inverse, const float* sums, u32 slots,
                                                   const float* scale, const act* dembedded, u32 stride, u32 next, const act* gates,
                                                   const act* prev, const act* ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own,
@@ -116,7 +116,7 @@ __device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const
   __shared__ Norms norms;
   u32 spans = ceil_div(h, SPAN), panels = ceil_div(d, PANEL), panel0 = blockIdx.x * N, row0 = blockIdx.y * ROWS;
   u64 start = (u64)panel0 * spans * TILE;
-  Product<N> product(of_deter + start, spans, 0, next ? spans : 0, min(N, panels - panel0));
+  Product<N> product(of_deter + start, spans, next ? spans : 0, min(N, panels - panel0), stays);
   wait_for_previous();
   product.run(Plain{dembedded + (u64)row0 * stride, stride, rows - row0, h});
   if (of_posterior) {
@@ -152,11 +152,11 @@ __device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const
 }
 
 #define GATES_GRAD_ARGS                                                                                                      \
-  const act *of_posterior, const act *of_deter, const act *dactivated, const act *posterior, const float *inverse,           \
+  const act *of_posterior, const act *of_deter, u32 stays, const act *dactivated, const act *posterior, const float *inverse,           \
       const float *sums, u32 slots, const float *scale, const act *dembedded, u32 stride, u32 next, const act *gates,        \
       const act *prev, const act *ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own, float *carried, act *dgates, act *dstart
 #define GATES_GRAD_VALUES                                                                                                   \
-  of_posterior, of_deter, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, next, gates, prev, ddeter, \
+  of_posterior, of_deter, stays, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, next, gates, prev, ddeter, \
       rows, steps, h, d, own, carried, dgates, dstart
 KERNEL gates_grad(GATES_GRAD_ARGS) { gates_grad_panels<1>(GATES_GRAD_VALUES); }
 EXPORT(gates_grad)
@@ -165,13 +165,13 @@ EXPORT(gates_grad_wide)
 
 // dactivated = dgates w of each block, the gradient of silu(norm(y)), and its sums for NormGrad.
 template <u32 N>
-__device__ __forceinline__ void hidden_grad_panels(const act* w, const act* dgates, const act* y, const float* inverse,
+__device__ __forceinline__ void hidden_grad_panels(const act* w, u32 stays, const act* dgates, const act* y, const float* inverse,
                                                    const float* scale, u32 rows, u32 steps, u32 d, u32 own, act* dactivated,
                                                    float* sums) {
   SHARED(float, shared);
   u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts, panel0 = blockIdx.x % parts * N;
   u32 row0 = blockIdx.y * ROWS, spans = ceil_div(3 * own, SPAN), row = row0 + own_row();
-  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, 0, spans, min(N, panels - panel0));
+  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, spans, min(N, panels - panel0), stays);
   wait_for_previous();
   u64 apart = (u64)steps * 3 * d;
   product.run(Plain{dgates + row0 * apart + block * 3 * own, apart, rows - row0, 3 * own});
@@ -189,9 +189,9 @@ __device__ __forceinline__ void hidden_grad_panels(const act* w, const act* dgat
 }
 
 #define HIDDEN_GRAD_ARGS                                                                                                     \
-  const act *w, const act *dgates, const act *y, const float *inverse, const float *scale, u32 rows, u32 steps, u32 d, u32 own, \
+  const act *w, u32 stays, const act *dgates, const act *y, const float *inverse, const float *scale, u32 rows, u32 steps, u32 d, u32 own, \
       act *dactivated, float *sums
-#define HIDDEN_GRAD_VALUES w, dgates, y, inverse, scale, rows, steps, d, own, dactivated, sums
+#define HIDDEN_GRAD_VALUES w, stays, dgates, y, inverse, scale, rows, steps, d, own, dactivated, sums
 KERNEL hidden_grad(HIDDEN_GRAD_ARGS) { hidden_grad_panels<1>(HIDDEN_GRAD_VALUES); }
 EXPORT(hidden_grad)
 KERNEL hidden_grad_wide(HIDDEN_GRAD_ARGS) { hidden_grad_panels<2>(HIDDEN_GRAD_VALUES); }
@@ -200,14 +200,14 @@ EXPORT(hidden_grad_wide)
 // The gradient of y from `dactivated`, times w of each block: panels of the block's own deter, added to what is `carried`
 // [rows, d] where the state was kept, then panels of its part of the gradient of both embeddings: parts [blocks, rows, 2 h].
 template <u32 N>
-__device__ __forceinline__ void inputs_grad_panels(const act* w, const act* dactivated, const act* y, const float* inverse,
+__device__ __forceinline__ void inputs_grad_panels(const act* w, u32 stays, const act* dactivated, const act* y, const float* inverse,
                                                    const float* sums, u32 slots, const float* scale, const float* keep, u32 rows,
                                                    u32 steps, u32 d, u32 own, u32 h, float* carried, float* parts) {
   SHARED(float, shared);
   __shared__ Norms norms;
   u32 of_own = ceil_div(own, PANEL), panels = of_own + ceil_div(2 * h, PANEL), each = ceil_div(panels, N);
   u32 block = blockIdx.x / each, panel0 = blockIdx.x % each * N, row0 = blockIdx.y * ROWS, spans = ceil_div(own, SPAN);
-  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, 0, spans, min(N, panels - panel0));
+  Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, spans, min(N, panels - panel0), stays);
   wait_for_previous();
   load_norms(inverse, sums, slots, rows, row0, steps, d, norms);
   u64 at = (u64)row0 * steps * d + block * own, apart = (u64)steps * d;
@@ -230,9 +230,9 @@ __device__ __forceinline__ void inputs_grad_panels(const act* w, const act* dact
 }
 
 #define INPUTS_GRAD_ARGS                                                                                                  \
-  const act *w, const act *dactivated, const act *y, const float *inverse, const float *sums, u32 slots, const float *scale, \
+  const act *w, u32 stays, const act *dactivated, const act *y, const float *inverse, const float *sums, u32 slots, const float *scale, \
       const float *keep, u32 rows, u32 steps, u32 d, u32 own, u32 h, float *carried, float *parts
-#define INPUTS_GRAD_VALUES w, dactivated, y, inverse, sums, slots, scale, keep, rows, steps, d, own, h, carried, parts
+#define INPUTS_GRAD_VALUES w, stays, dactivated, y, inverse, sums, slots, scale, keep, rows, steps, d, own, h, carried, parts
 KERNEL inputs_grad(INPUTS_GRAD_ARGS) { inputs_grad_panels<1>(INPUTS_GRAD_VALUES); }
 EXPORT(inputs_grad)
 KERNEL inputs_grad_wide(INPUTS_GRAD_ARGS) { inputs_grad_panels<4>(INPUTS_GRAD_VALUES); }

@@ -7,6 +7,7 @@ use crate::cpu::norm::{Act as Plain, Norm as NormKind};
 use crate::cuda::{Arg, Gpu};
 use crate::ops::affine::{Term, parameter_grads};
 use crate::ops::norm_act::{Act, Norm, norm_act, norm_act_grad};
+use crate::profile;
 use crate::sink::Sink;
 use crate::tensor::Tensor;
 
@@ -52,7 +53,10 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
         return [dstart_deter, dstart_stoch];
     }
     let grads: Vec<Option<Tensor>> = grads.iter().map(|grad| grad.as_ref().map(|x| gpu.act(x))).collect();
+    let flops = s.flops(scan).iter().sum();
+    profile::count(flops, flops);
     let w = Backward::new(gpu, scan, s);
+    let [stoch_stays, logits_stay, deter_stays, gates_stay, hidden_stays] = w.stay();
     let chain = Chain { gpu, module: "scan_grad", rows };
     let (chunks, _) = s.chunks();
     let (of_own, own_many) = s.blocks_of(panels(own), 2);
@@ -74,16 +78,16 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
         let given = |i: usize| t.and_then(|t| grads[i].as_ref().map(|x| at(x, t)));
         let from_next = if last { 0 } else { spans(h) };
         #[rustfmt::skip] // inputs, sizes, outputs
-        let args: [&dyn Arg; 16] = [
-            &w.stoch, &second, &stride, &given(1), &given(2), &now(&kept.logit),
+        let args: [&dyn Arg; 17] = [
+            &w.stoch, &stoch_stays, &second, &stride, &given(1), &given(2), &now(&kept.logit),
             &rows, &steps, &h, &s.groups, &s.classes, &s.per, &from_next, &scan.unimix,
             &now(&left.logit), &Some(&dstart_stoch).filter(|_| t.is_none()),
         ];
         chain.launch("latent_grad", chunks, [4, ROOM], &args);
         if t.is_some() {
             #[rustfmt::skip]
-            let args: [&dyn Arg; 11] = [
-                &w.logits, &now(&left.logit), &now(&kept.posterior), &now(&kept.posterior_inverse), scan.posterior.scale(),
+            let args: [&dyn Arg; 12] = [
+                &w.logits, &logits_stay, &now(&left.logit), &now(&kept.posterior), &now(&kept.posterior_inverse), scan.posterior.scale(),
                 &rows, &steps, &z, &h,
                 &now(&left.posterior), &posterior_sums,
             ];
@@ -91,8 +95,8 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
         }
         let of_posterior = w.posterior.as_ref().filter(|_| t.is_some());
         #[rustfmt::skip]
-        let args: [&dyn Arg; 22] = [
-            &of_posterior, &w.deter,
+        let args: [&dyn Arg; 23] = [
+            &of_posterior, &w.deter, &deter_stays,
             &now(&left.posterior), &now(&kept.posterior), &now(&kept.posterior_inverse), &posterior_sums, &panels(h),
             scan.posterior.scale(), &dembedded, &stride, &(!last as u32), &now(&kept.gates), &now(&kept.prev), &given(0),
             &rows, &steps, &h, &d, &own,
@@ -101,16 +105,16 @@ fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option
         chain.launch(if many { "gates_grad_wide" } else { "gates_grad" }, of_deter, [1 + many as usize, 0], &args);
         let Some(t) = t else { break };
         #[rustfmt::skip]
-        let args: [&dyn Arg; 11] = [
-            &w.gates, &at(&left.gates, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), scan.core.hidden.scale(),
+        let args: [&dyn Arg; 12] = [
+            &w.gates, &gates_stay, &at(&left.gates, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), scan.core.hidden.scale(),
             &rows, &steps, &d, &own,
             &at(&left.hidden, t), &hidden_sums,
         ];
         let name = if own_many { "hidden_grad_wide" } else { "hidden_grad" };
         chain.launch(name, of_own, [1 + own_many as usize, 0], &args);
         #[rustfmt::skip]
-        let args: [&dyn Arg; 15] = [
-            &w.hidden, &at(&left.hidden, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), &hidden_sums, &of_own,
+        let args: [&dyn Arg; 16] = [
+            &w.hidden, &hidden_stays, &at(&left.hidden, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), &hidden_sums, &of_own,
             scan.core.hidden.scale(), &at(&kept.keep, t),
             &rows, &steps, &d, &own, &h,
             &carried, &parts,

@@ -6,6 +6,7 @@ use crate::cuda::{Arg, Gpu, Grid};
 use crate::ops::affine::{Term, affine};
 use crate::ops::latent::Draw;
 use crate::ops::noise::DrawArgs;
+use crate::profile;
 use crate::tensor::Tensor;
 
 /// What the backward pass needs of the forward pass, all [B, T, ..]; the outputs among it.
@@ -56,7 +57,10 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
     if rows * steps == 0 {
         return kept;
     }
+    let [flops, of_stoch] = s.flops(scan);
+    profile::count(flops, flops + of_stoch); // rows of the embedding of stoch are added up instead
     let w = Forward::new(gpu, scan, s);
+    let [project_stays, hidden_stays, gates_stay, logits_stay] = w.stay();
     let first_stoch = gpu.empty_act(&[rows, z]);
     let (deter, stoch) = (gpu.act(x.deter), gpu.act(x.stoch));
     let args: [&dyn Arg; 10] =
@@ -79,8 +83,8 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
         let count = if next.is_some() { 2 * panels(h) } else { panels(h) } - first;
         let step = |x: &Tensor, t: Option<usize>| t.map(|t| at(x, t));
         #[rustfmt::skip] // inputs, sizes, outputs
-        let args: [&dyn Arg; 14] = [
-            &w.posterior, &w.deter, &step(&kept.deter, of), &step(&kept.prev, next), &step(&tokens, of), &scan.core.embeddings[0].bias,
+        let args: [&dyn Arg; 15] = [
+            &w.posterior, &w.deter, &project_stays, &step(&kept.deter, of), &step(&kept.prev, next), &step(&tokens, of), &scan.core.embeddings[0].bias,
             &rows, &steps, &d, &h, &first,
             &step(&kept.posterior, of), &of_posterior, &step(&kept.embedded[0], next),
         ];
@@ -99,15 +103,15 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
         ];
         chain.start("inputs", [rows, 1, 1], s.inputs_shared(), &args);
         #[rustfmt::skip]
-        let args: [&dyn Arg; 11] = [
-            &w.hidden, &at(&kept.prev, t), &at(&kept.inputs, t), &at(&actions, t),
+        let args: [&dyn Arg; 12] = [
+            &w.hidden, &hidden_stays, &at(&kept.prev, t), &at(&kept.inputs, t), &at(&actions, t),
             &rows, &steps, &d, &own, &h,
             &at(&kept.hidden, t), &of_hidden,
         ];
         chain.launch(if many { "hidden_wide" } else { "hidden" }, parts, [1 + many as usize, 0], &args);
         #[rustfmt::skip]
-        let args: [&dyn Arg; 17] = [
-            &w.gates, &at(&kept.hidden, t), &of_hidden, &parts, scan.core.hidden.scale(), &scan.core.gates.bias,
+        let args: [&dyn Arg; 18] = [
+            &w.gates, &gates_stay, &at(&kept.hidden, t), &of_hidden, &parts, scan.core.hidden.scale(), &scan.core.gates.bias,
             &at(&kept.prev, t), &later(&kept.keep),
             &rows, &steps, &d, &own, &scan.core.eps,
             &at(&kept.gates, t), &at(&kept.deter, t), &later(&kept.prev), &at(&kept.hidden_inverse, t),
@@ -115,9 +119,9 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
         chain.launch(if many { "gates_wide" } else { "gates" }, parts, [3 * (1 + many as usize), 0], &args);
         project(Some(t), next);
         #[rustfmt::skip]
-        let (first, last): ([&dyn Arg; 8], [&dyn Arg; 15]) = (
+        let (first, last): ([&dyn Arg; 9], [&dyn Arg; 15]) = (
             [
-                &w.logits, &at(&kept.posterior, t), &of_posterior, &panels(h), scan.posterior.scale(), &scan.logits.bias,
+                &w.logits, &logits_stay, &at(&kept.posterior, t), &of_posterior, &panels(h), scan.posterior.scale(), &scan.logits.bias,
                 &noise, &kind,
             ],
             [

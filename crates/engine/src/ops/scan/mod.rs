@@ -146,6 +146,13 @@ impl Sizes {
         Sizes { rows, steps, d: blocks * own, blocks, own, h, z, groups, classes, per }
     }
 
+    /// Operations of all steps' products, forward or with respect to inputs, and how many are with stoch.
+    fn flops(&self, scan: &Scan) -> [usize; 2] {
+        let &Sizes { rows, steps, d, own, h, z, .. } = self;
+        let of_deter = if scan.absolute { d * h } else { 2 * d * h };
+        [of_deter + d * (4 * own + 2 * h) + h * z, z * h].map(|weights| 2 * rows * steps * weights)
+    }
+
     /// Room for an activation of all steps.
     fn act(&self, gpu: &'static Gpu, width: usize) -> Tensor {
         gpu.empty_act(&[self.rows, self.steps, width])
@@ -169,6 +176,19 @@ pub(super) fn panels(columns: usize) -> usize {
 
 pub(super) fn spans(depth: usize) -> usize {
     depth.div_ceil(SPAN)
+}
+
+/// Bytes of weights that a GPU's second cache is expected to keep from step to step, beside everything else.
+const KEPT: usize = 42 << 20;
+
+/// Which of a step's weights, by their sizes in bytes, are to stay in the second cache: the smallest ones that fit there
+/// together. To pass all of them through it in turn would leave none there.
+fn stays<const N: usize>(sizes: [usize; N]) -> [u32; N] {
+    sizes.map(|size| (sizes.iter().filter(|&&other| other <= size).sum::<usize>() <= KEPT) as u32)
+}
+
+fn bytes(x: &Tensor) -> usize {
+    x.len() * x.dtype().bytes()
 }
 
 /// Where step `t` of x [rows, steps, ..] begins.

@@ -1,9 +1,11 @@
 //! A small multilayer perceptron in one kernel, without gradient.
 
-use super::super::scan::{Layer, pack, panels, spans};
+use super::super::scan::pack::Packer;
+use super::super::scan::{Layer, panels, spans};
 use super::{LAYERS, ROOM, rows_grid, shelf_bytes, sums_bytes, table};
 use crate::cuda::{Arg, Gpu, Precision};
 use crate::graph::recording;
+use crate::profile;
 use crate::tensor::{Device, Tensor};
 
 /// Weights up to which one kernel is faster than a few for each layer: each 16 rows read all of them.
@@ -20,13 +22,17 @@ pub fn mlp(xs: &[&Tensor], layers: &[Layer], eps: f32) -> Option<Tensor> {
     }
     let n = layers[0].weight.width();
     let [x, y] = [Some(*x), rest.first().copied()].map(|x| x.map(|x| gpu.act(x)));
+    let mut packer = Packer::new(gpu);
     let packed: Vec<(Tensor, &Layer)> =
-        layers.iter().map(|layer| (pack::dense(gpu, &layer.weight, layer.weight.dim(0)), layer)).collect();
+        layers.iter().map(|layer| (packer.dense(&layer.weight, layer.weight.dim(0)), layer)).collect();
+    packer.run();
     let mut shape = xs[0].shape().to_vec();
     *shape.last_mut()? = n;
     let (out, rows) = (gpu.empty_act(&shape), xs[0].rows());
     let (of_x, of_y) = (widths[0], widths.get(1).copied().unwrap_or(0));
     let (table, count) = (table(&packed), layers.len());
+    let flops = 2 * rows * layers.iter().map(|layer| layer.weight.len()).sum::<usize>();
+    profile::count(flops, flops);
     let args: [&dyn Arg; 10] = [&table, &x, &y, &rows, &of_x, &of_y, &n, &count, &eps, &out];
     gpu.launch("step", "mlp", rows_grid(rows), &args);
     Some(out)

@@ -9,10 +9,12 @@ pub use mlp::mlp;
 
 use super::latent::{Draw, latent};
 use super::noise::DrawArgs;
-use super::scan::{Core, Layer, pack, panels, spans};
+use super::scan::pack::Packer;
+use super::scan::{Core, Layer, panels, spans};
 use super::{Act, Norm, Term, affine, gru, linear, norm_act};
 use crate::cpu::norm::{Act as Plain, Norm as NormKind};
 use crate::cuda::{Arg, Gpu, Grid, Precision, Table, weight_rows};
+use crate::profile;
 use crate::tensor::{Device, Tensor};
 
 /// The core with the prior.
@@ -48,8 +50,7 @@ impl Step {
         let Device::Gpu(gpu) = device else { return false };
         let s = self.sizes();
         let widths = [s.own, s.h, s.z].iter().all(|n| n.is_multiple_of(8));
-        let layers = [&self.actions, &self.logits].into_iter().chain(&self.prior).chain(self.core.layers());
-        let learned = layers.flat_map(Layer::parameters).any(Tensor::requires_grad);
+        let learned = self.layers().flat_map(Layer::parameters).any(Tensor::requires_grad);
         !learned && (gpu.precision() == Precision::Float32 || widths) && s.a <= MOST_ACTIONS && s.h <= MOST_HIDDEN
     }
 
@@ -70,10 +71,17 @@ impl Step {
         Sizes { blocks, own, d: blocks * own, h, a, z, groups: z / self.classes }
     }
 
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        [&self.actions, &self.logits].into_iter().chain(&self.prior).chain(self.core.layers())
+    }
+
+    /// Numbers of all weights.
+    fn weights(&self) -> usize {
+        self.layers().map(|layer| layer.weight.len()).sum()
+    }
+
     fn is_small(&self) -> bool {
         let s = self.sizes();
-        let layers = [&self.actions, &self.logits].into_iter().chain(&self.prior).chain(self.core.layers());
-        let weights: usize = layers.map(|layer| layer.weight.len()).sum();
         let each = panels(s.own);
         let inputs = spans(s.own) + spans(3 * s.h);
         let prior = [panels(s.h), spans(s.d)];
@@ -82,7 +90,7 @@ impl Step {
         let room = shelves + 4 * CREW * (s.groups + s.a) + sums.into_iter().max().unwrap_or(0);
         // The last layers take turns in shelves that are as wide as deter and as three hidden layers.
         let fits = room <= ROOM && s.h <= s.d && self.prior.len() + 6 <= LAYERS && self.classes <= MOST_CLASSES;
-        weights <= SMALL && fits
+        self.weights() <= SMALL && fits
     }
 
     /// Bytes of an activation.
@@ -95,15 +103,19 @@ impl Step {
         let (s, rows) = (self.sizes(), deter.rows());
         let [of_deter, of_stoch] = &self.core.embeddings;
         let (action_rows, action_stride) = weight_rows(gpu, &self.actions.weight);
+        let (all, added) = (self.weights(), of_stoch.weight.len());
+        profile::count(2 * rows * (all - added), 2 * rows * all);
+        let mut packer = Packer::new(gpu);
         let mut layers = vec![
-            (pack::dense(gpu, &of_deter.weight, s.d), of_deter),
+            (packer.dense(&of_deter.weight, s.d), of_deter),
             (weight_rows(gpu, &of_stoch.weight).0, of_stoch),
             (action_rows, &self.actions),
-            (pack::inputs(gpu, &self.core.hidden.weight, 3 * s.h), &self.core.hidden),
-            (pack::gates(gpu, &self.core.gates.weight), &self.core.gates),
+            (packer.inputs(&self.core.hidden.weight, 3 * s.h), &self.core.hidden),
+            (packer.gates(&self.core.gates.weight), &self.core.gates),
         ];
         let prior = self.prior.iter().chain([&self.logits]);
-        layers.extend(prior.map(|layer| (pack::dense(gpu, &layer.weight, layer.weight.dim(0)), layer)));
+        layers.extend(prior.map(|layer| (packer.dense(&layer.weight, layer.weight.dim(0)), layer)));
+        packer.run();
         let table = table(&layers);
         let (next, sample) = (gpu.empty_act(deter.shape()), gpu.empty_act(stoch.shape()));
         let (noise, kind, draws) = match draw {
@@ -158,6 +170,8 @@ impl Step {
         let embedded = gpu.act(&linear(deter, &of_deter.weight, &of_deter.bias));
         // Adding up rows of the weight saves a launch, and reads more than the product of wide layers.
         let dense = (s.h > GATHERED).then(|| gpu.act(&linear(stoch, &of_stoch.weight, &of_stoch.bias)));
+        let added = self.actions.weight.len() + if dense.is_some() { 0 } else { of_stoch.weight.len() };
+        profile::count(2 * rows * self.actions.weight.len(), 2 * rows * added);
         let stoch_rows = weight_rows(gpu, &of_stoch.weight).0;
         let (action_rows, action_stride) = weight_rows(gpu, &self.actions.weight);
         let out = gpu.empty_act(&[rows, 3 * s.h]);
