@@ -76,7 +76,7 @@ if [ "$what" != speed ]; then
 fi
 
 if [ "$what" != test ]; then
-  echo "== speed: of these figures update_ms and act count on a GPU; the rest is of the processor"
+  echo "== speed"
   for case in size1m:10 size12m:10 size50m:3 size200m:3; do
     size=${case%:*}
     nvidia-smi --query-gpu=memory.used --format=csv,noheader --loop-ms=200 >"$out/memory-$size.log" 2>/dev/null &
