@@ -152,8 +152,9 @@ impl Gemm<'_> {
             &out, &c.row, &c.block,
             &out_bias, &out_add, &m, &n, &blocks, &out_flags,
         ];
-        let kernel = if self.transposed() { tile.input_grad } else { tile.forward };
-        gpu.launch("gemm", kernel, tile.grid([m, n], blocks * parts), &args);
+        let (module, kernel) =
+            if self.transposed() { ("gemm_transposed", tile.input_grad) } else { ("gemm", tile.forward) };
+        gpu.launch(module, kernel, tile.grid([m, n], blocks * parts), &args);
         if let Some(sums) = sums {
             sum_parts(gpu, &sums, [m, n], self.bias, add, [c.address, c.row as u64, c.block as u64], flags);
         }
@@ -254,7 +255,7 @@ impl WeightGrad {
             let args: [&dyn Arg; 12] =
                 [&addresses, &shift, &depth, &x_row, &x_block, &dy_row, &n, &grad.address, &block, &k, &n, &accumulate];
             let grid = Grid::of([n.div_ceil(64), k.div_ceil(64), blocks], 256);
-            return gpu.launch("gemm", "weight_grad", grid, &args);
+            return gpu.launch("gemm_weight_grad", "weight_grad", grid, &args);
         }
         let flags = accumulate | FULL | if grad.in_fours() && n.is_multiple_of(4) { FOURS } else { 0 };
         let sums = (parts > 1).then(|| gpu.empty(&[parts, blocks, k, n]));
@@ -262,7 +263,7 @@ impl WeightGrad {
         #[rustfmt::skip]
         let args: [&dyn Arg; 13] =
             [&addresses, &shift, &depth, &x_row, &x_block, &dy_row, &n, &out, &block, &k, &n, &blocks, &out_flags];
-        gpu.launch("gemm", tile.weight_grad, tile.grid([k, n], blocks * parts), &args);
+        gpu.launch("gemm_weight_grad", tile.weight_grad, tile.grid([k, n], blocks * parts), &args);
         if let Some(sums) = sums {
             sum_parts(gpu, &sums, [k, n], None, None, [grad.address, n as u64, block as u64], flags);
         }

@@ -597,9 +597,17 @@ impl Gpu {
         launches
     }
 
-    /// Loads every file of kernels now, so that what is missing shows before anything is computed.
+    /// Loads every module of kernels now, so that what is missing shows before anything is computed. What is not in the
+    /// cache is compiled side by side.
     pub(super) fn load_all(&'static self) -> Result<(), String> {
         self.counters(0);
+        if let Backend::Cuda(_) = &self.backend {
+            let compile = |name| cache::cubin(name, &kernels::source(name, self.precision), self.properties.arch);
+            std::thread::scope(|scope| {
+                let all: Vec<_> = kernels::names().map(|name| scope.spawn(move || compile(name))).collect();
+                all.into_iter().try_for_each(|thread| thread.join().expect("no panic while compiling").map(drop))
+            })?;
+        }
         for name in kernels::names() {
             let module = self.load(name)?;
             lock(&self.modules).entry(name).or_insert(module);

@@ -25,11 +25,17 @@ macro_rules! scan_source {
     };
 }
 
-const SOURCES: [(&str, &str); 16] = [
-    ("conv", include_str!("kernels/conv.cu")),
+/// Modules, and the file each is compiled from. A file that takes long is compiled in several parts, side by side, each of
+/// which sees its own name.
+const SOURCES: [(&str, &str); 20] = [
+    ("conv", CONV),
+    ("conv_input_grad", CONV),
+    ("conv_weight_grad", CONV),
     ("copies", include_str!("kernels/copies.cu")),
     ("elementwise", include_str!("kernels/elementwise.cu")),
-    ("gemm", include_str!("kernels/gemm.cu")),
+    ("gemm", GEMM),
+    ("gemm_transposed", GEMM),
+    ("gemm_weight_grad", GEMM),
     ("gru", include_str!("kernels/gru.cu")),
     ("heads", include_str!("kernels/heads.cu")),
     ("images", include_str!("kernels/images.cu")),
@@ -44,12 +50,15 @@ const SOURCES: [(&str, &str); 16] = [
     ("targets", include_str!("kernels/targets.cu")),
 ];
 
-/// The names of all files of kernels.
+const CONV: &str = include_str!("kernels/conv.cu");
+const GEMM: &str = include_str!("kernels/gemm.cu");
+
+/// The names of all modules of kernels.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().map(|(name, _)| *name)
 }
 
-/// The whole source of the file `name` of kernels, for activations as `precision` keeps them.
+/// The whole source of the module `name` of kernels, for activations as `precision` keeps them.
 pub fn source(name: &str, precision: Precision) -> String {
     let (_, source) =
         SOURCES.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no kernels are called {name}"));
@@ -58,7 +67,7 @@ pub fn source(name: &str, precision: Precision) -> String {
         Precision::Bfloat16 => "#define ACT_BF16\n",
     };
     // The compiler's messages keep the line numbers of the file.
-    format!("{activations}{COMMON}\n#line 1 \"{name}.cu\"\n{source}")
+    format!("#define PART_{name}\n{activations}{COMMON}\n#line 1 \"{name}.cu\"\n{source}")
 }
 
 #[cfg(test)]
@@ -78,15 +87,16 @@ mod tests {
                 return;
             }
         };
-        for (name, _) in SOURCES {
-            for precision in [Precision::Float32, Precision::Bfloat16] {
-                for arch in [80, 90, 120] {
-                    let cubin = nvrtc.compile(name, &source(name, precision), arch);
-                    let cubin = cubin.unwrap_or_else(|error| panic!("{error}"));
-                    assert_eq!(&cubin[..4], b"\x7fELF", "{name} for sm_{arch}");
-                }
+        let compile = |(name, _): (&str, &str)| {
+            for (precision, arch) in
+                [80, 90, 120].iter().flat_map(|&arch| [(Precision::Float32, arch), (Precision::Bfloat16, arch)])
+            {
+                let cubin = nvrtc.compile(name, &source(name, precision), arch);
+                let cubin = cubin.unwrap_or_else(|error| panic!("{error}"));
+                assert_eq!(&cubin[..4], b"\x7fELF", "{name} for sm_{arch}");
             }
-        }
+        };
+        std::thread::scope(|scope| SOURCES.iter().for_each(|&module| drop(scope.spawn(move || compile(module)))));
     }
 
     /// A kernel that is not exported would be missing in the emulator alone.

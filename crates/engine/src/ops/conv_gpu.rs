@@ -337,7 +337,7 @@ impl Staged {
             &g.up, &1usize, &top, &left, &g.h, &g.w,
             &g.cs, &self.padded, &g.cs, &g.cs, &PLAIN,
         ];
-        gpu.launch("conv", tile.input_grad, in_line(&tile, size), &args);
+        gpu.launch("conv_input_grad", tile.input_grad, in_line(&tile, size), &args);
         dx
     }
 
@@ -385,7 +385,7 @@ impl Staged {
             &g.os, &slice,
         ];
         let grid = tile.grid(size, parts);
-        gpu.launch("conv", tile.weight_grad, grid, &args);
+        gpu.launch("conv_weight_grad", tile.weight_grad, grid, &args);
         let (grad, sparse) = (gpu.empty(&[g.k, g.k, g.ci, g.co]), g.sparse as u32);
         let small = if g.up == 1 { 0 } else { self.k };
         let args: [&dyn Arg; 10] = [&sums, &parts, &g.k, &g.ci, &g.co, &small, &sparse, &g.cs, &self.columns, &grad];

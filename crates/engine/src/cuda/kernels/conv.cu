@@ -1,6 +1,7 @@
 // Convolutions with SAME padding as implicit matrix products, over images [n, height, width, stored channels]: a row of the
 // product is a pixel, its depth are the taps of the kernel, gathered on the way into shared memory. Stored channels may be
-// more than there are: the others are zero.
+// more than there are: the others are zero. The file is compiled in parts, side by side: conv, conv_input_grad and
+// conv_weight_grad.
 
 // ---- Simple: any geometry, one number at a time -----------------------------------------------------------------------
 
@@ -15,7 +16,7 @@ struct Geometry { u32 n, ci, cs, h, w, co, os, oh, ow, k, stride, up, sparse, to
       u32 left
 #define GEOMETRY_VALUES Geometry{n, ci, cs, h, w, co, os, oh, ow, k, stride, up, sparse, top, left}
 
-#ifndef ACT_BF16
+#if defined(PART_conv) && !defined(ACT_BF16)
 
 // What output pixel `pixel` of all images sees through row `tap` [k, k, ci] of the weight.
 __device__ __forceinline__ float seen(const float* x, const Geometry& g, u32 pixel, u32 tap) {
@@ -72,6 +73,7 @@ KERNEL pool(const float* x, u32 n, u32 h, u32 w, u32 c, float* y, u8* ties) {
 EXPORT(pool)
 
 #endif
+#ifdef PART_conv
 
 // dx [n, h, w, cs] from dy: every input pixel collects from the outputs that saw it.
 KERNEL conv_input_grad(const act* dy, const float* weight, act* dx, GEOMETRY) {
@@ -96,6 +98,8 @@ KERNEL conv_input_grad(const act* dy, const float* weight, act* dx, GEOMETRY) {
   });
 }
 EXPORT(conv_input_grad)
+
+#endif
 
 // ---- Staged: what training spends its time in -------------------------------------------------------------------------
 #ifdef ACT_BF16
@@ -352,6 +356,7 @@ typedef Tile<128, 16, 32, 4, 1, 1, 4> Thin;
     conv_block<tile, grain, grad>(CONV_VALUES);                   \
   }                                                              \
   EXPORT(name)
+#ifdef PART_conv
 CONV(conv_huge, Huge, 1, 8, false)
 CONV(conv_broad, Broad, 1, 8, false)
 CONV(conv_large, Large, 2, 8, false)
@@ -362,6 +367,8 @@ CONV(conv_large_4, Large, 2, 4, false)
 CONV(conv_half_4, Half, 3, 4, false)
 CONV(conv_thin_4, Thin, 4, 4, false)
 CONV(conv_odd, Narrow, 3, 1, false)
+#endif
+#ifdef PART_conv_input_grad
 CONV(conv_input_grad_huge, Huge, 1, 8, true)
 CONV(conv_input_grad_broad, Broad, 1, 8, true)
 CONV(conv_input_grad_large, Large, 2, 8, true)
@@ -372,12 +379,14 @@ CONV(conv_input_grad_large_4, Large, 2, 4, true)
 CONV(conv_input_grad_half_4, Half, 3, 4, true)
 CONV(conv_input_grad_thin_4, Thin, 4, 4, true)
 CONV(conv_input_grad_odd, Narrow, 3, 1, true)
+#endif
 
 #define CONV_GRAD(name, tile, each, grain, unpool)                    \
   KERNEL __launch_bounds__(tile::THREADS, each) name(CONV_GRAD_ARGS) { \
     conv_weight_grad_block<tile, grain, unpool>(CONV_GRAD_VALUES);     \
   }                                                                   \
   EXPORT(name)
+#ifdef PART_conv_weight_grad
 CONV_GRAD(conv_weight_grad_large, Large, 2, 8, false)
 CONV_GRAD(conv_weight_grad_three, Three, 2, 8, false)
 CONV_GRAD(conv_weight_grad_half, Half, 3, 8, false)
@@ -390,6 +399,9 @@ CONV_GRAD(conv_weight_grad_odd, Narrow, 3, 1, false)
 CONV_GRAD(conv_pooled_grad_large, Large, 2, 4, true)
 CONV_GRAD(conv_pooled_grad_half, Half, 3, 4, true)
 CONV_GRAD(conv_pooled_grad_thin, Thin, 4, 4, true)
+#endif
+
+#ifdef PART_conv
 
 // The tap of the small kernel that tap `a` of the large one is summed into for phase `p`, in one direction: row 2 i + p of
 // the upsampled image reads its row 2 i + p + a - k / 2, which is row i + (p + a - k / 2) / 2 of the small one, rounded
@@ -448,6 +460,8 @@ KERNEL unfold_parts(const float* parts, u32 count, u32 k, u32 ci, u32 co, u32 sm
 EXPORT(unfold_parts)
 
 #endif
+#endif
+#ifdef PART_conv
 
 // The pool's gradient dx [n, h, w, c] from dy [n, h / 2, w / 2, c], shared equally among tied maxima: flat regions of an
 // image tie often. A thread for four channels, where c is a multiple of four, or for one.
@@ -475,3 +489,5 @@ KERNEL unpool(const act* dy, const u8* ties, u32 n, u32 h, u32 w, u32 c, act* dx
   }
 }
 EXPORT(unpool)
+
+#endif

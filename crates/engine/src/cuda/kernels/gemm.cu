@@ -1,4 +1,5 @@
-// Linear and block-linear layers: products with weights, their gradients, sums of columns.
+// Linear and block-linear layers: products with weights, their gradients, sums of columns. The file is compiled in parts,
+// side by side: gemm, gemm_transposed and gemm_weight_grad.
 
 #define MOST_USES 64u
 
@@ -169,26 +170,33 @@ typedef Tile<16, 64, 128, 1, 1, 4, 3> Flat;
     gemm_block<tile, transposed, grain>(GEMM_VALUES);             \
   }                                                              \
   EXPORT(name)
+#ifdef PART_gemm
 GEMM(gemm_huge, Huge, 1, false, 8)
 GEMM(gemm_large, Large, 2, false, 8)
 GEMM(gemm_middle, Middle, 4, false, 8)
 GEMM(gemm_flat, Flat, 3, false, 8)
 GEMM(gemm_odd, Middle, 4, false, 1)
+#endif
+#ifdef PART_gemm_transposed
 GEMM(gemm_huge_transposed, Huge, 1, true, 8)
 GEMM(gemm_large_transposed, Large, 2, true, 8)
 GEMM(gemm_middle_transposed, Middle, 4, true, 8)
 GEMM(gemm_flat_transposed, Flat, 3, true, 8)
 GEMM(gemm_odd_transposed, Middle, 4, true, 1)
+#endif
 
 #define WEIGHT_GRAD(name, tile, each, grain)                            \
   KERNEL __launch_bounds__(tile::THREADS, each) name(WEIGHT_GRAD_ARGS) { \
     weight_grad_block<tile, grain>(WEIGHT_GRAD_VALUES);                  \
   }                                                                     \
   EXPORT(name)
+#ifdef PART_gemm_weight_grad
 WEIGHT_GRAD(weight_grad_huge, Huge, 1, 8)
 WEIGHT_GRAD(weight_grad_large, Large, 2, 8)
 WEIGHT_GRAD(weight_grad_middle, Middle, 4, 8)
 WEIGHT_GRAD(weight_grad_odd, Middle, 4, 1)
+#endif
+#ifdef PART_gemm
 
 // Adds up parts [count, blocks, m, n] as the kernels above would have written their sums to `c`; a thread for four numbers
 // of a row, or as many as there are.
@@ -226,9 +234,12 @@ KERNEL halve(const float* x, u32 rows, u32 n, u32 padded, bf16* y) {
 }
 EXPORT(halve)
 
+#endif
 #else
 
 #define TILE_COLUMNS 64u
+
+#ifdef PART_gemm
 
 // c [m, n] = a [m, k] b [k, n] + bias [n] + add [m, n] (+ c), for `gridDim.z` blocks that are `a_block`, .. apart.
 // `bias` and `add` may be null. The rows of `c` and `add` are `c_row` apart.
@@ -250,6 +261,9 @@ KERNEL gemm(const float* a, u32 a_row, u32 a_column, u32 a_block, const float* b
 }
 EXPORT(gemm)
 
+#endif
+#ifdef PART_gemm_weight_grad
+
 // c [m, n] = (c +) the sum over all uses of xᵀ dy, for `gridDim.z` blocks: `depth` rows in all.
 KERNEL weight_grad(const __grid_constant__ Uses uses, u32 shift, u32 depth, u32 x_row, u32 x_block, u32 dy_row, u32 dy_block,
                    float* c, u32 c_block, u32 m, u32 n, u32 accumulate) {
@@ -270,6 +284,8 @@ KERNEL weight_grad(const __grid_constant__ Uses uses, u32 shift, u32 depth, u32 
 EXPORT(weight_grad)
 
 #endif
+#endif
+#ifdef PART_gemm
 
 // For each column the sum over a slice of the rows: out [slices, n]. The rows [rows, n] are in several places, `1 << shift`
 // in each. Of a block's 256 threads `lanes`, a power of two, take neighbouring columns, four each where WIDE, or one; and
@@ -314,3 +330,5 @@ COLUMN_SUMS(column_sums, float, false)
 COLUMN_SUMS(column_sums_wide, float, true)
 COLUMN_SUMS(column_sums_act, act, false)
 COLUMN_SUMS(column_sums_act_wide, act, true)
+
+#endif
