@@ -1,6 +1,7 @@
 //! Matrix products on a GPU: which kernel of kernels/gemm.cu computes one, and how it is cut.
 
-use super::gpu::{Addresses, Arg, Gpu, Grid, Precision};
+use super::gpu::{Gpu, Precision};
+use super::launch::{Addresses, Arg, Grid};
 use super::tiles::{FLAT, HUGE, LARGE, MIDDLE, Plan, Tile, plan};
 use crate::profile;
 use crate::tensor::{Dtype, PackKey, Tensor};

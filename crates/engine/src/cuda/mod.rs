@@ -11,6 +11,7 @@ mod emulator;
 mod gemm;
 mod gpu;
 mod kernels;
+mod launch;
 mod library;
 mod memory;
 mod nvrtc;
@@ -23,8 +24,8 @@ mod upload;
 
 pub use driver::{Driver, Properties};
 pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, weight_rows};
-pub(crate) use gpu::{Arg, Grid, Table, at_once};
 pub use gpu::{Gpu, Precision};
+pub(crate) use launch::{Arg, Grid, Table, at_once};
 pub(crate) use memory::Memory;
 pub use memory::Pinned;
 pub use nvrtc::Nvrtc;

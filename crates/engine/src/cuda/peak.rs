@@ -1,6 +1,7 @@
 //! What a GPU can do at best: multiply-adds in registers, and copies in its memory.
 
-use super::gpu::{Gpu, Grid, Precision};
+use super::gpu::{Gpu, Precision};
+use super::launch::Grid;
 use std::time::Instant;
 
 /// Rates per second that figures are compared with.

@@ -5,7 +5,8 @@
 //! gets while it lives: it uses the same addresses each time.
 
 use super::driver;
-use super::gpu::{Arguments, Backend, Gpu};
+use super::gpu::{Backend, Gpu};
+use super::launch::Arguments;
 use super::timing::Marks;
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! How products are cut into tiles for blocks of threads, by their shapes alone.
 
-use super::gpu::Grid;
+use super::launch::Grid;
 
 /// The tile of a product that a block of threads computes (`Tile` in kernels/product.cuh), and the kernels that do.
 #[derive(Clone, Copy)]

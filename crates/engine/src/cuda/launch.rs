@@ -1,0 +1,199 @@
+//! What a launch takes: how many threads, and the arguments of the kernel.
+
+use crate::tensor::Tensor;
+use std::ffi::c_void;
+
+/// How many threads run a kernel.
+#[derive(Clone, Copy)]
+pub struct Grid {
+    pub blocks: [u32; 3],
+    pub threads: u32,
+    /// Bytes of dynamic shared memory for each block.
+    pub shared: u32,
+    /// Whether the kernel may start while the one before it ends, as it waits for that one by itself.
+    pub overlaps: bool,
+}
+
+impl Grid {
+    /// A thread for each of `n` elements.
+    pub fn elements(n: usize) -> Grid {
+        Grid::blocks(n.div_ceil(256), 256)
+    }
+
+    /// A warp of 32 threads for each of `n` rows.
+    pub fn warps(n: usize) -> Grid {
+        Grid::blocks(n.div_ceil(4), 128)
+    }
+
+    pub fn blocks(n: usize, threads: u32) -> Grid {
+        Grid::of([n, 1, 1], threads)
+    }
+
+    pub fn of(blocks: [usize; 3], threads: u32) -> Grid {
+        let blocks = blocks.map(|n| u32::try_from(n).expect("fewer than 2^32 blocks of threads"));
+        Grid { blocks, threads, shared: 0, overlaps: false }
+    }
+}
+
+/// How many neighbours a thread may take at a time (8, 4, 2 or 1), of rows of `n` numbers in all of `tensors`: so many must
+/// divide a row, and be aligned up to 16 bytes.
+pub(crate) fn at_once(n: usize, tensors: &[&Tensor]) -> usize {
+    let aligned = |x: &Tensor, each: usize| x.address().is_multiple_of((each * x.dtype().bytes()).min(16) as u64);
+    let fits = |each: &usize| n.is_multiple_of(*each) && tensors.iter().all(|x| aligned(x, *each));
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+}
+
+/// An argument of a kernel: eight bytes of which it reads as many as it needs.
+pub trait Arg {
+    fn word(&self) -> u64;
+
+    /// What follows the first eight bytes of a structure.
+    fn rest(&self) -> &[u64] {
+        &[]
+    }
+}
+
+/// A structure that a kernel takes by value, at most [`Table::BYTES`] long: addresses and sizes of many tensors. Unlike
+/// memory that would have to be copied to the GPU first, arguments become part of a captured graph.
+#[derive(Default)]
+pub struct Table(Vec<u64>);
+
+impl Table {
+    /// Arguments of a launch are 4096 bytes at most; this leaves some for others.
+    pub const BYTES: usize = 3872;
+
+    /// Adds a column of `len` addresses, of which the first are given.
+    pub fn addresses(&mut self, len: usize, values: impl Iterator<Item = u64>) {
+        let end = self.0.len() + len;
+        self.0.extend(values);
+        assert!(self.0.len() <= end, "more than {len} addresses");
+        self.0.resize(end, 0);
+        assert!(8 * end <= Self::BYTES, "a table of {} bytes", 8 * end);
+    }
+
+    /// Adds a column of `len` (an even number) 32-bit numbers, of which the first are given.
+    pub fn numbers(&mut self, len: usize, values: impl Iterator<Item = usize>) {
+        self.words(len, values.map(|x| u32::try_from(x).expect("fewer than 2^32 elements in a tensor")));
+    }
+
+    pub fn floats(&mut self, len: usize, values: impl Iterator<Item = f32>) {
+        self.words(len, values.map(f32::to_bits));
+    }
+
+    fn words(&mut self, len: usize, values: impl Iterator<Item = u32>) {
+        let mut values: Vec<u32> = values.collect();
+        assert!(values.len() <= len && len.is_multiple_of(2), "{} of {len} numbers", values.len());
+        values.resize(len, 0);
+        self.addresses(len / 2, values.chunks_exact(2).map(|x| x[0] as u64 | (x[1] as u64) << 32));
+    }
+
+    /// Adds a column of `len` numbers of which each is the sum of all given so far, as `table_row` in the kernels takes them;
+    /// returns the last one.
+    pub fn ends(&mut self, len: usize, values: impl Iterator<Item = usize>) -> usize {
+        let mut end = 0;
+        self.numbers(
+            len,
+            values.map(|x| {
+                end += x;
+                end
+            }),
+        );
+        end
+    }
+}
+
+impl Arg for Table {
+    fn word(&self) -> u64 {
+        self.0[0]
+    }
+
+    fn rest(&self) -> &[u64] {
+        &self.0[1..]
+    }
+}
+
+/// A structure of many addresses, as many as the kernel expects.
+pub(crate) struct Addresses<'a>(pub &'a [u64]);
+
+impl Arg for Addresses<'_> {
+    fn word(&self) -> u64 {
+        self.0[0]
+    }
+
+    fn rest(&self) -> &[u64] {
+        &self.0[1..]
+    }
+}
+
+impl Arg for u32 {
+    fn word(&self) -> u64 {
+        *self as u64
+    }
+}
+
+/// Numbers of elements, which kernels take as 32 bits.
+impl Arg for usize {
+    fn word(&self) -> u64 {
+        u32::try_from(*self).expect("fewer than 2^32 elements in a tensor") as u64
+    }
+}
+
+impl Arg for f32 {
+    fn word(&self) -> u64 {
+        self.to_bits() as u64
+    }
+}
+
+impl Arg for u64 {
+    fn word(&self) -> u64 {
+        *self
+    }
+}
+
+impl Arg for Tensor {
+    fn word(&self) -> u64 {
+        self.address()
+    }
+}
+
+/// A tensor that may be absent: a null pointer.
+impl<T: Arg> Arg for Option<T> {
+    fn word(&self) -> u64 {
+        self.as_ref().map_or(0, Arg::word)
+    }
+}
+
+impl<T: Arg> Arg for &T {
+    fn word(&self) -> u64 {
+        (*self).word()
+    }
+
+    fn rest(&self) -> &[u64] {
+        (*self).rest()
+    }
+}
+
+/// The arguments of a launch, one after the other.
+#[derive(Clone)]
+pub(super) struct Arguments {
+    words: Vec<u64>,
+    /// The first word of each.
+    starts: Vec<usize>,
+}
+
+impl Arguments {
+    pub fn new(args: &[&dyn Arg]) -> Arguments {
+        let (mut words, mut starts) = (Vec::with_capacity(args.len()), Vec::with_capacity(args.len()));
+        for arg in args {
+            starts.push(words.len());
+            words.push(arg.word());
+            words.extend(arg.rest());
+        }
+        Arguments { words, starts }
+    }
+
+    /// A pointer to each, as launches take them.
+    pub fn pointers(&mut self) -> Vec<*mut c_void> {
+        self.starts.iter().map(|&at| self.words[at..].as_mut_ptr().cast()).collect()
+    }
+}
