@@ -134,7 +134,7 @@ __device__ __forceinline__ void hidden_panels(const act* w, u32 stays, const act
   u64 at = (u64)row0 * steps;
   Plain deter{prev + at * d + block * own, (u64)steps * d, rows - row0, own};
   Plain embedded{inputs + at * 2 * h, (u64)steps * 2 * h, rows - row0, 2 * h};
-  product.run(Joined<Plain, Plain>{deter, embedded, first});
+  product.run(Joined<Plain, Plain>{deter, embedded, first * SPAN});
   product.share(shared);
   float square = 0.0f;
   at = (u64)(row0 + own_row()) * steps * d + block * own;

@@ -81,14 +81,15 @@ __device__ __forceinline__ Eight pack_eight(const float (&x)[8]) {
   return v;
 }
 
-// A parameter's numbers, as `load_eight`.
+// A parameter's numbers, as `load_eight`; with bfloat16 they, too, begin at a multiple of 16 bytes.
 __device__ __forceinline__ void load_parameters(const float* x, int count, float (&v)[8]) {
-  if (count >= 8 && (u64)x % 16 == 0) {
-    float4 low = __ldg((const float4*)x), high = __ldg((const float4*)x + 1);
-    v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
-    return;
-  }
+#ifdef ACT_BF16
+  float4 low = {}, high = {};
+  if (count > 0) low = __ldg((const float4*)x), high = __ldg((const float4*)x + 1);
+  v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w, v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
+#else
   for (int e = 0; e < 8; e++) v[e] = e < count ? __ldg(x + e) : 0.0f;
+#endif
 }
 
 // ---- Functions: exact in float32, else as exact as what they are rounded to.
@@ -118,62 +119,83 @@ __device__ __forceinline__ float silu_slope(float x) {
   return s * (1.0f + x * (1.0f - s));
 }
 
-// ---- Rows that a product takes its left side from: `at(row, span, offset)` gives eight numbers from 32 span + offset on.
+// ---- Rows that a product takes its left side from. `row(i, offset)` is one of them from there on, as a thread looks at it:
+// `at(k)` gives eight numbers from k on.
 
 // As they are in memory: `rows` rows of `width` numbers that are `stride` apart.
 struct Plain {
+  struct Row {
+    const act* x;
+    int count;
+    __device__ __forceinline__ Eight at(u32 k) const { return load_eight(x + k, count - (int)k); }
+  };
   const act* x;
   u64 stride;
   u32 rows, width;
-  __device__ __forceinline__ Eight at(u32 row, u32 span, u32 offset) const {
-    u32 k = span * SPAN + offset;
-    return row < rows ? load_eight(x + row * stride + k, (int)width - (int)k) : Eight{};
+  __device__ __forceinline__ Row row(u32 i, u32 offset) const {
+    return Row{x + i * stride + offset, i < rows ? (int)width - (int)offset : 0};
   }
 };
 
 // silu(norm(x)), with what the rows are multiplied by in `inverse`.
 struct Normed {
+  struct Row {
+    Plain::Row x;
+    const float* scale;
+    float inverse;
+    __device__ __forceinline__ Eight at(u32 k) const {
+      float v[8], g[8];
+      unpack(x.at(k), v);
+      load_parameters(scale + k, x.count - (int)k, g);
+      for (u32 e = 0; e < 8; e++) v[e] = silu(v[e] * inverse * g[e]);
+      return pack_eight(v);
+    }
+  };
   Plain x;
   const float* scale;
   const float* inverse;
-  __device__ __forceinline__ Eight at(u32 row, u32 span, u32 offset) const {
-    float v[8], g[8];
-    unpack(x.at(row, span, offset), v);
-    u32 k = span * SPAN + offset;
-    load_parameters(scale + k, (int)x.width - (int)k, g);
-    for (u32 e = 0; e < 8; e++) v[e] = silu(v[e] * inverse[row] * g[e]);
-    return pack_eight(v);
-  }
+  __device__ __forceinline__ Row row(u32 i, u32 offset) const { return Row{x.row(i, offset), scale + offset, inverse[i]}; }
 };
 
 // The gradient of x, from `dy`, that of y = silu(norm(x)); `mean` is that of its product with the normed row.
 struct NormGrad {
+  struct Row {
+    Plain::Row x, dy;
+    const float* scale;
+    float inverse, mean;
+    __device__ __forceinline__ Eight at(u32 k) const {
+      float v[8], d[8], g[8];
+      unpack(x.at(k), v);
+      unpack(dy.at(k), d);
+      load_parameters(scale + k, x.count - (int)k, g);
+      for (u32 e = 0; e < 8; e++) {
+        float normed = v[e] * inverse;
+        v[e] = inverse * (d[e] * silu_slope(normed * g[e]) * g[e] - normed * mean);
+      }
+      return pack_eight(v);
+    }
+  };
   Plain x, dy;
   const float* scale;
   const float* inverse;
   const float* mean;
-  __device__ __forceinline__ Eight at(u32 row, u32 span, u32 offset) const {
-    float v[8], d[8], g[8];
-    unpack(x.at(row, span, offset), v);
-    unpack(dy.at(row, span, offset), d);
-    u32 k = span * SPAN + offset;
-    load_parameters(scale + k, (int)x.width - (int)k, g);
-    for (u32 e = 0; e < 8; e++) {
-      float normed = v[e] * inverse[row];
-      v[e] = inverse[row] * (d[e] * silu_slope(normed * g[e]) * g[e] - normed * mean[row]);
-    }
-    return pack_eight(v);
+  __device__ __forceinline__ Row row(u32 i, u32 offset) const {
+    return Row{x.row(i, offset), dy.row(i, offset), scale + offset, inverse[i], mean[i]};
   }
 };
 
-// One after the other: the second from span `spans` on.
+// One after the other: the second from number `first`, a multiple of SPAN, on.
 template <class A, class B> struct Joined {
+  struct Row {
+    typename A::Row a;
+    typename B::Row b;
+    u32 first;
+    __device__ __forceinline__ Eight at(u32 k) const { return k < first ? a.at(k) : b.at(k - first); }
+  };
   A a;
   B b;
-  u32 spans;
-  __device__ __forceinline__ Eight at(u32 row, u32 span, u32 offset) const {
-    return span < spans ? a.at(row, span, offset) : b.at(row, span - spans, offset);
-  }
+  u32 first;
+  __device__ __forceinline__ Row row(u32 i, u32 offset) const { return Row{a.row(i, offset), b.row(i, offset), first}; }
 };
 
 // ---- Products.
@@ -204,7 +226,8 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w, u64 policy) {
   return *w;
 #else
   uint4 v;
-  asm("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+  // Volatile, and not through the path for constants: otherwise the compiler puts it off until after the wait.
+  asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "l"(w), "l"(policy));
   return v;
@@ -263,13 +286,14 @@ template <u32 N> struct Product {
   // t = lane % 4: packed weights have their rows in the same order.
   template <class Rows> __device__ __forceinline__ void run(const Rows& rows) {
     u32 g = lane_of_warp() / 4, t = lane_of_warp() % 4;
+    auto upper = rows.row(g, 8 * t), lower = rows.row(g + 8, 8 * t);
     for (u32 span = next; span < last; span += AHEAD * WARPS) {
       Eight top[AHEAD], low[AHEAD];
 #pragma unroll
       for (u32 i = 0; i < AHEAD; i++) {
         if (span + i * WARPS >= last) continue;
-        top[i] = rows.at(g, span + i * WARPS, 8 * t);
-        low[i] = rows.at(g + 8, span + i * WARPS, 8 * t);
+        top[i] = upper.at((span + i * WARPS) * SPAN);
+        low[i] = lower.at((span + i * WARPS) * SPAN);
       }
 #pragma unroll
       for (u32 i = 0; i < AHEAD; i++) {
@@ -305,11 +329,12 @@ template <u32 N> struct Product {
 #else
   // On the ordinary units: a thread has half a row of each panel.
   template <class Rows> __device__ __forceinline__ void run(const Rows& rows) {
-    u32 row = lane_of_warp() / 2, half = lane_of_warp() % 2 * 8;
+    u32 half = lane_of_warp() % 2 * 8;
+    auto row = rows.row(lane_of_warp() / 2, 0);
     for (u32 span = next; span < last; span += WARPS) {
       float part[N][8] = {};  // added up span by span: a long sum in one go rounds more
       for (u32 offset = 0; offset < SPAN; offset += 8) {
-        Eight x = rows.at(row, span, offset);
+        Eight x = row.at(span * SPAN + offset);
         for (u32 n = 0; n < used; n++) {
           const float* tile = w + ((u64)n * spans + span) * TILE + offset * PANEL + half;
           for (u32 e = 0; e < 8; e++)

@@ -72,7 +72,10 @@ impl Scan {
     pub fn fits(&self, device: Device) -> bool {
         let Device::Gpu(gpu) = device else { return false };
         let s = Sizes::new(self, 0, 0);
-        let whole = gpu.precision() == Precision::Float32 || [s.own, s.h, s.z].iter().all(|n| n.is_multiple_of(8));
+        let mut scales = self.parameters().filter(|x| x.shape().len() == 1);
+        let aligned = [s.own, s.h, s.z].iter().all(|n| n.is_multiple_of(8))
+            && scales.all(|x| x.device() != device || x.address().is_multiple_of(16));
+        let whole = gpu.precision() == Precision::Float32 || aligned;
         whole && s.classes <= MOST_CLASSES && s.h <= MOST_HIDDEN
     }
 
