@@ -16,6 +16,8 @@ mod memory;
 mod nvrtc;
 mod survey;
 mod tiles;
+#[cfg(test)]
+pub(crate) mod timing;
 
 pub use driver::{Driver, Properties};
 pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, handed_on, weight_rows};

@@ -3,7 +3,7 @@
 use super::gpu::Grid;
 
 /// The tile of a product that a block of threads computes (`Tile` in kernels/product.cuh), and the kernels that do.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Tile {
     pub rows: usize,
     pub columns: usize,
@@ -181,7 +181,7 @@ fn best(tiles: &[Tile], size: [usize; 2], blocks: usize, depths: &[usize], most:
 }
 
 /// A rough model of the time: whichever is longer of arithmetic and of waiting for one step after the other.
-fn cycles(tile: &Tile, [m, n]: [usize; 2], blocks: usize, steps: usize, parts: usize) -> f64 {
+pub(super) fn cycles(tile: &Tile, [m, n]: [usize; 2], blocks: usize, steps: usize, parts: usize) -> f64 {
     let tiles = m.div_ceil(tile.rows) * n.div_ceil(tile.columns) * blocks * parts;
     let each = tiles.div_ceil(MULTIPROCESSORS); // on the busiest multiprocessor
     let steps = steps.div_ceil(parts) as f64;
