@@ -72,11 +72,10 @@ pub(crate) const FLAT: Tile = Tile {
 };
 
 /// The same for convolutions, which gather so many channels at a time.
-pub(crate) const CONV_8: [Tile; 7] = [
-    conv(HUGE, ["conv_huge", "conv_input_grad_huge", ""]),
-    conv(BROAD, ["conv_broad", "conv_input_grad_broad", ""]),
+pub(crate) const CONV_8: [Tile; 6] = [
+    conv(HUGE, ["conv_huge", "conv_input_grad_huge", "conv_weight_grad_huge"]),
+    conv(BROAD, ["conv_broad", "conv_input_grad_broad", "conv_weight_grad_broad"]),
     conv(LARGE, ["conv_large", "conv_input_grad_large", "conv_weight_grad_large"]),
-    conv(THREE, ["", "", "conv_weight_grad_three"]),
     conv(HALF, ["conv_half", "conv_input_grad_half", "conv_weight_grad_half"]),
     conv(NARROW, ["conv_narrow", "conv_input_grad_narrow", "conv_weight_grad_narrow"]),
     conv(THIN, ["conv_thin", "conv_input_grad_thin", "conv_weight_grad_thin"]),
@@ -96,7 +95,6 @@ pub(crate) const CONV_1: [Tile; 1] = [conv(NARROW, ["conv_odd", "conv_input_grad
 
 /// Three times a power of two, as many channels are.
 const BROAD: Tile = Tile { columns: 96, share: 0.75, ..HUGE };
-const THREE: Tile = Tile { columns: 96, share: 0.58, ..LARGE };
 const HALF: Tile = Tile { columns: 64, fit: 3, share: 0.5, ..LARGE };
 const NARROW: Tile = Tile { columns: 32, fit: 4, share: 0.3, ..LARGE };
 const THIN: Tile = Tile { columns: 16, fit: 4, share: 0.17, ..LARGE };

@@ -261,7 +261,7 @@ impl Staged {
     }
 
     fn forward(&self, gpu: &'static Gpu, x: &Tensor, w: &Tensor, bias: &Tensor) -> (Tensor, Option<Tensor>) {
-        let tile = plan_whole(&having(tiles(self.g.cs), |tile| tile.forward), self.size(), self.k * self.k * self.g.cs);
+        let tile = plan_whole(tiles(self.g.cs), self.size(), self.k * self.k * self.g.cs);
         self.forward_as(gpu, x, w, bias, tile)
     }
 
@@ -297,11 +297,7 @@ impl Staged {
 
     fn input_grad(&self, gpu: &'static Gpu, dy: &Tensor, w: &Tensor) -> Tensor {
         let g = &self.g;
-        let tile = plan_whole(
-            &having(tiles(g.os), |tile| tile.input_grad),
-            [g.n * g.h * g.w, g.cs],
-            self.k * self.k * self.columns,
-        );
+        let tile = plan_whole(tiles(g.os), [g.n * g.h * g.w, g.cs], self.k * self.k * self.columns);
         self.input_grad_as(gpu, dy, w, tile)
     }
 
@@ -328,9 +324,8 @@ impl Staged {
     fn weight_grad(&self, gpu: &'static Gpu, x: &Tensor, dy: &Tensor) -> Tensor {
         let g = &self.g;
         let all = if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) };
-        let able = having(all, |tile| tile.weight_grad);
         let pixels = g.n * self.h * self.w;
-        self.weight_grad_as(gpu, x, dy, None, plan(&able, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
+        self.weight_grad_as(gpu, x, dy, None, plan(all, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
     }
 
     /// Whether there is a kernel for the weight's gradient from the gradient after a pool.
@@ -389,11 +384,6 @@ fn tiles(stored: usize) -> &'static [Tile] {
         4 => &CONV_4,
         _ => &CONV_1,
     }
-}
-
-/// Those tiles that have such a kernel.
-fn having(tiles: &[Tile], kernel: impl Fn(&Tile) -> &'static str) -> Vec<Tile> {
-    tiles.iter().copied().filter(|tile| !kernel(tile).is_empty()).collect()
 }
 
 /// A grid with all tiles along the first axis, the only one that takes more than 65535.
