@@ -76,6 +76,9 @@ if [ "$what" != speed ]; then
 fi
 
 if [ "$what" != test ]; then
+  echo "== products and convolutions by tile; * is what is chosen"
+  within 120 "$programs/engine-tests" time_of --ignored --nocapture --test-threads 1 >"$out/tiles.log" 2>&1 || failed=1
+  grep -F ' * ' "$out/tiles.log" || true
   echo "== speed"
   for case in size1m:10 size12m:10 size50m:3 size200m:3; do
     size=${case%:*}

@@ -126,7 +126,7 @@ impl Gemm<'_> {
     }
 
     /// In bfloat16.
-    fn run_as(&self, gpu: &'static Gpu, Plan { tile, parts }: Plan) {
+    pub(super) fn run_as(&self, gpu: &'static Gpu, Plan { tile, parts }: Plan) {
         let ([laps, a_lap, b_lap], [m, n], c, blocks) = (self.laps, self.size, self.c, self.blocks);
         assert!(self.terms.len() <= TERMS && (laps == 1 || self.terms.len() == 1));
         let nothing = Product { k: 0, ..self.terms[0] };
@@ -233,7 +233,7 @@ impl WeightGrad {
         self.run_as(gpu, uses, grad, accumulate, plan);
     }
 
-    fn run_as(
+    pub(super) fn run_as(
         self,
         gpu: &'static Gpu,
         uses: &[(Tensor, Tensor)],

@@ -18,6 +18,8 @@ mod nvrtc;
 mod peak;
 mod queue;
 mod survey;
+#[cfg(test)]
+pub(crate) mod tile_times;
 mod tiles;
 mod timing;
 mod upload;

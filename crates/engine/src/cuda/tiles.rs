@@ -3,7 +3,7 @@
 use super::launch::Grid;
 
 /// The tile of a product that a block of threads computes (`Tile` in kernels/product.cuh), and the kernels that do.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Tile {
     pub rows: usize,
     pub columns: usize,
@@ -72,11 +72,10 @@ pub(crate) const FLAT: Tile = Tile {
 };
 
 /// The same for convolutions, which gather so many channels at a time.
-pub(crate) const CONV_8: [Tile; 7] = [
-    conv(HUGE, ["conv_huge", "conv_input_grad_huge", ""]),
-    conv(BROAD, ["conv_broad", "conv_input_grad_broad", ""]),
+pub(crate) const CONV_8: [Tile; 6] = [
+    conv(HUGE, ["conv_huge", "conv_input_grad_huge", "conv_weight_grad_huge"]),
+    conv(BROAD, ["conv_broad", "conv_input_grad_broad", "conv_weight_grad_broad"]),
     conv(LARGE, ["conv_large", "conv_input_grad_large", "conv_weight_grad_large"]),
-    conv(THREE, ["", "", "conv_weight_grad_three"]),
     conv(HALF, ["conv_half", "conv_input_grad_half", "conv_weight_grad_half"]),
     conv(NARROW, ["conv_narrow", "conv_input_grad_narrow", "conv_weight_grad_narrow"]),
     conv(THIN, ["conv_thin", "conv_input_grad_thin", "conv_weight_grad_thin"]),
@@ -96,7 +95,6 @@ pub(crate) const CONV_1: [Tile; 1] = [conv(NARROW, ["conv_odd", "conv_input_grad
 
 /// Three times a power of two, as many channels are.
 const BROAD: Tile = Tile { columns: 96, share: 0.75, ..HUGE };
-const THREE: Tile = Tile { columns: 96, share: 0.58, ..LARGE };
 const HALF: Tile = Tile { columns: 64, fit: 3, share: 0.5, ..LARGE };
 const NARROW: Tile = Tile { columns: 32, fit: 4, share: 0.3, ..LARGE };
 const THIN: Tile = Tile { columns: 16, fit: 4, share: 0.17, ..LARGE };
@@ -181,7 +179,7 @@ fn best(tiles: &[Tile], size: [usize; 2], blocks: usize, depths: &[usize], most:
 }
 
 /// A rough model of the time: whichever is longer of arithmetic and of waiting for one step after the other.
-fn cycles(tile: &Tile, [m, n]: [usize; 2], blocks: usize, steps: usize, parts: usize) -> f64 {
+pub(super) fn cycles(tile: &Tile, [m, n]: [usize; 2], blocks: usize, steps: usize, parts: usize) -> f64 {
     let tiles = m.div_ceil(tile.rows) * n.div_ceil(tile.columns) * blocks * parts;
     let each = tiles.div_ceil(MULTIPROCESSORS); // on the busiest multiprocessor
     let steps = steps.div_ceil(parts) as f64;

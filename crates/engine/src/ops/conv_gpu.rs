@@ -277,7 +277,7 @@ impl Staged {
     }
 
     fn forward(&self, gpu: &'static Gpu, x: &Tensor, w: &Tensor, bias: &Tensor) -> (Tensor, Option<Tensor>) {
-        let tile = plan_whole(&having(tiles(self.g.cs), |tile| tile.forward), self.size(), self.k * self.k * self.g.cs);
+        let tile = plan_whole(tiles(self.g.cs), self.size(), self.k * self.k * self.g.cs);
         self.forward_as(gpu, x, w, bias, tile)
     }
 
@@ -313,11 +313,7 @@ impl Staged {
 
     fn input_grad(&self, gpu: &'static Gpu, dy: &Tensor, w: &Tensor) -> Tensor {
         let g = &self.g;
-        let tile = plan_whole(
-            &having(tiles(g.os), |tile| tile.input_grad),
-            [g.n * g.h * g.w, g.cs],
-            self.k * self.k * self.columns,
-        );
+        let tile = plan_whole(tiles(g.os), [g.n * g.h * g.w, g.cs], self.k * self.k * self.columns);
         self.input_grad_as(gpu, dy, w, tile)
     }
 
@@ -344,9 +340,8 @@ impl Staged {
     fn weight_grad(&self, gpu: &'static Gpu, x: &Tensor, dy: &Tensor) -> Tensor {
         let g = &self.g;
         let all = if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) };
-        let able = having(all, |tile| tile.weight_grad);
         let pixels = g.n * self.h * self.w;
-        self.weight_grad_as(gpu, x, dy, None, plan(&able, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
+        self.weight_grad_as(gpu, x, dy, None, plan(all, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
     }
 
     /// Whether there is a kernel for the weight's gradient from the gradient after a pool.
@@ -407,11 +402,6 @@ fn tiles(stored: usize) -> &'static [Tile] {
     }
 }
 
-/// Those tiles that have such a kernel.
-fn having(tiles: &[Tile], kernel: impl Fn(&Tile) -> &'static str) -> Vec<Tile> {
-    tiles.iter().copied().filter(|tile| !kernel(tile).is_empty()).collect()
-}
-
 /// A grid with all tiles along the first axis, the only one that takes more than 65535.
 fn in_line(tile: &Tile, size: [usize; 2]) -> Grid {
     let grid = tile.grid(size, 1);
@@ -420,93 +410,4 @@ fn in_line(tile: &Tile, size: [usize; 2]) -> Grid {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::images_gpu::resize_pixels;
-    use super::super::planes::{planes, rows_of_planes};
-    use super::super::{Resample, conv_stage};
-    use super::*;
-    use crate::check::{assert_close, doubles, random, random_bf16};
-    use crate::cuda::test_gpu_in;
-    use crate::graph::{Leaf, backward};
-    use crate::tensor::Device;
-
-    /// Images of `h` times `w`, channels of input and output, width of the kernel.
-    struct Case {
-        size: [usize; 2],
-        channels: [usize; 2],
-        k: usize,
-    }
-
-    /// Every tile against the processor, which is exact but for the rounding of weights and outputs.
-    #[test]
-    fn every_tile_convolves() {
-        let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
-        let all = [
-            (&CONV_8[..], [8, 24], 5),
-            (&CONV_4[..], [4, 12], 5),
-            (&CONV_4[..], [3, 24], 5),
-            (&CONV_4[..], [3, 3], 3),
-            (&CONV_1[..], [5, 3], 3),
-        ];
-        for (tiles, channels, k) in all {
-            for resample in [Resample::None, Resample::Pool, Resample::Stride, Resample::Upsample, Resample::Spread] {
-                tiles.iter().for_each(|&tile| convolve_as(gpu, tile, resample, Case { size: [8, 12], channels, k }));
-            }
-        }
-    }
-
-    fn convolve_as(gpu: &'static Gpu, tile: Tile, resample: Resample, case: Case) {
-        let Case { size: [h, w], channels: [ci, co], k } = case;
-        let (n, what) = (3, |what: &str| format!("{what} of {resample:?}, {ci} to {co} channels, {}", tile.forward));
-        let x = random_bf16(&[n, h * w * ci], 1, 1.0);
-        let (weight, bias) = (random_bf16(&[k, k, ci, co], 2, 0.2), random(&[co], 3, 1.0));
-        let leaves = [(&x, Leaf::new()), (&weight, Leaf::new())];
-        let [x_leaf, w_leaf] = leaves.map(|(x, leaf)| x.leaf(leaf));
-        let y = rows_of_planes(&conv_stage(&planes(&x_leaf, h, w, ci, k / 2), &w_leaf, &bias, resample, None));
-        let dy = random_bf16(y.shape(), 4, 1.0);
-        let mut sink = Sink::new();
-        backward(&[(&y, dy.clone())], &mut sink);
-        let grads = sink.finish(&leaves.map(|(x, leaf)| (leaf, x.shape().to_vec())));
-
-        // Channels are stored in fours, where the tile takes fours and there are threes.
-        let stored = |c: usize| if tile.forward == CONV_1[0].forward { c } else { c.next_multiple_of(4) };
-        let (cs, os, there) = (stored(ci), stored(co), |x: &Tensor| x.to(Device::Gpu(gpu)));
-        let pixels = |x: &Tensor, c: usize, to: usize| {
-            let count = x.len() / c;
-            gpu.act(&resize_pixels(gpu, &there(x), [c, to], &[count, to]))
-        };
-        let input = Planes { x: pixels(&x, ci, cs).view(0, &[n, h, w, cs]), n, pad: 0, size: [ci, h, w] };
-        let g = Geometry::new(&input, &weight, resample, os);
-        let staged = Staged::new(g);
-        let (weight, bias) = (there(&weight), there(&bias));
-        let any = if tile.forward.is_empty() { CONV_8[0] } else { tile };
-        let (found, ties) = staged.forward_as(gpu, &input.x, &weight, &bias, any);
-        let limit = 4e-3; // sums of taps are rounded, and outputs
-        let cut = |x: &Tensor, from: usize, c: usize| doubles(&resize_pixels(gpu, x, [from, c], &[x.len() / from, c]));
-        assert_close(&what("output"), &cut(&found, os, co), &doubles(&y), limit);
-
-        let dy = pixels(&dy, co, os);
-        if let (Some(ties), true) = (&ties, staged.takes_pooled()) {
-            for tile in CONV_POOLED {
-                let grad = staged.weight_grad_as(gpu, &input.x, &dy, Some(ties), Plan { tile, parts: 2 });
-                assert_close(&what(tile.weight_grad), &doubles(&grad), &doubles(&grads[1]), limit);
-            }
-        }
-        let dy = match &ties {
-            Some(ties) => {
-                Kept { g, flows: true, x: input.x.clone(), w: weight.clone(), ties: None }.unpool(gpu, &dy, ties)
-            }
-            None => dy,
-        };
-        if g.stride == 1 && !tile.input_grad.is_empty() {
-            let dx = staged.input_grad_as(gpu, &dy, &weight, tile);
-            assert_close(&what("input gradient"), &cut(&dx, cs, ci), &doubles(&grads[0]), limit);
-        }
-        for parts in [1, 2] {
-            if !tile.weight_grad.is_empty() {
-                let grad = staged.weight_grad_as(gpu, &input.x, &dy, None, Plan { tile, parts });
-                assert_close(&what("weight gradient"), &doubles(&grad), &doubles(&grads[1]), limit);
-            }
-        }
-    }
-}
+mod tests;

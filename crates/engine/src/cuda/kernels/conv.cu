@@ -346,7 +346,6 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
 typedef Tile<256, 128, 32, 4, 2, 1, 4> Huge;
 typedef Tile<256, 96, 32, 4, 2, 1, 4> Broad;
 typedef Tile<128, 128, 32, 2, 2, 1, 4> Large;
-typedef Tile<128, 96, 32, 2, 2, 1, 4> Three;
 typedef Tile<128, 64, 32, 2, 2, 1, 4> Half;
 typedef Tile<128, 32, 32, 4, 1, 1, 4> Narrow;
 typedef Tile<128, 16, 32, 4, 1, 1, 4> Thin;
@@ -387,8 +386,9 @@ CONV(conv_input_grad_odd, Narrow, 3, 1, true)
   }                                                                   \
   EXPORT(name)
 #ifdef PART_conv_weight_grad
+CONV_GRAD(conv_weight_grad_huge, Huge, 1, 8, false)
+CONV_GRAD(conv_weight_grad_broad, Broad, 1, 8, false)
 CONV_GRAD(conv_weight_grad_large, Large, 2, 8, false)
-CONV_GRAD(conv_weight_grad_three, Three, 2, 8, false)
 CONV_GRAD(conv_weight_grad_half, Half, 3, 8, false)
 CONV_GRAD(conv_weight_grad_narrow, Narrow, 4, 8, false)
 CONV_GRAD(conv_weight_grad_thin, Thin, 4, 8, false)
