@@ -32,6 +32,12 @@ pub struct Normalizers {
 }
 
 impl Normalizers {
+    /// Those of an agent that has not been trained.
+    pub fn new(config: &AgentConfig) -> Normalizers {
+        let [ret, val, adv] = [&config.retnorm, &config.valnorm, &config.advnorm].map(Normalizer::new);
+        Normalizers { ret, val, adv }
+    }
+
     /// Takes over the state of others, unless `verdict` says that the update was not done.
     pub fn follow(&mut self, others: &Normalizers, verdict: &Tensor) {
         self.ret.follow(&others.ret, verdict);

@@ -10,7 +10,6 @@ use crate::encoder::Encoder;
 use crate::heads::ScalarHead;
 use crate::loss::{Inputs, Loss, loss};
 use crate::noise::{Noise, Purpose};
-use crate::normalize::Normalizer;
 use crate::observations::Observations;
 use crate::optimizer::Optimizer;
 use crate::params::{Builder, Params};
@@ -92,11 +91,7 @@ impl Agent {
         let parts = Parts::new(&mut params, &mut slow, &obs_space, &act_space, config);
         copy_value(&params, &mut slow);
         let opt = Optimizer::new(&params, &config.opt)?;
-        let norms = Normalizers {
-            ret: Normalizer::new(&config.retnorm),
-            val: Normalizer::new(&config.valnorm),
-            adv: Normalizer::new(&config.advnorm),
-        };
+        let norms = Normalizers::new(config);
         let (config, parts, repeat) = (config.clone(), Arc::new(parts), Repeat::default());
         Ok(Agent { config, obs_space, act_space, parts, params, slow, slow_count: 0, norms, opt, repeat })
     }
@@ -146,7 +141,7 @@ impl Agent {
             },
             slow: Params::default(),
             slow_count: self.slow_count,
-            norms: self.norms.clone(),
+            norms: Normalizers::new(&self.config),
             opt: self.opt.without_moments(),
             repeat: Repeat::default(),
         }

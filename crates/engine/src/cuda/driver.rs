@@ -102,7 +102,7 @@ struct LaunchConfig {
 }
 
 /// `CUlaunchAttribute`, of which the values used here are numbers.
-#[repr(C)]
+#[repr(C, align(8))] // as the addresses in the union that `value` stands for
 struct LaunchAttribute {
     number: c_int,
     padding: c_int,
@@ -445,7 +445,7 @@ impl Cuda {
         self.call(&format!("looking for the kernel {name}"), |d| unsafe {
             (d.module_function)(&mut function, module.0, symbol.as_ptr())
         })?;
-        if shared > 48 << 10 {
+        if shared > super::gpu::ALWAYS {
             // SAFETY: the function was just found.
             self.call(&format!("giving the kernel {name} shared memory"), |d| unsafe {
                 (d.function_attribute)(function, MAX_DYNAMIC_SHARED, shared as c_int)

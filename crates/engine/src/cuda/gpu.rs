@@ -42,11 +42,16 @@ pub enum Precision {
     Bfloat16,
 }
 
-/// A kernel that was loaded, and how often it was launched.
+/// A kernel that was loaded, how often it was launched, and how much dynamic shared memory it may have: what it asked for
+/// first, which is set when it is loaded.
 struct Function {
     address: u64,
     launches: u64,
+    shared: u32,
 }
+
+/// Dynamic shared memory that every kernel may have.
+pub(super) const ALWAYS: u32 = 48 << 10;
 
 pub(super) enum Backend {
     Cuda(Cuda),
@@ -101,13 +106,11 @@ impl Gpu {
 
     /// The queue that this thread's work goes to.
     pub(super) fn queue(&self) -> Arc<Queue> {
-        Queue::entered(self).unwrap_or_else(|| self.main.get().expect("made when the GPU was opened").clone())
+        Queue::entered(self).unwrap_or_else(|| self.main())
     }
 
-    /// Runs `f` with this thread's work going to the main queue, whatever it has entered.
-    pub(super) fn on_main<T>(&self, f: impl FnOnce() -> T) -> T {
-        let _entered = Queue::enter(self.main.get().expect("made when the GPU was opened").clone());
-        f()
+    pub(super) fn main(&self) -> Arc<Queue> {
+        self.main.get().expect("made when the GPU was opened").clone()
     }
 
     pub fn precision(&self) -> Precision {
@@ -127,7 +130,7 @@ impl Gpu {
     }
 
     /// Fresh memory.
-    fn take(&self, bytes: usize) -> u64 {
+    pub(super) fn take(&self, bytes: usize) -> u64 {
         let address = match &self.backend {
             // Free memory may be of other sizes than what is asked for.
             Backend::Cuda(cuda) => self.done(cuda.alloc(bytes).or_else(|_| {
@@ -152,7 +155,8 @@ impl Gpu {
         // SAFETY: it came from `stale` with this size, belongs to nobody, and the driver waits for what was started.
         unsafe {
             match &self.backend {
-                Backend::Cuda(cuda) => self.done(cuda.free(address)),
+                // After a failure, which has been told, this fails too; memory may be given back while that unwinds.
+                Backend::Cuda(cuda) => drop(cuda.free(address)),
                 Backend::Emulator(_) => {
                     drop(Vec::from_raw_parts(address as *mut u64, bytes / 8, bytes / 8));
                 }
@@ -358,6 +362,8 @@ impl Gpu {
             Backend::Cuda(cuda) => {
                 let (stream, mut args) = (queue.stream(), args.pointers());
                 // SAFETY: operations hand in what their kernels take, which their tests check on every device.
+                // With marks in between there is nothing to overlap with.
+                let overlaps = overlaps && queue.marks.is_none();
                 let started = unsafe { cuda.launch(function, blocks, threads, shared, overlaps, stream, &mut args) };
                 self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
             }
@@ -377,6 +383,7 @@ impl Gpu {
     fn function(&self, module: &'static str, name: &'static str, shared: u32) -> u64 {
         if let Some(function) = lock(&self.functions).get_mut(&(module, name)) {
             function.launches += 1;
+            assert!(shared <= function.shared, "kernel {name} was first launched with less shared memory");
             return function.address;
         }
         let mut modules = lock(&self.modules);
@@ -387,7 +394,7 @@ impl Gpu {
             _ => unreachable!("modules are loaded by the backend that runs them"),
         };
         let address = self.done(function);
-        lock(&self.functions).insert((module, name), Function { address, launches: 1 });
+        lock(&self.functions).insert((module, name), Function { address, launches: 1, shared: shared.max(ALWAYS) });
         address
     }
 
@@ -423,7 +430,12 @@ impl Gpu {
     fn load(&self, module: &'static str) -> Result<Module, String> {
         let source = kernels::source(module, self.precision);
         match &self.backend {
-            Backend::Cuda(cuda) => cuda.load(&cache::cubin(module, &source, self.properties.arch)?).map(Module::Cuda),
+            Backend::Cuda(cuda) => {
+                let loaded = cuda.load(&cache::cubin(module, &source, self.properties.arch)?).map(Module::Cuda);
+                loaded.map_err(|error| {
+                    format!("{error}; NVRTC must not be of a newer major version than the driver: see dreamer devices")
+                })
+            }
             Backend::Emulator(emulator) => emulator.load(module, &source).map(Module::Emulated),
         }
     }

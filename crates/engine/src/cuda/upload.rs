@@ -2,7 +2,7 @@
 
 use super::driver::Event;
 use super::gpu::{Backend, Gpu};
-use super::memory::Pinned;
+use super::memory::{Memory, Pinned};
 use super::queue::lock;
 use crate::tensor::{Device, Dtype, Tensor};
 
@@ -55,7 +55,9 @@ impl Gpu {
             Backend::Cuda(cuda) => Some(self.done(cuda.event())),
             Backend::Emulator(_) => None,
         };
-        let room = self.on_main(|| self.empty(&[len / Dtype::F32.bytes()]));
+        // Fresh memory: what others gave back may still be in use by what they started, and copies do not wait for that.
+        let memory = Memory::new(self.main(), self.take(len), len);
+        let room = Tensor::on_gpu(&[len / Dtype::F32.bytes()], Dtype::F32, memory);
         Buffers { pinned: self.pinned(len), room, arrived }
     }
 }
