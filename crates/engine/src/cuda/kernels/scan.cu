@@ -7,8 +7,8 @@
 //   latent   the posterior's logits and a sample of them
 //
 // Weights are packed (`pack`), and stay in the second cache where `stays` says so.
-// All activations are [rows, steps, ..] and handed in at the step at hand. `d` is the width of deter, in blocks of `own`;
-// `h` that of the hidden layers; `z` that of stoch, in groups of `classes`.
+// All activations are [rows, steps, ..] and handed in at the step at hand. `d` is the width of deter, in blocks of
+// `own`; `h` that of the hidden layers; `z` that of stoch, in groups of `classes`.
 
 // Parts of weights to be packed for products. Of part i, number (k, n) of block (outer, inner) is
 // w[outer outer_from + inner inner_from + k k_from + n n_from]. It goes to panel
@@ -18,12 +18,13 @@ constexpr u32 PARTS = 48;
 struct Parts {
   const float* w[PARTS];
   act* out[PARTS];
-  u32 outer[PARTS], outer_from[PARTS], inner[PARTS], inner_from[PARTS], depth[PARTS], k_from[PARTS], columns[PARTS], n_from[PARTS];
+  u32 outer[PARTS], outer_from[PARTS], inner[PARTS], inner_from[PARTS], depth[PARTS], k_from[PARTS], columns[PARTS],
+      n_from[PARTS];
   u32 outer_panels[PARTS], first_panel[PARTS], panel_step[PARTS], spans[PARTS], first_span[PARTS], end[PARTS];
 };
 
-// In a tile the numbers lie as a warp takes them: in bfloat16, for each half of the columns and each lane (g, t), those of
-// rows 8 t to 8 t + 7 in column g; in float32 row by row. Eight numbers a thread.
+// In a tile the numbers lie as a warp takes them: in bfloat16, for each half of the columns and each lane (g, t), those
+// of rows 8 t to 8 t + 7 in column g; in float32 row by row. Eight numbers a thread.
 KERNEL pack(const __grid_constant__ Parts p, u32 count) {
   u32 j = table_row(p.end, count, blockIdx.x), depth = p.depth[j], columns = p.columns[j];
   u64 i = (u64)(blockIdx.x - (j > 0 ? p.end[j - 1] : 0)) * blockDim.x + threadIdx.x;
@@ -52,8 +53,8 @@ KERNEL pack(const __grid_constant__ Parts p, u32 count) {
 }
 EXPORT(pack)
 
-// The state that the first step starts from: that of `deter` [rows, d] and `stoch` [rows, z], forgotten where an episode
-// starts, at step 0 of prev and prev_stoch; of stoch another copy [rows, z].
+// The state that the first step starts from: that of `deter` [rows, d] and `stoch` [rows, z], forgotten where an
+// episode starts, at step 0 of prev and prev_stoch; of stoch another copy [rows, z].
 KERNEL start(const act* deter, const act* stoch, const float* keep, u32 rows, u32 steps, u32 d, u32 z, act* prev,
              act* prev_stoch, act* first_stoch) {
   u64 i = global_thread();
@@ -71,11 +72,11 @@ KERNEL start(const act* deter, const act* stoch, const float* keep, u32 rows, u3
 }
 EXPORT(start)
 
-// A block for each row. The embedding of stoch is the sum of the chosen rows of its weight `w` [z, h], or at the first step
-// `dense` [rows, h]; that of deter is there. Both are normed: inputs [2 h].
-KERNEL inputs(const act* embedded, const act* w, const act* dense, const u32* chosen, const float* keep, const float* bias,
-              const float* scale_deter, const float* scale_stoch, u32 steps, u32 h, u32 groups, u32 classes, float epsilon,
-              act* of_stoch, act* inputs) {
+// A block for each row. The embedding of stoch is the sum of the chosen rows of its weight `w` [z, h], or at the first
+// step `dense` [rows, h]; that of deter is there. Both are normed: inputs [2 h].
+KERNEL inputs(const act* embedded, const act* w, const act* dense, const u32* chosen, const float* keep,
+              const float* bias, const float* scale_deter, const float* scale_stoch, u32 steps, u32 h, u32 groups,
+              u32 classes, float epsilon, act* of_stoch, act* inputs) {
   SHARED(float, sums);  // [parts, columns]: parts of the groups are added up side by side
   __shared__ float squares[2][WARPS];
   u32 eights = ceil_div(h, 8), parts = max(1u, THREADS / eights), columns = eights * 8;
@@ -122,12 +123,15 @@ KERNEL inputs(const act* embedded, const act* w, const act* dense, const u32* ch
 }
 EXPORT(inputs)
 
-// y = [deter of the block, inputs] w + actions, and its squares. Blocks of threads: [panels of each block / N] by rows / 16.
+// y = [deter of the block, inputs] w + actions, and its squares. Blocks of threads: [panels of each block / N] by rows
+// / 16.
 template <u32 N>
-__device__ __forceinline__ void hidden_panels(const act* w, u32 stays, const act* prev, const act* inputs, const act* actions, u32 rows,
-                                              u32 steps, u32 d, u32 own, u32 h, act* y, float* squares) {
+__device__ __forceinline__ void hidden_panels(const act* w, u32 stays, const act* prev, const act* inputs,
+                                              const act* actions, u32 rows, u32 steps, u32 d, u32 own, u32 h, act* y,
+                                              float* squares) {
   SHARED(float, shared);
-  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts, panel0 = blockIdx.x % parts * N;
+  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts,
+      panel0 = blockIdx.x % parts * N;
   u32 row0 = blockIdx.y * ROWS, first = ceil_div(own, SPAN), spans = first + ceil_div(2 * h, SPAN);
   Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, spans, min(N, panels - panel0), stays);
   wait_for_previous();
@@ -148,9 +152,9 @@ __device__ __forceinline__ void hidden_panels(const act* w, u32 stays, const act
   leave(squares, rows, row0, square);
 }
 
-#define HIDDEN_ARGS                                                                                                       \
-  const act *w, u32 stays, const act *prev, const act *inputs, const act *actions, u32 rows, u32 steps, u32 d, u32 own, u32 h, act *y, \
-      float *squares
+#define HIDDEN_ARGS                                                                                            \
+  const act *w, u32 stays, const act *prev, const act *inputs, const act *actions, u32 rows, u32 steps, u32 d, \
+      u32 own, u32 h, act *y, float *squares
 #define HIDDEN_VALUES w, stays, prev, inputs, actions, rows, steps, d, own, h, y, squares
 KERNEL hidden(HIDDEN_ARGS) { hidden_panels<1>(HIDDEN_VALUES); }
 EXPORT(hidden)
@@ -161,10 +165,10 @@ EXPORT(hidden_wide)
 // prev_next where it is kept (null at the last step). `inverse` [rows, steps] is left for the gradient. For each of its
 // PANELS panels a block of threads has those of the three gates, which a packed weight has side by side.
 template <u32 PANELS>
-__device__ __forceinline__ void gates_panels(const act* w, u32 stays, const act* y, const float* squares, u32 slots, const float* scale,
-                                             const float* bias, const act* prev, const float* keep_next, u32 rows, u32 steps,
-                                             u32 d, u32 own, float epsilon, act* gates, act* deter, act* prev_next,
-                                             float* inverse) {
+__device__ __forceinline__ void gates_panels(const act* w, u32 stays, const act* y, const float* squares, u32 slots,
+                                             const float* scale, const float* bias, const act* prev,
+                                             const float* keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon,
+                                             act* gates, act* deter, act* prev_next, float* inverse) {
   SHARED(float, shared);
   __shared__ float factor[ROWS];
   u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, PANELS), block = blockIdx.x / parts;
@@ -187,7 +191,8 @@ __device__ __forceinline__ void gates_panels(const act* w, u32 stays, const act*
     u64 at = (u64)row * steps * d + block * own + column, gate0 = (u64)row * steps * 3 * d + block * 3 * own + column;
     float g[3];
     for (u32 i = 0; i < 3; i++) {
-      act x = rounded<act>(product.sum(shared, own_row(), 3 * p + i, own_column()) + bias[block * 3 * own + i * own + column]);
+      act x = rounded<act>(product.sum(shared, own_row(), 3 * p + i, own_column()) +
+                           bias[block * 3 * own + i * own + column]);
       gates[gate0 + i * own] = x;
       g[i] = number(x);
     }
@@ -198,22 +203,24 @@ __device__ __forceinline__ void gates_panels(const act* w, u32 stays, const act*
   }
 }
 
-#define GATES_ARGS                                                                                                       \
-  const act *w, u32 stays, const act *y, const float *squares, u32 slots, const float *scale, const float *bias, const act *prev,   \
-      const float *keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon, act *gates, act *deter, act *prev_next, \
-      float *inverse
-#define GATES_VALUES \
-  w, stays, y, squares, slots, scale, bias, prev, keep_next, rows, steps, d, own, epsilon, gates, deter, prev_next, inverse
+#define GATES_ARGS                                                                                               \
+  const act *w, u32 stays, const act *y, const float *squares, u32 slots, const float *scale, const float *bias, \
+      const act *prev, const float *keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon, act *gates,   \
+      act *deter, act *prev_next, float *inverse
+#define GATES_VALUES                                                                                                \
+  w, stays, y, squares, slots, scale, bias, prev, keep_next, rows, steps, d, own, epsilon, gates, deter, prev_next, \
+      inverse
 KERNEL gates(GATES_ARGS) { gates_panels<1>(GATES_VALUES); }
 EXPORT(gates)
 KERNEL gates_wide(GATES_ARGS) { gates_panels<2>(GATES_VALUES); }
 EXPORT(gates_wide)
 
-// Panels from `first` on of two products: what the posterior's first layer makes of deter, plus tokens, with its squares;
-// and the embedding of prev, the same deter where the next step keeps it. Without `of_posterior`, the weight, the first is the
-// tokens alone.
-KERNEL project(const act* of_posterior, const act* of_deter, u32 stays, const act* deter, const act* prev, const act* tokens,
-               const float* bias, u32 rows, u32 steps, u32 d, u32 h, u32 first, act* posterior, float* squares, act* embedded) {
+// Panels from `first` on of two products: what the posterior's first layer makes of deter, plus tokens, with its
+// squares; and the embedding of prev, the same deter where the next step keeps it. Without `of_posterior`, the weight,
+// the first is the tokens alone.
+KERNEL project(const act* of_posterior, const act* of_deter, u32 stays, const act* deter, const act* prev,
+               const act* tokens, const float* bias, u32 rows, u32 steps, u32 d, u32 h, u32 first, act* posterior,
+               float* squares, act* embedded) {
   SHARED(float, shared);
   u32 panels = ceil_div(h, PANEL), panel = first + blockIdx.x, row0 = blockIdx.y * ROWS, spans = ceil_div(d, SPAN);
   bool post = panel < panels;
@@ -237,12 +244,14 @@ KERNEL project(const act* of_posterior, const act* of_deter, u32 stays, const ac
 }
 EXPORT(project)
 
-// The posterior's logits, from silu(norm(posterior)), of `per` groups a block of threads, and a sample of each: the class in
-// whose share of the unit interval a number falls, or the largest log-probability plus Gumbel noise. `noise` is of all steps,
-// of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups, classes] for 1, drawn here for 2. The next step starts from it as prev_next where it is kept (null at the last step).
-KERNEL latent(const act* w, u32 stays, const act* posterior, const float* squares, u32 slots, const float* scale, const float* bias,
-              const float* noise, u32 kind, DRAWS, u32 t, const float* keep_next, u32 rows, u32 steps, u32 h, u32 groups, u32 classes,
-              u32 per, float unimix, float epsilon, act* logit, act* stoch, act* prev_next, u32* chosen, float* inverse) {
+// The posterior's logits, from silu(norm(posterior)), of `per` groups a block of threads, and a sample of each: the
+// class in whose share of the unit interval a number falls, or the largest log-probability plus Gumbel noise. `noise`
+// is of all steps, of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups, classes] for 1,
+// drawn here for 2. The next step starts from it as prev_next where it is kept (null at the last step).
+KERNEL latent(const act* w, u32 stays, const act* posterior, const float* squares, u32 slots, const float* scale,
+              const float* bias, const float* noise, u32 kind, DRAWS, u32 t, const float* keep_next, u32 rows,
+              u32 steps, u32 h, u32 groups, u32 classes, u32 per, float unimix, float epsilon, act* logit, act* stoch,
+              act* prev_next, u32* chosen, float* inverse) {
   constexpr u32 N = 4;
   SHARED(float, shared);
   __shared__ float factor[ROWS];
@@ -255,7 +264,8 @@ KERNEL latent(const act* w, u32 stays, const act* posterior, const float* square
   __syncthreads();
   if (threadIdx.x < ROWS) factor[threadIdx.x] = inverse_of(factor[threadIdx.x], h, epsilon);
   __syncthreads();
-  if (blockIdx.x == 0 && own_column() == 0 && row0 + own_row() < rows) inverse[(u64)(row0 + own_row()) * steps] = factor[own_row()];
+  if (blockIdx.x == 0 && own_column() == 0 && row0 + own_row() < rows)
+    inverse[(u64)(row0 + own_row()) * steps] = factor[own_row()];
   Normed x{Plain{posterior + (u64)row0 * steps * h, (u64)steps * h, rows - row0, h}, scale, factor};
   for (u32 panel = 0; panel < panels; panel += N) {
     if (panel > 0) product = Product<N>(w + (u64)panel * spans * TILE, spans, spans, min(N, panels - panel), stays);
@@ -272,7 +282,8 @@ KERNEL latent(const act* w, u32 stays, const act* posterior, const float* square
   Part part = part_of(classes);
   u32 side_by_side = WARP / part.width, pairs = ROWS * per;  // of a row and a group
   for (u32 pair0 = threadIdx.x / WARP * side_by_side; pair0 < pairs; pair0 += WARPS * side_by_side) {
-    u32 pair = min(pair0 + lane_of_warp() / part.width, pairs - 1), row = row0 + pair / per, group = blockIdx.x * per + pair % per;
+    u32 pair = min(pair0 + lane_of_warp() / part.width, pairs - 1), row = row0 + pair / per,
+        group = blockIdx.x * per + pair % per;
     const float* l = logits + pair / per * own + pair % per * classes;
     Mixture m = mixture_of(part, l, classes, unimix);
     u64 at = (u64)min(row, rows - 1) * steps * groups + group;

@@ -1,14 +1,14 @@
-// What the recurrence's kernels (scan.cu, scan_grad.cu) share: products of 16 rows with packed weights, spread over many
-// blocks of threads, and norms that are added up across those.
+// What the recurrence's kernels (scan.cu, scan_grad.cu) share: products of 16 rows with packed weights, spread over
+// many blocks of threads, and norms that are added up across those.
 //
 // A step of the recurrence is a chain of products [16, k] [k, n] with norms in between. Its time is that of reading the
 // weights and of waiting for one another, so every block takes a few columns and all of k, its eight warps share k out
 // among themselves, and the next kernel of the chain begins to load its weights while this one ends.
 
-constexpr u32 ROWS = 16;     // of the batch that a block of threads takes
-constexpr u32 PANEL = 16;    // columns that a tile of a product has
-constexpr u32 SPAN = 32;     // of the depth k that a warp takes at a time
-constexpr u32 WARPS = 8;     // of a block
+constexpr u32 ROWS = 16;   // of the batch that a block of threads takes
+constexpr u32 PANEL = 16;  // columns that a tile of a product has
+constexpr u32 SPAN = 32;   // of the depth k that a warp takes at a time
+constexpr u32 WARPS = 8;   // of a block
 constexpr u32 THREADS = WARP * WARPS;
 constexpr u32 TILE = SPAN * PANEL;  // numbers of a packed weight that lie together
 
@@ -24,8 +24,8 @@ extern __shared__ __align__(16) char shared_bytes[];
 
 __device__ __forceinline__ u32 ceil_div(u32 a, u32 b) { return (a + b - 1) / b; }
 
-// A kernel of the chain starts when all blocks of the one before have come here, and waits here until that one has ended
-// and what it wrote can be seen. What is read before must be older than that: packed weights are.
+// A kernel of the chain starts when all blocks of the one before have come here, and waits here until that one has
+// ended and what it wrote can be seen. What is read before must be older than that: packed weights are.
 __device__ __forceinline__ void wait_for_previous() {
 #if !defined(EMULATED) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;" ::: "memory");
@@ -39,13 +39,17 @@ __device__ __forceinline__ float fresh(const bf16* x) { return number(bf16{__ldc
 
 // Eight neighbouring numbers of a row, as products take them.
 #ifdef ACT_BF16
-struct alignas(16) Eight { u32 pair[4]; };
+struct alignas(16) Eight {
+  u32 pair[4];
+};
 #else
-struct Eight { float pair[8]; };
+struct Eight {
+  float pair[8];
+};
 #endif
 
-// Those of `count` numbers from `x` on that there are, else zeros. Rows of bfloat16 have a multiple of eight numbers and
-// begin at a multiple of 16 bytes.
+// Those of `count` numbers from `x` on that there are, else zeros. Rows of bfloat16 have a multiple of eight numbers
+// and begin at a multiple of 16 bytes.
 __device__ __forceinline__ Eight load_eight(const act* x, int count) {
   Eight v = {};
 #ifdef ACT_BF16
@@ -119,8 +123,8 @@ __device__ __forceinline__ float silu_slope(float x) {
   return s * (1.0f + x * (1.0f - s));
 }
 
-// ---- Rows that a product takes its left side from. `row(i, offset)` is one of them from there on, as a thread looks at it:
-// `at(k)` gives eight numbers from k on.
+// ---- Rows that a product takes its left side from. `row(i, offset)` is one of them from there on, as a thread looks
+// at it: `at(k)` gives eight numbers from k on.
 
 // As they are in memory: `rows` rows of `width` numbers that are `stride` apart.
 struct Plain {
@@ -154,7 +158,9 @@ struct Normed {
   Plain x;
   const float* scale;
   const float* inverse;
-  __device__ __forceinline__ Row row(u32 i, u32 offset) const { return Row{x.row(i, offset), scale + offset, inverse[i]}; }
+  __device__ __forceinline__ Row row(u32 i, u32 offset) const {
+    return Row{x.row(i, offset), scale + offset, inverse[i]};
+  }
 };
 
 // The gradient of x, from `dy`, that of y = silu(norm(x)); `mean` is that of its product with the normed row.
@@ -185,7 +191,8 @@ struct NormGrad {
 };
 
 // One after the other: the second from number `first`, a multiple of SPAN, on.
-template <class A, class B> struct Joined {
+template <class A, class B>
+struct Joined {
   struct Row {
     typename A::Row a;
     typename B::Row b;
@@ -205,7 +212,9 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w) {
   return *w;
 #else
   uint4 v;
-  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(w));
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(w));
   return v;
 #endif
 }
@@ -215,8 +224,10 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w) {
 __device__ __forceinline__ u64 cache_policy(bool stays) {
   u64 policy = 0;
 #ifndef EMULATED
-  if (stays) asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-  else asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  if (stays)
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  else
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
 #endif
   return policy;
 }
@@ -228,15 +239,17 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w, u64 policy) {
   uint4 v;
   // Volatile, and not through the path for constants: otherwise the compiler puts it off until after the wait.
   asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
-      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-      : "l"(w), "l"(policy));
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(w), "l"(policy));
   return v;
 #endif
 }
 
-// A block's share of a product: spans up to `last` of up to N neighbouring panels, of which `used` are there. The panels of a packed weight (`pack` in scan.cu) follow each other, each with `spans` tiles. Each warp has sums of its own,
-// over every eighth span. Made before the wait, so that the first weights are on their way.
-template <u32 N> struct Product {
+// A block's share of a product: spans up to `last` of up to N neighbouring panels, of which `used` are there. The
+// panels of a packed weight (`pack` in scan.cu) follow each other, each with `spans` tiles. Each warp has sums of its
+// own, over every eighth span. Made before the wait, so that the first weights are on their way.
+template <u32 N>
+struct Product {
   static constexpr u32 AHEAD = N == 1 ? 4 : N < 4 ? 2 : 1;  // spans whose weights are loaded ahead
   static constexpr u32 WIDTH = N * PANEL + 8;               // of a row of sums in shared memory: no bank is asked twice
   const act* w;
@@ -284,7 +297,8 @@ template <u32 N> struct Product {
 #ifdef ACT_BF16
   // On tensor cores. A thread holds row g = lane / 4 and the one eight below, of each eight numbers from 8 t on with
   // t = lane % 4: packed weights have their rows in the same order.
-  template <class Rows> __device__ __forceinline__ void run(const Rows& rows) {
+  template <class Rows>
+  __device__ __forceinline__ void run(const Rows& rows) {
     u32 g = lane_of_warp() / 4, t = lane_of_warp() % 4;
     auto upper = rows.row(g, 8 * t), lower = rows.row(g + 8, 8 * t);
     for (u32 span = next; span < last; span += AHEAD * WARPS) {
@@ -328,7 +342,8 @@ template <u32 N> struct Product {
   }
 #else
   // On the ordinary units: a thread has half a row of each panel.
-  template <class Rows> __device__ __forceinline__ void run(const Rows& rows) {
+  template <class Rows>
+  __device__ __forceinline__ void run(const Rows& rows) {
     u32 half = lane_of_warp() % 2 * 8;
     auto row = rows.row(lane_of_warp() / 2, 0);
     for (u32 span = next; span < last; span += WARPS) {
@@ -393,7 +408,9 @@ __device__ __forceinline__ void add_up(const float* slots, u32 count, u32 rows, 
 }
 
 // What a row of n numbers with this sum of squares is multiplied by to be normed.
-__device__ __forceinline__ float inverse_of(float squares, u32 n, float epsilon) { return 1.0f / sqrtf(squares / n + epsilon); }
+__device__ __forceinline__ float inverse_of(float squares, u32 n, float epsilon) {
+  return 1.0f / sqrtf(squares / n + epsilon);
+}
 
 // ---- Categorical distributions. Some neighbouring threads of a warp take a group of classes together, each a few
 // neighbouring ones.
@@ -475,5 +492,6 @@ __device__ __forceinline__ u32 perturbed_max(const Part& part, const Mixture& m,
     u32 k = __shfl_xor_sync(ALL, best, mask);
     if (x > most || (x == most && k < best)) best = k, most = x;
   }
-  return min(__shfl_sync(ALL, best, lane_of_warp() - part.lane), m.classes - 1);  // one answer where numbers are NaN, too
+  return min(__shfl_sync(ALL, best, lane_of_warp() - part.lane),
+             m.classes - 1);  // one answer where numbers are NaN, too
 }

@@ -10,12 +10,13 @@
 //
 // Names and layouts are those of scan.cu; `dx` is the gradient of x.
 
-// The gradient of `per` groups of stoch a block of threads: `dstoch` (may be null) and, through the embedding of the next
-// step, `dembedded` [rows, ..] w, of the last `spans` spans that there are (none at the last step). From it `dlogit`: that
-// of the mixed probabilities, plus `dlogit_out` (may be null). Without logits it goes to `dstart` [rows, z] as it is.
-KERNEL latent_grad(const act* w, u32 stays, const act* dembedded, u32 stride, const act* dstoch, const act* dlogit_out, const act* logit,
-                   u32 rows, u32 steps, u32 h, u32 groups, u32 classes, u32 per, u32 last, float unimix, act* dlogit,
-                   act* dstart) {
+// The gradient of `per` groups of stoch a block of threads: `dstoch` (may be null) and, through the embedding of the
+// next step, `dembedded` [rows, ..] w, of the last `spans` spans that there are (none at the last step). From it
+// `dlogit`: that of the mixed probabilities, plus `dlogit_out` (may be null). Without logits it goes to `dstart` [rows,
+// z] as it is.
+KERNEL latent_grad(const act* w, u32 stays, const act* dembedded, u32 stride, const act* dstoch, const act* dlogit_out,
+                   const act* logit, u32 rows, u32 steps, u32 h, u32 groups, u32 classes, u32 per, u32 last,
+                   float unimix, act* dlogit, act* dstart) {
   constexpr u32 N = 4;
   SHARED(float, shared);
   u32 width = per * classes, panels = ceil_div(width, PANEL), spans = ceil_div(h, SPAN), row0 = blockIdx.y * ROWS;
@@ -68,8 +69,8 @@ __device__ __forceinline__ float of_norm(float x, float inverse, float scale, fl
 }
 
 // dactivated = dlogit w, the gradient of silu(norm(posterior)), and its sums for NormGrad.
-KERNEL posterior_grad(const act* w, u32 stays, const act* dlogit, const act* posterior, const float* inverse, const float* scale, u32 rows,
-                      u32 steps, u32 z, u32 h, act* dactivated, float* sums) {
+KERNEL posterior_grad(const act* w, u32 stays, const act* dlogit, const act* posterior, const float* inverse,
+                      const float* scale, u32 rows, u32 steps, u32 z, u32 h, act* dactivated, float* sums) {
   SHARED(float, shared);
   u32 spans = ceil_div(z, SPAN), row0 = blockIdx.y * ROWS;
   Product<1> product(w + (u64)blockIdx.x * spans * TILE, spans, spans, 1, stays);
@@ -89,9 +90,11 @@ KERNEL posterior_grad(const act* w, u32 stays, const act* dlogit, const act* pos
 EXPORT(posterior_grad)
 
 // What NormGrad needs of the block's rows, in shared memory: the factors of their norms, and means over n numbers.
-struct Norms { float inverse[ROWS], mean[ROWS]; };
-__device__ __forceinline__ void load_norms(const float* inverse, const float* sums, u32 slots, u32 rows, u32 row0, u32 steps, u32 n,
-                                           Norms& norms) {
+struct Norms {
+  float inverse[ROWS], mean[ROWS];
+};
+__device__ __forceinline__ void load_norms(const float* inverse, const float* sums, u32 slots, u32 rows, u32 row0,
+                                           u32 steps, u32 n, Norms& norms) {
   add_up(sums, slots, rows, row0, norms.mean);
   __syncthreads();
   if (threadIdx.x < ROWS) {
@@ -102,16 +105,17 @@ __device__ __forceinline__ void load_norms(const float* inverse, const float* su
   __syncthreads();
 }
 
-// The gradient of deter: `ddeter` (may be null), what is `carried` [rows, d] from the next step where there is one, and what
-// follows from deter: by way of the posterior's hidden layer, if `of_posterior` is there, and of the next step's embedding
-// `dembedded` [rows, ..]. From it the gradients of the gates and, in `carried`, of the state before, as far as it passes the
-// gates. Without gates it goes to `dstart` [rows, d] as it is.
+// The gradient of deter: `ddeter` (may be null), what is `carried` [rows, d] from the next step where there is one, and
+// what follows from deter: by way of the posterior's hidden layer, if `of_posterior` is there, and of the next step's
+// embedding `dembedded` [rows, ..]. From it the gradients of the gates and, in `carried`, of the state before, as far
+// as it passes the gates. Without gates it goes to `dstart` [rows, d] as it is.
 template <u32 N>
-__device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const act* of_deter, u32 stays, const act* dactivated,
-                                                  const act* posterior, const float* inverse, const float* sums, u32 slots,
-                                                  const float* scale, const act* dembedded, u32 stride, u32 next, const act* gates,
-                                                  const act* prev, const act* ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own,
-                                                  float* carried, act* dgates, act* dstart) {
+__device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const act* of_deter, u32 stays,
+                                                  const act* dactivated, const act* posterior, const float* inverse,
+                                                  const float* sums, u32 slots, const float* scale,
+                                                  const act* dembedded, u32 stride, u32 next, const act* gates,
+                                                  const act* prev, const act* ddeter, u32 rows, u32 steps, u32 h, u32 d,
+                                                  u32 own, float* carried, act* dgates, act* dstart) {
   SHARED(float, shared);
   __shared__ Norms norms;
   u32 spans = ceil_div(h, SPAN), panels = ceil_div(d, PANEL), panel0 = blockIdx.x * N, row0 = blockIdx.y * ROWS;
@@ -123,8 +127,8 @@ __device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const
     product.with(of_posterior + start, spans, spans);
     load_norms(inverse, sums, slots, rows, row0, steps, h, norms);
     u64 at = (u64)row0 * steps * h, apart = (u64)steps * h;
-    product.run(NormGrad{Plain{posterior + at, apart, rows - row0, h}, Plain{dactivated + at, apart, rows - row0, h}, scale,
-                         norms.inverse, norms.mean});
+    product.run(NormGrad{Plain{posterior + at, apart, rows - row0, h}, Plain{dactivated + at, apart, rows - row0, h},
+                         scale, norms.inverse, norms.mean});
   }
   product.share(shared);
   u32 row = row0 + own_row();
@@ -151,13 +155,14 @@ __device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const
   }
 }
 
-#define GATES_GRAD_ARGS                                                                                                      \
-  const act *of_posterior, const act *of_deter, u32 stays, const act *dactivated, const act *posterior, const float *inverse,           \
-      const float *sums, u32 slots, const float *scale, const act *dembedded, u32 stride, u32 next, const act *gates,        \
-      const act *prev, const act *ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own, float *carried, act *dgates, act *dstart
-#define GATES_GRAD_VALUES                                                                                                   \
-  of_posterior, of_deter, stays, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, next, gates, prev, ddeter, \
-      rows, steps, h, d, own, carried, dgates, dstart
+#define GATES_GRAD_ARGS                                                                                           \
+  const act *of_posterior, const act *of_deter, u32 stays, const act *dactivated, const act *posterior,           \
+      const float *inverse, const float *sums, u32 slots, const float *scale, const act *dembedded, u32 stride,   \
+      u32 next, const act *gates, const act *prev, const act *ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own, \
+      float *carried, act *dgates, act *dstart
+#define GATES_GRAD_VALUES                                                                                            \
+  of_posterior, of_deter, stays, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, next, gates, \
+      prev, ddeter, rows, steps, h, d, own, carried, dgates, dstart
 KERNEL gates_grad(GATES_GRAD_ARGS) { gates_grad_panels<1>(GATES_GRAD_VALUES); }
 EXPORT(gates_grad)
 KERNEL gates_grad_wide(GATES_GRAD_ARGS) { gates_grad_panels<2>(GATES_GRAD_VALUES); }
@@ -165,11 +170,12 @@ EXPORT(gates_grad_wide)
 
 // dactivated = dgates w of each block, the gradient of silu(norm(y)), and its sums for NormGrad.
 template <u32 N>
-__device__ __forceinline__ void hidden_grad_panels(const act* w, u32 stays, const act* dgates, const act* y, const float* inverse,
-                                                   const float* scale, u32 rows, u32 steps, u32 d, u32 own, act* dactivated,
-                                                   float* sums) {
+__device__ __forceinline__ void hidden_grad_panels(const act* w, u32 stays, const act* dgates, const act* y,
+                                                   const float* inverse, const float* scale, u32 rows, u32 steps, u32 d,
+                                                   u32 own, act* dactivated, float* sums) {
   SHARED(float, shared);
-  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts, panel0 = blockIdx.x % parts * N;
+  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts,
+      panel0 = blockIdx.x % parts * N;
   u32 row0 = blockIdx.y * ROWS, spans = ceil_div(3 * own, SPAN), row = row0 + own_row();
   Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, spans, min(N, panels - panel0), stays);
   wait_for_previous();
@@ -188,21 +194,23 @@ __device__ __forceinline__ void hidden_grad_panels(const act* w, u32 stays, cons
   leave(sums, rows, row0, sum);
 }
 
-#define HIDDEN_GRAD_ARGS                                                                                                     \
-  const act *w, u32 stays, const act *dgates, const act *y, const float *inverse, const float *scale, u32 rows, u32 steps, u32 d, u32 own, \
-      act *dactivated, float *sums
+#define HIDDEN_GRAD_ARGS                                                                                        \
+  const act *w, u32 stays, const act *dgates, const act *y, const float *inverse, const float *scale, u32 rows, \
+      u32 steps, u32 d, u32 own, act *dactivated, float *sums
 #define HIDDEN_GRAD_VALUES w, stays, dgates, y, inverse, scale, rows, steps, d, own, dactivated, sums
 KERNEL hidden_grad(HIDDEN_GRAD_ARGS) { hidden_grad_panels<1>(HIDDEN_GRAD_VALUES); }
 EXPORT(hidden_grad)
 KERNEL hidden_grad_wide(HIDDEN_GRAD_ARGS) { hidden_grad_panels<2>(HIDDEN_GRAD_VALUES); }
 EXPORT(hidden_grad_wide)
 
-// The gradient of y from `dactivated`, times w of each block: panels of the block's own deter, added to what is `carried`
-// [rows, d] where the state was kept, then panels of its part of the gradient of both embeddings: parts [blocks, rows, 2 h].
+// The gradient of y from `dactivated`, times w of each block: panels of the block's own deter, added to what is
+// `carried` [rows, d] where the state was kept, then panels of its part of the gradient of both embeddings: parts
+// [blocks, rows, 2 h].
 template <u32 N>
-__device__ __forceinline__ void inputs_grad_panels(const act* w, u32 stays, const act* dactivated, const act* y, const float* inverse,
-                                                   const float* sums, u32 slots, const float* scale, const float* keep, u32 rows,
-                                                   u32 steps, u32 d, u32 own, u32 h, float* carried, float* parts) {
+__device__ __forceinline__ void inputs_grad_panels(const act* w, u32 stays, const act* dactivated, const act* y,
+                                                   const float* inverse, const float* sums, u32 slots,
+                                                   const float* scale, const float* keep, u32 rows, u32 steps, u32 d,
+                                                   u32 own, u32 h, float* carried, float* parts) {
   SHARED(float, shared);
   __shared__ Norms norms;
   u32 of_own = ceil_div(own, PANEL), panels = of_own + ceil_div(2 * h, PANEL), each = ceil_div(panels, N);
@@ -229,10 +237,11 @@ __device__ __forceinline__ void inputs_grad_panels(const act* w, u32 stays, cons
   }
 }
 
-#define INPUTS_GRAD_ARGS                                                                                                  \
-  const act *w, u32 stays, const act *dactivated, const act *y, const float *inverse, const float *sums, u32 slots, const float *scale, \
-      const float *keep, u32 rows, u32 steps, u32 d, u32 own, u32 h, float *carried, float *parts
-#define INPUTS_GRAD_VALUES w, stays, dactivated, y, inverse, sums, slots, scale, keep, rows, steps, d, own, h, carried, parts
+#define INPUTS_GRAD_ARGS                                                                                            \
+  const act *w, u32 stays, const act *dactivated, const act *y, const float *inverse, const float *sums, u32 slots, \
+      const float *scale, const float *keep, u32 rows, u32 steps, u32 d, u32 own, u32 h, float *carried, float *parts
+#define INPUTS_GRAD_VALUES \
+  w, stays, dactivated, y, inverse, sums, slots, scale, keep, rows, steps, d, own, h, carried, parts
 KERNEL inputs_grad(INPUTS_GRAD_ARGS) { inputs_grad_panels<1>(INPUTS_GRAD_VALUES); }
 EXPORT(inputs_grad)
 KERNEL inputs_grad_wide(INPUTS_GRAD_ARGS) { inputs_grad_panels<4>(INPUTS_GRAD_VALUES); }
@@ -240,9 +249,9 @@ EXPORT(inputs_grad_wide)
 
 // A block for each row and embedding: adds up the blocks' parts of the gradient of silu(norm(embedding)), leaves it in
 // ddeter or dstoch [h], and the embedding's own gradient, where the state was kept, in dembedded [rows, 2 h].
-KERNEL embed_grad(const float* parts, const act* of_deter, const act* of_stoch, const float* scale_deter, const float* scale_stoch,
-                  const float* keep, u32 rows, u32 steps, u32 h, u32 blocks, float epsilon, act* ddeter, act* dstoch,
-                  act* dembedded) {
+KERNEL embed_grad(const float* parts, const act* of_deter, const act* of_stoch, const float* scale_deter,
+                  const float* scale_stoch, const float* keep, u32 rows, u32 steps, u32 h, u32 blocks, float epsilon,
+                  act* ddeter, act* dstoch, act* dembedded) {
   SHARED(float, dy);  // [h]
   __shared__ float totals[2][WARPS];
   u64 row = blockIdx.x;

@@ -1,7 +1,7 @@
-// One step of a recurrent state-space model's prior for many rows, and multilayer perceptrons, both without gradient: what
-// imagination is made of (ops/step). Rows do not depend on each other. Where a model is so small that reading it takes less
-// time than a few launches would, a block of threads takes 16 rows through all of it, in shared memory: `prior_step`, `mlp`.
-// For larger ones `embed` is what comes before the core's first product.
+// One step of a recurrent state-space model's prior for many rows, and multilayer perceptrons, both without gradient:
+// what imagination is made of (ops/step). Rows do not depend on each other. Where a model is so small that reading it
+// takes less time than a few launches would, a block of threads takes 16 rows through all of it, in shared memory:
+// `prior_step`, `mlp`. For larger ones `embed` is what comes before the core's first product.
 
 #ifndef EMULATED
 #undef KERNEL
@@ -11,13 +11,15 @@
 constexpr u32 CREW = 16;  // warps of a block: one for each of its rows
 constexpr u32 LAYERS = 16;
 
-// A layer: its weight packed as products take it (embeddings of stoch and actions: row by row), bias, and the scale of the norm
-// after it.
+// A layer: its weight packed as products take it (embeddings of stoch and actions: row by row), bias, and the scale of
+// the norm after it.
 struct Layer {
   const act* w;
   const float *bias, *scale;
 };
-struct Layers { Layer at[LAYERS]; };
+struct Layers {
+  Layer at[LAYERS];
+};
 
 // Rows in shared memory, of which all that is not used is zero.
 struct Shelf {
@@ -58,9 +60,10 @@ __device__ __forceinline__ void fill_shelf(const Shelf& s, u32 from, const act* 
 // How many warps share the depth of a product of so many panels.
 __device__ __forceinline__ u32 split_of(u32 panels, u32 spans) { return max(1u, min(CREW / panels, spans)); }
 
-// A warp's share of a product with a packed weight of `panels` times N panels: in parts of its depth where there are fewer
-// panels than warps. The first tiles are loaded when it is made.
-template <u32 N> struct Stream {
+// A warp's share of a product with a packed weight of `panels` times N panels: in parts of its depth where there are
+// fewer panels than warps. The first tiles are loaded when it is made.
+template <u32 N>
+struct Stream {
   static constexpr u32 AHEAD = N == 1 ? 4 : 2;  // tiles, of N panels each, that are loaded ahead
   struct Place {
     u32 job, span;
@@ -100,8 +103,10 @@ template <u32 N> struct Stream {
 #endif
   }
 
-  // `at(panel, row, k)` gives eight numbers of a row; `done(panel, part, row, column, sums)` takes N sums of a part of the depth.
-  template <class At, class Done> __device__ __forceinline__ void run(At at, Done done) {
+  // `at(panel, row, k)` gives eight numbers of a row; `done(panel, part, row, column, sums)` takes N sums of a part of
+  // the depth.
+  template <class At, class Done>
+  __device__ __forceinline__ void run(At at, Done done) {
 #ifdef ACT_BF16
     u32 g = lane_of_warp() / 4, t = lane_of_warp() % 4;
     float sums[N][2][4] = {};
@@ -161,7 +166,8 @@ template <u32 N> struct Stream {
   }
 
   // Leaves the sums of each part in shared memory [split, ROWS, ..].
-  template <class At> __device__ __forceinline__ void leave(At at, float* shared) {
+  template <class At>
+  __device__ __forceinline__ void leave(At at, float* shared) {
     u32 stride = sums_stride(panels);
     run(at, [&](u32 panel, u32 part, u32 row, u32 column, const float (&v)[N]) {
       shared[(part * ROWS + row) * stride + panel * PANEL + column] = v[0];
@@ -194,12 +200,13 @@ __device__ __forceinline__ Stream<1> stream_of(const Layer& l, u32 depth, u32 co
 }
 
 // A layer with norm and activation: rows of one shelf, by way of `sums`, to n columns of another.
-__device__ __forceinline__ void dense(const Layer& l, Stream<1>& stream, const Shelf& from, float* sums, u32 n, float epsilon,
-                                      const Shelf& to) {
+__device__ __forceinline__ void dense(const Layer& l, Stream<1>& stream, const Shelf& from, float* sums, u32 n,
+                                      float epsilon, const Shelf& to) {
   stream.leave([&](u32, u32 i, u32 k) { return from.at(i, k); }, sums);
   __syncthreads();
   u32 row = threadIdx.x / WARP, stride = sums_stride(stream.panels);
-  norm_row(n, l.scale, epsilon, [&](u32 i) { return sum_of(sums, stream.split, stride, row, i) + l.bias[i]; }, to.row(row));
+  norm_row(
+      n, l.scale, epsilon, [&](u32 i) { return sum_of(sums, stream.split, stride, row, i) + l.bias[i]; }, to.row(row));
 }
 
 // Eight neighbouring numbers of a weight's row, read again and again.
@@ -236,15 +243,18 @@ __device__ __forceinline__ void add_chosen(const act* w, const u32* chosen, u32 
   __syncwarp();
 }
 
-// One step for 16 rows a block: from deter [rows, d], stoch [rows, groups classes] (one-hot or zero) and action [rows, a] to the
-// next deter and a sample of the prior. Layers: embeddings of deter, stoch and actions, whose rows are `a_stride` apart; the
-// core's first and its gates; `count` of the prior; its logits. Draws are as for `latent` in scan.cu.
-KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act* stoch, const act* action, const float* noise, u32 kind,
-            DRAWS, u32 rows, u32 d, u32 own, u32 h, u32 a, u32 a_stride, u32 groups, u32 classes, u32 count, float unimix,
-            float epsilon, act* next, act* sample) {
+// One step for 16 rows a block: from deter [rows, d], stoch [rows, groups classes] (one-hot or zero) and action [rows,
+// a] to the next deter and a sample of the prior. Layers: embeddings of deter, stoch and actions, whose rows are
+// `a_stride` apart; the core's first and its gates; `count` of the prior; its logits. Draws are as for `latent` in
+// scan.cu.
+KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act* stoch, const act* action,
+                  const float* noise, u32 kind, DRAWS, u32 rows, u32 d, u32 own, u32 h, u32 a, u32 a_stride, u32 groups,
+                  u32 classes, u32 count, float unimix, float epsilon, act* next, act* sample) {
   SHARED(char, memory);
-  u32 row0 = blockIdx.x * ROWS, warp = threadIdx.x / WARP, lane = lane_of_warp(), row = row0 + warp, z = groups * classes;
-  u32 each = ceil_div(own, PANEL), panels = d / own * each, of_own = ceil_div(own, SPAN), of_all = of_own + ceil_div(3 * h, SPAN);
+  u32 row0 = blockIdx.x * ROWS, warp = threadIdx.x / WARP, lane = lane_of_warp(), row = row0 + warp,
+      z = groups * classes;
+  u32 each = ceil_div(own, PANEL), panels = d / own * each, of_own = ceil_div(own, SPAN),
+      of_all = of_own + ceil_div(3 * h, SPAN);
   Stream<1> product = stream_of(l.at[0], d, h);
   Shelf state = shelf(memory, d), wide = shelf(memory, d), narrow = shelf(memory, 3 * h);
   u32* chosen = (u32*)memory + warp * groups;
@@ -266,27 +276,31 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
   dense(l.at[0], product, state, sums, h, epsilon, narrow);
   add_chosen(l.at[1].w, chosen, groups, classes, h, narrow.row(warp) + h, l.at[1].bias);
   norm_row(h, l.at[1].scale, epsilon, [&](u32 i) { return number(narrow.row(warp)[h + i]); }, narrow.row(warp) + h);
-  norm_row(h, l.at[2].scale, epsilon,
-           [&](u32 i) {
-             float x = l.at[2].bias[i];
-             for (u32 j = 0; j < a; j++) x += actions[j] * number(l.at[2].w[(u64)j * a_stride + i]);
-             return x;
-           },
-           narrow.row(warp) + 2 * h);
+  norm_row(
+      h, l.at[2].scale, epsilon,
+      [&](u32 i) {
+        float x = l.at[2].bias[i];
+        for (u32 j = 0; j < a; j++) x += actions[j] * number(l.at[2].w[(u64)j * a_stride + i]);
+        return x;
+      },
+      narrow.row(warp) + 2 * h);
   product = Stream<1>(l.at[3].w, panels, of_all, split_of(panels, of_all));
   __syncthreads();
 
   // The core's first layer: each block of the model takes its own deter and all embeddings.
-  product.leave([&](u32 panel, u32 i, u32 k) {
-    return k < of_own * SPAN ? state.at(i, panel / each * own + k) : narrow.at(i, k - of_own * SPAN);
-  }, sums);
+  product.leave(
+      [&](u32 panel, u32 i, u32 k) {
+        return k < of_own * SPAN ? state.at(i, panel / each * own + k) : narrow.at(i, k - of_own * SPAN);
+      },
+      sums);
   __syncthreads();
-  norm_row(d, l.at[3].scale, epsilon,
-           [&](u32 i) {
-             u32 column = i / own * each * PANEL + i % own;
-             return sum_of(sums, product.split, sums_stride(panels), warp, column) + l.at[3].bias[i];
-           },
-           wide.row(warp));
+  norm_row(
+      d, l.at[3].scale, epsilon,
+      [&](u32 i) {
+        u32 column = i / own * each * PANEL + i % own;
+        return sum_of(sums, product.split, sums_stride(panels), warp, column) + l.at[3].bias[i];
+      },
+      wide.row(warp));
   Stream<3> gates(l.at[4].w, panels, of_own, 1);
   __syncthreads();
 
@@ -359,17 +373,18 @@ KERNEL mlp(const __grid_constant__ Layers l, const act* x, const act* y, u32 row
 }
 EXPORT(mlp)
 
-// For models that are larger: the normed embeddings of deter, stoch and action side by side, out [rows, 3 h], a block for each
-// row. That of deter is there, before its norm; so is that of stoch where `dense` is, otherwise it is the sum of the chosen
-// rows of `w_stoch`.
-KERNEL embed(const act* of_deter, const act* dense, const act* stoch, const act* action, const act* w_stoch, const act* w_action,
-             const float* stoch_bias, const float* action_bias, const float* deter_scale, const float* stoch_scale,
-             const float* action_scale, u32 h, u32 a, u32 a_stride, u32 groups, u32 classes, float epsilon, act* out) {
+// For models that are larger: the normed embeddings of deter, stoch and action side by side, out [rows, 3 h], a block
+// for each row. That of deter is there, before its norm; so is that of stoch where `dense` is, otherwise it is the sum
+// of the chosen rows of `w_stoch`.
+KERNEL embed(const act* of_deter, const act* dense, const act* stoch, const act* action, const act* w_stoch,
+             const act* w_action, const float* stoch_bias, const float* action_bias, const float* deter_scale,
+             const float* stoch_scale, const float* action_scale, u32 h, u32 a, u32 a_stride, u32 groups, u32 classes,
+             float epsilon, act* out) {
   SHARED(float, memory);
   __shared__ float squares[3][CREW];
   u32 eights = ceil_div(h, 8), columns = eights * 8, parts = max(1u, WARP * CREW / eights), z = groups * classes;
   float *sums = memory, *actions = sums + parts * columns;  // [parts, columns], [a]
-  u32* chosen = (u32*)(actions + a);                         // [groups]
+  u32* chosen = (u32*)(actions + a);                        // [groups]
   u64 row = blockIdx.x;
   for (u32 s = threadIdx.x; s < groups; s += WARP * CREW) chosen[s] = classes;
   for (u32 i = threadIdx.x; i < a; i += WARP * CREW) actions[i] = bounded(number(action[row * a + i]));

@@ -2,7 +2,7 @@
 
 use super::forward::Kept;
 use super::pack::Backward;
-use super::{Chain, Layer, MANY_PANELS, Scan, Sizes, at, panels, spans};
+use super::{Chain, Layer, MANY_PANELS, MOST_CLASSES, ROWS, Scan, Sizes, at, panels, spans};
 use crate::cpu::norm::{Act as Plain, Norm as NormKind};
 use crate::cuda::{Arg, Gpu};
 use crate::ops::affine::{Term, parameter_grads};
@@ -39,101 +39,189 @@ pub(super) fn run(
         posterior: s.act(gpu, s.h),
         logit: s.act(gpu, s.z),
     };
-    let start = sweep(gpu, scan, s, kept, grads, &left);
+    let first = [s.d, s.z].map(|width| gpu.empty_act(&[s.rows, width]));
+    if s.rows * s.steps > 0 {
+        let flops = s.flops(scan).iter().sum();
+        profile::count(flops, flops);
+        let sweep = Sweep::new(gpu, scan, s, kept, &left, grads, &first);
+        for t in (0..s.steps).rev() {
+            sweep.latent(Some(t));
+            sweep.posterior(t);
+            sweep.gates(Some(t));
+            sweep.hidden(t);
+            sweep.inputs(t);
+            sweep.embeddings(t);
+        }
+        sweep.latent(None);
+        sweep.gates(None);
+    }
     let [tokens, actions] = parameters(gpu, scan, s, kept, &left, sink);
-    let [deter, stoch] = start;
+    let [deter, stoch] = first;
     [deter, stoch, tokens, actions]
 }
 
-/// All steps, the last one first: the gradients of the first deter and stoch.
-fn sweep(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, grads: &[Option<Tensor>], left: &Left) -> [Tensor; 2] {
-    let &Sizes { rows, steps, d, own, h, z, .. } = s;
-    let [dstart_deter, dstart_stoch] = [d, z].map(|width| gpu.empty_act(&[rows, width]));
-    if rows * steps == 0 {
-        return [dstart_deter, dstart_stoch];
-    }
-    let grads: Vec<Option<Tensor>> = grads.iter().map(|grad| grad.as_ref().map(|x| gpu.act(x))).collect();
-    let flops = s.flops(scan).iter().sum();
-    profile::count(flops, flops);
-    let w = Backward::new(gpu, scan, s);
-    let [stoch_stays, logits_stay, deter_stays, gates_stay, hidden_stays] = w.stay();
-    let chain = Chain { gpu, module: "scan_grad", rows };
-    let (chunks, _) = s.chunks();
-    let (of_own, own_many) = s.blocks_of(panels(own), 2);
-    let (of_inputs, inputs_many) = s.blocks_of(panels(own) + panels(2 * h), 4);
-    let many = panels(d) > MANY_PANELS;
-    let of_deter = if many { panels(d).div_ceil(2) } else { panels(d) };
-    let [posterior_sums, hidden_sums] = [panels(h), of_own].map(|slots| gpu.empty(&[slots, rows]));
-    let carried = gpu.empty(&[rows, d]);
-    let dembedded = gpu.empty_act(&[rows, 2 * h]);
-    let parts = gpu.empty(&[s.blocks, rows, 2 * h]);
-    let [deter_scale, stoch_scale] = [0, 1].map(|i| scan.core.embeddings[i].scale());
-    let second = dembedded.address() + (h * dembedded.dtype().bytes()) as u64;
-    let stride = 2 * h;
+/// What all launches of the sweep take. Methods take a step, or none for the state before the first.
+struct Sweep<'a> {
+    chain: Chain,
+    scan: &'a Scan,
+    s: &'a Sizes,
+    kept: &'a Kept,
+    left: &'a Left,
+    w: Backward,
+    /// Of deter, stoch and logits, where somebody used them.
+    grads: Vec<Option<Tensor>>,
+    /// Of deter and stoch before the first step.
+    first: &'a [Tensor; 2],
+    /// Sums that gradients of norms are made of, by blocks of threads and rows.
+    hidden_sums: Tensor,
+    posterior_sums: Tensor,
+    /// What a step hands to the one before it: the gradients of its deter [B, D], as far as that does not come through
+    /// its embeddings, and of both embeddings [B, 2 H].
+    carried: Tensor,
+    dembedded: Tensor,
+    /// Of the normed embeddings, by blocks of the model [blocks, B, 2 H].
+    parts: Tensor,
+}
 
-    // From t = steps - 1 down to 0, and once more for the state before.
-    for t in (0..=steps).rev().map(|t| t.checked_sub(1)) {
-        let last = t == Some(steps - 1); // nothing comes back from a next step
-        let now = |x: &Tensor| t.map(|t| at(x, t));
-        let given = |i: usize| t.and_then(|t| grads[i].as_ref().map(|x| at(x, t)));
-        let from_next = if last { 0 } else { spans(h) };
-        #[rustfmt::skip] // inputs, sizes, outputs
-        let args: [&dyn Arg; 17] = [
-            &w.stoch, &stoch_stays, &second, &stride, &given(1), &given(2), &now(&kept.logit),
-            &rows, &steps, &h, &s.groups, &s.classes, &s.per, &from_next, &scan.unimix,
-            &now(&left.logit), &Some(&dstart_stoch).filter(|_| t.is_none()),
-        ];
-        chain.launch("latent_grad", chunks, [4, ROOM], &args);
-        if t.is_some() {
-            #[rustfmt::skip]
-            let args: [&dyn Arg; 12] = [
-                &w.logits, &logits_stay, &now(&left.logit), &now(&kept.posterior), &now(&kept.posterior_inverse), scan.posterior.scale(),
-                &rows, &steps, &z, &h,
-                &now(&left.posterior), &posterior_sums,
-            ];
-            chain.launch("posterior_grad", panels(h), [1, 0], &args);
+impl<'a> Sweep<'a> {
+    fn new(
+        gpu: &'static Gpu,
+        scan: &'a Scan,
+        s: &'a Sizes,
+        kept: &'a Kept,
+        left: &'a Left,
+        grads: &[Option<Tensor>],
+        first: &'a [Tensor; 2],
+    ) -> Sweep<'a> {
+        Sweep {
+            chain: Chain { gpu, module: "scan_grad", rows: s.rows },
+            scan,
+            s,
+            kept,
+            left,
+            w: Backward::new(gpu, scan, s),
+            grads: grads.iter().map(|grad| grad.as_ref().map(|x| gpu.act(x))).collect(),
+            first,
+            hidden_sums: gpu.empty(&[s.blocks_of(panels(s.own), 2).0, s.rows]),
+            posterior_sums: gpu.empty(&[panels(s.h), s.rows]),
+            carried: gpu.empty(&[s.rows, s.d]),
+            dembedded: gpu.empty_act(&[s.rows, 2 * s.h]),
+            parts: gpu.empty(&[s.blocks, s.rows, 2 * s.h]),
         }
+    }
+
+    /// Where step `t` of the gradient of an output begins.
+    fn given(&self, output: usize, t: Option<usize>) -> Option<u64> {
+        Some(at(self.grads[output].as_ref()?, t?))
+    }
+
+    /// Whether a step comes after `t`, from which something comes back.
+    fn has_next(&self, t: Option<usize>) -> bool {
+        t.is_none_or(|t| t + 1 < self.s.steps)
+    }
+
+    /// Of the sample, and of the logits.
+    fn latent(&self, t: Option<usize>) {
+        let Sweep { s, kept, left, w, .. } = self;
+        let [stays, ..] = w.stay();
+        let now = |x: &Tensor| t.map(|t| at(x, t));
+        let of_stoch = self.dembedded.address() + (s.h * self.dembedded.dtype().bytes()) as u64;
+        let last = if self.has_next(t) { spans(s.h) } else { 0 };
+        #[rustfmt::skip] // inputs, sizes, results
+        let args: [&dyn Arg; 17] = [
+            &w.stoch, &stays, &of_stoch, &(2 * s.h), &self.given(1, t), &self.given(2, t), &now(&kept.logit),
+            &s.rows, &s.steps, &s.h, &s.groups, &s.classes, &s.per, &last, &self.scan.unimix,
+            &now(&left.logit), &Some(&self.first[1]).filter(|_| t.is_none()),
+        ];
+        self.chain.launch("latent_grad", s.chunks().0, [4, ROOM], &args);
+    }
+
+    /// Of the posterior's hidden layer.
+    fn posterior(&self, t: usize) {
+        let Sweep { s, kept, left, w, scan, .. } = self;
+        let [_, stay, ..] = w.stay();
+        #[rustfmt::skip]
+        let args: [&dyn Arg; 12] = [
+            &w.logits, &stay, &at(&left.logit, t), &at(&kept.posterior, t), &at(&kept.posterior_inverse, t),
+            scan.posterior.scale(), &s.rows, &s.steps, &s.z, &s.h,
+            &at(&left.posterior, t), &self.posterior_sums,
+        ];
+        self.chain.launch("posterior_grad", panels(s.h), [1, 0], &args);
+    }
+
+    /// Of deter, by all ways, and of the gates.
+    fn gates(&self, t: Option<usize>) {
+        let Sweep { s, kept, left, w, scan, .. } = self;
+        let [_, _, stays, ..] = w.stay();
+        let now = |x: &Tensor| t.map(|t| at(x, t));
         let of_posterior = w.posterior.as_ref().filter(|_| t.is_some());
         #[rustfmt::skip]
         let args: [&dyn Arg; 23] = [
-            &of_posterior, &w.deter, &deter_stays,
-            &now(&left.posterior), &now(&kept.posterior), &now(&kept.posterior_inverse), &posterior_sums, &panels(h),
-            scan.posterior.scale(), &dembedded, &stride, &(!last as u32), &now(&kept.gates), &now(&kept.prev), &given(0),
-            &rows, &steps, &h, &d, &own,
-            &carried, &now(&left.gates), &Some(&dstart_deter).filter(|_| t.is_none()),
+            &of_posterior, &w.deter, &stays,
+            &now(&left.posterior), &now(&kept.posterior), &now(&kept.posterior_inverse),
+            &self.posterior_sums, &panels(s.h), scan.posterior.scale(),
+            &self.dembedded, &(2 * s.h), &(self.has_next(t) as u32),
+            &now(&kept.gates), &now(&kept.prev), &self.given(0, t),
+            &s.rows, &s.steps, &s.h, &s.d, &s.own,
+            &self.carried, &now(&left.gates), &Some(&self.first[0]).filter(|_| t.is_none()),
         ];
-        chain.launch(if many { "gates_grad_wide" } else { "gates_grad" }, of_deter, [1 + many as usize, 0], &args);
-        let Some(t) = t else { break };
+        let many = panels(s.d) > MANY_PANELS;
+        let (name, n) = if many { ("gates_grad_wide", 2) } else { ("gates_grad", 1) };
+        self.chain.launch(name, panels(s.d).div_ceil(n), [n, 0], &args);
+    }
+
+    /// Of the core's first layer.
+    fn hidden(&self, t: usize) {
+        let (Sweep { s, kept, left, w, .. }, core) = (self, &self.scan.core);
+        let [_, _, _, stay, _] = w.stay();
         #[rustfmt::skip]
         let args: [&dyn Arg; 12] = [
-            &w.gates, &gates_stay, &at(&left.gates, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), scan.core.hidden.scale(),
-            &rows, &steps, &d, &own,
-            &at(&left.hidden, t), &hidden_sums,
+            &w.gates, &stay, &at(&left.gates, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t),
+            core.hidden.scale(), &s.rows, &s.steps, &s.d, &s.own,
+            &at(&left.hidden, t), &self.hidden_sums,
         ];
-        let name = if own_many { "hidden_grad_wide" } else { "hidden_grad" };
-        chain.launch(name, of_own, [1 + own_many as usize, 0], &args);
+        let (columns, many) = s.blocks_of(panels(s.own), 2);
+        self.chain.launch(
+            if many { "hidden_grad_wide" } else { "hidden_grad" },
+            columns,
+            [1 + many as usize, 0],
+            &args,
+        );
+    }
+
+    /// Of the state before, and by blocks of the embeddings.
+    fn inputs(&self, t: usize) {
+        let (Sweep { s, kept, left, w, .. }, core) = (self, &self.scan.core);
+        let [.., stays] = w.stay();
+        let slots = self.hidden_sums.dim(0);
         #[rustfmt::skip]
         let args: [&dyn Arg; 16] = [
-            &w.hidden, &hidden_stays, &at(&left.hidden, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t), &hidden_sums, &of_own,
-            scan.core.hidden.scale(), &at(&kept.keep, t),
-            &rows, &steps, &d, &own, &h,
-            &carried, &parts,
+            &w.hidden, &stays, &at(&left.hidden, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t),
+            &self.hidden_sums, &slots, core.hidden.scale(), &at(&kept.keep, t),
+            &s.rows, &s.steps, &s.d, &s.own, &s.h,
+            &self.carried, &self.parts,
         ];
-        let name = if inputs_many { "inputs_grad_wide" } else { "inputs_grad" };
-        chain.launch(name, of_inputs, [if inputs_many { 4 } else { 1 }, 0], &args);
+        let (columns, many) = s.blocks_of(panels(s.own) + panels(2 * s.h), 4);
+        let (name, n) = if many { ("inputs_grad_wide", 4) } else { ("inputs_grad", 1) };
+        self.chain.launch(name, columns, [n, 0], &args);
+    }
+
+    /// Of the embeddings.
+    fn embeddings(&self, t: usize) {
+        let (Sweep { s, kept, left, .. }, core) = (self, &self.scan.core);
+        let [of_deter, of_stoch] = &core.embeddings;
         #[rustfmt::skip]
         let args: [&dyn Arg; 14] = [
-            &parts, &at(&kept.embedded[0], t), &at(&kept.embedded[1], t), deter_scale, stoch_scale, &at(&kept.keep, t),
-            &rows, &steps, &h, &s.blocks, &scan.core.eps,
-            &at(&left.embedded[0], t), &at(&left.embedded[1], t), &dembedded,
+            &self.parts, &at(&kept.embedded[0], t), &at(&kept.embedded[1], t), of_deter.scale(), of_stoch.scale(),
+            &at(&kept.keep, t), &s.rows, &s.steps, &s.h, &s.blocks, &core.eps,
+            &at(&left.embedded[0], t), &at(&left.embedded[1], t), &self.dembedded,
         ];
-        chain.start("embed_grad", [rows, 2, 1], 4 * h, &args);
+        self.chain.start("embed_grad", [s.rows, 2, 1], 4 * s.h, &args);
     }
-    [dstart_deter, dstart_stoch]
 }
 
 /// Numbers in shared memory that the kernel `latent_grad` may need: always as many, as the first launch decides.
-const ROOM: usize = 2 * 16 * super::MOST_CLASSES;
+const ROOM: usize = 2 * ROWS * MOST_CLASSES;
 
 /// Leaves the gradients of all parameters in the sink; those of tokens and actions.
 fn parameters(gpu: &'static Gpu, scan: &Scan, s: &Sizes, kept: &Kept, left: &Left, sink: &mut Sink) -> [Tensor; 2] {

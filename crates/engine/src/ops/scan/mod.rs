@@ -20,13 +20,14 @@ pub struct Layer {
     pub scale: Option<Tensor>,
 }
 
-/// The recurrent core: all norms are rms, all activations silu. D is the width of deter, H of the hidden layers, Z of stoch.
+/// The recurrent core: all norms are rms, all activations silu. D is the width of deter, H of the hidden layers, Z of
+/// stoch.
 #[derive(Clone)]
 pub struct Core {
     /// Embeddings of deter [D, H] and stoch [Z, H].
     pub embeddings: [Layer; 2],
-    /// Each block's part of the first layer [blocks, D/blocks + 3 H, D/blocks]: of its own deter, of the embeddings of deter and
-    /// stoch, and of that of actions.
+    /// Each block's part of the first layer [blocks, D/blocks + 3 H, D/blocks]: of its own deter, of the embeddings of
+    /// deter and stoch, and of that of actions.
     pub hidden: Layer,
     /// [blocks, D/blocks, 3 D/blocks]
     pub gates: Layer,
@@ -49,9 +50,9 @@ pub struct Scan {
 }
 
 /// What the model is given: the state before, deter [B, D] and stoch [B, Z]; for each step, what the posterior's first
-/// layer makes of tokens [B, T, H], what the core's makes of actions [B, T, D], and zero in keep [B, T] where an episode
-/// starts; and draws, uniform [B, T, groups] or Gumbel noise [B, T, Z], or where to
-/// draw them from: for B T rows of which each sequence has T.
+/// layer makes of tokens [B, T, H], what the core's makes of actions [B, T, D], and zero in keep [B, T] where an
+/// episode starts; and draws, uniform [B, T, groups] or Gumbel noise [B, T, Z], or where to draw them from: for B T
+/// rows of which each sequence has T.
 pub struct ScanInputs<'a> {
     pub deter: &'a Tensor,
     pub stoch: &'a Tensor,
@@ -167,7 +168,8 @@ impl Sizes {
     }
 }
 
-/// Columns and rows of a tile, as in kernels/scan.cuh.
+/// Rows of the batch that a block of threads takes, and columns and rows of a tile of a weight, as in kernels/scan.cuh.
+const ROWS: usize = 16;
 const PANEL: usize = 16;
 const SPAN: usize = 32;
 /// Panels from which on a block of threads takes several: fewer blocks read less of what all of them need.
@@ -184,8 +186,8 @@ pub(super) fn spans(depth: usize) -> usize {
 /// Bytes of weights that a GPU's second cache is expected to keep from step to step, beside everything else.
 const KEPT: usize = 42 << 20;
 
-/// Which of a step's weights, by their sizes in bytes, are to stay in the second cache: the smallest ones that fit there
-/// together. To pass all of them through it in turn would leave none there.
+/// Which of a step's weights, by their sizes in bytes, are to stay in the second cache: the smallest ones that fit
+/// there together. To pass all of them through it in turn would leave none there.
 fn stays<const N: usize>(sizes: [usize; N]) -> [u32; N] {
     sizes.map(|size| (sizes.iter().filter(|&&other| other <= size).sum::<usize>() <= KEPT) as u32)
 }
@@ -208,10 +210,11 @@ struct Chain {
 }
 
 impl Chain {
-    /// `columns` blocks of threads for each 16 rows, with products of `n` panels each and `more` numbers in shared memory.
+    /// `columns` blocks of threads for each 16 rows, with products of `n` panels each and `more` numbers in shared
+    /// memory.
     fn launch(&self, name: &'static str, columns: usize, [n, more]: [usize; 2], args: &[&dyn Arg]) {
-        let shared = 4 * (WARPS * PANEL * (n * PANEL + 8) + more);
-        self.start(name, [columns, self.rows.div_ceil(PANEL), 1], shared, args);
+        let shared = 4 * (WARPS * ROWS * (n * PANEL + 8) + more);
+        self.start(name, [columns, self.rows.div_ceil(ROWS), 1], shared, args);
     }
 
     fn start(&self, name: &'static str, blocks: [usize; 3], shared: usize, args: &[&dyn Arg]) {

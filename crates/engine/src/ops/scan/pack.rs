@@ -1,12 +1,12 @@
-//! Weights as the kernels of the scan multiply with them: tiles of 16 columns by 32 rows, in the order of a warp's threads,
-//! rounded to bfloat16 where activations are. Kept with the weights until these change.
+//! Weights as the kernels of the scan multiply with them: tiles of 16 columns by 32 rows, in the order of a warp's
+//! threads, rounded to bfloat16 where activations are. Kept with the weights until these change.
 
 use super::{PANEL, SPAN, Scan, Sizes, bytes, panels, spans, stays};
 use crate::cuda::{Gpu, Grid, Table, weight_rows};
 use crate::tensor::{PackKey, Tensor};
 
-/// A part of a weight, from number `start` on: for each of `outer` times `inner` blocks a matrix [depth, columns]. Each axis
-/// has a size and the distance from one to the next in the weight.
+/// A part of a weight, from number `start` on: for each of `outer` times `inner` blocks a matrix [depth, columns]. Each
+/// axis has a size and the distance from one to the next in the weight.
 struct Part {
     start: usize,
     outer: [usize; 2],
@@ -57,8 +57,8 @@ impl Packer {
         Packer { gpu, parts: Vec::new() }
     }
 
-    /// The copy of `w` called `name`, of [panels, spans] tiles: what its layout depends on besides the weight's own shape is
-    /// `size`. It is there after `run`.
+    /// The copy of `w` called `name`, of [panels, spans] tiles: what its layout depends on besides the weight's own
+    /// shape is `size`. It is there after `run`.
     fn packed(
         &mut self,
         w: &Tensor,
@@ -106,7 +106,8 @@ impl Packer {
         self.packed(w, ("rows", depth), [panels(n), spans(depth)], [(Part::matrix([depth, n], [n, 1]), whole(0))])
     }
 
-    /// Of each block's part of the core's first layer, the rows of its own deter and of `h` numbers that all blocks see.
+    /// Of each block's part of the core's first layer, the rows of its own deter and of `h` numbers that all blocks
+    /// see.
     pub fn inputs(&mut self, w: &Tensor, h: usize) -> Tensor {
         let (blocks, own) = (w.dim(0), w.dim(2));
         let (each, size) = (panels(own), w.dim(1) * own);
@@ -236,8 +237,8 @@ impl Backward {
         Backward { posterior: of_posterior, deter: of_deter, hidden, gates, logits, stoch: groups }
     }
 
-    /// Whether the second cache is to keep the weights of the kernels latent_grad, posterior_grad, gates_grad, hidden_grad,
-    /// inputs_grad.
+    /// Whether the second cache is to keep the weights of the kernels latent_grad, posterior_grad, gates_grad,
+    /// hidden_grad, inputs_grad.
     pub fn stay(&self) -> [u32; 5] {
         let deter = bytes(&self.deter) + self.posterior.as_ref().map_or(0, bytes);
         stays([bytes(&self.stoch), bytes(&self.logits), deter, bytes(&self.gates), bytes(&self.hidden)])

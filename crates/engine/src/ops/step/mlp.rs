@@ -11,8 +11,9 @@ use crate::tensor::{Device, Tensor};
 /// Weights up to which one kernel is faster than a few for each layer: each 16 rows read all of them.
 const SMALL: usize = 300_000;
 
-/// Layers, each with an rms norm and silu, on the concatenation of `xs` [.., K]: [.., N]. `None` where that is not faster in
-/// one kernel, or not possible: on the processor, for more than two inputs, where a gradient is needed, for large layers.
+/// Layers, each with an rms norm and silu, on the concatenation of `xs` [.., K]: [.., N]. `None` where that is not
+/// faster in one kernel, or not possible: on the processor, for more than two inputs, where a gradient is needed, for
+/// large layers.
 pub fn mlp(xs: &[&Tensor], layers: &[Layer], eps: f32) -> Option<Tensor> {
     let (Device::Gpu(gpu), [x, rest @ ..]) = (xs.first()?.device(), xs) else { return None };
     let widths: Vec<usize> = xs.iter().map(|x| x.width()).collect();

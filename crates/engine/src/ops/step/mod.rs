@@ -54,7 +54,8 @@ impl Step {
         !learned && (gpu.precision() == Precision::Float32 || widths) && s.a <= MOST_ACTIONS && s.h <= MOST_HIDDEN
     }
 
-    /// deter [N, D] and stoch [N, Z], one-hot or zero, after `action` [N, A]: the next deter, and a sample of the prior.
+    /// deter [N, D] and stoch [N, Z], one-hot or zero, after `action` [N, A]: the next deter, and a sample of the
+    /// prior.
     pub fn run(&self, deter: &Tensor, stoch: &Tensor, action: &Tensor, draw: Draw) -> [Tensor; 2] {
         let Device::Gpu(gpu) = deter.device() else { panic!("the fused step runs on a GPU") };
         let [deter, stoch, action] = [deter, stoch, action].map(|x| gpu.act(x));
