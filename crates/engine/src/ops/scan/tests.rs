@@ -185,14 +185,15 @@ impl Case {
     }
 
     /// Outputs, and the gradients of all inputs for a random weighting of the outputs.
-    fn evaluate(&self, device: Device, weighted: [bool; 3]) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
+    fn evaluate(&self, device: Device, weighted: [bool; 3]) -> Evaluated {
+        self.evaluate_by(device, device != Device::Cpu, weighted)
+    }
+
+    fn evaluate_by(&self, device: Device, fused: bool, weighted: [bool; 3]) -> Evaluated {
         let leaves: Vec<(Leaf, Vec<usize>)> = self.shapes().into_iter().map(|shape| (Leaf::new(), shape)).collect();
         let x: Vec<Tensor> = self.values().iter().zip(&leaves).map(|(x, (leaf, _))| x.to(device).leaf(*leaf)).collect();
         let (keep, noise) = (self.keep().to(device), self.draws().to(device));
-        let outputs = match device {
-            Device::Cpu => self.by_steps(&x, &keep, &noise),
-            Device::Gpu(_) => self.fused(&x, &keep, &noise),
-        };
+        let outputs = if fused { self.fused(&x, &keep, &noise) } else { self.by_steps(&x, &keep, &noise) };
         let mut sink = Sink::new();
         let weights = |(i, y): (usize, &Tensor)| random(y.shape(), 90 + i as u32, 1.0).to(device);
         let ends: Vec<(&Tensor, Tensor)> =
@@ -202,17 +203,10 @@ impl Case {
         (outputs.iter().map(doubles).collect(), sink.finish(&leaves).iter().map(doubles).collect())
     }
 
-    fn check(&self, precision: Precision, [value, gradient]: [f64; 2], weighted: [bool; 3]) {
+    fn check(&self, precision: Precision, tolerances: [f64; 2], weighted: [bool; 3]) {
         let Some(gpu) = test_gpu_in(precision) else { return };
-        let (expected, expected_grads) = self.evaluate(Device::Cpu, weighted);
-        let (got, grads) = self.evaluate(Device::Gpu(gpu), weighted);
-        for (i, name) in ["deter", "stoch", "logits"].iter().enumerate() {
-            assert_close(&format!("{name} in {precision:?}"), &got[i], &expected[i], value);
-        }
-        for (i, name) in NAMES.iter().enumerate() {
-            let name = format!("gradient of {name} in {precision:?}");
-            assert_close(&name, &grads[i], &expected_grads[i], gradient);
-        }
+        let expected = self.evaluate(Device::Cpu, weighted);
+        compare(&format!("in {precision:?}"), &self.evaluate(Device::Gpu(gpu), weighted), &expected, tolerances);
     }
 
     /// Exact in float32; in bfloat16 with choices that do not depend on logits, as close as so few digits are.
@@ -220,6 +214,17 @@ impl Case {
         self.check(Precision::Float32, [1e-5, 1e-4], [true; 3]);
         let forced = Case { gumbel: true, noise: 1e3, ..*self };
         forced.check(Precision::Bfloat16, [2e-2, 5e-2], [true; 3]);
+    }
+}
+
+type Evaluated = (Vec<Vec<f64>>, Vec<Vec<f64>>);
+
+fn compare(what: &str, (got, grads): &Evaluated, (expected, expected_grads): &Evaluated, [value, gradient]: [f64; 2]) {
+    for (i, name) in ["deter", "stoch", "logits"].iter().enumerate() {
+        assert_close(&format!("{name} {what}"), &got[i], &expected[i], value);
+    }
+    for (i, name) in NAMES.iter().enumerate() {
+        assert_close(&format!("gradient of {name} {what}"), &grads[i], &expected_grads[i], gradient);
     }
 }
 
@@ -308,4 +313,26 @@ fn the_same_numbers_every_time() {
     let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
     let once = || SMALL.evaluate(Device::Gpu(gpu), [true; 3]);
     assert_eq!(once(), once());
+}
+
+/// As many blocks of threads as in training, whose kernels overlap: what an emulation cannot show.
+#[test]
+fn a_training_batch_on_a_real_gpu() {
+    for (precision, tolerances) in [(Precision::Float32, [1e-4, 1e-3]), (Precision::Bfloat16, [3e-2, 1e-1])] {
+        let Some(gpu) = test_gpu_in(precision) else { return };
+        if gpu.properties().arch == 0 {
+            return eprintln!("SKIPPED: a scan as in training would take minutes on an emulated GPU");
+        }
+        let sizes = [(64, 64, 4), (256, 256, 16), (512, 512, 32)]; // of size1m, size12m, size50m
+        for (own, h, classes) in sizes {
+            let case =
+                Case { rows: 16, steps: 64, blocks: 8, own, h, groups: 32, classes, gumbel: true, noise: 1e3, ..SMALL };
+            let run = |fused: bool| case.evaluate_by(Device::Gpu(gpu), fused, [true; 3]);
+            let once = run(true);
+            compare(&format!("of blocks of {own} in {precision:?}"), &once, &run(false), tolerances);
+            for _ in 0..3 {
+                assert!(run(true) == once, "two runs of a scan with blocks of {own} in {precision:?} differ");
+            }
+        }
+    }
 }
