@@ -175,14 +175,14 @@ GEMM(gemm_huge, Huge, 1, false, 8)
 GEMM(gemm_large, Large, 2, false, 8)
 GEMM(gemm_middle, Middle, 4, false, 8)
 GEMM(gemm_flat, Flat, 3, false, 8)
-GEMM(gemm_odd, Middle, 4, false, 1)
+GEMM(gemm_odd, Middle, 3, false, 1)
 #endif
 #ifdef PART_gemm_transposed
 GEMM(gemm_huge_transposed, Huge, 1, true, 8)
 GEMM(gemm_large_transposed, Large, 2, true, 8)
 GEMM(gemm_middle_transposed, Middle, 4, true, 8)
 GEMM(gemm_flat_transposed, Flat, 3, true, 8)
-GEMM(gemm_odd_transposed, Middle, 4, true, 1)
+GEMM(gemm_odd_transposed, Middle, 3, true, 1)
 #endif
 
 #define WEIGHT_GRAD(name, tile, each, grain)                            \
@@ -194,7 +194,7 @@ GEMM(gemm_odd_transposed, Middle, 4, true, 1)
 WEIGHT_GRAD(weight_grad_huge, Huge, 1, 8)
 WEIGHT_GRAD(weight_grad_large, Large, 2, 8)
 WEIGHT_GRAD(weight_grad_middle, Middle, 4, 8)
-WEIGHT_GRAD(weight_grad_odd, Middle, 4, 1)
+WEIGHT_GRAD(weight_grad_odd, Middle, 3, 1)
 #endif
 #ifdef PART_gemm
 
