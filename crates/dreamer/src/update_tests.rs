@@ -6,12 +6,16 @@ mod common;
 use crate::{Agent, AgentConfig, Carry, Trained};
 use common::{batch, everything, tiny};
 use engine::Device;
-use engine::cuda::test_gpu;
+use engine::cuda::{Precision, test_gpu_in};
 use spaces::{Data, Record};
 
 /// An agent on the test's GPU with a batch for it; none where there is no GPU.
 fn on_gpu(config: &AgentConfig) -> Option<(Agent, Carry, Record)> {
-    let gpu = test_gpu()?;
+    on_gpu_in(Precision::Float32, config)
+}
+
+fn on_gpu_in(precision: Precision, config: &AgentConfig) -> Option<(Agent, Carry, Record)> {
+    let gpu = test_gpu_in(precision)?;
     let (obs, act) = everything();
     let agent = Agent::new(&obs, &act, config).unwrap();
     let batch = batch(&agent, &obs, &act);
@@ -30,7 +34,13 @@ fn train_unrecorded(agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Tra
 fn a_recorded_update_is_the_same_to_the_last_bit() {
     let mut config = tiny();
     config.slowvalue.every = 2;
-    let Some((mut agent, mut carry, batch)) = on_gpu(&config) else { return };
+    for precision in [Precision::Float32, Precision::Bfloat16] {
+        repeats(precision, &config);
+    }
+}
+
+fn repeats(precision: Precision, config: &AgentConfig) {
+    let Some((mut agent, mut carry, batch)) = on_gpu_in(precision, config) else { return };
     let (mut plain, mut plain_carry) = (agent.clone(), carry.clone());
     let mut places = Vec::new();
     for step in 0..6 {
