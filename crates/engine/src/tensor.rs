@@ -219,18 +219,6 @@ impl Tensor {
         }
     }
 
-    /// Takes over the values of a tensor of the same shape on the processor, in the place where this one is: whoever
-    /// shares that place sees them too. For a GPU, whose recordings read the same places each time.
-    pub fn assign(&self, values: &Tensor) {
-        assert_eq!(self.shape(), values.shape(), "values of another shape");
-        match self.device() {
-            Device::Gpu(gpu) if self.dtype() == Dtype::F32 => {
-                gpu.upload(bytemuck::cast_slice(values.data()), self.address(), 4 * self.len());
-            }
-            device => panic!("values are assigned to float32 tensors on a GPU, not on {device:?}"),
-        }
-    }
-
     /// Where the values of a tensor on a GPU begin: equal for tensors that share them.
     pub fn place(&self) -> u64 {
         self.address()

@@ -165,3 +165,15 @@ __device__ __forceinline__ double warp_sum_double(double x) {
   for (u32 mask = 16; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
   return x;
 }
+
+// The sum over all threads of a block, in thread 0.
+__device__ __forceinline__ double block_sum(double x) {
+  __shared__ double sums[32];
+  x = warp_sum_double(x);
+  __syncthreads();  // whoever read the sums before is done
+  if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = x;
+  __syncthreads();
+  if (threadIdx.x > 0) return 0.0;
+  for (u32 w = 1; w < blockDim.x / WARP; w++) x += sums[w];
+  return x;
+}

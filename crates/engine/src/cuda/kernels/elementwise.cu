@@ -58,18 +58,6 @@ struct Means {
   u32 wide[MEANS];
 };
 
-// The sum over all threads of a block, in thread 0.
-__device__ __forceinline__ double block_sum(double x) {
-  __shared__ double sums[32];
-  x = warp_sum_double(x);
-  __syncthreads();  // whoever read the sums before is done
-  if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = x;
-  __syncthreads();
-  if (threadIdx.x > 0) return 0.0;
-  for (u32 w = 1; w < blockDim.x / WARP; w++) x += sums[w];
-  return x;
-}
-
 // Means of many tensors, a block for each, in float64 as on the processor; and, where `total` is not null, the sum of them
 // times their scales (and what was there), by the last block.
 KERNEL_1024 means(const __grid_constant__ Means t, u32 count, float* means, double* exact, u32* counter, u32 accumulate,

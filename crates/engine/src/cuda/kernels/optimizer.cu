@@ -22,18 +22,6 @@ __device__ __forceinline__ Slice slice_of(const Tensors& t, u32 count) {
   return Slice{low, part * SLICE, min((part + 1) * SLICE, t.n[low]), part, t.end[low] - start};
 }
 
-// The sum over the threads of a block, in thread 0.
-__device__ __forceinline__ double block_sum(double x) {
-  __shared__ double sums[32];
-  x = warp_sum_double(x);
-  __syncthreads();  // whoever read the sums before is done
-  if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = x;
-  __syncthreads();
-  if (threadIdx.x > 0) return 0.0;
-  for (u32 w = 1; w < blockDim.x / WARP; w++) x += sums[w];
-  return x;
-}
-
 // The sum of every second of `parts` pairs from `x` on, which other blocks wrote; in thread 0.
 __device__ __forceinline__ double total(const double* x, u32 parts) {
   double sum = 0.0;
