@@ -15,9 +15,10 @@ use crate::optimizer::Optimizer;
 use crate::params::{Builder, Params};
 use crate::policy::Policy;
 use crate::rssm::{Latent, Rssm};
-use crate::update::{Repeat, copy_parts};
+use crate::update::{Begun, Repeat, copy_parts};
 use crate::{Carry, Metrics};
 use anyhow::{Result, bail, ensure};
+use engine::cuda::{Point, Side};
 use engine::ops;
 use engine::{Bytes, Device, Tensor};
 use spaces::{Array, Record, Space, Spaces};
@@ -38,6 +39,8 @@ pub struct Agent {
     pub(crate) norms: Normalizers,
     pub(crate) opt: Optimizer,
     pub(crate) repeat: Repeat,
+    /// Whether it acts beside the update of another: on a queue of its own where there are queues.
+    aside: bool,
 }
 
 /// The networks, under their official names.
@@ -93,7 +96,7 @@ impl Agent {
         let opt = Optimizer::new(&params, &config.opt)?;
         let norms = Normalizers::new(config);
         let (config, parts, repeat) = (config.clone(), Arc::new(parts), Repeat::default());
-        Ok(Agent { config, obs_space, act_space, parts, params, slow, slow_count: 0, norms, opt, repeat })
+        Ok(Agent { config, obs_space, act_space, parts, params, slow, slow_count: 0, norms, opt, repeat, aside: false })
     }
 
     /// Where the agent computes.
@@ -127,8 +130,8 @@ impl Agent {
     }
 
     /// The agent as it is now, for another thread to act with while this one trains. It shares the parameters until they
-    /// change (on a GPU, where they change in place, it has a copy of those that acting needs), and leaves out what only
-    /// training needs: it cannot be trained, saved, or asked for a report.
+    /// change (on a GPU, where they change in place, it has a copy of those that acting needs, and a queue of its own), and
+    /// leaves out what only training needs: it cannot be trained, saved, or asked for a report.
     pub fn snapshot(&self) -> Agent {
         Agent {
             config: self.config.clone(),
@@ -137,8 +140,18 @@ impl Agent {
             parts: self.parts.clone(),
             params: match self.device() {
                 Device::Cpu => self.params.clone(),
-                Device::Gpu(_) => copy_parts(&self.params, &["enc/", "dyn/", "pol/"]),
+                // After the update under way, and before the next one changes them.
+                Device::Gpu(gpu) => {
+                    let now = gpu.point();
+                    let (params, copied) = gpu.aside(Side::Act, || {
+                        now.precede();
+                        (copy_parts(&self.params, &["enc/", "dyn/", "pol/"]), gpu.point())
+                    });
+                    copied.precede();
+                    params
+                }
             },
+            aside: true,
             slow: Params::default(),
             slow_count: self.slow_count,
             norms: Normalizers::new(&self.config),
@@ -173,7 +186,10 @@ impl Agent {
     pub fn act(&self, carry: &mut Carry, obs: &Record, mode: Mode) -> Result<Acted> {
         let purpose = if mode == Mode::Train { Purpose::Act } else { Purpose::Eval };
         let noise = Noise::Counter { seed: self.config.seed, purpose, step: carry.step, step_at: None };
-        self.act_with(carry, obs, &noise)
+        match self.device() {
+            Device::Gpu(gpu) if self.aside => gpu.aside(Side::Act, || self.act_with(carry, obs, &noise)),
+            _ => self.act_with(carry, obs, &noise),
+        }
     }
 
     pub(crate) fn act_with(&self, carry: &mut Carry, obs: &Record, noise: &Noise) -> Result<Acted> {
@@ -191,10 +207,10 @@ impl Agent {
         let flat = |x: &Tensor| ops::reshape(x, &[n, x.width()]);
         let latent = Latent { deter: flat(&seen.deter), stoch: flat(&seen.stoch) };
         let at = crate::noise::At { rows: 0..n, step: 0, steps: 1, device: self.device() };
-        let actions = self.parts.pol.sample(&p, &[&latent.deter, &latent.stoch], noise, &at);
+        let (actions, prevact) = self.parts.pol.sample(&p, &[&latent.deter, &latent.stoch], noise, &at);
         let names = self.parts.pol.names().map(|name| format!("the action '{name}'"));
         finite([("the latent state while acting".to_string(), &latent.deter)].into_iter().chain(names.zip(&actions)))?;
-        carry.prevact = self.parts.pol.embed(&actions);
+        carry.prevact = prevact;
         carry.latent = latent;
         carry.step += 1;
         let mut replay = Record::new();
@@ -216,16 +232,26 @@ impl Agent {
     }
 
     /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it. An Err names the first
-    /// tensor that holds a number which is not finite; the agent is then unchanged.
+    /// tensor that holds a number which is not finite; agent and carry are then unchanged.
     pub fn train(&mut self, carry: &mut Carry, batch: &Record) -> Result<Trained> {
         self.train_prepared(carry, &mut self.preparer().prepare(batch.clone())?)
     }
 
     /// [`train`](Agent::train) on a batch that was prepared by this agent's [`preparer`](Agent::preparer).
     pub fn train_prepared(&mut self, carry: &mut Carry, batch: &mut Prepared) -> Result<Trained> {
-        let (seed, step) = (self.config.seed, self.opt.step);
-        let noise = Noise::Counter { seed, purpose: Purpose::Train, step, step_at: None };
+        let noise = self.noise();
         self.train_with(carry, batch, &noise)
+    }
+
+    /// Begins an update and waits for no GPU: the agent can act, and begin the next one, while this one is under way.
+    /// [`finish`](Agent::finish) tells what came of it. What cannot be begun changes nothing.
+    pub fn begin(&mut self, carry: &mut Carry, batch: &mut Prepared) -> Result<Begun> {
+        let noise = self.noise();
+        self.begin_with(carry, batch, &noise)
+    }
+
+    fn noise(&self) -> Noise {
+        Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None }
     }
 
     /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.
@@ -239,22 +265,55 @@ impl Agent {
     }
 
     pub(crate) fn train_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Trained> {
+        let before = carry.clone();
+        let begun = self.begin_with(carry, batch, noise)?;
+        self.finish(begun).inspect_err(|_| {
+            *carry = before;
+            self.opt.step -= 1;
+            self.slow_count -= 1;
+        })
+    }
+
+    fn begin_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
         ensure!(
             self.opt.rms.len() == self.params.len(),
             "a snapshot of an agent cannot be trained; train the agent itself"
         );
         batch.complete(carry, &self.layout())?;
-        let updated = self.update(&batch.batch, batch.upload.as_ref(), noise)?;
-        let mut metrics = updated.numbers.read();
-        self.optimizer_metrics(updated.norms(), &mut metrics);
-        carry.latent = updated.last;
+        let updated = self.update(&batch.batch, batch.upload.take(), noise)?;
+        carry.latent = updated.last.clone();
         carry.prevact = batch.last.to(self.device());
         carry.step += 1;
+        let done = match self.device() {
+            Device::Cpu => None,
+            Device::Gpu(gpu) => Some(gpu.point()),
+        };
+        let (shape, ids) = ([batch.batch.b, batch.batch.t], batch.ids.take());
+        Ok(Begun { updated, count: self.opt.step, params: self.params.count(""), shape, ids, done })
+    }
+
+    /// Waits for an update that this agent, or the one that it is a snapshot of, has begun. An Err names the first tensor
+    /// that holds a number which is not finite; that update has changed no parameter.
+    pub fn finish(&self, begun: Begun) -> Result<Trained> {
+        match self.device() {
+            Device::Cpu => self.results(begun),
+            Device::Gpu(gpu) => gpu.aside(Side::Fetch, || {
+                begun.done.iter().for_each(Point::precede);
+                self.results(begun)
+            }),
+        }
+    }
+
+    fn results(&self, begun: Begun) -> Result<Trained> {
+        let Begun { updated, count, params, shape, ids, .. } = begun;
+        self.judge(&updated)?;
+        let mut metrics = updated.numbers.read();
+        metrics.extend(optimizer_metrics(count, params, updated.norms()));
         let mut replay = Record::new();
         if let Some((deter, stoch)) = &updated.latents {
-            self.store_latents(deter, stoch, &[batch.batch.b, batch.batch.t], &mut replay);
+            self.store_latents(deter, stoch, &shape, &mut replay);
         }
-        replay.extend(batch.ids.take().map(|ids| ("stepid".to_string(), ids)));
+        replay.extend(ids.map(|ids| ("stepid".to_string(), ids)));
         Ok(Trained { metrics, replay })
     }
 
@@ -274,20 +333,20 @@ impl Agent {
     pub(crate) fn layout(&self) -> Layout<'_> {
         layout(&self.obs_space, &self.act_space, &self.config)
     }
+}
 
-    /// `norms` are those of gradients before clipping, of changes, and of parameters.
-    fn optimizer_metrics(&self, [grad, update, param]: [f32; 3], metrics: &mut Metrics) {
-        let count: usize = self.params.iter().map(|(_, x)| x.len()).sum();
-        let rms = |norm: f32| norm / (count as f32).sqrt();
-        metrics.extend([
-            ("opt/updates".to_string(), self.opt.step as f32),
-            ("opt/grad_norm".to_string(), grad),
-            ("opt/grad_rms".to_string(), rms(grad)),
-            ("opt/update_rms".to_string(), rms(update)),
-            ("opt/param_rms".to_string(), rms(param)),
-            ("opt/param_count".to_string(), count as f32),
-        ]);
-    }
+/// After `count` updates of so many parameters, from the norms of gradients before clipping, of changes, and of parameters.
+fn optimizer_metrics(count: u64, params: usize, [grad, update, param]: [f32; 3]) -> Metrics {
+    let rms = |norm: f32| norm / (params as f32).sqrt();
+    let named = [
+        ("opt/updates", count as f32),
+        ("opt/grad_norm", grad),
+        ("opt/grad_rms", rms(grad)),
+        ("opt/update_rms", rms(update)),
+        ("opt/param_rms", rms(param)),
+        ("opt/param_count", params as f32),
+    ];
+    named.into_iter().map(|(name, x)| (name.to_string(), x)).collect()
 }
 
 impl Parts {

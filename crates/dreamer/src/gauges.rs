@@ -26,6 +26,11 @@ pub struct Readings {
 }
 
 impl Readings {
+    /// Makes sure that nothing else holds these numbers on a GPU, by a copy where needed.
+    pub fn unshare(&mut self) {
+        self.values.unshare();
+    }
+
     /// The numbers by name, in the order in which they came. Waits for a GPU.
     pub fn read(&self) -> Metrics {
         let values = self.values.host();

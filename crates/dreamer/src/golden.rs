@@ -445,7 +445,7 @@ fn policy_outputs(agent: &Agent, x: &crate::loss::Trajectory, noise: &Noise) -> 
         steps: x.deter.dim(1),
         device: agent.device(),
     };
-    let sampled = agent.parts.pol.sample(&p, &[&last(&x.deter), &last(&x.stoch)], noise, &at);
+    let sampled = agent.parts.pol.sample(&p, &[&last(&x.deter), &last(&x.stoch)], noise, &at).0;
     let actions = x.actions.iter().zip(sampled).map(|(taken, last)| {
         let mut steps = ops::unstack_time(taken);
         steps.push(last);

@@ -129,7 +129,7 @@ impl Imagination<'_> {
                 return None;
             }
             let plain = [&state.deter.detach(), &state.stoch.detach()];
-            let act = || h.pol.sample_embedded(self.frozen, &plain, self.noise, at);
+            let act = || h.pol.sample(self.frozen, &plain, self.noise, at);
             let (actions, embedded) = part("heads", act);
             taken.push(actions);
             Some(embedded)

@@ -41,6 +41,7 @@ pub use carry::Carry;
 pub use config::*;
 pub use report::Reported;
 pub use state::State;
+pub use update::Begun;
 
 /// Named scalars in a fixed order, with the official names.
 pub type Metrics = indexmap::IndexMap<String, f32>;

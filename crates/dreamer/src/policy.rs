@@ -75,20 +75,16 @@ impl Policy {
         self.keys.iter().map(|k| k.name.as_str())
     }
 
-    /// Actions for features [M, ..], one tensor [M, width] per key in sorted order. No gradient.
-    pub fn sample(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> Vec<Tensor> {
-        self.sample_embedded(p, feat, noise, at).0
-    }
-
-    /// Like `sample`, with the actions as [`embed`](Self::embed) makes them.
-    pub fn sample_embedded(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Vec<Tensor>, Tensor) {
+    /// Actions for features [M, ..]: one tensor [M, width] per key in sorted order, and all of them as the recurrent model
+    /// sees them, one-hot or float [M, sum of widths]. No gradient.
+    pub fn sample(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Vec<Tensor>, Tensor) {
         let x = self.mlp.apply_parts(p, feat);
         let sample = |(i, key): (usize, &Key)| key.sample(&key.raw(p, &x), i, noise, at);
         let (actions, parts): (Vec<Tensor>, Vec<Tensor>) = self.keys.iter().enumerate().map(sample).unzip();
         (actions, ops::concat_last(&parts.iter().collect::<Vec<_>>()))
     }
 
-    /// Like `sample_embedded`, with the likelihood of each key's action, through which gradients flow.
+    /// Like `sample`, with the likelihood of each key's action, through which gradients flow.
     pub fn act(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Vec<Tensor>, Tensor, Vec<Likelihood>) {
         let x = self.mlp.apply_parts(p, feat);
         let (mut actions, mut parts, mut likelihoods) = (Vec::new(), Vec::new(), Vec::new());
@@ -106,12 +102,6 @@ impl Policy {
     pub fn evaluate(&self, p: &Params, feat: &[&Tensor], actions: &[&Tensor]) -> Vec<Likelihood> {
         let x = self.mlp.apply_parts(p, feat);
         self.keys.iter().zip(actions).map(|(key, action)| key.evaluate(&key.raw(p, &x), action)).collect()
-    }
-
-    /// The actions as the recurrent model sees them: one-hot or float, all keys in sorted order [M, sum of widths].
-    pub fn embed(&self, actions: &[Tensor]) -> Tensor {
-        let parts: Vec<Tensor> = self.keys.iter().zip(actions).map(|(key, a)| key.embed(a)).collect();
-        ops::concat_last(&parts.iter().collect::<Vec<_>>())
     }
 
     /// The actions in the arrays of their spaces, [M, ...] each.
@@ -193,10 +183,5 @@ impl Key {
             _ => unreachable!("`raw` makes what the distribution takes"),
         };
         Likelihood { logp, entropy }
-    }
-
-    fn embed(&self, action: &Tensor) -> Tensor {
-        let Dist::Categorical { classes, .. } = self.dist else { return action.clone() };
-        ops::one_hot(action, classes)
     }
 }

@@ -9,14 +9,15 @@ use crate::noise::{Noise, Purpose};
 use crate::params::Params;
 use crate::rssm::Latent;
 use anyhow::{Result, bail};
-use engine::cuda::{Gpu, KernelTime, Recording, Upload};
+use engine::cuda::{Gpu, KernelTime, Point, Recording, Upload};
 use engine::ops::{self, Varying};
 use engine::profile::{self, Costs, part};
 use engine::{Bytes, Device, Sink, Tensor, backward};
-use spaces::Record;
+use spaces::{Array, Record};
 use std::collections::BTreeMap;
 
 /// What an update leaves besides new parameters, where the agent is.
+#[derive(Clone)]
 pub(crate) struct Updated {
     pub numbers: Readings,
     /// The norms of gradients, changes and parameters, and the first tensor that is not finite, or -1: [4].
@@ -27,6 +28,21 @@ pub(crate) struct Updated {
     pub last: Latent,
     /// Deter in half precision and stoch as class indices, for the replay.
     pub latents: Option<(Bytes, Bytes)>,
+}
+
+/// An update that [`Agent::begin`] has begun; on a GPU it may be under way.
+pub struct Begun {
+    pub(crate) updated: Updated,
+    /// Updates with this one.
+    pub(crate) count: u64,
+    /// Elements of all parameters.
+    pub(crate) params: usize,
+    /// Sequences and steps.
+    pub(crate) shape: [usize; 2],
+    /// Ids of the trained steps [B, T, 20], where latents are written back.
+    pub(crate) ids: Option<Array>,
+    /// When a GPU has done it.
+    pub(crate) done: Option<Point>,
 }
 
 /// A recorded update, with the tensors that it reads and writes. A clone of the agent starts without one.
@@ -75,9 +91,9 @@ impl Repeat {
 }
 
 impl Agent {
-    /// One update on a batch that is on the processor, and may be on its way to the agent's GPU already. Where a number is not finite nothing changes, and the error names
-    /// the first tensor that holds one.
-    pub(crate) fn update(&mut self, batch: &Batch, upload: Option<&Upload>, noise: &Noise) -> Result<Updated> {
+    /// One update on a batch that is on the processor, and may be on its way to the agent's GPU already; a GPU is not waited
+    /// for. Where a number is not finite nothing changes, as [`judge`](Agent::judge) tells.
+    pub(crate) fn update(&mut self, batch: &Batch, upload: Option<Upload>, noise: &Noise) -> Result<Updated> {
         let mut repeat = std::mem::take(&mut self.repeat);
         let updated = match (self.device(), noise) {
             (Device::Gpu(gpu), Noise::Counter { .. }) => self.repeated(gpu, batch, upload, noise, &mut repeat),
@@ -85,7 +101,9 @@ impl Agent {
         };
         self.repeat = repeat;
         let updated = updated?;
-        self.judge(&updated)?;
+        if self.device() == Device::Cpu {
+            self.judge(&updated)?;
+        }
         self.opt.step += 1;
         self.slow_count += 1;
         Ok(updated)
@@ -129,7 +147,7 @@ impl Agent {
         &mut self,
         gpu: &'static Gpu,
         batch: &Batch,
-        upload: Option<&Upload>,
+        upload: Option<Upload>,
         noise: &Noise,
         repeat: &mut Repeat,
     ) -> Result<Updated> {
@@ -148,13 +166,10 @@ impl Agent {
                 none.insert(self.recorded(gpu, shape, places, batch, |f| gpu.record(f))?)
             }
         };
-        let sent = if upload.is_none() { batch.send(device) } else { None };
-        upload.or(sent.as_ref()).into_iter().for_each(|upload| upload.receive(&recorded.block));
+        upload.or_else(|| batch.send(device)).iter_mut().for_each(|upload| upload.receive(&recorded.block));
         recorded.varying.set(self.opt.constants().varying(), self.opt.step);
         recorded.recording.run();
-        let updated = recorded.updated.kept();
-        updated.verdict.host(); // whoever holds the upload may let go of it
-        Ok(updated)
+        Ok(recorded.updated.kept())
     }
 
     /// One update on a GPU, after one or more of the same shapes: how long each of its kernels took, and the operations of
@@ -175,8 +190,7 @@ impl Agent {
             recorded
         };
         let recorded = self.recorded(gpu, shape, places, batch, record)?;
-        let sent = batch.send(self.device());
-        sent.iter().for_each(|upload| upload.receive(&recorded.block));
+        batch.send(self.device()).iter_mut().for_each(|upload| upload.receive(&recorded.block));
         recorded.varying.set(self.opt.constants().varying(), self.opt.step);
         let times = recorded.recording.times();
         self.judge(&recorded.updated)?;
@@ -215,7 +229,7 @@ impl Agent {
     }
 
     /// An error where the verdict is that a number was not finite. Waits for a GPU.
-    fn judge(&self, updated: &Updated) -> Result<()> {
+    pub(crate) fn judge(&self, updated: &Updated) -> Result<()> {
         let bad = updated.verdict.host().data()[3];
         if bad < 0.0 {
             return Ok(());
@@ -249,20 +263,16 @@ impl Updated {
         [verdict.data()[0], verdict.data()[1], verdict.data()[2]]
     }
 
-    /// For use until the next run: what may be held longer is copied.
+    /// A copy that the next run does not write over.
     fn kept(&self) -> Updated {
-        let copy = |x: &Tensor| {
-            let mut copy = x.clone();
-            copy.unshare();
-            copy
-        };
-        Updated {
-            numbers: self.numbers.clone(),
-            verdict: self.verdict.clone(),
-            losses: self.losses.clone(),
-            last: Latent { deter: copy(&self.last.deter), stoch: copy(&self.last.stoch) },
-            latents: self.latents.clone(),
-        }
+        let mut kept = self.clone();
+        kept.numbers.unshare();
+        [&mut kept.verdict, &mut kept.last.deter, &mut kept.last.stoch].into_iter().for_each(Tensor::unshare);
+        kept.latents.iter_mut().for_each(|(deter, stoch)| {
+            deter.unshare();
+            stoch.unshare();
+        });
+        kept
     }
 }
 

@@ -112,3 +112,25 @@ fn the_kernels_of_an_update_have_parts_and_times() {
     assert!(times.iter().all(|time| time.seconds > 0.0));
     assert!(costs["encoder"].forward.flops > 0 && costs["heads"].backward.flops > 0, "{costs:?}");
 }
+
+#[test]
+fn an_update_may_be_begun_before_the_results_of_the_last_one_are_fetched() {
+    let Some((mut agent, mut carry, batch)) = on_gpu(&tiny()) else { return };
+    let (mut plain, mut plain_carry) = (agent.clone(), carry.clone());
+    let preparer = agent.preparer();
+    let mut results = Vec::new();
+    let mut before = None;
+    for _ in 0..5 {
+        let begun = agent.begin(&mut carry, &mut preparer.prepare(batch.clone()).unwrap()).unwrap();
+        let acting = agent.snapshot(); // as good for that as the agent, which may be elsewhere
+        results.extend(before.replace(begun).map(|begun| acting.finish(begun).unwrap()));
+    }
+    results.extend(before.map(|begun| agent.finish(begun).unwrap()));
+    assert_eq!(results.len(), 5);
+    for (step, got) in results.into_iter().enumerate() {
+        let expected = plain.train(&mut plain_carry, &batch).unwrap();
+        assert_eq!(got.metrics, expected.metrics, "step {step}");
+        assert_eq!(got.replay, expected.replay, "step {step}");
+    }
+    assert_eq!(agent.save(), plain.save());
+}

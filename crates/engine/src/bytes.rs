@@ -65,6 +65,13 @@ impl Bytes {
         Bytes { values, len: self.len }
     }
 
+    /// Makes sure that nothing else holds these bytes on a GPU, by a copy where needed.
+    pub fn unshare(&mut self) {
+        if let Values::Gpu(x) = &mut self.values {
+            x.unshare();
+        }
+    }
+
     /// The bytes on the processor. Waits for a GPU.
     pub fn host(&self) -> Cow<'_, [u8]> {
         match &self.values {

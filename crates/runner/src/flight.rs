@@ -1,31 +1,31 @@
-//! An update under way in a thread of its own, while the environments go on with the agent as it was before.
+//! An update in a thread of its own, while the environments go on with the agent as it was before.
 
 use anyhow::{Context, Result, anyhow};
-use dreamer_agent::{Agent, Carry, Prepared, Trained};
+use dreamer_agent::{Agent, Begun, Carry, Prepared};
 use std::thread::JoinHandle;
 
 /// An update that has been started.
 pub struct Flight(JoinHandle<Landed>);
 
-/// What comes back: what went in, and what the update returned.
+/// What comes back: what went in, and the update. A processor has done it by then; a GPU is at it.
 pub struct Landed {
     pub agent: Agent,
     pub carry: Carry,
     pub batch: Prepared,
-    pub result: Result<Trained>,
+    pub begun: Result<Begun>,
 }
 
 impl Flight {
     pub fn start(mut agent: Agent, mut carry: Carry, mut batch: Prepared) -> Result<Self> {
         let work = move || {
-            let result = agent.train_prepared(&mut carry, &mut batch);
-            Landed { agent, carry, batch, result }
+            let begun = agent.begin(&mut carry, &mut batch);
+            Landed { agent, carry, batch, begun }
         };
         let thread = std::thread::Builder::new().name("update".into()).spawn(work);
         Ok(Flight(thread.context("cannot start a thread for the update")?))
     }
 
-    /// Waits for the update's end.
+    /// Waits for agent and carry.
     pub fn land(self) -> Result<Landed> {
         self.0.join().map_err(|_| anyhow!("the update panicked; what it said is above"))
     }

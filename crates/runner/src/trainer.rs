@@ -14,7 +14,7 @@ use crate::signals::Stop;
 use crate::{banner, diagnostic, setup};
 use anyhow::Result;
 use config::Config;
-use dreamer_agent::{Agent, Carry, Mode, Prepared, Trained};
+use dreamer_agent::{Agent, Begun, Carry, Mode, Prepared, Trained};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use spaces::Record;
 use std::time::Instant;
@@ -187,8 +187,10 @@ impl Trainer {
 
     /// One gradient update on the next batch. In synchronous mode it is done when this returns; else it is under way,
     /// and the one before it is done. Until it lands, `agent` is as it was before.
+    ///
+    /// A GPU gets the next update before the results of the last one are fetched, so that it never waits for that.
     pub fn update(&mut self) -> Result<()> {
-        self.land()?;
+        let before = self.recall()?;
         let (Some(agent), Some(carry)) = (&mut self.agent, &mut self.train.carry) else { return Ok(()) };
         let mut batch = self.train.batches.prepared(&agent.preparer())?;
         if self.config.run.sync {
@@ -200,14 +202,31 @@ impl Trainer {
         if let Some(carry) = self.train.carry.take() {
             self.flight = Some(Flight::start(agent, carry, batch)?);
         }
-        Ok(())
+        before.map_or(Ok(()), |before| self.fetch(before))
     }
 
     /// Waits for the update under way, if there is one. Whoever saves, reports or evaluates needs its agent.
     pub fn land(&mut self) -> Result<()> {
-        let Some(flight) = self.flight.take() else { return Ok(()) };
-        let Landed { agent, carry, batch, result } = flight.land()?;
+        self.recall()?.map_or(Ok(()), |begun| self.fetch(begun))
+    }
+
+    /// Brings agent and carry back from the update under way, whose results are still to be fetched.
+    fn recall(&mut self) -> Result<Option<(Prepared, Begun)>> {
+        let Some(flight) = self.flight.take() else { return Ok(None) };
+        let Landed { agent, carry, batch, begun } = flight.land()?;
         (self.agent, self.train.carry) = (Some(agent), Some(carry));
+        match begun {
+            Ok(begun) => Ok(Some((batch, begun))),
+            Err(error) => Err(self.diagnose(batch.record(), error)),
+        }
+    }
+
+    /// Waits for an update's results and takes them in.
+    fn fetch(&mut self, (batch, begun): (Prepared, Begun)) -> Result<()> {
+        let Some(result) = self.agent.as_ref().map(|agent| agent.finish(begun)) else { return Ok(()) };
+        if result.is_err() {
+            drop(self.recall()); // the agent, which belongs to what is saved about the failure
+        }
         self.learned(&batch, result)
     }
 

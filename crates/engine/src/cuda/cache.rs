@@ -8,13 +8,14 @@ use std::sync::OnceLock;
 /// The compiler, loaded when the first kernel is not in the cache.
 static COMPILER: OnceLock<Result<Nvrtc, String>> = OnceLock::new();
 
-/// Machine code of `source` for an architecture such as 90, from the cache or from the compiler.
-pub fn cubin(name: &str, source: &str, arch: u32) -> Result<Vec<u8>, String> {
-    let path = folder().map(|folder| folder.join(file_name(name, source, arch)));
+/// Machine code of `source` for an architecture such as 90, from the cache or from the compiler, for a driver of CUDA
+/// `major`.
+pub fn cubin(name: &str, source: &str, arch: u32, major: i32) -> Result<Vec<u8>, String> {
+    let path = folder().map(|folder| folder.join(file_name(name, source, arch, major)));
     if let Some(cubin) = path.as_deref().and_then(read) {
         return Ok(cubin);
     }
-    let compiler = COMPILER.get_or_init(Nvrtc::load).as_ref().map_err(Clone::clone)?;
+    let compiler = COMPILER.get_or_init(|| Nvrtc::load(Some(major))).as_ref().map_err(Clone::clone)?;
     let cubin = compiler.compile(name, source, arch)?;
     if let Some(path) = path {
         let _ = write(&path, &cubin); // a cache that cannot be written costs a compilation, nothing else
@@ -29,11 +30,11 @@ pub fn folder() -> Option<PathBuf> {
     Some(root.join("dreamer/kernels"))
 }
 
-/// Another source, option, architecture or version of dreamer has another name.
-fn file_name(name: &str, source: &str, arch: u32) -> String {
+/// Another source, option, architecture, driver or version of dreamer has another name.
+fn file_name(name: &str, source: &str, arch: u32, major: i32) -> String {
     let mut hasher = DefaultHasher::new();
     (source, OPTIONS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
-    format!("{name}-sm{arch}-{:016x}", hasher.finish())
+    format!("{name}-sm{arch}-cuda{major}-{:016x}", hasher.finish())
 }
 
 /// A file with a checksum before its content: one cut short or damaged is as good as none.
@@ -62,6 +63,7 @@ fn checksum(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn what_was_written_comes_back_unless_it_is_damaged() {
@@ -75,8 +77,10 @@ mod tests {
     }
 
     #[test]
-    fn another_source_or_architecture_is_another_file() {
-        assert_ne!(file_name("a", "x", 90), file_name("a", "y", 90));
-        assert_ne!(file_name("a", "x", 90), file_name("a", "x", 80));
+    fn another_source_architecture_or_driver_is_another_file() {
+        let names = [("x", 90, 13), ("y", 90, 13), ("x", 80, 13), ("x", 90, 12)];
+        let names: HashSet<String> =
+            names.iter().map(|(source, arch, major)| file_name("a", source, *arch, *major)).collect();
+        assert_eq!(names.len(), 4);
     }
 }

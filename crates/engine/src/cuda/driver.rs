@@ -249,6 +249,11 @@ impl Cuda {
         Ok(Cuda { driver, context, overlapping })
     }
 
+    /// The major version of CUDA that its driver supports.
+    pub fn major(&self) -> i32 {
+        self.driver.version().0
+    }
+
     pub fn stream(&self) -> Result<Stream, String> {
         let mut stream = std::ptr::null_mut();
         // SAFETY: the pointer is valid for one handle.
@@ -291,7 +296,7 @@ impl Cuda {
         let _ = self.call("closing a recording", |d| unsafe { (d.graph_exec_destroy)(graph.0) });
     }
 
-    /// An event, kept for as long as the process lives.
+    /// An event, kept for as long as the process lives unless it is closed.
     pub fn event(&self) -> Result<Event, String> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is valid for one handle.

@@ -1,10 +1,11 @@
 //! `Gpu`: memory and kernel launches, on a GPU or on its emulation; the one thing that operations use.
 
-use super::driver::{Cuda, Driver, Module as CudaModule, Properties, Stream};
+use super::driver::{Cuda, Driver, Event, Module as CudaModule, Properties, Stream};
 use super::emulator::{Emulator, Module as EmulatedModule};
 use super::launch::{Arg, Arguments, Grid, at_once};
 use super::memory::{Memory, Pinned};
 use super::queue::{Command, Queue, lock};
+use super::side::Side;
 use super::upload::Buffers;
 use super::{cache, kernels};
 use crate::tensor::{Dtype, Tensor};
@@ -22,14 +23,14 @@ pub struct Gpu {
     modules: Mutex<HashMap<&'static str, Module>>,
     functions: Mutex<HashMap<(&'static str, &'static str), Function>>,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
-    /// A stream for copies beside the work of others, and what earlier ones left for later ones.
-    pub(super) copies: OnceLock<Stream>,
+    /// What earlier uploads left for later ones.
     pub(super) uploads: Mutex<Vec<Buffers>>,
     /// Bytes that are held, free ones included, and the most that ever were.
     held: AtomicUsize,
     most: AtomicUsize,
-    /// Zeros, which kernels count their blocks with and leave as they were.
-    counters: OnceLock<Tensor>,
+    /// Queues beside the main one, and events to order them by.
+    pub(super) sides: [OnceLock<Arc<Queue>>; Side::COUNT],
+    pub(super) events: Mutex<Vec<Event>>,
 }
 
 /// How matrix products and convolutions are computed. Everything else is float32.
@@ -49,6 +50,9 @@ struct Function {
     launches: u64,
     shared: u32,
 }
+
+/// Counters of each queue.
+const COUNTERS: usize = 1 << 16;
 
 /// Dynamic shared memory that every kernel may have.
 pub(super) const ALWAYS: u32 = 48 << 10;
@@ -83,8 +87,8 @@ impl Gpu {
     }
 
     fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
-        let (main, modules, functions, constants, copies, uploads, counters) = Default::default();
-        let (held, most) = Default::default();
+        let (main, modules, functions, constants, uploads) = Default::default();
+        let (sides, events, held, most) = Default::default();
         let gpu = Gpu {
             properties,
             precision,
@@ -93,9 +97,9 @@ impl Gpu {
             modules,
             functions,
             constants,
-            copies,
             uploads,
-            counters,
+            sides,
+            events,
             held,
             most,
         };
@@ -166,7 +170,7 @@ impl Gpu {
 
     /// Gives free memory back to the driver, for instance between agents of different sizes.
     pub fn release_pool(&self) {
-        self.main.get().into_iter().for_each(|queue| queue.release());
+        self.main.get().into_iter().chain(self.sides.iter().flat_map(OnceLock::get)).for_each(|queue| queue.release());
     }
 
     /// Memory of the processor that copies to and from this GPU need not wait for.
@@ -260,22 +264,43 @@ impl Gpu {
         Tensor::on_gpu(&[bytes.len().div_ceil(4)], Dtype::F32, memory)
     }
 
-    /// Numbers that operations need again and again, such as bins: copied at first use.
+    /// Numbers that operations need again and again, such as bins: copied at first use, which waits until every queue can
+    /// read them.
     pub(crate) fn constant(&'static self, values: &[f32]) -> Tensor {
         let mut constants = lock(&self.constants);
         if let Some((_, tensor)) = constants.iter().find(|(known, _)| known == values) {
             return tensor.clone();
         }
         let tensor = Tensor::on_gpu(&[values.len()], Dtype::F32, Memory::from_slice(self, values));
+        self.wait();
         constants.push((values.to_vec(), tensor.clone()));
         tensor
     }
 
-    /// `len` counters of 32 bits, all zero: kernels count the blocks that are done with them (`last_to_arrive`).
-    pub(crate) fn counters(&'static self, len: usize) -> &'static Tensor {
-        const COUNTERS: usize = 1 << 16;
+    /// `len` counters of 32 bits, all zero: kernels count the blocks that are done with them (`last_to_arrive`), and leave
+    /// them as they were for the next kernel of the same queue.
+    pub(crate) fn counters(&self, len: usize) -> u64 {
         assert!(len <= COUNTERS, "{len} counters");
-        self.counters.get_or_init(|| self.zeros(&[COUNTERS]))
+        self.queue().counters
+    }
+
+    /// Memory of zeros that is ready for every queue.
+    pub(super) fn new_counters(&self, stream: Option<&Stream>) -> u64 {
+        let (at, bytes) = (self.take(4 * COUNTERS), 4 * COUNTERS);
+        match (&self.backend, stream) {
+            (Backend::Cuda(cuda), Some(stream)) => {
+                // SAFETY: it was just taken, with as many bytes.
+                self.done(unsafe { cuda.zero(at, bytes, stream) });
+                self.done(cuda.wait(stream));
+            }
+            // SAFETY: as above.
+            _ => unsafe { std::ptr::write_bytes(at as *mut u8, 0, bytes) },
+        }
+        at
+    }
+
+    pub(super) fn free_counters(&self, at: u64) {
+        self.free(at, 4 * COUNTERS);
     }
 
     /// Writes over the values of a float32 tensor where they are, for everybody who holds them.
@@ -412,9 +437,8 @@ impl Gpu {
     /// Loads every module of kernels now, so that what is missing shows before anything is computed. What is not in the
     /// cache is compiled side by side.
     pub(super) fn load_all(&'static self) -> Result<(), String> {
-        self.counters(0);
-        if let Backend::Cuda(_) = &self.backend {
-            let compile = |name| cache::cubin(name, &kernels::source(name, self.precision), self.properties.arch);
+        if let Backend::Cuda(cuda) = &self.backend {
+            let compile = |name| self.cubin(cuda, name);
             std::thread::scope(|scope| {
                 let all: Vec<_> = kernels::names().map(|name| scope.spawn(move || compile(name))).collect();
                 all.into_iter().try_for_each(|thread| thread.join().expect("no panic while compiling").map(drop))
@@ -428,16 +452,16 @@ impl Gpu {
     }
 
     fn load(&self, module: &'static str) -> Result<Module, String> {
-        let source = kernels::source(module, self.precision);
         match &self.backend {
-            Backend::Cuda(cuda) => {
-                let loaded = cuda.load(&cache::cubin(module, &source, self.properties.arch)?).map(Module::Cuda);
-                loaded.map_err(|error| {
-                    format!("{error}; NVRTC must not be of a newer major version than the driver: see dreamer devices")
-                })
+            Backend::Cuda(cuda) => cuda.load(&self.cubin(cuda, module)?).map(Module::Cuda),
+            Backend::Emulator(emulator) => {
+                emulator.load(module, &kernels::source(module, self.precision)).map(Module::Emulated)
             }
-            Backend::Emulator(emulator) => emulator.load(module, &source).map(Module::Emulated),
         }
+    }
+
+    fn cubin(&self, cuda: &Cuda, module: &str) -> Result<Vec<u8>, String> {
+        cache::cubin(module, &kernels::source(module, self.precision), self.properties.arch, cuda.major())
     }
 
     /// What a GPU was asked for; a failure leaves nothing to go on with.

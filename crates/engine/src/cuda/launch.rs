@@ -31,6 +31,10 @@ impl Grid {
 
     pub fn of(blocks: [usize; 3], threads: u32) -> Grid {
         let blocks = blocks.map(|n| u32::try_from(n).expect("fewer than 2^32 blocks of threads"));
+        assert!(
+            blocks[1].max(blocks[2]) < 1 << 16,
+            "{blocks:?} blocks: CUDA takes fewer than 65536 beside the first axis"
+        );
         Grid { blocks, threads, shared: 0, overlaps: false }
     }
 }

@@ -29,7 +29,7 @@ pub const NVRTC: Wanted = Wanted {
     names: &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
     of_the_system: false,
     what: "NVRTC, CUDA's run-time compiler",
-    cure: "pip install nvidia-cuda-nvrtc in an active Python environment, or install the CUDA toolkit, or add its folder to LD_LIBRARY_PATH",
+    cure: "pip install nvidia-cuda-nvrtc (nvidia-cuda-nvrtc-cu12 where the driver supports CUDA 12) in an active Python environment, or install the CUDA toolkit, or add its folder to LD_LIBRARY_PATH",
 };
 
 /// A library that was found and loaded.
@@ -42,6 +42,11 @@ impl Wanted {
     /// Loads the first of the names found in [`folders`] or anywhere the system looks; there first where it is the
     /// system's.
     pub fn load(&self) -> Result<Loaded, String> {
+        self.load_as(Ok)
+    }
+
+    /// The same, taken as what `accept` makes of it. A library that it refuses, with a sentence, is passed over.
+    pub fn load_as<T>(&self, accept: impl Fn(Loaded) -> Result<T, String>) -> Result<T, String> {
         let mut broken = String::new();
         let found = folders().into_iter().flat_map(|folder| self.names.iter().map(move |name| folder.join(name)));
         let mut candidates: Vec<PathBuf> = found.filter(|path| path.exists()).collect();
@@ -52,7 +57,11 @@ impl Wanted {
             // SAFETY: initialisers of the vendor's libraries run here, as in every program that uses CUDA.
             #[allow(unsafe_code)]
             match unsafe { Library::new(&path) } {
-                Ok(library) => return Ok(Loaded { library, path }),
+                Ok(library) => match accept(Loaded { library, path }) {
+                    Ok(accepted) => return Ok(accepted),
+                    Err(refusal) if broken.is_empty() => broken = format!("; {refusal}"),
+                    Err(_) => {}
+                },
                 // A file that is there and does not load says more than one that is not.
                 Err(error) if path.is_absolute() && broken.is_empty() => {
                     broken = format!("; {} is there but cannot be loaded: {error}", path.display());
@@ -143,5 +152,20 @@ mod tests {
         let wanted = Wanted { names, of_the_system: true, what: "Nothing", cure: "there is no cure" };
         let error = wanted.load().err().unwrap();
         assert_eq!(error, "Nothing (libnothing-of-this-name.so.7) was not found; there is no cure");
+    }
+
+    #[test]
+    fn a_library_that_is_refused_is_passed_over() {
+        let names = &["libm.so.6", "libc.so.6"];
+        let wanted = Wanted { names, of_the_system: true, what: "The best one", cure: "there is no cure" };
+        let accept = |last: &'static str| {
+            wanted.load_as(move |found| {
+                let name = found.path.display().to_string();
+                if name.ends_with(last) { Ok(name) } else { Err(format!("{name} is too new")) }
+            })
+        };
+        assert_eq!(accept("libc.so.6").unwrap(), "libc.so.6");
+        let error = accept("libd.so.6").err().unwrap();
+        assert_eq!(error, "The best one (libm.so.6) was not found; libm.so.6 is too new; there is no cure");
     }
 }

@@ -1,7 +1,7 @@
 //! NVIDIA GPUs: libraries found at run time, kernels compiled for the GPU at hand, memory and launches.
 //!
 //! Operations reach a GPU through [`Gpu`] alone, in the `match` on a tensor's device in their own file; the kernels they
-//! launch are in `kernels/`, one file for each kind of operation. Everything on a GPU happens in order on one stream, so
+//! launch are in `kernels/`, one file for each kind of operation. What is computed on a GPU happens in order on one stream, so
 //! that results do not depend on timing, and no kernel adds with atomics, so that sums have a fixed order.
 #![allow(unsafe_code)] // calls of the driver, the compiler and the emulator; each block says why it is sound
 
@@ -17,6 +17,7 @@ mod memory;
 mod nvrtc;
 mod peak;
 mod queue;
+mod side;
 mod survey;
 #[cfg(test)]
 pub(crate) mod tile_times;
@@ -33,6 +34,7 @@ pub use memory::Pinned;
 pub use nvrtc::Nvrtc;
 pub use peak::Peaks;
 pub use queue::Recording;
+pub use side::{Point, Side};
 pub use survey::{Found, Survey, open, survey, test_gpu, test_gpu_in};
 pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, CONV_POOLED, Divider, Plan, Tile, plan, plan_whole};
 pub use timing::KernelTime;

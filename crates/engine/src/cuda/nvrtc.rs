@@ -33,9 +33,24 @@ pub struct Nvrtc {
 }
 
 impl Nvrtc {
-    /// Finds and loads the compiler; the error names what is missing and how to get it.
-    pub fn load() -> Result<Nvrtc, String> {
-        let Loaded { library, path } = NVRTC.load()?;
+    /// Finds and loads the compiler; the error names what is missing and how to get it. A driver loads the machine code of
+    /// compilers up to the major version of CUDA that it supports: newer ones than `most`, where that is known, are passed
+    /// over.
+    pub fn load(most: Option<i32>) -> Result<Nvrtc, String> {
+        NVRTC.load_as(|found| {
+            let nvrtc = Nvrtc::bind(found)?;
+            let (major, minor) = nvrtc.version();
+            match most {
+                Some(most) if major > most => {
+                    let path = nvrtc.path.display();
+                    Err(format!("{path} is NVRTC {major}.{minor}, newer than CUDA {most}, which the driver supports"))
+                }
+                _ => Ok(nvrtc),
+            }
+        })
+    }
+
+    fn bind(Loaded { library, path }: Loaded) -> Result<Nvrtc, String> {
         // SAFETY: the types are those of nvrtc.h, unchanged since CUDA 11.
         let bind = || unsafe {
             Ok::<_, libloading::Error>(Nvrtc {

@@ -1,7 +1,7 @@
 //! `Queue`: what a GPU does in order, with the memory that is used on the way; `Recording`: what was queued once, to be
 //! done again with one call.
 //!
-//! A thread's work goes to its GPU's main queue, unless it records. A recording has memory of its own, which nobody else
+//! A thread's work goes to its GPU's main queue, unless it records or is done aside (`side.rs`). A recording has memory of its own, which nobody else
 //! gets while it lives: it uses the same addresses each time.
 
 use super::driver;
@@ -22,6 +22,8 @@ pub(super) struct Queue {
     pub recording: bool,
     /// Marks between kernels, where they are to be timed.
     pub marks: Option<Marks>,
+    /// Zeros that this queue's kernels count with.
+    pub counters: u64,
     /// Free memory by size: a training step reuses the memory of the step before.
     free: Mutex<BTreeMap<usize, Vec<u64>>>,
 }
@@ -54,7 +56,8 @@ thread_local! {
 
 impl Queue {
     pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Queue {
-        Queue { gpu, stream, tape: None, recording: false, marks: None, free: Mutex::default() }
+        let counters = gpu.new_counters(stream.as_ref());
+        Queue { gpu, stream, tape: None, recording: false, marks: None, counters, free: Mutex::default() }
     }
 
     /// The queue of `gpu` that this thread has entered.
@@ -92,6 +95,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         self.release(); // each piece of memory in use holds the queue, so there is none
+        self.gpu.free_counters(self.counters);
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.gpu.backend, self.stream.take()) {
             cuda.close(stream);
         }
@@ -137,7 +141,9 @@ impl Gpu {
             Backend::Emulator(_) => None,
         };
         let tape = stream.is_none().then(Mutex::default);
-        let queue = Arc::new(Queue { gpu: self, stream, tape, recording: true, marks, free: Mutex::default() });
+        let mut queue = Queue::new(self, stream);
+        (queue.tape, queue.recording, queue.marks) = (tape, true, marks);
+        let queue = Arc::new(queue);
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {
             self.done(cuda.begin_recording(stream));
         }

@@ -29,7 +29,8 @@ pub struct Found {
 /// Looks for everything that a GPU needs.
 pub fn survey() -> Survey {
     let driver = Driver::load();
-    let nvrtc = Nvrtc::load().map(|x| Found { path: x.path().into(), version: x.version() });
+    let most = driver.as_ref().ok().map(|driver| driver.version().0);
+    let nvrtc = Nvrtc::load(most).map(|x| Found { path: x.path().into(), version: x.version() });
     let gpus = driver.as_ref().map_or(Ok(vec![]), |driver| driver.devices());
     let driver = driver.map(|x| Found { path: x.path().into(), version: x.version() });
     Survey { driver, nvrtc, gpus, cache: super::cache::folder() }

@@ -1,9 +1,9 @@
 //! `Upload`: bytes on their way to a GPU, which goes on with its work meanwhile.
 
-use super::driver::Event;
 use super::gpu::{Backend, Gpu};
 use super::memory::{Memory, Pinned};
 use super::queue::lock;
+use super::side::{Point, Side};
 use crate::tensor::{Device, Dtype, Tensor};
 
 /// Bytes in pinned memory, and room for them on a GPU, to which they are copied beside what it is doing.
@@ -17,8 +17,9 @@ pub(super) struct Buffers {
     pinned: Pinned,
     /// Float32 numbers, in whose places the bytes lie.
     room: Tensor,
-    /// That they have arrived; none on an emulated GPU.
-    arrived: Option<Event>,
+    /// When the bytes are in the room, and when they have been copied on from there.
+    arrived: Option<Point>,
+    received: Option<Point>,
 }
 
 /// Inputs begin at multiples of so many bytes.
@@ -36,55 +37,50 @@ impl Gpu {
         let mut buffers = free.unwrap_or_else(|| self.upload_buffers(len));
         fill(&mut buffers.pinned);
         let to = buffers.room.address();
-        match (&self.backend, &buffers.arrived) {
-            (Backend::Cuda(cuda), Some(arrived)) => {
-                let stream = self.copies.get_or_init(|| self.done(cuda.stream()));
-                // SAFETY: there is as much room, and nobody writes to pinned memory before the buffers are given back,
-                // which is after the copy has arrived.
-                self.done(unsafe { cuda.upload_later(&buffers.pinned, to, stream) });
-                self.done(cuda.record(arrived, stream));
+        self.aside(Side::Send, || {
+            buffers.received.take().inspect(Point::precede);
+            // SAFETY: there is as much room, which was read by its last user before; and nobody writes to pinned memory
+            // before the buffers are given back, which is after the copy has arrived.
+            unsafe {
+                match &self.backend {
+                    Backend::Cuda(cuda) => {
+                        self.done(cuda.upload_later(&buffers.pinned, to, self.queue().stream()));
+                    }
+                    Backend::Emulator(_) => {
+                        std::ptr::copy_nonoverlapping(buffers.pinned.as_ptr(), to as *mut u8, len);
+                    }
+                }
             }
-            // SAFETY: there is as much room.
-            _ => unsafe { std::ptr::copy_nonoverlapping(buffers.pinned.as_ptr(), to as *mut u8, len) },
-        }
+            buffers.arrived = Some(self.point());
+        });
         Upload { buffers: Some(buffers) }
     }
 
     fn upload_buffers(&'static self, len: usize) -> Buffers {
-        let arrived = match &self.backend {
-            Backend::Cuda(cuda) => Some(self.done(cuda.event())),
-            Backend::Emulator(_) => None,
-        };
         // Fresh memory: what others gave back may still be in use by what they started, and copies do not wait for that.
         let memory = Memory::new(self.main(), self.take(len), len);
         let room = Tensor::on_gpu(&[len / Dtype::F32.bytes()], Dtype::F32, memory);
-        Buffers { pinned: self.pinned(len), room, arrived }
+        Buffers { pinned: self.pinned(len), room, arrived: None, received: None }
     }
 }
 
 impl Upload {
     /// Copies what was sent over `to`, once it has arrived, before whatever this thread starts next.
-    ///
-    /// The upload must be held until that copy is done, that is until its results have been waited for: its buffers serve
-    /// the next one then.
-    pub fn receive(&self, to: &Tensor) {
-        let buffers = self.buffers.as_ref().expect("there until it is dropped");
+    pub fn receive(&mut self, to: &Tensor) {
+        let buffers = self.buffers.as_mut().expect("there until it is dropped");
         let Device::Gpu(gpu) = to.device() else { panic!("uploads are for tensors on a GPU") };
-        if let (Backend::Cuda(cuda), Some(arrived)) = (&gpu.backend, &buffers.arrived) {
-            gpu.done(cuda.after(arrived, gpu.queue().stream()));
-        }
+        buffers.arrived.iter().for_each(Point::precede);
         gpu.copy(&buffers.room, to, 0);
+        buffers.received = Some(gpu.point());
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(buffers) = self.buffers.take()
+        if let Some(mut buffers) = self.buffers.take()
             && let Device::Gpu(gpu) = buffers.room.device()
         {
-            if let (Backend::Cuda(cuda), Some(arrived)) = (&gpu.backend, &buffers.arrived) {
-                let _ = cuda.wait_for(arrived); // it may never have been received
-            }
+            buffers.arrived.take().iter().for_each(Point::wait); // it may never have been received
             lock(&gpu.uploads).push(buffers);
         }
     }
@@ -101,8 +97,9 @@ mod tests {
         let to = Tensor::zeros(&[2 * ALIGNED / 4]).to(Device::Gpu(gpu));
         for value in [3.0f32, 5.0] {
             let fill = |bytes: &mut [u8]| bytemuck::cast_slice_mut::<u8, f32>(bytes).fill(value);
-            let upload = gpu.upload_ahead(2 * ALIGNED, fill);
+            let mut upload = gpu.upload_ahead(2 * ALIGNED, fill);
             upload.receive(&to);
+            drop(upload); // its buffers may be used again at once
             assert!(to.host().data().iter().all(|&x| x == value));
         }
     }

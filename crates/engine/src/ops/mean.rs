@@ -67,7 +67,7 @@ fn launch(
     table.floats(MEANS, terms.iter().map(|(_, scale)| *scale));
     table.numbers(MEANS, terms.iter().map(|(x, _)| x.is_wide() as usize));
     let exact = total.map(|_| gpu.empty(&[2 * terms.len()])); // float64
-    let args: [&dyn Arg; 7] = [&table, &terms.len(), &means, &exact, gpu.counters(1), &(accumulate as u32), &total];
+    let args: [&dyn Arg; 7] = [&table, &terms.len(), &means, &exact, &gpu.counters(1), &(accumulate as u32), &total];
     gpu.launch("elementwise", "means", Grid::blocks(terms.len(), 1024), &args);
 }
 

@@ -66,7 +66,7 @@ pub(super) fn launch(
         let (table, slices) = table(some);
         #[rustfmt::skip] // tensors and where they begin; constants; results
         let args: [&dyn Arg; 10] = [
-            &table, &some.len(), &tensor0, &slice0, &step.agc, &PARAM_NORM_MIN, &sums, &squares, &clips, counters,
+            &table, &some.len(), &tensor0, &slice0, &step.agc, &PARAM_NORM_MIN, &sums, &squares, &clips, &counters,
         ];
         gpu.launch("optimizer", "norms", Grid::blocks(slices, 256), &args);
         (tensor0, slice0) = (tensor0 + some.len(), slice0 + slices);
@@ -82,7 +82,7 @@ pub(super) fn launch(
         let args: [&dyn Arg; 18] = [
             &table, &some.len(), &tensor0, &slice0, &all, &total,
             varying, &rule.eps, &rule.beta1, &rule.beta2, &rule.new1, &rule.new2, &nesterov,
-            &squares, &clips, &sums, counters, &verdict,
+            &squares, &clips, &sums, &counters, &verdict,
         ];
         gpu.launch("optimizer", "update", Grid::blocks(slices, 256), &args);
         (tensor0, slice0) = (tensor0 + some.len(), slice0 + slices);

@@ -8,6 +8,8 @@ use engine::profile::{self, Costs};
 use serde::Serialize;
 use spaces::Record;
 use std::collections::BTreeMap;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
 
 /// The figures of a GPU.
 #[derive(Serialize)]
@@ -58,6 +60,29 @@ impl OnGpu {
         self.kernels = by_kernel(&times);
         Ok(parts)
     }
+}
+
+/// Milliseconds between the ends of `count` updates that follow each other as in training: a thread prepares batches, and
+/// each update is begun before the results of the one before it are fetched.
+pub fn in_flow(count: usize, agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Result<Vec<f64>> {
+    let preparer = agent.preparer();
+    let (send, ready) = sync_channel(1);
+    std::thread::scope(|scope| {
+        scope.spawn(move || while send.send(preparer.prepare(batch.clone())).is_ok() {});
+        let (mut times, mut before, mut end) = (Vec::new(), None, None::<Instant>);
+        // The first one has none before it to be counted from, and the last one none after it.
+        while times.len() < count {
+            let begun = agent.begin(carry, &mut ready.recv()??)?;
+            if let Some(before) = before.replace(begun) {
+                agent.finish(before)?;
+                let now = Instant::now();
+                times.extend(end.replace(now).map(|end| (now - end).as_secs_f64() * 1e3));
+            }
+        }
+        before.map_or(Ok(()), |last| agent.finish(last).map(drop))?;
+        drop(ready); // which ends the thread
+        Ok(times)
+    })
 }
 
 fn by_kernel(times: &[KernelTime]) -> Vec<Kernel> {

@@ -1,0 +1,114 @@
+//! Work beside a GPU's main queue, which goes on meanwhile: acting, sending batches, and fetching what an update left.
+//!
+//! Queues know nothing of each other. Who lets one read what another writes orders them by a [`Point`]; who lets go of a
+//! tensor of one queue that another has read has waited for the reader.
+
+use super::driver::Event;
+use super::gpu::{Backend, Gpu};
+use super::queue::{Queue, lock};
+use std::sync::Arc;
+
+/// What a queue beside the main one is for; each GPU has one of each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Actions, by parameters of its own.
+    Act,
+    /// Copies of results to the processor.
+    Fetch,
+    /// Copies of batches from the processor.
+    Send,
+}
+
+impl Side {
+    pub(super) const COUNT: usize = 3;
+}
+
+/// A point in what a queue was asked for.
+pub struct Point {
+    gpu: &'static Gpu,
+    /// None on an emulated GPU, which has done everything by the time it was asked.
+    event: Option<Event>,
+}
+
+impl Gpu {
+    /// Runs `f` with this thread's work going to the queue `side`.
+    pub fn aside<T>(&'static self, side: Side, f: impl FnOnce() -> T) -> T {
+        let queue = self.sides[side as usize].get_or_init(|| {
+            let stream = match &self.backend {
+                Backend::Cuda(cuda) => Some(self.done(cuda.stream())),
+                Backend::Emulator(_) => None,
+            };
+            Arc::new(Queue::new(self, stream))
+        });
+        let _entered = Queue::enter(queue.clone());
+        f()
+    }
+
+    /// After everything that this thread's queue has been asked for by now.
+    pub fn point(&'static self) -> Point {
+        let event = match &self.backend {
+            Backend::Cuda(cuda) => {
+                let free = lock(&self.events).pop();
+                let event = free.unwrap_or_else(|| self.done(cuda.event()));
+                self.done(cuda.record(&event, self.queue().stream()));
+                Some(event)
+            }
+            Backend::Emulator(_) => None,
+        };
+        Point { gpu: self, event }
+    }
+}
+
+impl Point {
+    /// What this thread's queue is asked for from now on happens after this point.
+    pub fn precede(&self) {
+        if let (Backend::Cuda(cuda), Some(event)) = (&self.gpu.backend, &self.event) {
+            self.gpu.done(cuda.after(event, self.gpu.queue().stream()));
+        }
+    }
+
+    /// Waits until it is reached.
+    pub fn wait(&self) {
+        if let (Backend::Cuda(cuda), Some(event)) = (&self.gpu.backend, &self.event) {
+            self.gpu.done(cuda.wait_for(event));
+        }
+    }
+}
+
+impl Drop for Point {
+    fn drop(&mut self) {
+        // Queues that were told to wait for it do so for this point, whatever the event is used for next.
+        self.event.take().into_iter().for_each(|event| lock(&self.gpu.events).push(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::random;
+    use crate::cuda::test_gpu;
+    use crate::ops::multiply;
+    use crate::tensor::Device;
+
+    #[test]
+    fn queues_hand_tensors_to_each_other_in_order() {
+        let Some(gpu) = test_gpu() else { return };
+        let x = random(&[64, 33], 1, 1.0);
+        let expected = multiply(&multiply(&x, &x), &x);
+        let x = x.to(Device::Gpu(gpu));
+        let square = multiply(&x, &x);
+        let squared = gpu.point();
+        let (cube, cubed) = gpu.aside(Side::Act, || {
+            squared.precede();
+            (multiply(&square, &x), gpu.point())
+        });
+        let fetched = gpu.aside(Side::Fetch, || {
+            cubed.precede();
+            cube.host()
+        });
+        assert_eq!(fetched.data(), expected.data());
+        // Each queue has memory and counters of its own.
+        let counters = |side| gpu.aside(side, || gpu.counters(1));
+        assert!(counters(Side::Act) != counters(Side::Fetch) && counters(Side::Act) != gpu.counters(1));
+    }
+}
