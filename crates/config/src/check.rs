@@ -12,6 +12,7 @@ impl Config {
         choice("script", &config.script, &["train", "train_eval", "eval_only"])?;
         choice("device", &config.device, &["auto", "cpu", "cuda"])?;
         choice("compute_dtype", &config.compute_dtype, &["bfloat16", "float32"])?;
+        config.check_devices()?;
         for output in &config.logger.outputs {
             choice("logger.outputs", output, &["jsonl", "tensorboard"])?;
         }
@@ -55,6 +56,26 @@ impl Config {
             Regex::new(pattern)
                 .map_err(|_| anyhow!("'{key}' is '{pattern}', which is not a valid regular expression"))?;
         }
+        Ok(())
+    }
+
+    /// What several GPUs need.
+    fn check_devices(&self) -> Result<()> {
+        let count = self.devices.len();
+        ensure!(count > 0, "'devices' is empty, but must name at least one GPU, such as 0");
+        if count == 1 {
+            return Ok(());
+        }
+        ensure!(self.device == "cuda", "'devices' names {count} GPUs, but 'device' is '{}'; use cuda", self.device);
+        let size = self.batch_size;
+        ensure!(
+            size.is_multiple_of(count),
+            "'batch_size' is {size}, which {count} GPUs of 'devices' cannot share equally"
+        );
+        ensure!(
+            self.consec_train == 1 && self.replay_context > 0,
+            "several GPUs carry no states from batch to batch: 'consec_train' must be 1 and 'replay_context' at least 1"
+        );
         Ok(())
     }
 }

@@ -16,6 +16,8 @@ pub struct Config {
     pub seed: u64,
     /// `auto`, `cpu` or `cuda`.
     pub device: String,
+    /// Numbers of the GPUs that train.
+    pub devices: Vec<usize>,
     pub compute_dtype: String,
     /// CPU threads; 0 is all cores.
     pub threads: usize,

@@ -101,6 +101,7 @@ impl Resolver {
         };
         match (key, compat::device(&text)) {
             ("jax.platform", Some(device)) => return self.tree.set("device", &[device.into()]),
+            ("jax.train_devices", _) => return self.apply("devices", change),
             ("jax.compute_dtype", _) => return self.tree.set("compute_dtype", &[text]),
             _ => {}
         }

@@ -177,7 +177,17 @@ fn official_keys_without_meaning_only_warn() {
     }
     assert_eq!(resolve("--jax.platform cuda").unwrap().device, "cuda");
     assert_eq!(resolve("--jax.compute_dtype float32").unwrap().compute_dtype, "float32");
+    assert_eq!(resolve("--device cuda --jax.train_devices 0,1").unwrap().devices, [0, 1]);
     assert_says(&error("--jax.compute_dtype float8"), &["'compute_dtype'", "bfloat16"]);
+}
+
+#[test]
+fn several_gpus_need_a_batch_to_share() {
+    assert_eq!(resolve("").unwrap().devices, [0]);
+    assert_eq!(resolve("--device cuda --devices 2 0").unwrap().devices, [2, 0]);
+    assert_says(&error("--devices 0 1"), &["'devices' names 2 GPUs", "'auto'", "cuda"]);
+    assert_says(&error("--device cuda --devices 0 1 2"), &["'batch_size' is 16", "3 GPUs"]);
+    assert_says(&error("--device cuda --devices 0 1 --consec_train 2"), &["'consec_train' must be 1"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::normalize::Normalizer;
 use crate::params::Params;
 use crate::policy::{Likelihood, Policy};
 use engine::Tensor;
+use engine::cuda::Member;
 use engine::ops::{self, Staged, Summary};
 
 /// Replayed steps that one thread evaluates at a time.
@@ -43,6 +44,13 @@ impl Normalizers {
         self.ret.follow(&others.ret, verdict);
         self.val.follow(&others.val, verdict);
         self.adv.follow(&others.adv, verdict);
+    }
+
+    /// From now on the numbers of all members count.
+    pub fn join(&mut self, member: &Member) {
+        for norm in [&mut self.ret, &mut self.val, &mut self.adv] {
+            norm.member = Some(member.clone());
+        }
     }
 
     pub fn states_mut(&mut self) -> [&mut Tensor; 3] {

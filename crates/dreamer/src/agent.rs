@@ -18,7 +18,7 @@ use crate::rssm::{Latent, Rssm};
 use crate::update::{Begun, Repeat, copy_parts};
 use crate::{Carry, Metrics};
 use anyhow::{Result, bail, ensure};
-use engine::cuda::{Point, Side};
+use engine::cuda::{Member, Point, Side};
 use engine::ops;
 use engine::{Bytes, Device, Tensor};
 use spaces::{Array, Record, Space, Spaces};
@@ -40,7 +40,10 @@ pub struct Agent {
     pub(crate) opt: Optimizer,
     pub(crate) repeat: Repeat,
     /// Whether it acts beside the update of another: on a queue of its own where there are queues.
-    aside: bool,
+    pub(crate) aside: bool,
+    /// Where several GPUs work together: this one among them, and the agents of the others, which the first one has.
+    pub(crate) member: Option<Member>,
+    pub(crate) followers: Vec<Agent>,
 }
 
 /// The networks, under their official names.
@@ -96,7 +99,21 @@ impl Agent {
         let opt = Optimizer::new(&params, &config.opt)?;
         let norms = Normalizers::new(config);
         let (config, parts, repeat) = (config.clone(), Arc::new(parts), Repeat::default());
-        Ok(Agent { config, obs_space, act_space, parts, params, slow, slow_count: 0, norms, opt, repeat, aside: false })
+        Ok(Agent {
+            config,
+            obs_space,
+            act_space,
+            parts,
+            params,
+            slow,
+            slow_count: 0,
+            norms,
+            opt,
+            repeat,
+            aside: false,
+            member: None,
+            followers: vec![],
+        })
     }
 
     /// Where the agent computes.
@@ -111,7 +128,8 @@ impl Agent {
         (opt.rms, opt.momentum) = (all(&self.opt.rms), all(&self.opt.momentum));
         let Normalizers { ret, val, adv } = &self.norms;
         let norms = Normalizers { ret: ret.to(device), val: val.to(device), adv: adv.to(device) };
-        Agent { params: self.params.to(device), slow: self.slow.to(device), opt, norms, ..self.clone() }
+        let (params, slow) = (self.params.to(device), self.slow.to(device));
+        Agent { params, slow, opt, norms, member: None, followers: vec![], ..self.clone() }
     }
 
     pub fn config(&self) -> &AgentConfig {
@@ -152,6 +170,8 @@ impl Agent {
                 }
             },
             aside: true,
+            member: None,
+            followers: vec![],
             slow: Params::default(),
             slow_count: self.slow_count,
             norms: Normalizers::new(&self.config),
@@ -185,7 +205,7 @@ impl Agent {
     /// One acting step on `obs` [N, ...] per key (keys beyond the observation space are ignored).
     pub fn act(&self, carry: &mut Carry, obs: &Record, mode: Mode) -> Result<Acted> {
         let purpose = if mode == Mode::Train { Purpose::Act } else { Purpose::Eval };
-        let noise = Noise::Counter { seed: self.config.seed, purpose, step: carry.step, step_at: None };
+        let noise = Noise::Counter { seed: self.config.seed, purpose, step: carry.step, step_at: None, part: 0 };
         match self.device() {
             Device::Gpu(gpu) if self.aside => gpu.aside(Side::Act, || self.act_with(carry, obs, &noise)),
             _ => self.act_with(carry, obs, &noise),
@@ -250,8 +270,9 @@ impl Agent {
         self.begin_with(carry, batch, &noise)
     }
 
-    fn noise(&self) -> Noise {
-        Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None }
+    pub(crate) fn noise(&self) -> Noise {
+        let part = self.member.as_ref().map_or(0, Member::rank);
+        Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None, part }
     }
 
     /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.
@@ -260,7 +281,7 @@ impl Agent {
             config: self.config.clone(),
             obs_space: self.obs_space.clone(),
             act_space: self.act_space.clone(),
-            device: self.device(),
+            devices: [self].into_iter().chain(&self.followers).map(Agent::device).collect(),
         }
     }
 
@@ -269,9 +290,15 @@ impl Agent {
         let begun = self.begin_with(carry, batch, noise)?;
         self.finish(begun).inspect_err(|_| {
             *carry = before;
-            self.opt.step -= 1;
-            self.slow_count -= 1;
+            self.uncount();
         })
+    }
+
+    /// Takes an update back that has changed nothing else.
+    fn uncount(&mut self) {
+        self.opt.step -= 1;
+        self.slow_count -= 1;
+        self.followers.iter_mut().for_each(Agent::uncount);
     }
 
     fn begin_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
@@ -279,23 +306,42 @@ impl Agent {
             self.opt.rms.len() == self.params.len(),
             "a snapshot of an agent cannot be trained; train the agent itself"
         );
-        batch.complete(carry, &self.layout())?;
+        if self.followers.is_empty() {
+            batch.complete(carry, &self.layout())?;
+            let begun = self.begin_part(batch, noise)?;
+            carry.latent = begun.updated.last.clone();
+            carry.prevact = batch.last.to(self.device());
+            carry.step += 1;
+            Ok(begun)
+        } else {
+            let begun = self.begin_together(batch, noise)?;
+            carry.step += 1; // the rest is of no use: nothing is carried
+            Ok(begun)
+        }
+    }
+
+    /// An update on a batch that is complete, or on this GPU's part of one.
+    pub(crate) fn begin_part(&mut self, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
         let updated = self.update(&batch.batch, batch.upload.take(), noise)?;
-        carry.latent = updated.last.clone();
-        carry.prevact = batch.last.to(self.device());
-        carry.step += 1;
         let done = match self.device() {
             Device::Cpu => None,
             Device::Gpu(gpu) => Some(gpu.point()),
         };
         let (shape, ids) = ([batch.batch.b, batch.batch.t], batch.ids.take());
-        Ok(Begun { updated, count: self.opt.step, params: self.params.count(""), shape, ids, done })
+        Ok(Begun { updated, count: self.opt.step, params: self.params.count(""), shape, ids, done, others: vec![] })
     }
 
     /// Waits for an update that this agent, or the one that it is a snapshot of, has begun. An Err names the first tensor
     /// that holds a number which is not finite; that update has changed no parameter.
-    pub fn finish(&self, begun: Begun) -> Result<Trained> {
-        match self.device() {
+    pub fn finish(&self, mut begun: Begun) -> Result<Trained> {
+        let others = std::mem::take(&mut begun.others);
+        let trained = self.finish_part(begun)?;
+        let others = others.into_iter().map(|other| self.finish_part(other)).collect::<Result<Vec<_>>>()?;
+        Ok(trained.with(others))
+    }
+
+    fn finish_part(&self, begun: Begun) -> Result<Trained> {
+        match begun.updated.device() {
             Device::Cpu => self.results(begun),
             Device::Gpu(gpu) => gpu.aside(Side::Fetch, || {
                 begun.done.iter().for_each(Point::precede);

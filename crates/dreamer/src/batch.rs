@@ -6,7 +6,7 @@ use crate::config::AgentConfig;
 use crate::data::{fetch, last_actions, previous_actions, skip_steps, stored_stoch};
 use crate::observations::Observations;
 use crate::rssm::Latent;
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use engine::cuda::{ALIGNED, Upload};
 use engine::{Bytes, Device, Tensor};
 use spaces::{Array, Record, Spaces};
@@ -251,7 +251,8 @@ pub struct Preparer {
     pub(crate) config: AgentConfig,
     pub(crate) obs_space: Spaces,
     pub(crate) act_space: Spaces,
-    pub(crate) device: Device,
+    /// Of each part of the batch: all of it where there is one.
+    pub(crate) devices: Vec<Device>,
 }
 
 /// A batch that is ready for [`Agent::train_prepared`](crate::Agent::train_prepared).
@@ -265,6 +266,8 @@ pub struct Prepared {
     pub(crate) last: Tensor,
     /// Ids of the trained steps [B, T, 20], where latents are written back.
     pub(crate) ids: Option<Array>,
+    /// The parts of the other GPUs that take part; what is above is the first one's, but for the record, which is whole.
+    pub(crate) others: Vec<Prepared>,
 }
 
 impl Preparer {
@@ -272,8 +275,34 @@ impl Preparer {
         layout(&self.obs_space, &self.act_space, &self.config)
     }
 
-    /// Cuts a record [B, K + T, ...] as the replay delivers it, and sends it to the GPU where the agent is on one.
+    /// Cuts a record [B, K + T, ...] as the replay delivers it, and sends it to the GPU where the agent is on one, or a part
+    /// to each.
     pub fn prepare(&self, record: Record) -> Result<Prepared> {
+        let parts = self.devices.len();
+        if parts == 1 {
+            return self.prepare_for(self.devices[0], record);
+        }
+        let sequences = record.get("is_first").map_or(0, |flags| flags.shape[0]);
+        ensure!(
+            sequences > 0 && sequences.is_multiple_of(parts),
+            "a batch of {sequences} sequences cannot be divided among {parts} GPUs; choose a multiple as batch_size"
+        );
+        let rows = sequences / parts;
+        let part = |(i, &device): (usize, &Device)| {
+            let record = record.iter().map(|(key, x)| (key.clone(), x.rows(i * rows..(i + 1) * rows))).collect();
+            self.prepare_for(device, record)
+        };
+        let mut all = self.devices.iter().enumerate().map(part).collect::<Result<Vec<Prepared>>>()?;
+        ensure!(
+            all.iter().all(|part| part.carried.is_empty()),
+            "several GPUs cannot carry states from batch to batch; use consec_train 1 and a replay_context of at least 1"
+        );
+        let mut first = all.remove(0);
+        (first.record, first.others) = (record, all);
+        Ok(first)
+    }
+
+    fn prepare_for(&self, device: Device, record: Record) -> Result<Prepared> {
         let (l, context) = (self.layout(), self.config.replay_context);
         let batch = Batch::without_carry(&record, &l)?;
         let carried = carried_rows(&record, &l)?;
@@ -282,9 +311,9 @@ impl Preparer {
             None if context > 0 => bail!("the batch lacks the key 'stepid', by which fresh latents are written back"),
             _ => None,
         };
-        let upload = if carried.is_empty() { batch.send(self.device) } else { None };
+        let upload = if carried.is_empty() { batch.send(device) } else { None };
         let last = last_actions(&record, batch.b, &l)?;
-        Ok(Prepared { record, batch, upload, carried, last, ids })
+        Ok(Prepared { record, batch, upload, carried, last, ids, others: vec![] })
     }
 }
 

@@ -26,12 +26,18 @@ mod policy;
 mod report;
 mod rssm;
 mod state;
+mod team;
 mod update;
 
 #[cfg(test)]
 extern crate self as dreamer_agent; // so that helpers of tests/ serve here, too
 #[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod team_tests;
 #[cfg(test)]
 mod update_tests;
 

@@ -23,8 +23,9 @@ pub enum Purpose {
 #[derive(Clone)]
 pub enum Noise {
     /// Draws keyed by (seed, step), independent of threads and of one another. A GPU reads the low 32 bits of the step
-    /// from `step_at` [1] where it is given (`engine::Rng::with_step_at`).
-    Counter { seed: u64, purpose: Purpose, step: u64, step_at: Option<Tensor> },
+    /// from `step_at` [1] where it is given (`engine::Rng::with_step_at`). Of several GPUs, which have as many rows each,
+    /// number `part` draws for the rows after those of the parts before it.
+    Counter { seed: u64, purpose: Purpose, step: u64, step_at: Option<Tensor>, part: usize },
     #[cfg_attr(not(test), allow(dead_code))] // how the golden test reproduces official numbers
     Injected(Injected),
 }
@@ -116,12 +117,20 @@ impl Noise {
     }
 
     fn drawn(&self, kind: u32, at: &At, width: usize) -> Drawn {
-        Drawn::Counter(self.rng(kind), at.drawn(width))
+        let mut drawn = at.drawn(width);
+        if let Noise::Counter { part: part @ 1.., .. } = self {
+            let rows = drawn.rows.len();
+            assert_eq!(drawn.rows.start, 0, "a GPU takes all rows of its part at once");
+            drawn.rows = part * rows..(part + 1) * rows;
+        }
+        Drawn::Counter(self.rng(kind), drawn)
     }
 
     /// The draws of one kind.
     fn rng(&self, kind: u32) -> Rng {
-        let Noise::Counter { seed, purpose, step, step_at } = self else { unreachable!("injected noise is not drawn") };
+        let Noise::Counter { seed, purpose, step, step_at, .. } = self else {
+            unreachable!("injected noise is not drawn")
+        };
         let rng = Rng::new(*seed, *purpose as u32 + kind, *step);
         step_at.as_ref().map_or(rng.clone(), |at| rng.with_step_at(at))
     }

@@ -1,6 +1,7 @@
 //! Running statistics of returns, values and advantages (official utils.py, `Normalize`).
 
 use crate::config::Normalize as Config;
+use engine::cuda::Member;
 use engine::ops::{self, Running};
 use engine::{Device, Tensor};
 
@@ -13,18 +14,20 @@ pub struct Normalizer {
     pub state: Tensor,
     /// Offset and scale that change nothing [2].
     identity: Tensor,
+    /// Of several GPUs, whose numbers all count.
+    pub member: Option<Member>,
 }
 
 impl Normalizer {
     pub fn new(config: &Config) -> Self {
         let identity = Tensor::from_slice(&[2], &[0.0, 1.0]);
-        Normalizer { config: config.clone(), state: Tensor::zeros(&[3]), identity }
+        Normalizer { config: config.clone(), state: Tensor::zeros(&[3]), identity, member: None }
     }
 
-    /// The same statistics on another device.
+    /// The same statistics on another device, alone.
     pub fn to(&self, device: Device) -> Self {
         let (state, identity) = (self.state.to(device), self.identity.to(device));
-        Normalizer { config: self.config.clone(), state, identity }
+        Normalizer { config: self.config.clone(), state, identity, member: None }
     }
 
     /// Names of the state's parts, below the normaliser's own, each with its place in the state.
@@ -56,9 +59,11 @@ impl Normalizer {
 
     /// Moves towards the statistics of `x` and returns offset and scale [2].
     fn update(&mut self, x: &Tensor) -> Tensor {
-        match self.running() {
-            Some(running) => running.update(&mut self.state, x, [self.config.perclo, self.config.perchi]),
-            None => self.identity.clone(),
+        let Some(running) = self.running() else { return self.identity.clone() };
+        let percentiles = [self.config.perclo, self.config.perchi];
+        match &self.member {
+            Some(member) => running.update(&mut self.state, &member.gather(x), percentiles),
+            None => running.update(&mut self.state, x, percentiles),
         }
     }
 

@@ -31,8 +31,13 @@ impl Agent {
         if !self.config.report {
             return Ok(Reported { metrics: Metrics::new(), videos: BTreeMap::new() });
         }
-        let noise =
-            Noise::Counter { seed: self.config.seed, purpose: Purpose::Report, step: carry.step, step_at: None };
+        let noise = Noise::Counter {
+            seed: self.config.seed,
+            purpose: Purpose::Report,
+            step: carry.step,
+            step_at: None,
+            part: 0,
+        };
         let batch = Batch::new(record, carry, &self.layout())?.to(self.device());
         let mut out = self.loss(&batch, &noise, false)?;
         let mut metrics = std::mem::take(&mut out.metrics).read();

@@ -56,6 +56,7 @@ impl Agent {
             bail!("no tensor of the agent matches the regular expression '{}'", regex.unwrap_or(""));
         }
         *self = loaded;
+        self.refresh_followers();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::noise::{Noise, Purpose};
 use crate::params::Params;
 use crate::rssm::Latent;
 use anyhow::{Result, bail};
-use engine::cuda::{Gpu, KernelTime, Point, Recording, Upload};
+use engine::cuda::{Gpu, KernelTime, Member, Point, Recording, Upload};
 use engine::ops::{self, Varying};
 use engine::profile::{self, Costs, part};
 use engine::{Bytes, Device, Sink, Tensor, backward};
@@ -43,6 +43,8 @@ pub struct Begun {
     pub(crate) ids: Option<Array>,
     /// When a GPU has done it.
     pub(crate) done: Option<Point>,
+    /// The same of the other GPUs that take part.
+    pub(crate) others: Vec<Begun>,
 }
 
 /// A recorded update, with the tensors that it reads and writes. A clone of the agent starts without one.
@@ -113,6 +115,11 @@ impl Agent {
     fn compute(&mut self, batch: &Batch, noise: &Noise, rates: &Tensor) -> Result<Updated> {
         let mut out = self.loss(batch, noise, true)?;
         let mut grads = self.gradients(&out);
+        if let Some(member) = &self.member {
+            // With them the loss, which is finite nowhere if it is not everywhere: all do the update, or none.
+            member.average(&mut grads.iter_mut().chain([&mut out.total]).collect::<Vec<_>>());
+            out.losses.push(("total".into(), out.total.clone()));
+        }
         let watched: Vec<&Tensor> = out.losses.iter().map(|(_, x)| x).collect();
         let verdict = part("optimizer", || {
             let verdict = self.opt.update(&mut self.params, &mut grads, &watched, rates);
@@ -173,9 +180,12 @@ impl Agent {
     }
 
     /// One update on a GPU, after one or more of the same shapes: how long each of its kernels took, and the operations of
-    /// its parts; nothing on the processor.
+    /// its parts; nothing on the processor, and where several GPUs work together.
     pub fn kernel_times(&mut self, carry: &mut Carry, record: &Record) -> Result<(Vec<KernelTime>, PartCosts)> {
         let Device::Gpu(gpu) = self.device() else { return Ok(Default::default()) };
+        if self.member.is_some() {
+            return Ok(Default::default()); // one GPU cannot do the work of several
+        }
         self.repeat = Repeat::default();
         let mut prepared = self.preparer().prepare(record.clone())?;
         prepared.complete(carry, &self.layout())?;
@@ -211,7 +221,8 @@ impl Agent {
         let (block, varying) = (ops::zeros(&[batch.size() / 4], device), Varying::new(device));
         let batch = batch.over(&block);
         let (seed, purpose, step_at) = (self.config.seed, Purpose::Train, Some(varying.step()));
-        let noise = Noise::Counter { seed, purpose, step: self.opt.step, step_at };
+        let part = self.member.as_ref().map_or(0, Member::rank);
+        let noise = Noise::Counter { seed, purpose, step: self.opt.step, step_at, part };
         let rates = varying.rates();
         let (recording, updated) = record(&mut || self.compute(&batch, &noise, &rates));
         Ok(Recorded { shape, places, block, varying, recording, updated: updated? })
@@ -261,6 +272,10 @@ impl Updated {
     pub fn norms(&self) -> [f32; 3] {
         let verdict = self.verdict.host();
         [verdict.data()[0], verdict.data()[1], verdict.data()[2]]
+    }
+
+    pub fn device(&self) -> Device {
+        self.verdict.device()
     }
 
     /// A copy that the next run does not write over.

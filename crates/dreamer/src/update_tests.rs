@@ -1,10 +1,7 @@
 //! Recorded updates against those that are computed as they come.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-
+use crate::common::{batch, everything, tiny};
 use crate::{Agent, AgentConfig, Carry, Trained};
-use common::{batch, everything, tiny};
 use engine::Device;
 use engine::cuda::{Precision, test_gpu_in};
 use spaces::{Data, Record};

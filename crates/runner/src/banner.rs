@@ -27,7 +27,10 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
     let version = env!("CARGO_PKG_VERSION");
     let device = match agent.map_or(Device::Cpu, Agent::device) {
         Device::Cpu => "cpu".to_string(),
-        Device::Gpu(gpu) => gpu.properties().name.clone(),
+        Device::Gpu(gpu) => match config.devices.len() {
+            1 => gpu.properties().name.clone(),
+            count => format!("{count} x {}", gpu.properties().name),
+        },
     };
     put(&mut lines, "dreamer", &[format!("{version} · {device} · {threads} threads · {}", isa.name())]);
     let sync = if config.run.sync { " · synchronous" } else { "" };

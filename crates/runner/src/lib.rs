@@ -54,5 +54,5 @@ fn use_threads(config: &config::Config) {
 fn check(config: &config::Config) -> Result<()> {
     config.check()?;
     engine::cpu::Isa::detect().map_err(|sentence| anyhow::anyhow!(sentence))?;
-    setup::device(config).map(drop)
+    setup::gpus(config).map(drop)
 }

@@ -20,6 +20,19 @@ pub struct Array {
     pub data: Data,
 }
 
+impl Data {
+    fn extend(&mut self, other: &Data) {
+        match (self, other) {
+            (Data::Bool(a), Data::Bool(b)) => a.extend_from_slice(b),
+            (Data::U8(a), Data::U8(b)) => a.extend_from_slice(b),
+            (Data::I32(a), Data::I32(b)) => a.extend_from_slice(b),
+            (Data::F16(a), Data::F16(b)) => a.extend_from_slice(b),
+            (Data::F32(a), Data::F32(b)) => a.extend_from_slice(b),
+            _ => panic!("joined arrays must have one dtype"),
+        }
+    }
+}
+
 /// Runs `$body` with `$xs` bound to the vector inside, whatever its element type.
 macro_rules! each {
     ($data:expr, $xs:ident => $body:expr) => {
@@ -171,18 +184,18 @@ impl Array {
         let mut count = 1;
         for item in items {
             assert_eq!(item.shape, first.shape, "stacked arrays must have one shape");
-            match (&mut out.data, &item.data) {
-                (Data::Bool(a), Data::Bool(b)) => a.extend_from_slice(b),
-                (Data::U8(a), Data::U8(b)) => a.extend_from_slice(b),
-                (Data::I32(a), Data::I32(b)) => a.extend_from_slice(b),
-                (Data::F16(a), Data::F16(b)) => a.extend_from_slice(b),
-                (Data::F32(a), Data::F32(b)) => a.extend_from_slice(b),
-                _ => panic!("stacked arrays must have one dtype"),
-            }
+            out.data.extend(&item.data);
             count += 1;
         }
         out.shape.insert(0, count);
         out
+    }
+
+    /// Adds the rows of `other`, along the leading axis. Panics where dtypes or the shapes of rows differ.
+    pub fn append(&mut self, other: &Array) {
+        assert_eq!(self.shape[1..], other.shape[1..], "appended rows must have the same shape");
+        self.data.extend(&other.data);
+        self.shape[0] += other.shape[0];
     }
 
     /// The same elements under another shape of equal size.

@@ -221,6 +221,13 @@ pub struct Stream(Handle);
 unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
+impl Stream {
+    /// For other libraries.
+    pub fn handle(&self) -> *mut c_void {
+        self.0
+    }
+}
+
 /// A point in a stream's work.
 pub struct Event(Handle);
 
@@ -252,6 +259,11 @@ impl Cuda {
     /// The major version of CUDA that its driver supports.
     pub fn major(&self) -> i32 {
         self.driver.version().0
+    }
+
+    /// Makes this GPU the one that libraries called by this thread use.
+    pub fn enter(&self) -> Result<(), String> {
+        self.call("choosing a context", |_| 0)
     }
 
     pub fn stream(&self) -> Result<Stream, String> {

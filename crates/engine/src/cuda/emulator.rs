@@ -1,11 +1,12 @@
 //! A GPU made of the processor: compiles the same kernels with the machine's C++ compiler and runs them thread by
 //! thread (kernels/emulator.h), so that they are tested on machines without a GPU.
 
+use super::queue::lock;
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 const HEADER: &str = include_str!("kernels/emulator.h");
 
@@ -21,7 +22,11 @@ pub struct Emulator {
 static RUNNING: Mutex<()> = Mutex::new(());
 
 /// Kernels compiled and loaded.
-pub struct Module(libloading::Library);
+#[derive(Clone)]
+pub struct Module(Arc<libloading::Library>);
+
+/// What has been loaded, by source: a second emulated GPU compiles nothing.
+static LOADED: Mutex<Vec<(String, Module)>> = Mutex::new(Vec::new());
 
 impl Emulator {
     /// Needs a C++ compiler: `$CXX`, else `c++`.
@@ -40,6 +45,15 @@ impl Emulator {
     }
 
     pub fn load(&self, name: &str, source: &str) -> Result<Module, String> {
+        if let Some((_, module)) = lock(&LOADED).iter().find(|(known, _)| known == source) {
+            return Ok(module.clone());
+        }
+        let module = self.compile(name, source)?;
+        lock(&LOADED).push((source.to_string(), module.clone()));
+        Ok(module)
+    }
+
+    fn compile(&self, name: &str, source: &str) -> Result<Module, String> {
         let failed = |error: std::io::Error| format!("the kernels {name} cannot be compiled for the emulator: {error}");
         std::fs::create_dir_all(&self.folder).map_err(failed)?;
         let file = |extension: &str| self.folder.join(format!("{name}.{extension}"));
@@ -67,7 +81,7 @@ impl Emulator {
         let library =
             self.open_library(&file("so")).map_err(|error| format!("the kernels {name} do not load: {error}"));
         let _ = std::fs::remove_dir_all(&self.folder); // loaded, or of no use
-        Ok(Module(library?))
+        Ok(Module(Arc::new(library?)))
     }
 
     fn open_library(&self, path: &Path) -> Result<libloading::Library, libloading::Error> {
@@ -84,7 +98,7 @@ impl Emulator {
     /// # Safety
     /// `function` came from `function`, and `args` are what that kernel takes, with memory as large as it assumes.
     pub unsafe fn launch(&self, function: u64, blocks: [u32; 3], threads: u32, args: &mut [*mut c_void]) {
-        let _one = RUNNING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _one = lock(&RUNNING);
         // SAFETY: `function` was a `Run` when it came; the rest as the caller promises.
         unsafe {
             let run: Run = std::mem::transmute(function as usize);

@@ -32,6 +32,14 @@ pub const NVRTC: Wanted = Wanted {
     cure: "pip install nvidia-cuda-nvrtc (nvidia-cuda-nvrtc-cu12 where the driver supports CUDA 12) in an active Python environment, or install the CUDA toolkit, or add its folder to LD_LIBRARY_PATH",
 };
 
+/// What connects several GPUs.
+pub const NCCL: Wanted = Wanted {
+    names: &["libnccl.so.2", "libnccl.so"],
+    of_the_system: false,
+    what: "NCCL, which several GPUs need",
+    cure: "pip install nvidia-nccl-cu13 (nvidia-nccl-cu12 where the driver supports CUDA 12) in an active Python environment, or add its folder to LD_LIBRARY_PATH",
+};
+
 /// A library that was found and loaded.
 pub struct Loaded {
     pub library: Library,

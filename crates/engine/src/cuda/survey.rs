@@ -2,6 +2,7 @@
 
 use super::driver::{Driver, Properties};
 use super::gpu::{Gpu, Precision};
+use super::nccl::Nccl;
 use super::nvrtc::Nvrtc;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,6 +15,8 @@ pub struct Survey {
     pub driver: Result<Found, String>,
     /// The run-time compiler.
     pub nvrtc: Result<Found, String>,
+    /// What several GPUs need to work together.
+    pub nccl: Result<PathBuf, String>,
     /// None where there is no driver.
     pub gpus: Result<Vec<Properties>, String>,
     /// Where compiled kernels are kept.
@@ -33,7 +36,8 @@ pub fn survey() -> Survey {
     let nvrtc = Nvrtc::load(most).map(|x| Found { path: x.path().into(), version: x.version() });
     let gpus = driver.as_ref().map_or(Ok(vec![]), |driver| driver.devices());
     let driver = driver.map(|x| Found { path: x.path().into(), version: x.version() });
-    Survey { driver, nvrtc, gpus, cache: super::cache::folder() }
+    let nccl = Nccl::load().map(|x| x.path().into());
+    Survey { driver, nvrtc, nccl, gpus, cache: super::cache::folder() }
 }
 
 /// Opens GPU number `index` with all kernels loaded, once a process and precision. The error names what is missing and how to get it.

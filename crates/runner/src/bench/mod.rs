@@ -80,9 +80,9 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
     crate::use_threads(config);
     engine::release_pool();
     measure::forget_memory();
-    let device = crate::setup::device(config)?;
     let begin = Instant::now();
-    let mut agent = Agent::new(&case.obs, &case.act, &config.agent)?.to(device);
+    let mut agent = crate::setup::place(Agent::new(&case.obs, &case.act, &config.agent)?, config)?;
+    let device = agent.device();
     let mut data = Data::new(&agent, case, config.seed);
     let batch = data.batch(config.batch_size, config.replay_context + config.batch_length);
     let mut carry = agent.initial(config.batch_size);

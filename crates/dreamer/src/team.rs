@@ -1,0 +1,91 @@
+//! Several GPUs of a machine: each computes on a part of the batch, and all do the same update with the mean of their
+//! gradients.
+//!
+//! Parameters are the same everywhere to the last bit, as all start from the same and all get the same means. Statistics
+//! of returns are those of the whole batch, and a sequence has the random numbers that it would have on one GPU, so that
+//! the update is that of one GPU but for the order of sums.
+
+use crate::agent::{Agent, Trained};
+use crate::batch::Prepared;
+use crate::noise::Noise;
+use crate::update::{Begun, Repeat};
+use anyhow::{Result, anyhow, ensure};
+use engine::Device;
+use engine::cuda::{Gpu, Member};
+
+impl Agent {
+    /// The same agent on several GPUs, each of which trains on as many sequences of a batch. It acts and reports on the
+    /// first one. Batches must not be consecutive, and `replay_context` at least 1, as states are not carried over.
+    pub fn spread(&self, gpus: &[&'static Gpu]) -> Result<Agent> {
+        ensure!(!gpus.is_empty(), "no GPU was named; at least one is needed");
+        ensure!(
+            self.config.batch_size.is_multiple_of(gpus.len()),
+            "batch_size is {}, which cannot be divided among {} GPUs; choose a multiple",
+            self.config.batch_size,
+            gpus.len()
+        );
+        ensure!(
+            self.config.replay_context > 0,
+            "replay_context is 0, but several GPUs need at least 1, as they carry no states from batch to batch"
+        );
+        let members = Member::connect(gpus).map_err(|sentence| anyhow!(sentence))?;
+        let mut agents: Vec<Agent> = members.iter().map(|member| self.member(member)).collect();
+        let mut first = agents.remove(0);
+        first.followers = agents;
+        Ok(first)
+    }
+
+    /// This agent as one of several.
+    fn member(&self, member: &Member) -> Agent {
+        let mut agent = self.to(Device::Gpu(member.gpu()));
+        agent.norms.join(member);
+        agent.member = Some(member.clone());
+        agent.repeat = Repeat::default();
+        agent
+    }
+
+    /// Makes the agents of other GPUs as this one is, after it was loaded.
+    pub(crate) fn refresh_followers(&mut self) {
+        let members: Vec<Member> = self.followers.iter().filter_map(|agent| agent.member.clone()).collect();
+        self.followers = members.iter().map(|member| self.member(member)).collect();
+    }
+
+    /// An update on all GPUs. Each has a thread of its own, as they wait for each other.
+    pub(crate) fn begin_together(&mut self, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
+        let (mut followers, mut others) = (std::mem::take(&mut self.followers), std::mem::take(&mut batch.others));
+        let (own, parts) = std::thread::scope(|scope| {
+            let begin = |(agent, part): (&mut Agent, &mut Prepared)| {
+                let noise = agent.noise();
+                agent.begin_part(part, &noise)
+            };
+            let parts: Vec<_> =
+                followers.iter_mut().zip(&mut others).map(|pair| scope.spawn(move || begin(pair))).collect();
+            let own = self.begin_part(batch, noise);
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Begun>>| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow!("the update of another GPU panicked; what it said is above")))
+            };
+            (own, parts.into_iter().map(join).collect::<Result<Vec<Begun>>>())
+        });
+        self.followers = followers;
+        let mut begun = own?;
+        begun.others = parts?;
+        Ok(begun)
+    }
+}
+
+impl Trained {
+    /// The results of the whole batch, from those of its parts: the mean of each metric, and all sequences.
+    pub(crate) fn with(mut self, others: Vec<Trained>) -> Trained {
+        let parts = 1.0 + others.len() as f32;
+        for other in &others {
+            self.metrics.values_mut().zip(other.metrics.values()).for_each(|(sum, x)| *sum += x);
+            self.replay.iter_mut().for_each(|(key, rows)| rows.append(&other.replay[key]));
+        }
+        if !others.is_empty() {
+            self.metrics.values_mut().for_each(|x| *x /= parts);
+        }
+        self
+    }
+}

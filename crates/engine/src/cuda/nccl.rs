@@ -1,0 +1,108 @@
+//! NCCL: how the GPUs of a machine add up what each of them has. The few of its functions that are needed, loaded at run time.
+
+use super::library::{Loaded, NCCL};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
+
+type Handle = *mut c_void;
+type Status = c_int;
+
+/// Numbers of types and operations in nccl.h.
+const FLOAT32: c_int = 7;
+const AVERAGE: c_int = 4;
+
+/// The functions of the library.
+pub struct Nccl {
+    init: unsafe extern "C" fn(*mut Handle, c_int, *const c_int) -> Status,
+    all_reduce: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Handle, Handle) -> Status,
+    all_gather: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Handle, Handle) -> Status,
+    group_start: unsafe extern "C" fn() -> Status,
+    group_end: unsafe extern "C" fn() -> Status,
+    error_text: unsafe extern "C" fn(Status) -> *const c_char,
+    path: PathBuf,
+    /// Keeps the functions above valid. Never unloaded, as it has threads of its own.
+    _library: ManuallyDrop<libloading::Library>,
+}
+
+/// One GPU's end of what connects it with the others; open as long as the process lives.
+pub struct Comm(Handle);
+
+// SAFETY: used by one thread at a time, its GPU's; handles are not bound to threads.
+unsafe impl Send for Comm {}
+unsafe impl Sync for Comm {}
+
+impl Nccl {
+    /// Finds and loads the library; the error names what is missing and how to get it.
+    pub fn load() -> Result<Nccl, String> {
+        let Loaded { library, path } = NCCL.load()?;
+        // SAFETY: the types are those of nccl.h, unchanged since version 2.10.
+        let bind = || unsafe {
+            Ok::<_, libloading::Error>(Nccl {
+                init: *library.get(b"ncclCommInitAll")?,
+                all_reduce: *library.get(b"ncclAllReduce")?,
+                all_gather: *library.get(b"ncclAllGather")?,
+                group_start: *library.get(b"ncclGroupStart")?,
+                group_end: *library.get(b"ncclGroupEnd")?,
+                error_text: *library.get(b"ncclGetErrorString")?,
+                path: path.clone(),
+                _library: ManuallyDrop::new(library),
+            })
+        };
+        bind().map_err(|error| {
+            format!("{} is no NCCL that dreamer can use: {error}; install a newer one", path.display())
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Connects GPUs, by their numbers: an end for each.
+    pub fn connect(&self, gpus: &[usize]) -> Result<Vec<Comm>, String> {
+        let numbers: Vec<c_int> = gpus.iter().map(|&gpu| gpu as c_int).collect();
+        let mut ends: Vec<Handle> = vec![std::ptr::null_mut(); gpus.len()];
+        // SAFETY: as many places as numbers.
+        let status = unsafe { (self.init)(ends.as_mut_ptr(), numbers.len() as c_int, numbers.as_ptr()) };
+        self.check(status, &format!("connecting the GPUs {gpus:?}"))?;
+        Ok(ends.into_iter().map(Comm).collect())
+    }
+
+    /// Replaces float32 numbers, given by address and count, by their means over all GPUs, where each asks for as many.
+    ///
+    /// # Safety
+    /// They are this end's GPU's, whose context is current and whose `stream` is open.
+    pub unsafe fn average(&self, comm: &Comm, pieces: &[(u64, usize)], stream: Handle) -> Result<(), String> {
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.check((self.group_start)(), "beginning to average")?;
+            let each = |&(at, len): &(u64, usize)| {
+                (self.all_reduce)(at as *const c_void, at as *mut c_void, len, FLOAT32, AVERAGE, comm.0, stream)
+            };
+            let failed = pieces.iter().map(each).find(|&status| status != 0);
+            let ended = (self.group_end)();
+            self.check(failed.unwrap_or(ended), "averaging")
+        }
+    }
+
+    /// Copies `len` float32 numbers of each GPU to `to` on all of them, one after the other.
+    ///
+    /// # Safety
+    /// They are this end's GPU's, with room for all, its context is current, and its `stream` is open.
+    pub unsafe fn gather(&self, comm: &Comm, from: u64, len: usize, to: u64, stream: Handle) -> Result<(), String> {
+        // SAFETY: as the caller promises.
+        let status =
+            unsafe { (self.all_gather)(from as *const c_void, to as *mut c_void, len, FLOAT32, comm.0, stream) };
+        self.check(status, "gathering")
+    }
+
+    /// Turns a status into a sentence.
+    fn check(&self, status: Status, doing: &str) -> Result<(), String> {
+        if status == 0 {
+            return Ok(());
+        }
+        // SAFETY: the library points at a constant string of its own.
+        let text = unsafe { CStr::from_ptr((self.error_text)(status)) };
+        Err(format!("NCCL failed {doing}: {}; NCCL_DEBUG=WARN tells more", text.to_string_lossy()))
+    }
+}
