@@ -138,13 +138,16 @@ fn table(m: &Measurement) -> String {
     line(format_args!("{size} {obs} · batch {batch_size} x {batch_length} · {place}"));
     line(format_args!("  update      {:.1} ms median, {:.1} ms least", m.update_ms, m.update_ms_min));
     line(format_args!("              {updates:.2} updates a second, {steps:.0} replayed steps a second"));
-    line(format_args!("  operations  {:.1} GFLOP executed, {:.1} as formulated officially", m.gflop, m.gflop_official));
-    line(format_args!(
-        "  rate        {:.0} GFLOP/s, {:.0} % of the peak of {:.0} GFLOP/s",
-        m.gflop / m.update_ms_min * 1e3,
-        100.0 * m.share_of_peak,
-        m.peak_gflops
-    ));
+    if m.gflop > 0.0 {
+        let (gflop, official) = (m.gflop, m.gflop_official);
+        line(format_args!("  operations  {gflop:.1} GFLOP executed, {official:.1} as formulated officially"));
+        line(format_args!(
+            "  rate        {:.0} GFLOP/s, {:.0} % of the peak of {:.0} GFLOP/s",
+            m.share_of_peak * m.peak_gflops,
+            100.0 * m.share_of_peak,
+            m.peak_gflops
+        ));
+    }
     line(format_args!("  acting      {:.3} ms for 1 environment, {:.3} ms for 16", m.act1_ms, m.act16_ms));
     line(format_args!("  memory      {:.0} MB at most", m.rss_mb));
     if let Some(gpu) = &m.gpu {

@@ -132,6 +132,11 @@ impl Agent {
         Agent { params, slow, opt, norms, member: None, followers: vec![], ..self.clone() }
     }
 
+    /// How many devices train together.
+    pub fn devices(&self) -> usize {
+        1 + self.followers.len()
+    }
+
     pub fn config(&self) -> &AgentConfig {
         &self.config
     }
@@ -195,10 +200,14 @@ impl Agent {
         let r = &self.config.dynamics.rssm;
         let width: usize = self.act_space.values().map(Space::width).sum();
         let zeros = |width: usize| ops::zeros(&[n, width], self.device());
-        Carry {
+        let carry = || Carry {
             latent: Latent { deter: zeros(r.deter), stoch: zeros(r.stoch * r.classes) },
             prevact: zeros(width),
             step: 0,
+        };
+        match self.device() {
+            Device::Gpu(gpu) if self.aside => gpu.aside(Side::Act, carry),
+            _ => carry(),
         }
     }
 
@@ -263,8 +272,8 @@ impl Agent {
         self.train_with(carry, batch, &noise)
     }
 
-    /// Begins an update and waits for no GPU: the agent can act, and begin the next one, while this one is under way.
-    /// [`finish`](Agent::finish) tells what came of it. What cannot be begun changes nothing.
+    /// Begins an update. Once it is recorded no GPU is waited for: a snapshot can act, and the next update begin, while this
+    /// one is under way. [`finish`](Agent::finish) tells what came of it. What cannot be begun changes nothing.
     pub fn begin(&mut self, carry: &mut Carry, batch: &mut Prepared) -> Result<Begun> {
         let noise = self.noise();
         self.begin_with(carry, batch, &noise)
@@ -306,6 +315,11 @@ impl Agent {
             self.opt.rms.len() == self.params.len(),
             "a snapshot of an agent cannot be trained; train the agent itself"
         );
+        let (parts, prepared) = (self.devices(), 1 + batch.others.len());
+        ensure!(
+            parts == prepared,
+            "a batch in {prepared} parts is not for an agent on {parts} devices; each batch is trained on once, prepared by its agent's preparer"
+        );
         if self.followers.is_empty() {
             batch.complete(carry, &self.layout())?;
             let begun = self.begin_part(batch, noise)?;
@@ -343,8 +357,9 @@ impl Agent {
     fn finish_part(&self, begun: Begun) -> Result<Trained> {
         match begun.updated.device() {
             Device::Cpu => self.results(begun),
+            // Waited for before anything is copied: a copy that waits in the driver may keep others from starting work.
             Device::Gpu(gpu) => gpu.aside(Side::Fetch, || {
-                begun.done.iter().for_each(Point::precede);
+                begun.done.iter().for_each(Point::wait);
                 self.results(begun)
             }),
         }

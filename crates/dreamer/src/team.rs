@@ -12,6 +12,7 @@ use crate::update::{Begun, Repeat};
 use anyhow::{Result, anyhow, ensure};
 use engine::Device;
 use engine::cuda::{Gpu, Member};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Agent {
     /// The same agent on several GPUs, each of which trains on as many sequences of a batch. It acts and reports on the
@@ -53,26 +54,37 @@ impl Agent {
     /// An update on all GPUs. Each has a thread of its own, as they wait for each other.
     pub(crate) fn begin_together(&mut self, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
         let (mut followers, mut others) = (std::mem::take(&mut self.followers), std::mem::take(&mut batch.others));
-        let (own, parts) = std::thread::scope(|scope| {
+        let all = std::thread::scope(|scope| {
             let begin = |(agent, part): (&mut Agent, &mut Prepared)| {
                 let noise = agent.noise();
-                agent.begin_part(part, &noise)
+                begin_alone(agent, part, &noise)
             };
-            let parts: Vec<_> =
+            let threads: Vec<_> =
                 followers.iter_mut().zip(&mut others).map(|pair| scope.spawn(move || begin(pair))).collect();
-            let own = self.begin_part(batch, noise);
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Begun>>| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err(anyhow!("the update of another GPU panicked; what it said is above")))
-            };
-            (own, parts.into_iter().map(join).collect::<Result<Vec<Begun>>>())
+            let mut all = vec![begin_alone(self, batch, noise)];
+            all.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))));
+            all
         });
         self.followers = followers;
-        let mut begun = own?;
-        begun.others = parts?;
+        if all.iter().any(Result::is_err) {
+            // One that succeeded may have its GPU wait for one that did not.
+            [&*self].into_iter().chain(&self.followers).flat_map(|agent| &agent.member).for_each(Member::leave);
+        }
+        let mut all = all.into_iter().collect::<Result<Vec<Begun>>>()?.into_iter();
+        let mut begun = all.next().expect("this GPU's own part");
+        begun.others = all.collect();
         Ok(begun)
     }
+}
+
+/// One GPU's part of an update. Where it fails, the others are told.
+fn begin_alone(agent: &mut Agent, part: &mut Prepared, noise: &Noise) -> Result<Begun> {
+    let begun = catch_unwind(AssertUnwindSafe(|| agent.begin_part(part, noise))).unwrap_or_else(|_| Err(panicked()));
+    begun.inspect_err(|_| agent.member.iter().for_each(Member::leave))
+}
+
+fn panicked() -> anyhow::Error {
+    anyhow!("the update on one of the GPUs panicked; what it said is above")
 }
 
 impl Trained {

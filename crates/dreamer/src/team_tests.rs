@@ -12,7 +12,10 @@ fn config() -> AgentConfig {
 
 /// An agent on one GPU, the same on two, and a batch; none where GPUs cannot be emulated.
 fn agents() -> Option<(Agent, Agent, Record)> {
-    let gpu = || Gpu::emulated(Precision::Float32).ok();
+    let gpu = || {
+        let skipped = |error: &String| eprintln!("SKIPPED: nothing was tested on several GPUs: {error}");
+        Gpu::emulated(Precision::Float32).inspect_err(skipped).ok()
+    };
     let (obs, act) = everything();
     let agent = Agent::new(&obs, &act, &config()).unwrap();
     let batch = batch(&agent, &obs, &act);
@@ -80,6 +83,18 @@ fn what_is_not_finite_on_one_gpu_stops_the_update_on_all() {
     assert!(error.contains("the loss 'total'") && error.contains("not finite"), "{error}");
     assert_eq!(two.save(), before);
     assert_eq!(two.followers[0].save(), before);
+}
+
+#[test]
+fn nobody_waits_for_a_gpu_that_failed() {
+    let Some((_, mut two, batch)) = agents() else { return };
+    let mut carry = two.initial(4);
+    train(&mut two, &mut carry, &batch);
+    two.followers[0].params = Default::default();
+    for _ in 0..2 {
+        let error = two.train(&mut carry, &batch).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("on one of the GPUs panicked"), "{error}");
+    }
 }
 
 #[test]

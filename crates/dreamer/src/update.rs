@@ -175,7 +175,10 @@ impl Agent {
         };
         upload.or_else(|| batch.send(device)).iter_mut().for_each(|upload| upload.receive(&recorded.block));
         recorded.varying.set(self.opt.constants().varying(), self.opt.step);
-        recorded.recording.run();
+        match &self.member {
+            Some(member) => member.together(|| recorded.recording.run()),
+            None => recorded.recording.run(),
+        }
         Ok(recorded.updated.kept())
     }
 

@@ -27,7 +27,7 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
     let version = env!("CARGO_PKG_VERSION");
     let device = match agent.map_or(Device::Cpu, Agent::device) {
         Device::Cpu => "cpu".to_string(),
-        Device::Gpu(gpu) => match config.devices.len() {
+        Device::Gpu(gpu) => match agent.map_or(1, Agent::devices) {
             1 => gpu.properties().name.clone(),
             count => format!("{count} x {}", gpu.properties().name),
         },

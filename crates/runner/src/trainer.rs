@@ -225,7 +225,7 @@ impl Trainer {
     fn fetch(&mut self, (batch, begun): (Prepared, Begun)) -> Result<()> {
         let Some(result) = self.agent.as_ref().map(|agent| agent.finish(begun)) else { return Ok(()) };
         if result.is_err() {
-            drop(self.recall()); // the agent, which belongs to what is saved about the failure
+            drop(self.recall()); // the agent, which belongs to what is saved, though an update further
         }
         self.learned(&batch, result)
     }

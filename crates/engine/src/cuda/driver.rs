@@ -308,7 +308,7 @@ impl Cuda {
         let _ = self.call("closing a recording", |d| unsafe { (d.graph_exec_destroy)(graph.0) });
     }
 
-    /// An event, kept for as long as the process lives unless it is closed.
+    /// An event, kept for as long as the process lives.
     pub fn event(&self) -> Result<Event, String> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is valid for one handle.

@@ -3,7 +3,7 @@
 use super::driver::{Cuda, Driver, Event, Module as CudaModule, Properties, Stream};
 use super::emulator::{Emulator, Module as EmulatedModule};
 use super::launch::{Arg, Arguments, Grid, at_once};
-use super::memory::{Memory, Pinned};
+use super::memory::{MEMORY_CALLS, Memory, Pinned};
 use super::queue::{Command, Queue, lock};
 use super::side::Side;
 use super::upload::Buffers;
@@ -136,11 +136,17 @@ impl Gpu {
     /// Fresh memory.
     pub(super) fn take(&self, bytes: usize) -> u64 {
         let address = match &self.backend {
-            // Free memory may be of other sizes than what is asked for.
-            Backend::Cuda(cuda) => self.done(cuda.alloc(bytes).or_else(|_| {
-                self.release_pool();
-                cuda.alloc(bytes)
-            })),
+            Backend::Cuda(cuda) => {
+                let alloc = || {
+                    let _call = lock(&MEMORY_CALLS);
+                    cuda.alloc(bytes)
+                };
+                // Free memory may be of other sizes than what is asked for.
+                self.done(alloc().or_else(|_| {
+                    self.release_pool();
+                    alloc()
+                }))
+            }
             Backend::Emulator(_) => Box::leak(vec![u64::MAX; bytes / 8].into_boxed_slice()).as_ptr() as u64,
         };
         let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -160,7 +166,10 @@ impl Gpu {
         unsafe {
             match &self.backend {
                 // After a failure, which has been told, this fails too; memory may be given back while that unwinds.
-                Backend::Cuda(cuda) => drop(cuda.free(address)),
+                Backend::Cuda(cuda) => {
+                    let _call = lock(&MEMORY_CALLS);
+                    drop(cuda.free(address));
+                }
                 Backend::Emulator(_) => {
                     drop(Vec::from_raw_parts(address as *mut u64, bytes / 8, bytes / 8));
                 }
@@ -175,6 +184,7 @@ impl Gpu {
 
     /// Memory of the processor that copies to and from this GPU need not wait for.
     pub fn pinned(&'static self, len: usize) -> Pinned {
+        let _call = lock(&MEMORY_CALLS);
         let start = match &self.backend {
             Backend::Cuda(cuda) => self.done(cuda.pin(len.max(1))),
             Backend::Emulator(_) => Box::leak(vec![0u8; len].into_boxed_slice()).as_mut_ptr(),
@@ -185,6 +195,7 @@ impl Gpu {
     }
 
     pub(super) fn unpin(&self, start: *mut u8, len: usize) {
+        let _call = lock(&MEMORY_CALLS);
         // SAFETY: it came from `pinned` with this length, and its owner ends.
         unsafe {
             match &self.backend {
@@ -411,6 +422,7 @@ impl Gpu {
             assert!(shared <= function.shared, "kernel {name} was first launched with less shared memory");
             return function.address;
         }
+        let _call = lock(&MEMORY_CALLS); // what is loaded takes memory, too
         let mut modules = lock(&self.modules);
         let loaded = modules.entry(module).or_insert_with(|| self.done(self.load(module)));
         let function = match (&self.backend, loaded) {

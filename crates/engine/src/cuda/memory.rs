@@ -5,7 +5,11 @@ use super::gpu::Gpu;
 use super::queue::Queue;
 use crate::tensor::Dtype;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+/// Held by whoever asks a driver for memory or gives it back, and while GPUs start what they do together: such calls may
+/// wait for everything that every GPU is doing.
+pub(super) static MEMORY_CALLS: Mutex<()> = Mutex::new(());
 
 pub struct Memory {
     queue: Arc<Queue>,

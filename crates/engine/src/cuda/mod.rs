@@ -1,7 +1,7 @@
 //! NVIDIA GPUs: libraries found at run time, kernels compiled for the GPU at hand, memory and launches.
 //!
 //! Operations reach a GPU through [`Gpu`] alone, in the `match` on a tensor's device in their own file; the kernels they
-//! launch are in `kernels/`, one file for each kind of operation. What is computed on a GPU happens in order on one stream, so
+//! launch are in `kernels/`, one file for each kind of operation. What trains on a GPU happens in order on one stream, so
 //! that results do not depend on timing, and no kernel adds with atomics, so that sums have a fixed order.
 #![allow(unsafe_code)] // calls of the driver, the compiler and the emulator; each block says why it is sound
 

@@ -4,6 +4,7 @@ use super::library::{Loaded, NCCL};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 type Handle = *mut c_void;
 type Status = c_int;
@@ -17,6 +18,7 @@ pub struct Nccl {
     init: unsafe extern "C" fn(*mut Handle, c_int, *const c_int) -> Status,
     all_reduce: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Handle, Handle) -> Status,
     all_gather: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Handle, Handle) -> Status,
+    abort: unsafe extern "C" fn(Handle) -> Status,
     group_start: unsafe extern "C" fn() -> Status,
     group_end: unsafe extern "C" fn() -> Status,
     error_text: unsafe extern "C" fn(Status) -> *const c_char,
@@ -25,8 +27,9 @@ pub struct Nccl {
     _library: ManuallyDrop<libloading::Library>,
 }
 
-/// One GPU's end of what connects it with the others; open as long as the process lives.
-pub struct Comm(Handle);
+/// One GPU's end of what connects it with the others, and whether it was aborted; else it is open as long as the process
+/// lives.
+pub struct Comm(Handle, AtomicBool);
 
 // SAFETY: used by one thread at a time, its GPU's; handles are not bound to threads.
 unsafe impl Send for Comm {}
@@ -42,6 +45,7 @@ impl Nccl {
                 init: *library.get(b"ncclCommInitAll")?,
                 all_reduce: *library.get(b"ncclAllReduce")?,
                 all_gather: *library.get(b"ncclAllGather")?,
+                abort: *library.get(b"ncclCommAbort")?,
                 group_start: *library.get(b"ncclGroupStart")?,
                 group_end: *library.get(b"ncclGroupEnd")?,
                 error_text: *library.get(b"ncclGetErrorString")?,
@@ -65,7 +69,7 @@ impl Nccl {
         // SAFETY: as many places as numbers.
         let status = unsafe { (self.init)(ends.as_mut_ptr(), numbers.len() as c_int, numbers.as_ptr()) };
         self.check(status, &format!("connecting the GPUs {gpus:?}"))?;
-        Ok(ends.into_iter().map(Comm).collect())
+        Ok(ends.into_iter().map(|end| Comm(end, AtomicBool::new(false))).collect())
     }
 
     /// Replaces float32 numbers, given by address and count, by their means over all GPUs, where each asks for as many.
@@ -94,6 +98,14 @@ impl Nccl {
         let status =
             unsafe { (self.all_gather)(from as *const c_void, to as *mut c_void, len, FLOAT32, comm.0, stream) };
         self.check(status, "gathering")
+    }
+
+    /// Ends what this end's GPU may be waiting for; it is of no use afterwards.
+    pub fn abort(&self, comm: &Comm) {
+        if !comm.1.swap(true, Ordering::Relaxed) {
+            // SAFETY: it is open, and aborted once. What goes wrong concerns nobody any more.
+            let _ = unsafe { (self.abort)(comm.0) };
+        }
     }
 
     /// Turns a status into a sentence.

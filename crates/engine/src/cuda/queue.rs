@@ -7,7 +7,7 @@
 use super::driver;
 use super::gpu::{Backend, Gpu};
 use super::launch::Arguments;
-use super::team::{Exchange, Meeting};
+use super::team::{Exchange, Team};
 use super::timing::Marks;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -47,8 +47,8 @@ pub(super) enum Command {
         bytes: usize,
     },
     /// Exchanges numbers with other GPUs.
-    Meet {
-        meeting: Arc<Meeting>,
+    Exchange {
+        team: Arc<Team>,
         rank: usize,
         exchange: Exchange,
     },
@@ -220,7 +220,7 @@ impl Gpu {
                     emulator.launch(*function, *blocks, *threads, &mut args.clone().pointers());
                 }
                 Command::Copy { from, to, bytes } => std::ptr::copy(*from as *const u8, *to as *mut u8, *bytes),
-                Command::Meet { meeting, rank, exchange } => meeting.exchange(*rank, exchange),
+                Command::Exchange { team, rank, exchange } => self.done(team.exchange(*rank, exchange)),
                 Command::Mark(passed) => lock(passed).push(Instant::now()),
                 Command::Clear { at, bytes } => std::ptr::write_bytes(*at as *mut u8, 0, *bytes),
             }

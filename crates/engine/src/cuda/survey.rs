@@ -7,7 +7,7 @@ use super::nvrtc::Nvrtc;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Set to anything, GPU 0 is one emulated by a C++ compiler: for tests of whole programs on machines without one.
+/// Set to anything, GPUs of all numbers are emulated by a C++ compiler: for tests of whole programs on machines without one.
 const EMULATE: &str = "DREAMER_EMULATE_GPU";
 
 /// What was found, or the sentence that says what is missing and how to get it.

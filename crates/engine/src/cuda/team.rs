@@ -1,24 +1,28 @@
 //! `Member`: one of several GPUs of a machine that compute parts of the same thing, each driven by a thread of its own.
 
 use super::gpu::{Backend, Gpu};
+use super::memory::MEMORY_CALLS;
 use super::nccl::{Comm, Nccl};
 use super::queue::{Command, lock};
 use crate::tensor::{Dtype, Tensor};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// One GPU among others. What a member asks for, all of them ask for, in the same order and with the same shapes.
 #[derive(Clone)]
 pub struct Member {
     gpu: &'static Gpu,
     rank: usize,
-    size: usize,
-    link: Link,
+    team: Arc<Team>,
+    /// None on emulated GPUs.
+    comm: Option<Arc<Comm>>,
 }
 
-#[derive(Clone)]
-enum Link {
-    Nccl(Arc<Nccl>, Arc<Comm>),
-    Emulated(Arc<Meeting>),
+/// What all members share.
+pub(super) struct Team {
+    meeting: Meeting,
+    nccl: Option<Nccl>,
+    /// The places of numbers that each emulated GPU has brought to a meeting.
+    brought: Mutex<Vec<Vec<(u64, usize)>>>,
 }
 
 impl Member {
@@ -29,19 +33,18 @@ impl Member {
                 return Err(format!("{gpu:?} is named twice; each GPU can take one part"));
             }
         }
-        let real = |gpu: &&Gpu| matches!(gpu.backend, Backend::Cuda(_));
-        let links: Vec<Link> = if gpus.iter().all(real) {
-            let nccl = Arc::new(Nccl::load()?);
-            let numbers: Vec<usize> = gpus.iter().map(|gpu| gpu.properties().index).collect();
-            nccl.connect(&numbers)?.into_iter().map(|comm| Link::Nccl(nccl.clone(), Arc::new(comm))).collect()
-        } else if !gpus.iter().any(real) {
-            let meeting = Arc::new(Meeting::new(gpus.len()));
-            gpus.iter().map(|_| Link::Emulated(meeting.clone())).collect()
-        } else {
+        let real = gpus.iter().filter(|gpu| matches!(gpu.backend, Backend::Cuda(_))).count();
+        if real > 0 && real < gpus.len() {
             return Err("real and emulated GPUs cannot work together".into());
-        };
-        let member = |(rank, (&gpu, link))| Member { gpu, rank, size: gpus.len(), link };
-        Ok(gpus.iter().zip(links).enumerate().map(member).collect())
+        }
+        let nccl = if real > 0 { Some(Nccl::load()?) } else { None };
+        let numbers: Vec<usize> = gpus.iter().map(|gpu| gpu.properties().index).collect();
+        let comms = nccl.as_ref().map_or(Ok(vec![]), |nccl| nccl.connect(&numbers))?;
+        let mut comms = comms.into_iter().map(Arc::new);
+        let brought = Mutex::new(vec![vec![]; gpus.len()]);
+        let team = Arc::new(Team { meeting: Meeting::new(gpus.len()), nccl, brought });
+        let member = |(rank, &gpu)| Member { gpu, rank, team: team.clone(), comm: comms.next() };
+        Ok(gpus.iter().enumerate().map(member).collect())
     }
 
     pub fn gpu(&self) -> &'static Gpu {
@@ -64,37 +67,55 @@ impl Member {
     /// The float32 tensors of all members, one after the other [size, ..].
     pub fn gather(&self, x: &Tensor) -> Tensor {
         assert!(x.dtype() == Dtype::F32, "float32 numbers are gathered");
-        let all = self.gpu.empty(&[&[self.size], x.shape()].concat());
+        let all = self.gpu.empty(&[&[self.team.meeting.size], x.shape()].concat());
         self.ask(Exchange::Gather { from: x.address(), len: x.len(), to: all.address() });
         all
     }
 
     fn ask(&self, exchange: Exchange) {
-        let queue = self.gpu.queue();
-        match (&self.gpu.backend, &self.link) {
-            (Backend::Cuda(cuda), Link::Nccl(nccl, comm)) => {
-                self.gpu.done(cuda.enter());
-                let stream = queue.stream().handle();
-                // SAFETY: the tensors are this GPU's, as large as they say, and its context was just entered.
-                self.gpu.done(unsafe {
-                    match &exchange {
-                        Exchange::Average(pieces) => nccl.average(comm, pieces, stream),
-                        &Exchange::Gather { from, len, to } => nccl.gather(comm, from, len, to, stream),
-                    }
-                });
-            }
-            (Backend::Emulator(_), Link::Emulated(meeting)) => {
-                let (meeting, rank) = (meeting.clone(), self.rank);
-                self.gpu.emulate(&queue, Command::Meet { meeting, rank, exchange });
-            }
-            _ => unreachable!("members are connected by what their GPUs are"),
+        let (gpu, queue) = (self.gpu, self.gpu.queue());
+        let (Backend::Cuda(cuda), Some(nccl), Some(comm)) = (&gpu.backend, &self.team.nccl, &self.comm) else {
+            return gpu.emulate(&queue, Command::Exchange { team: self.team.clone(), rank: self.rank, exchange });
+        };
+        let start = || {
+            let stream = queue.stream().handle();
+            // SAFETY: the tensors are this GPU's, as large as they say, and its context is entered.
+            cuda.enter().and_then(|()| unsafe {
+                match &exchange {
+                    Exchange::Average(pieces) => nccl.average(comm, pieces, stream),
+                    &Exchange::Gather { from, len, to } => nccl.gather(comm, from, len, to, stream),
+                }
+            })
+        };
+        gpu.done(if queue.recording { start() } else { self.together(start) });
+    }
+
+    /// Starts something in which GPUs wait for each other. All members are there first, and none goes on before all have
+    /// started; meanwhile nobody asks the driver for memory. A call for that may wait for every GPU, and so for one that
+    /// waits for another whose start would come after the call.
+    pub fn together<T>(&self, start: impl FnOnce() -> T) -> T {
+        let meet = || self.gpu.done(self.team.meeting.meet());
+        meet();
+        let quiet = (self.rank == 0).then(|| lock(&MEMORY_CALLS));
+        meet();
+        let started = start();
+        meet();
+        drop(quiet);
+        started
+    }
+
+    /// Makes the others stop waiting for this one, which has failed. Nothing can be done together any more.
+    pub fn leave(&self) {
+        self.team.meeting.end();
+        if let (Some(nccl), Some(comm)) = (&self.team.nccl, &self.comm) {
+            nccl.abort(comm);
         }
     }
 }
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "member {} of {} on {:?}", self.rank, self.size, self.gpu)
+        write!(f, "member {} of {} on {:?}", self.rank, self.team.meeting.size, self.gpu)
     }
 }
 
@@ -104,28 +125,19 @@ pub(super) enum Exchange {
     Gather { from: u64, len: usize, to: u64 },
 }
 
-/// Where emulated GPUs meet: each comes with its own numbers, and none leaves before all have what they wanted.
-pub(super) struct Meeting {
-    barrier: Barrier,
-    /// What each has brought.
-    brought: Mutex<Vec<Vec<(u64, usize)>>>,
-}
-
-impl Meeting {
-    fn new(size: usize) -> Meeting {
-        Meeting { barrier: Barrier::new(size), brought: Mutex::new(vec![vec![]; size]) }
-    }
-
+impl Team {
+    /// What emulated GPUs do: none leaves before all have what they wanted.
+    ///
     /// # Safety
     /// Addresses are of memory as large as is said, which nobody else uses meanwhile.
-    pub unsafe fn exchange(&self, rank: usize, exchange: &Exchange) {
+    pub unsafe fn exchange(&self, rank: usize, exchange: &Exchange) -> Result<(), String> {
         lock(&self.brought)[rank] = match exchange {
             Exchange::Average(pieces) => pieces.clone(),
             Exchange::Gather { from, len, .. } => vec![(*from, *len)],
         };
-        self.barrier.wait();
+        self.meeting.meet()?;
         let brought = lock(&self.brought).clone();
-        self.barrier.wait(); // all have seen what was brought, and may write now
+        self.meeting.meet()?; // all have seen what was brought, and may write now
         // SAFETY: as the caller promises; members read what they gather before anyone leaves, and one alone averages.
         unsafe {
             match exchange {
@@ -139,7 +151,50 @@ impl Meeting {
                 }
             }
         }
-        self.barrier.wait();
+        self.meeting.meet()
+    }
+}
+
+/// Where the members' threads wait for each other.
+struct Meeting {
+    size: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many are there, and how often all have been.
+    arrived: usize,
+    rounds: u64,
+    ended: bool,
+}
+
+impl Meeting {
+    fn new(size: usize) -> Meeting {
+        Meeting { size, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Waits until all are there; an error where one will not come.
+    fn meet(&self) -> Result<(), String> {
+        let mut state = lock(&self.state);
+        let round = state.rounds;
+        if !state.ended {
+            state.arrived += 1;
+        }
+        if state.arrived == self.size {
+            (state.arrived, state.rounds) = (0, round + 1);
+            self.changed.notify_all();
+        }
+        while state.rounds == round && !state.ended {
+            state = self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        if state.rounds == round { Err("another GPU that it works with has failed".into()) } else { Ok(()) }
+    }
+
+    fn end(&self) {
+        lock(&self.state).ended = true;
+        self.changed.notify_all();
     }
 }
 
@@ -170,7 +225,11 @@ mod tests {
 
     #[test]
     fn members_have_the_same_means_and_all_numbers() {
-        let (Ok(a), Ok(b)) = (Gpu::emulated(Precision::Float32), Gpu::emulated(Precision::Float32)) else { return };
+        let [a, b] = [(); 2].map(|()| Gpu::emulated(Precision::Float32));
+        let (Ok(a), Ok(b)) = (a, b) else {
+            eprintln!("SKIPPED: there is no C++ compiler to emulate GPUs with");
+            return;
+        };
         let members = Member::connect(&[a, b]).unwrap();
         let work = |member: &Member| {
             let on = |xs: &[f32]| Tensor::from_slice(&[xs.len()], xs).to(Device::Gpu(member.gpu()));
@@ -183,7 +242,7 @@ mod tests {
             let values = |(x, y, all): &(Tensor, Tensor, Tensor)| [x, y, all].map(|x| x.host().data().to_vec());
             let once = values(&f());
             let (recording, results) = member.gpu().record(f);
-            recording.run();
+            member.together(|| recording.run());
             assert_eq!(values(&results), once);
             assert_eq!(own.host().data()[1], 5.0, "what others hold stays");
             once
@@ -195,5 +254,18 @@ mod tests {
         assert_eq!(first, second);
         assert_eq!(first, [vec![2.5, 25.0], vec![1.5, 5.0], vec![1.0, 5.0, 2.0, 5.0]]);
         assert!(Member::connect(&[a, a]).unwrap_err().contains("named twice"));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_member_that_failed() {
+        let meeting = Meeting::new(2);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| (meeting.meet(), meeting.meet()));
+            meeting.meet().unwrap();
+            meeting.end();
+            let (first, second) = waiting.join().unwrap();
+            assert!(first.is_ok() && second.unwrap_err().contains("has failed"));
+        });
+        assert!(meeting.meet().is_err());
     }
 }

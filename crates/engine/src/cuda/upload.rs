@@ -80,8 +80,11 @@ impl Drop for Upload {
         if let Some(mut buffers) = self.buffers.take()
             && let Device::Gpu(gpu) = buffers.room.device()
         {
-            buffers.arrived.take().iter().for_each(Point::wait); // it may never have been received
-            lock(&gpu.uploads).push(buffers);
+            // It may never have been received. After a failure, which may be unwinding, nobody needs the buffers.
+            match buffers.arrived.take().map_or(Ok(()), |arrived| arrived.reached()) {
+                Ok(()) => lock(&gpu.uploads).push(buffers),
+                Err(_) => std::mem::forget(buffers),
+            }
         }
     }
 }

@@ -42,7 +42,8 @@ pub struct Measurement {
     pub update_ms_min: f64,
     /// Best rate of multiply-adds in registers, on the same threads just before or after.
     pub peak_gflops: f64,
-    /// Operations of products and convolutions in one update: as executed, and as the official code formulates them.
+    /// Operations of products and convolutions in one update: as executed, and as the official code formulates them. They
+    /// and the costs of parts are not counted where several GPUs work together.
     pub gflop: f64,
     pub gflop_official: f64,
     /// `gflop / update_ms_min` as a share of `peak_gflops`; of a GPU, whose updates overlap, by the median.
