@@ -1,7 +1,8 @@
-//! The agent: its parts, and the verbs `act`, `train` and `report`.
+//! The agent: its parts, and the verb `act`.
 
+use crate::Carry;
 use crate::actor_critic::Normalizers;
-use crate::batch::{Batch, Layout, Prepared, Preparer, layout};
+use crate::batch::{Batch, Layout, Preparer, layout};
 use crate::checks;
 use crate::config::AgentConfig;
 use crate::data::{self, encoded_space};
@@ -15,10 +16,9 @@ use crate::optimizer::Optimizer;
 use crate::params::{Builder, Params};
 use crate::policy::Policy;
 use crate::rssm::{Latent, Rssm};
-use crate::update::{Begun, Repeat, copy_parts};
-use crate::{Carry, Metrics};
-use anyhow::{Result, bail, ensure};
-use engine::cuda::{Member, Point, Side};
+use crate::update::{Repeat, copy_parts};
+use anyhow::{Result, bail};
+use engine::cuda::{Member, Side};
 use engine::ops;
 use engine::{Bytes, Device, Tensor};
 use spaces::{Array, Record, Space, Spaces};
@@ -73,13 +73,6 @@ pub enum Mode {
 /// belongs into the replay beside the step (`dyn/deter` float16 [N, D], `dyn/stoch` uint8 [N, S]).
 pub struct Acted {
     pub action: Record,
-    pub replay: Record,
-}
-
-/// What [`Agent::train`] returns: metrics and `replay`, the fresh latents to write back
-/// (`stepid` uint8 [B, T, 20], `dyn/deter`, `dyn/stoch`); `replay` is empty where `replay_context` is 0.
-pub struct Trained {
-    pub metrics: Metrics,
     pub replay: Record,
 }
 
@@ -251,37 +244,13 @@ impl Agent {
     }
 
     /// The latents as the replay stores them: deter in half precision, stoch as class indices.
-    fn store_latents(&self, deter: &Bytes, stoch: &Bytes, lead: &[usize], out: &mut Record) {
+    pub(crate) fn store_latents(&self, deter: &Bytes, stoch: &Bytes, lead: &[usize], out: &mut Record) {
         let r = &self.config.dynamics.rssm;
         let half = |x: &[u8]| spaces::f16::from_le_bytes([x[0], x[1]]);
         let halves = deter.host().chunks_exact(2).map(half).collect();
         let shape = |tail: usize| [lead, &[tail]].concat();
         out.insert("dyn/deter".into(), Array::new(&shape(r.deter), spaces::Data::F16(halves)));
         out.insert("dyn/stoch".into(), Array::from_u8(&shape(r.stoch), stoch.host().into_owned()));
-    }
-
-    /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it. An Err names the first
-    /// tensor that holds a number which is not finite; agent and carry are then unchanged.
-    pub fn train(&mut self, carry: &mut Carry, batch: &Record) -> Result<Trained> {
-        self.train_prepared(carry, &mut self.preparer().prepare(batch.clone())?)
-    }
-
-    /// [`train`](Agent::train) on a batch that was prepared by this agent's [`preparer`](Agent::preparer).
-    pub fn train_prepared(&mut self, carry: &mut Carry, batch: &mut Prepared) -> Result<Trained> {
-        let noise = self.noise();
-        self.train_with(carry, batch, &noise)
-    }
-
-    /// Begins an update. Once it is recorded no GPU is waited for: a snapshot can act, and the next update begin, while this
-    /// one is under way. [`finish`](Agent::finish) tells what came of it. What cannot be begun changes nothing.
-    pub fn begin(&mut self, carry: &mut Carry, batch: &mut Prepared) -> Result<Begun> {
-        let noise = self.noise();
-        self.begin_with(carry, batch, &noise)
-    }
-
-    pub(crate) fn noise(&self) -> Noise {
-        let part = self.member.as_ref().map_or(0, Member::rank);
-        Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None, part }
     }
 
     /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.
@@ -292,90 +261,6 @@ impl Agent {
             act_space: self.act_space.clone(),
             devices: [self].into_iter().chain(&self.followers).map(Agent::device).collect(),
         }
-    }
-
-    pub(crate) fn train_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Trained> {
-        let before = carry.clone();
-        let begun = self.begin_with(carry, batch, noise)?;
-        self.finish(begun).inspect_err(|_| {
-            *carry = before;
-            self.uncount();
-        })
-    }
-
-    /// Takes an update back that has changed nothing else.
-    fn uncount(&mut self) {
-        self.opt.step -= 1;
-        self.slow_count -= 1;
-        self.followers.iter_mut().for_each(Agent::uncount);
-    }
-
-    fn begin_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
-        ensure!(
-            self.opt.rms.len() == self.params.len(),
-            "a snapshot of an agent cannot be trained; train the agent itself"
-        );
-        let (parts, prepared) = (self.devices(), 1 + batch.others.len());
-        ensure!(
-            parts == prepared,
-            "a batch in {prepared} parts is not for an agent on {parts} devices; each batch is trained on once, prepared by its agent's preparer"
-        );
-        if self.followers.is_empty() {
-            batch.complete(carry, &self.layout())?;
-            let begun = self.begin_part(batch, noise)?;
-            carry.latent = begun.updated.last.clone();
-            carry.prevact = batch.last.to(self.device());
-            carry.step += 1;
-            Ok(begun)
-        } else {
-            let begun = self.begin_together(batch, noise)?;
-            carry.step += 1; // the rest is of no use: nothing is carried
-            Ok(begun)
-        }
-    }
-
-    /// An update on a batch that is complete, or on this GPU's part of one.
-    pub(crate) fn begin_part(&mut self, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
-        let updated = self.update(&batch.batch, batch.upload.take(), noise)?;
-        let done = match self.device() {
-            Device::Cpu => None,
-            Device::Gpu(gpu) => Some(gpu.point()),
-        };
-        let (shape, ids) = ([batch.batch.b, batch.batch.t], batch.ids.take());
-        Ok(Begun { updated, count: self.opt.step, params: self.params.count(""), shape, ids, done, others: vec![] })
-    }
-
-    /// Waits for an update that this agent, or the one that it is a snapshot of, has begun. An Err names the first tensor
-    /// that holds a number which is not finite; that update has changed no parameter.
-    pub fn finish(&self, mut begun: Begun) -> Result<Trained> {
-        let others = std::mem::take(&mut begun.others);
-        let trained = self.finish_part(begun)?;
-        let others = others.into_iter().map(|other| self.finish_part(other)).collect::<Result<Vec<_>>>()?;
-        Ok(trained.with(others))
-    }
-
-    fn finish_part(&self, begun: Begun) -> Result<Trained> {
-        match begun.updated.device() {
-            Device::Cpu => self.results(begun),
-            // Waited for before anything is copied: a copy that waits in the driver may keep others from starting work.
-            Device::Gpu(gpu) => gpu.aside(Side::Fetch, || {
-                begun.done.iter().for_each(Point::wait);
-                self.results(begun)
-            }),
-        }
-    }
-
-    fn results(&self, begun: Begun) -> Result<Trained> {
-        let Begun { updated, count, params, shape, ids, .. } = begun;
-        self.judge(&updated)?;
-        let mut metrics = updated.numbers.read();
-        metrics.extend(optimizer_metrics(count, params, updated.norms()));
-        let mut replay = Record::new();
-        if let Some((deter, stoch)) = &updated.latents {
-            self.store_latents(deter, stoch, &shape, &mut replay);
-        }
-        replay.extend(ids.map(|ids| ("stepid".to_string(), ids)));
-        Ok(Trained { metrics, replay })
     }
 
     pub(crate) fn loss(&self, batch: &Batch, noise: &Noise, training: bool) -> Result<Loss> {
@@ -394,20 +279,6 @@ impl Agent {
     pub(crate) fn layout(&self) -> Layout<'_> {
         layout(&self.obs_space, &self.act_space, &self.config)
     }
-}
-
-/// After `count` updates of so many parameters, from the norms of gradients before clipping, of changes, and of parameters.
-fn optimizer_metrics(count: u64, params: usize, [grad, update, param]: [f32; 3]) -> Metrics {
-    let rms = |norm: f32| norm / (params as f32).sqrt();
-    let named = [
-        ("opt/updates", count as f32),
-        ("opt/grad_norm", grad),
-        ("opt/grad_rms", rms(grad)),
-        ("opt/update_rms", rms(update)),
-        ("opt/param_rms", rms(param)),
-        ("opt/param_count", params as f32),
-    ];
-    named.into_iter().map(|(name, x)| (name.to_string(), x)).collect()
 }
 
 impl Parts {

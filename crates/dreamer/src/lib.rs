@@ -27,6 +27,7 @@ mod report;
 mod rssm;
 mod state;
 mod team;
+mod train;
 mod update;
 
 #[cfg(test)]
@@ -41,12 +42,13 @@ mod team_tests;
 #[cfg(test)]
 mod update_tests;
 
-pub use agent::{Acted, Agent, Mode, Trained};
+pub use agent::{Acted, Agent, Mode};
 pub use batch::{Prepared, Preparer};
 pub use carry::Carry;
 pub use config::*;
 pub use report::Reported;
 pub use state::State;
+pub use train::Trained;
 pub use update::Begun;
 
 /// Named scalars in a fixed order, with the official names.

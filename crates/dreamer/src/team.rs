@@ -5,9 +5,10 @@
 //! of returns are those of the whole batch, and a sequence has the random numbers that it would have on one GPU, so that
 //! the update is that of one GPU but for the order of sums.
 
-use crate::agent::{Agent, Trained};
+use crate::agent::Agent;
 use crate::batch::Prepared;
 use crate::noise::Noise;
+use crate::train::Trained;
 use crate::update::{Begun, Repeat};
 use anyhow::{Result, anyhow, ensure};
 use engine::Device;
