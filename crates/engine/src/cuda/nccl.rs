@@ -118,3 +118,22 @@ impl Nccl {
         Err(format!("NCCL failed {doing}: {}; NCCL_DEBUG=WARN tells more", text.to_string_lossy()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where it is installed its functions are found, and what it lacks (a GPU, or the second of one) is a sentence; where
+    /// it is not, how to get it is said.
+    #[test]
+    fn it_is_used_or_missed_with_a_sentence() {
+        match Nccl::load() {
+            Ok(nccl) => {
+                eprintln!("NCCL is {}", nccl.path().display());
+                let error = nccl.connect(&[0, 0]).err().unwrap_or_default();
+                assert!(error.starts_with("NCCL failed connecting the GPUs [0, 0]: "), "{error}");
+            }
+            Err(error) => assert!(error.contains("pip install nvidia-nccl"), "{error}"),
+        }
+    }
+}

@@ -133,3 +133,22 @@ impl Nvrtc {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_newer_than_the_driver_is_passed_over() {
+        let Ok(newest) = Nvrtc::load(None) else {
+            eprintln!("SKIPPED: NVRTC is not here");
+            return;
+        };
+        let major = newest.version().0;
+        assert_eq!(Nvrtc::load(Some(major)).unwrap().path(), newest.path());
+        match Nvrtc::load(Some(major - 1)) {
+            Ok(older) => assert!(older.version().0 < major, "{}", older.path().display()),
+            Err(error) => assert!(error.contains(&format!("newer than CUDA {}", major - 1)), "{error}"),
+        }
+    }
+}
