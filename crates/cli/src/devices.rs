@@ -22,9 +22,8 @@ pub fn run() {
     }
     text += &line("driver", &library(&found.driver));
     text += &line("nvrtc", &library(&found.nvrtc));
-    if found.gpus.as_ref().is_ok_and(|gpus| gpus.len() > 1) {
-        let nccl = found.nccl.as_ref().map_or_else(Clone::clone, |path| path.display().to_string());
-        text += &line("nccl", &nccl);
+    if let Some(nccl) = &found.nccl {
+        text += &line("nccl", &nccl.as_ref().map_or_else(Clone::clone, |path| path.display().to_string()));
     }
     if let Some(folder) = &found.cache {
         text += &line("kernels", &kernels(folder));

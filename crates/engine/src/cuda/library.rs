@@ -46,6 +46,20 @@ pub struct Loaded {
     pub path: PathBuf,
 }
 
+impl Loaded {
+    /// What `bind` makes of the library and its path; an error where it lacks a function that it should have, as the `name`
+    /// that it is to be.
+    pub fn bind<T>(
+        self,
+        name: &str,
+        bind: impl FnOnce(Library, PathBuf) -> Result<T, libloading::Error>,
+    ) -> Result<T, String> {
+        let shown = self.path.display().to_string();
+        bind(self.library, self.path)
+            .map_err(|error| format!("{shown} is no {name} that dreamer can use: {error}; install a newer one"))
+    }
+}
+
 impl Wanted {
     /// Loads the first of the names found in [`folders`] or anywhere the system looks; there first where it is the
     /// system's.

@@ -1,6 +1,6 @@
 //! NCCL: how the GPUs of a machine add up what each of them has. The few of its functions that are needed, loaded at run time.
 
-use super::library::{Loaded, NCCL};
+use super::library::NCCL;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -38,10 +38,9 @@ unsafe impl Sync for Comm {}
 impl Nccl {
     /// Finds and loads the library; the error names what is missing and how to get it.
     pub fn load() -> Result<Nccl, String> {
-        let Loaded { library, path } = NCCL.load()?;
         // SAFETY: the types are those of nccl.h, unchanged since version 2.10.
-        let bind = || unsafe {
-            Ok::<_, libloading::Error>(Nccl {
+        NCCL.load()?.bind("NCCL", |library, path| unsafe {
+            Ok(Nccl {
                 init: *library.get(b"ncclCommInitAll")?,
                 all_reduce: *library.get(b"ncclAllReduce")?,
                 all_gather: *library.get(b"ncclAllGather")?,
@@ -49,12 +48,9 @@ impl Nccl {
                 group_start: *library.get(b"ncclGroupStart")?,
                 group_end: *library.get(b"ncclGroupEnd")?,
                 error_text: *library.get(b"ncclGetErrorString")?,
-                path: path.clone(),
+                path,
                 _library: ManuallyDrop::new(library),
             })
-        };
-        bind().map_err(|error| {
-            format!("{} is no NCCL that dreamer can use: {error}; install a newer one", path.display())
         })
     }
 

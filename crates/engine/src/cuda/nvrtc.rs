@@ -50,10 +50,10 @@ impl Nvrtc {
         })
     }
 
-    fn bind(Loaded { library, path }: Loaded) -> Result<Nvrtc, String> {
+    fn bind(found: Loaded) -> Result<Nvrtc, String> {
         // SAFETY: the types are those of nvrtc.h, unchanged since CUDA 11.
-        let bind = || unsafe {
-            Ok::<_, libloading::Error>(Nvrtc {
+        found.bind("NVRTC", |library, path| unsafe {
+            Ok(Nvrtc {
                 version: *library.get(b"nvrtcVersion")?,
                 create: *library.get(b"nvrtcCreateProgram")?,
                 compile: *library.get(b"nvrtcCompileProgram")?,
@@ -62,12 +62,9 @@ impl Nvrtc {
                 log: *library.get(b"nvrtcGetProgramLog")?,
                 cubin_size: *library.get(b"nvrtcGetCUBINSize")?,
                 cubin: *library.get(b"nvrtcGetCUBIN")?,
-                path: path.clone(),
+                path,
                 _library: ManuallyDrop::new(library),
             })
-        };
-        bind().map_err(|error| {
-            format!("{} is no NVRTC that dreamer can use: {error}; install a newer one", path.display())
         })
     }
 

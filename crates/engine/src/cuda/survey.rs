@@ -15,8 +15,8 @@ pub struct Survey {
     pub driver: Result<Found, String>,
     /// The run-time compiler.
     pub nvrtc: Result<Found, String>,
-    /// What several GPUs need to work together.
-    pub nccl: Result<PathBuf, String>,
+    /// What several GPUs need to work together; looked for where there are several.
+    pub nccl: Option<Result<PathBuf, String>>,
     /// None where there is no driver.
     pub gpus: Result<Vec<Properties>, String>,
     /// Where compiled kernels are kept.
@@ -36,7 +36,8 @@ pub fn survey() -> Survey {
     let nvrtc = Nvrtc::load(most).map(|x| Found { path: x.path().into(), version: x.version() });
     let gpus = driver.as_ref().map_or(Ok(vec![]), |driver| driver.devices());
     let driver = driver.map(|x| Found { path: x.path().into(), version: x.version() });
-    let nccl = Nccl::load().map(|x| x.path().into());
+    let several = gpus.as_ref().is_ok_and(|gpus: &Vec<Properties>| gpus.len() > 1);
+    let nccl = several.then(|| Nccl::load().map(|x| x.path().into()));
     Survey { driver, nvrtc, nccl, gpus, cache: super::cache::folder() }
 }
 

@@ -132,15 +132,35 @@ __device__ __forceinline__ u32 table_row(const u32* end, u32 count, u32 block) {
   return low;
 }
 
-// Sums and maxima over the 32 threads of a warp, the same in all of them and in the same order every time.
-__device__ __forceinline__ float warp_sum(float x) {
-  for (u32 mask = 16; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
+// Sums, maxima and minima over `width` neighbouring threads of a warp, a power of two: the same in all of them, and in the
+// same order every time.
+template <class T>
+__device__ __forceinline__ T sum_among(T x, u32 width) {
+  for (u32 mask = width / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
   return x;
 }
-__device__ __forceinline__ float warp_max(float x) {
-  for (u32 mask = 16; mask > 0; mask /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, mask));
+__device__ __forceinline__ float max_among(float x, u32 width) {
+  for (u32 mask = width / 2; mask > 0; mask /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, mask));
   return x;
 }
+__device__ __forceinline__ u32 min_among(u32 x, u32 width) {
+  for (u32 mask = width / 2; mask > 0; mask /= 2) x = min(x, __shfl_xor_sync(ALL, x, mask));
+  return x;
+}
+
+// The sum over those of them that come before this one, which is number `lane`.
+__device__ __forceinline__ float sum_before(float x, u32 lane, u32 width) {
+  for (u32 by = 1; by < width; by *= 2) {
+    float other = __shfl_up_sync(ALL, x, by);
+    if (lane >= by) x += other;
+  }
+  x = __shfl_up_sync(ALL, x, 1);
+  return lane > 0 ? x : 0.0f;
+}
+
+// Over the 32 threads of a warp.
+__device__ __forceinline__ float warp_sum(float x) { return sum_among(x, WARP); }
+__device__ __forceinline__ float warp_max(float x) { return max_among(x, WARP); }
 
 // Whether this block is the last of `blocks` to come here: it may then read (past the first cache, with __ldcg) what the
 // others wrote before, in an order that does not depend on which it is. `count` is zero before and afterwards.
@@ -161,10 +181,7 @@ __device__ __forceinline__ bool last_to_arrive(u32* count, u32 blocks) {
   return last;
 }
 
-__device__ __forceinline__ double warp_sum_double(double x) {
-  for (u32 mask = 16; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
-  return x;
-}
+__device__ __forceinline__ double warp_sum_double(double x) { return sum_among(x, WARP); }
 
 // The sum over all threads of a block, in thread 0.
 __device__ __forceinline__ double block_sum(double x) {

@@ -7,24 +7,10 @@
 struct Share {
   u32 classes, lanes, vector;  // `vector` where `E` classes may be read at once
   __device__ __forceinline__ u32 lane() const { return threadIdx.x % lanes; }
-  __device__ __forceinline__ float sum(float x) const {
-    for (u32 mask = lanes / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
-    return x;
-  }
-  __device__ __forceinline__ float max(float x) const {
-    for (u32 mask = lanes / 2; mask > 0; mask /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, mask));
-    return x;
-  }
+  __device__ __forceinline__ float sum(float x) const { return sum_among(x, lanes); }
+  __device__ __forceinline__ float max(float x) const { return max_among(x, lanes); }
   // The sum over the lanes before this one.
-  __device__ __forceinline__ float before(float x) const {
-    float sum = x;
-    for (u32 by = 1; by < lanes; by *= 2) {
-      float other = __shfl_up_sync(ALL, sum, by);
-      if (lane() >= by) sum += other;
-    }
-    sum = __shfl_up_sync(ALL, sum, 1);
-    return lane() > 0 ? sum : 0.0f;
-  }
+  __device__ __forceinline__ float before(float x) const { return sum_before(x, lane(), lanes); }
 };
 #define SHARE u32 classes, u32 lanes, u32 vector
 #define SHARE_VALUE Share{classes, lanes, vector}

@@ -87,7 +87,7 @@ __device__ __forceinline__ u32 first_bad(const float* clips, u32 count) {
   u32 first = count;
   for (u32 i = threadIdx.x; i < count; i += blockDim.x)
     if (clips[i] != clips[i]) first = min(first, i);
-  for (u32 mask = 16; mask > 0; mask /= 2) first = min(first, __shfl_xor_sync(ALL, first, mask));
+  first = min_among(first, WARP);
   if (lane_of_warp() == 0) firsts[threadIdx.x / WARP] = first;
   __syncthreads();
   for (u32 w = 0; w < blockDim.x / WARP; w++) first = min(first, firsts[w]);

@@ -392,7 +392,7 @@ __device__ __forceinline__ u32 own_column() { return threadIdx.x % PANEL; }
 
 // Leaves the sum of `x` over the threads that have the same row.
 __device__ __forceinline__ void leave(float* slots, u32 rows, u32 row0, float x) {
-  for (u32 mask = PANEL / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
+  x = sum_among(x, PANEL);
   u32 row = row0 + own_row();
   if (own_column() == 0 && row < rows) slots[(u64)blockIdx.x * rows + row] = x;
 }
@@ -403,7 +403,7 @@ __device__ __forceinline__ void add_up(const float* slots, u32 count, u32 rows, 
   float x = 0.0f;
   if (row < rows)
     for (u32 i = own_column(); i < count; i += PANEL) x += __ldcg(slots + (u64)i * rows + row);
-  for (u32 mask = PANEL / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
+  x = sum_among(x, PANEL);
   if (own_column() == 0) out[own_row()] = x;
 }
 
@@ -418,27 +418,11 @@ __device__ __forceinline__ float inverse_of(float squares, u32 n, float epsilon)
 // Of `width` threads, a power of two, number `lane`, which has classes `first` to `last`.
 struct Part {
   u32 width, lane, first, last;
-  __device__ __forceinline__ float sum(float x) const {
-    for (u32 mask = width / 2; mask > 0; mask /= 2) x += __shfl_xor_sync(ALL, x, mask);
-    return x;
-  }
-  __device__ __forceinline__ float most(float x) const {
-    for (u32 mask = width / 2; mask > 0; mask /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, mask));
-    return x;
-  }
-  __device__ __forceinline__ u32 least(u32 x) const {
-    for (u32 mask = width / 2; mask > 0; mask /= 2) x = min(x, __shfl_xor_sync(ALL, x, mask));
-    return x;
-  }
+  __device__ __forceinline__ float sum(float x) const { return sum_among(x, width); }
+  __device__ __forceinline__ float most(float x) const { return max_among(x, width); }
+  __device__ __forceinline__ u32 least(u32 x) const { return min_among(x, width); }
   // The sum over the threads before this one.
-  __device__ __forceinline__ float before(float x) const {
-    for (u32 by = 1; by < width; by *= 2) {
-      float other = __shfl_up_sync(ALL, x, by);
-      if (lane >= by) x += other;
-    }
-    x = __shfl_up_sync(ALL, x, 1);
-    return lane > 0 ? x : 0.0f;
-  }
+  __device__ __forceinline__ float before(float x) const { return sum_before(x, lane, width); }
 };
 
 __device__ __forceinline__ Part part_of(u32 classes) {

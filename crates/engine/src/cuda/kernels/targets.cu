@@ -170,10 +170,7 @@ __device__ __forceinline__ float2 percentiles(const float* x, u32 n, Rank a, Ran
     if (key > low_b) next_b = min(next_b, key);
   });
   not_above = counted(not_above, sums[0]);
-  for (u32 mask = 16; mask > 0; mask /= 2) {
-    next_a = min(next_a, __shfl_xor_sync(ALL, next_a, mask));
-    next_b = min(next_b, __shfl_xor_sync(ALL, next_b, mask));
-  }
+  next_a = min_among(next_a, WARP), next_b = min_among(next_b, WARP);
   if (lane_of_warp() == 0) sums[1][threadIdx.x / WARP] = uint2{next_a, next_b};
   __syncthreads();
   for (u32 w = 0; w < WARP; w++) next_a = min(next_a, sums[1][w].x), next_b = min(next_b, sums[1][w].y);
