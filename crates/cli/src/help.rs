@@ -79,10 +79,11 @@ need, with where they were found or how to get them.
 
 Usage: dreamer devices
 
-`--device cuda` computes on a GPU. Nothing of CUDA is needed to build or to run this program
-without one. Libraries are looked for in LD_LIBRARY_PATH, CUDA_HOME, the active Python environment
-(pip install nvidia-cuda-nvrtc), /usr/local/cuda* and the system's folders. Several GPUs of the
-machine share each batch with `--devices 0,1`; they need NCCL (pip install nvidia-nccl-cu13).
+A GPU computes where one is found that passes a trial, or with `--device cuda`. Nothing of CUDA is
+needed to build or to run this program without one. Libraries are looked for in LD_LIBRARY_PATH,
+CUDA_HOME, the active Python environment (pip install nvidia-cuda-nvrtc), /usr/local/cuda* and the
+system's folders. Several GPUs of the machine share each batch with `--device cuda --devices 0,1`;
+they need NCCL (pip install nvidia-nccl-cu13).
 ";
 
 const PLOT: &str = "\
@@ -148,7 +149,7 @@ Main keys:
   --task TASK              What to learn; `dreamer envs` lists the tasks.
   --logdir PATH            Run folder; an existing one is resumed. {timestamp} is the time.
   --seed N                 Start of all random numbers.
-  --device D               auto, cpu or cuda.
+  --device D               cpu, cuda, or auto: a GPU where a usable one is found.
   --devices 0,1            With cuda: the GPUs that share each batch; the first one by default.
   --threads N              CPU threads; 0 takes all cores.
   --run.steps N            Policy steps after which the run ends.

@@ -144,6 +144,27 @@ fn devices_say_what_is_there_and_how_to_get_what_is_not() {
 }
 
 #[test]
+fn a_gpu_that_cannot_be_used_leaves_the_processor_with_a_note() {
+    let folder = std::env::temp_dir().join(format!("dreamer-auto-{}", std::process::id()));
+    let line = format!("train --configs debug --run.steps 1 --logdir {}", folder.display());
+    let train = |device: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dreamer"));
+        command.args(line.split(' ')).args(["--device", device]);
+        command.env("DREAMER_EMULATE_GPU", "1").env("CXX", "no-such-compiler").output().unwrap()
+    };
+    let refused = train("cuda");
+    assert!(refused.status.code() == Some(1) && !folder.exists());
+    let trained = train("auto");
+    let errors = String::from_utf8_lossy(&trained.stderr);
+    assert!(
+        trained.status.success() && errors.contains("note: computing on the processor, not on a GPU: "),
+        "{errors}"
+    );
+    assert!(errors.contains("no-such-compiler") && train("cpu").status.success());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn a_bench_measures_every_case_and_writes_json() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("speed.json");

@@ -14,7 +14,7 @@ pub struct Config {
     /// Run folder, without placeholders.
     pub logdir: String,
     pub seed: u64,
-    /// `auto`, `cpu` or `cuda`.
+    /// `cpu`, `cuda`, or `auto`: a GPU where one is found that computes what the processor does, else the processor.
     pub device: String,
     /// Numbers of the GPUs that train.
     pub devices: Vec<usize>,

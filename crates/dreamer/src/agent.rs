@@ -1,23 +1,23 @@
-//! The agent: its parts, and the verb `act`.
+//! The agent: its parts, where it is, and what it hands out: snapshots, initial states, preparers of batches.
 
 use crate::Carry;
+use crate::acting::{Lent, Spare};
 use crate::actor_critic::Normalizers;
 use crate::batch::{Batch, Layout, Preparer, layout};
 use crate::checks;
 use crate::config::AgentConfig;
-use crate::data::{self, encoded_space};
+use crate::data::encoded_space;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::heads::ScalarHead;
 use crate::loss::{Inputs, Loss, loss};
-use crate::noise::{Noise, Purpose};
-use crate::observations::Observations;
+use crate::noise::Noise;
 use crate::optimizer::Optimizer;
 use crate::params::{Builder, Params};
 use crate::policy::Policy;
 use crate::rssm::{Latent, Rssm};
-use crate::update::{Repeat, copy_parts};
-use anyhow::{Result, bail};
+use crate::update::Repeat;
+use anyhow::Result;
 use engine::cuda::{Member, Side};
 use engine::ops;
 use engine::{Bytes, Device, Tensor};
@@ -39,8 +39,9 @@ pub struct Agent {
     pub(crate) norms: Normalizers,
     pub(crate) opt: Optimizer,
     pub(crate) repeat: Repeat,
-    /// Whether it acts beside the update of another: on a queue of its own where there are queues.
-    pub(crate) aside: bool,
+    /// What a snapshot acts with on a GPU, beside the update of the agent; and what waits for further snapshots.
+    pub(crate) acting: Option<Arc<Lent>>,
+    pub(crate) spare: Spare,
     /// Where several GPUs work together: this one among them, and the agents of the others, which the first one has.
     pub(crate) member: Option<Member>,
     pub(crate) followers: Vec<Agent>,
@@ -60,21 +61,6 @@ pub struct Parts {
 
 /// Names of the parts whose parameters are trained, in order.
 const PARTS: [&str; 7] = ["enc", "dyn", "dec", "rew", "con", "pol", "val"];
-
-/// Whether actions are taken for training or evaluation. Both sample from the policy, as officially, with draws of
-/// their own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    Train,
-    Eval,
-}
-
-/// What [`Agent::act`] returns: `action` for the environments, [N, ...] per key, and `replay`, what
-/// belongs into the replay beside the step (`dyn/deter` float16 [N, D], `dyn/stoch` uint8 [N, S]).
-pub struct Acted {
-    pub action: Record,
-    pub replay: Record,
-}
 
 impl Agent {
     /// Builds an agent with freshly initialised parameters (keyed by `config.seed`). `act_space` is without `reset`.
@@ -103,7 +89,8 @@ impl Agent {
             norms,
             opt,
             repeat,
-            aside: false,
+            acting: None,
+            spare: Spare::default(),
             member: None,
             followers: vec![],
         })
@@ -122,7 +109,19 @@ impl Agent {
         let Normalizers { ret, val, adv } = &self.norms;
         let norms = Normalizers { ret: ret.to(device), val: val.to(device), adv: adv.to(device) };
         let (params, slow) = (self.params.to(device), self.slow.to(device));
-        Agent { params, slow, opt, norms, member: None, followers: vec![], ..self.clone() }
+        // A snapshot that stays where it is goes on with what it has.
+        let acting = self.acting.clone().filter(|_| device == self.device());
+        Agent {
+            params,
+            slow,
+            opt,
+            norms,
+            acting,
+            spare: Spare::default(),
+            member: None,
+            followers: vec![],
+            ..self.clone()
+        }
     }
 
     /// How many devices train together.
@@ -146,28 +145,25 @@ impl Agent {
     }
 
     /// The agent as it is now, for another thread to act with while this one trains. It shares the parameters until they
-    /// change (on a GPU, where they change in place, it has a copy of those that acting needs, and a queue of its own), and
-    /// leaves out what only training needs: it cannot be trained, saved, or asked for a report.
+    /// change, and leaves out what only training needs: it cannot be trained, loaded, saved, or asked for a report. On a GPU,
+    /// where parameters change in place, it has a copy of those that acting needs, and a queue of its own; when it ends they
+    /// go on to a later one.
     pub fn snapshot(&self) -> Agent {
+        let (params, acting) = match self.device() {
+            Device::Cpu => (self.params.clone(), None),
+            Device::Gpu(gpu) => {
+                let lent = self.spare.lend(gpu, &self.params);
+                (lent.params(), Some(Arc::new(lent)))
+            }
+        };
         Agent {
             config: self.config.clone(),
             obs_space: self.obs_space.clone(),
             act_space: self.act_space.clone(),
             parts: self.parts.clone(),
-            params: match self.device() {
-                Device::Cpu => self.params.clone(),
-                // After the update under way, and before the next one changes them.
-                Device::Gpu(gpu) => {
-                    let now = gpu.point();
-                    let (params, copied) = gpu.aside(Side::Act, || {
-                        now.precede();
-                        (copy_parts(&self.params, &["enc/", "dyn/", "pol/"]), gpu.point())
-                    });
-                    copied.precede();
-                    params
-                }
-            },
-            aside: true,
+            params,
+            acting,
+            spare: self.spare.clone(),
             member: None,
             followers: vec![],
             slow: Params::default(),
@@ -199,48 +195,9 @@ impl Agent {
             step: 0,
         };
         match self.device() {
-            Device::Gpu(gpu) if self.aside => gpu.aside(Side::Act, carry),
+            Device::Gpu(gpu) if self.acting.is_some() => gpu.aside(Side::Act, carry),
             _ => carry(),
         }
-    }
-
-    /// One acting step on `obs` [N, ...] per key (keys beyond the observation space are ignored).
-    pub fn act(&self, carry: &mut Carry, obs: &Record, mode: Mode) -> Result<Acted> {
-        let purpose = if mode == Mode::Train { Purpose::Act } else { Purpose::Eval };
-        let noise = Noise::Counter { seed: self.config.seed, purpose, step: carry.step, step_at: None, part: 0 };
-        match self.device() {
-            Device::Gpu(gpu) if self.aside => gpu.aside(Side::Act, || self.act_with(carry, obs, &noise)),
-            _ => self.act_with(carry, obs, &noise),
-        }
-    }
-
-    pub(crate) fn act_with(&self, carry: &mut Carry, obs: &Record, noise: &Noise) -> Result<Acted> {
-        let n = carry.len();
-        let first = data::fetch(obs, "is_first", &[n], &[])?.to_bool();
-        let keep: Vec<f32> = first.iter().map(|&first| if first { 0.0 } else { 1.0 }).collect();
-        let keep = Tensor::from_slice(&[n, 1], &keep).to(self.device());
-        let get = |key: &str, space: &Space| data::fetch(obs, key, &[n], &space.shape).cloned();
-        let obs = Observations::new(&self.obs_space, &self.config, n, false, get)?.to(self.device());
-        let p = self.params.frozen();
-        *carry = carry.to(self.device());
-        let tokens = self.parts.enc.apply(&p, &obs);
-        let steps = |x: &Tensor| ops::reshape(x, &[n, 1, x.width()]);
-        let seen = self.parts.dyn_.observe(&p, &carry.latent, &steps(&tokens), &steps(&carry.prevact), &keep, noise);
-        let flat = |x: &Tensor| ops::reshape(x, &[n, x.width()]);
-        let latent = Latent { deter: flat(&seen.deter), stoch: flat(&seen.stoch) };
-        let at = crate::noise::At { rows: 0..n, step: 0, steps: 1, device: self.device() };
-        let (actions, prevact) = self.parts.pol.sample(&p, &[&latent.deter, &latent.stoch], noise, &at);
-        let names = self.parts.pol.names().map(|name| format!("the action '{name}'"));
-        finite([("the latent state while acting".to_string(), &latent.deter)].into_iter().chain(names.zip(&actions)))?;
-        carry.prevact = prevact;
-        carry.latent = latent;
-        carry.step += 1;
-        let mut replay = Record::new();
-        if self.config.replay_context > 0 {
-            let stoch = ops::index_bytes(&carry.latent.stoch, self.config.dynamics.rssm.classes);
-            self.store_latents(&ops::half_bytes(&carry.latent.deter), &stoch, &[n], &mut replay);
-        }
-        Ok(Acted { action: self.parts.pol.arrays(&actions).into_iter().collect(), replay })
     }
 
     /// The latents as the replay stores them: deter in half precision, stoch as class indices.
@@ -306,14 +263,5 @@ fn copy_value(params: &Params, slow: &mut Params) {
     let source = params.iter().filter(|(name, _)| name.starts_with("val/")).map(|(_, x)| x.detach());
     for (target, source) in slow.values_mut().iter_mut().zip(source) {
         *target = source;
-    }
-}
-
-/// Fails with the name of the first tensor that holds a number that is not finite.
-fn finite<'a>(named: impl Iterator<Item = (String, &'a Tensor)>) -> Result<()> {
-    let (names, tensors): (Vec<String>, Vec<&Tensor>) = named.unzip();
-    match ops::first_not_finite(&tensors) {
-        None => Ok(()),
-        Some((i, value)) => bail!("{} holds {value}; nothing good can come after it", names[i]),
     }
 }

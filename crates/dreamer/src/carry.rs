@@ -27,6 +27,13 @@ impl Carry {
         Carry { latent, prevact: self.prevact.to(device), step: self.step }
     }
 
+    /// Copies the state over that of `to`, on the same GPU; not the count of steps.
+    pub(crate) fn copy_over(&self, to: &Carry) {
+        self.latent.deter.copy_over(&to.latent.deter);
+        self.latent.stoch.copy_over(&to.latent.stoch);
+        self.prevact.copy_over(&to.prevact);
+    }
+
     /// Number of environments or sequences.
     pub fn len(&self) -> usize {
         self.latent.deter.dim(0)

@@ -3,13 +3,15 @@
 //! Files lie in `goldens/` beside this crate's manifest (see its README); the variable GOLDENS may name a folder with more of
 //! them. Everything is read from NAME.json and NAME.safetensors: configuration, spaces, inputs, noise and results.
 
-use crate::agent::{Agent, Mode};
+use crate::acting::Mode;
+use crate::agent::Agent;
 use crate::batch::Batch;
 use crate::carry::Carry;
 use crate::config::AgentConfig;
 use crate::data::vectors;
 use crate::noise::{Injected, Noise};
 use crate::rssm::Latent;
+use crate::transfer::Cargo;
 use engine::ops;
 use engine::{Device, Tensor};
 use serde_json::{Map, Value};

@@ -2,6 +2,7 @@
 //!
 //! [`Agent`] has the three verbs of the algorithm: [`Agent::act`], [`Agent::train`], [`Agent::report`].
 
+mod acting;
 mod actor_critic;
 mod agent;
 mod batch;
@@ -28,8 +29,12 @@ mod rssm;
 mod state;
 mod team;
 mod train;
+mod transfer;
+mod trial;
 mod update;
 
+#[cfg(test)]
+mod acting_tests;
 #[cfg(test)]
 extern crate self as dreamer_agent; // so that helpers of tests/ serve here, too
 #[cfg(test)]
@@ -42,13 +47,15 @@ mod team_tests;
 #[cfg(test)]
 mod update_tests;
 
-pub use agent::{Acted, Agent, Mode};
+pub use acting::{Acted, Mode};
+pub use agent::Agent;
 pub use batch::{Prepared, Preparer};
 pub use carry::Carry;
 pub use config::*;
 pub use report::Reported;
 pub use state::State;
 pub use train::Trained;
+pub use trial::trial;
 pub use update::Begun;
 
 /// Named scalars in a fixed order, with the official names.

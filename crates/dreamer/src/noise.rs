@@ -83,6 +83,16 @@ impl At {
 }
 
 impl Noise {
+    /// The same, with the low 32 bits of the step read from `at` [1] where a GPU draws.
+    pub fn with_step_at(self, at: &Tensor) -> Noise {
+        match self {
+            Noise::Counter { seed, purpose, step, part, .. } => {
+                Noise::Counter { seed, purpose, step, step_at: Some(at.clone()), part }
+            }
+            injected => injected,
+        }
+    }
+
     /// For posterior latents: `groups` categoricals a row.
     pub fn posterior(&self, at: &At, groups: usize) -> Drawn {
         match self {

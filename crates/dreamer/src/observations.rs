@@ -1,10 +1,10 @@
 //! `Observations`: what the networks see and reconstruct, where the agent is.
 
-use crate::batch::{Map, Moved};
 use crate::config::AgentConfig;
 use crate::data;
+use crate::transfer::{Cargo, Map};
 use anyhow::{Result, bail};
-use engine::{Bytes, Device, Tensor};
+use engine::{Bytes, Tensor};
 use spaces::{Array, Data, Space, Spaces};
 use std::collections::BTreeMap;
 
@@ -60,19 +60,6 @@ impl Observations {
         Ok(Observations { rows, vectors, images, targets: values })
     }
 
-    /// The same with everything, always in the same order, replaced by what `f` makes of it.
-    pub fn map(&self, f: &mut impl Map) -> Observations {
-        let vectors = self.vectors.as_ref().map(|x| f.tensor(x));
-        let images = self.images.iter().map(|(key, x)| (key.clone(), f.bytes(x))).collect();
-        let targets = self.targets.iter().map(|(key, x)| (key.clone(), f.tensor(x))).collect();
-        Observations { rows: self.rows, vectors, images, targets }
-    }
-
-    /// The same where an agent is.
-    pub fn to(&self, device: Device) -> Observations {
-        self.map(&mut Moved(device))
-    }
-
     /// The pixels [rows, H, W, C] of an image key of the space.
     pub fn pixels(&self, key: &str) -> &Bytes {
         &self.images[key]
@@ -81,5 +68,14 @@ impl Observations {
     /// The observed values [rows, K] of a vector key of the space, where they were asked for.
     pub fn target(&self, key: &str) -> &Tensor {
         &self.targets[key]
+    }
+}
+
+impl Cargo for Observations {
+    fn map(&self, f: &mut impl Map) -> Observations {
+        let vectors = self.vectors.as_ref().map(|x| f.tensor(x));
+        let images = self.images.iter().map(|(key, x)| (key.clone(), f.bytes(x))).collect();
+        let targets = self.targets.iter().map(|(key, x)| (key.clone(), f.tensor(x))).collect();
+        Observations { rows: self.rows, vectors, images, targets }
     }
 }

@@ -52,6 +52,11 @@ impl Params {
         self.map(|_, x| x.detach())
     }
 
+    /// Drops packed copies: see [`Tensor::forget_packed`].
+    pub fn forget_packed(&self) {
+        self.values.iter().for_each(Tensor::forget_packed);
+    }
+
     /// Leaves and shapes in order, as the engine's sink wants them.
     pub fn leaves(&self) -> Vec<(Leaf, Vec<usize>)> {
         let leaf = |x: &Tensor| (x.as_leaf().expect("trainable parameters are leaves"), x.shape().to_vec());

@@ -5,6 +5,7 @@ use crate::batch::Batch;
 use crate::data;
 use crate::noise::{Noise, Purpose};
 use crate::rssm::Latent;
+use crate::transfer::Cargo;
 use crate::{Carry, Metrics};
 use anyhow::Result;
 use engine::ops;

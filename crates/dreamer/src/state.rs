@@ -1,7 +1,7 @@
 //! Saving and loading: every tensor of the agent under its official name.
 
 use crate::agent::Agent;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use engine::Tensor;
 use regex::Regex;
 use spaces::{Array, Record};
@@ -37,6 +37,10 @@ impl Agent {
     /// Takes over the tensors of `state` whose names match `regex` (all of them where it is `None`).
     /// An error names what is missing or of another shape; the agent is then unchanged.
     pub fn load(&mut self, state: &State, regex: Option<&str>) -> Result<()> {
+        ensure!(
+            self.opt.rms.len() == self.params.len(),
+            "a snapshot of an agent cannot be loaded into; load the agent itself"
+        );
         // Matched from the start of the name, as officially: `enc/` must not bring in the optimizer's `opt/state/1/1/enc/`.
         let pattern = Regex::new(&format!("^(?:{})", regex.unwrap_or("")))
             .with_context(|| format!("'{}' is not a regular expression", regex.unwrap_or("")))?;

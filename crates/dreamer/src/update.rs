@@ -6,8 +6,8 @@ use crate::batch::Batch;
 use crate::gauges::Readings;
 use crate::loss::Loss;
 use crate::noise::{Noise, Purpose};
-use crate::params::Params;
 use crate::rssm::Latent;
+use crate::transfer::Cargo;
 use anyhow::{Result, bail};
 use engine::cuda::{Gpu, KernelTime, Member, Point, Recording, Upload};
 use engine::ops::{self, Varying};
@@ -292,17 +292,4 @@ impl Updated {
         });
         kept
     }
-}
-
-/// The parameters of `prefixes` in memory of their own; others are left out.
-pub(crate) fn copy_parts(params: &Params, prefixes: &[&str]) -> Params {
-    params.map(|name, x| {
-        if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
-            let mut copy = x.detach();
-            copy.unshare();
-            copy
-        } else {
-            ops::zeros(&[0], x.device())
-        }
-    })
 }

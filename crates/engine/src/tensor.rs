@@ -247,6 +247,14 @@ impl Tensor {
         }
     }
 
+    /// Copies these values over those of `to`, which has as many and is on the same GPU, for everybody who holds them. Packed
+    /// copies of `to` stay as they are.
+    pub fn copy_over(&self, to: &Tensor) {
+        let Device::Gpu(gpu) = to.device() else { panic!("values on the processor are changed by `make_mut`") };
+        assert_eq!(self.len(), to.len());
+        gpu.copy(&gpu.cast(self, to.dtype()), to, 0);
+    }
+
     /// The only element of a scalar, or the first of others. Waits for a GPU.
     pub fn item(&self) -> f32 {
         self.view(0, &[1]).to(Device::Cpu).data()[0]
@@ -342,7 +350,8 @@ impl Tensor {
 
     /// A copy of a weight on a GPU as kernels want it, made by `pack` at first use.
     pub(crate) fn packed_gpu(&self, key: PackKey, pack: impl FnOnce() -> Tensor) -> Tensor {
-        match self.pack_with(key, || Pack::Gpu(pack())) {
+        let Device::Gpu(gpu) = self.device() else { panic!("a weight on the processor is packed for the processor") };
+        match self.pack_with(key, || Pack::Gpu(gpu.packing(pack))) {
             Pack::Gpu(pack) => pack,
             _ => unreachable!("keys of a GPU hold tensors"),
         }

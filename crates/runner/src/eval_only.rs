@@ -26,6 +26,7 @@ pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
     let folder = Folder::open(&root)?;
     saving::write_config(folder.root(), &config)?;
     println_above(&banner::text(&config, folder.root(), &driver, agent.as_ref())?);
+    let agent = agent.map(|agent| agent.snapshot()); // without what only training needs
 
     // A folder of its own holds the last evaluation only.
     let mut logger = setup::logger(&config, folder.root(), own_folder(&config).then_some(0))?;

@@ -37,7 +37,8 @@ impl Evaluation {
         stop: &Stop,
     ) -> Result<()> {
         let (space, count) = (self.driver.act_space().clone(), self.driver.count());
-        let mut policy = Policy::new(agent, &space, count, config.seed.wrapping_add(step + 1), Mode::Eval);
+        let actor = agent.map(Agent::snapshot); // which on a GPU acts by one call
+        let mut policy = Policy::new(actor.as_ref(), &space, count, config.seed.wrapping_add(step + 1), Mode::Eval);
         self.driver.reset();
         self.episodes.reset();
         let goal = self.episodes.ended + config.run.eval_eps as u64;
@@ -45,7 +46,7 @@ impl Evaluation {
             if stop.asked() && !config.run.sync {
                 return Ok(());
             }
-            let steps = self.driver.step(|obs| policy.act(agent, obs))?;
+            let steps = self.driver.step(|obs| policy.act(actor.as_ref(), obs))?;
             for (i, transition) in steps.iter().enumerate() {
                 lock(&self.replay).add(transition, i)?;
                 if let Some(episode) = self.episodes.add(i, transition)? {

@@ -8,6 +8,7 @@ mod batches;
 pub mod bench;
 pub mod checkpoint;
 mod clock;
+mod device;
 mod diagnostic;
 mod driver;
 mod episodes;
@@ -54,5 +55,5 @@ fn use_threads(config: &config::Config) {
 fn check(config: &config::Config) -> Result<()> {
     config.check()?;
     engine::cpu::Isa::detect().map_err(|sentence| anyhow::anyhow!(sentence))?;
-    setup::gpus(config).map(drop)
+    device::check(config)
 }

@@ -1,12 +1,11 @@
 //! Builds the parts of a run from its configuration.
 
+use crate::device;
 use crate::driver::Driver;
 use crate::log::{Logger, Settings};
 use anyhow::{Context, Result, anyhow, ensure};
 use config::Config;
 use dreamer_agent::Agent;
-use engine::Device;
-use engine::cuda::{Gpu, Precision};
 use envs::{Env, wrappers::RestartOnException};
 use replay::{Options, Replay};
 use spaces::Spaces;
@@ -61,16 +60,7 @@ pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
     }
     let (obs, act) = agent_spaces(driver);
     let agent = Agent::new(&obs, &act, &config.agent).map_err(|error| with_cure(error, config))?;
-    place(agent, config).map(Some)
-}
-
-/// The agent where `config` says that it computes.
-pub fn place(agent: Agent, config: &Config) -> Result<Agent> {
-    match gpus(config)?.as_slice() {
-        [] => Ok(agent),
-        [gpu] => Ok(agent.to(Device::Gpu(gpu))),
-        several => agent.spread(several),
-    }
+    device::place(agent, config).map(Some)
 }
 
 /// An error about the size of images, with the option that changes it where the task's suite has one.
@@ -81,20 +71,6 @@ fn with_cure(error: anyhow::Error, config: &Config) -> anyhow::Error {
         return anyhow!("{error:#}; --env.{suite}.size 64 64 resizes them");
     }
     error
-}
-
-/// The GPUs that `config.device` and `config.devices` name, which compute as `config.compute_dtype` says; none where the
-/// processor computes.
-pub fn gpus(config: &Config) -> Result<Vec<&'static Gpu>> {
-    if config.device != "cuda" {
-        return Ok(vec![]);
-    }
-    let float32 = config.compute_dtype == "float32";
-    let precision = if float32 { Precision::Float32 } else { Precision::Bfloat16 };
-    let open =
-        |&index: &usize| engine::cuda::open(index, precision).map_err(|sentence| anyhow!("device 'cuda': {sentence}"));
-    let count = if config.script == "eval_only" { 1 } else { config.devices.len() };
-    config.devices.iter().take(count).map(open).collect()
 }
 
 /// Every key of a replayed step.

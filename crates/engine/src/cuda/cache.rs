@@ -38,14 +38,14 @@ fn file_name(name: &str, source: &str, arch: u32, major: i32) -> String {
 }
 
 /// A file with a checksum before its content: one cut short or damaged is as good as none.
-fn read(path: &Path) -> Option<Vec<u8>> {
+pub fn read(path: &Path) -> Option<Vec<u8>> {
     let bytes = std::fs::read(path).ok()?;
     let (sum, cubin) = bytes.split_first_chunk::<8>()?;
     (u64::from_le_bytes(*sum) == checksum(cubin)).then(|| cubin.to_vec())
 }
 
 /// Written beside and renamed, as several processes may start at once.
-fn write(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
+pub fn write(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension(format!("{}.tmp", std::process::id()));
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     let bytes = [&checksum(cubin).to_le_bytes()[..], cubin].concat();

@@ -1,10 +1,13 @@
-//! The CUDA driver: the few of its functions that are needed, loaded at run time, and a GPU used through them.
+//! The CUDA driver: the few of its functions that are needed, loaded at run time.
+
+mod context;
+
+pub use context::{Cuda, Event, Graph, Module, Stream};
 
 use super::library::{DRIVER, Loaded};
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 type Status = c_int;
 type Pointer = u64;
@@ -54,6 +57,7 @@ driver_functions! {
     capture_begin b"cuStreamBeginCapture_v2" (Handle, c_int);
     capture_end b"cuStreamEndCapture" (Handle, *mut Handle);
     graph_instantiate b"cuGraphInstantiateWithFlags" (*mut Handle, Handle, u64);
+    graph_upload b"cuGraphUpload" (Handle, Handle);
     graph_launch b"cuGraphLaunch" (Handle, Handle);
     graph_destroy b"cuGraphDestroy" (Handle);
     graph_exec_destroy b"cuGraphExecDestroy" (Handle);
@@ -74,21 +78,10 @@ driver_functions! {
     launch_with b"cuLaunchKernelEx" (*const LaunchConfig, Handle, *mut *mut c_void, *mut *mut c_void);
 }
 
-/// Attributes of devices and functions, by their numbers in cuda.h.
+/// Attributes of devices, by their numbers in cuda.h.
 const MULTIPROCESSORS: c_int = 16;
 const MAJOR: c_int = 75;
 const MINOR: c_int = 76;
-const MAX_DYNAMIC_SHARED: c_int = 8;
-/// Bytes up to which the driver copies from ordinary memory before a call returns (documented for host to device).
-const TAKEN_AT_ONCE: usize = 64 << 10;
-/// A stream that does not wait for the one everybody shares.
-const NON_BLOCKING: c_uint = 1;
-/// An event that tells no time, which is cheaper.
-const NO_TIMING: c_uint = 2;
-/// A recorded event that happens at each run, for others than the graph.
-const EXTERNAL: c_uint = 1;
-/// A capture that lets every thread go on using the driver, this one included: for memory.
-const CAPTURE_RELAXED: c_int = 2;
 
 /// How a kernel is launched, laid out as `CUlaunchConfig` in cuda.h.
 #[repr(C)]
@@ -108,11 +101,6 @@ struct LaunchAttribute {
     padding: c_int,
     value: [c_int; 16],
 }
-
-/// The kernel may start while the one before it on the stream ends: it waits for that one's results by itself.
-const OVERLAPS: c_int = 6; // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-/// The first version of CUDA that records this in graphs, and the first architecture that does it.
-const OVERLAPPING: ((i32, i32), u32) = ((12, 3), 90);
 
 /// What is known of a GPU without using it.
 #[derive(Clone, Debug)]
@@ -198,314 +186,12 @@ impl Driver {
         let name = text(self.error_name).unwrap_or("unknown error".into());
         let what = text(self.error_text).unwrap_or_default();
         let cure = match &*name {
-            "CUDA_ERROR_OUT_OF_MEMORY" => "; a smaller --batch_size or --configs size needs less memory",
+            "CUDA_ERROR_OUT_OF_MEMORY" => {
+                "; a smaller --batch_size or --configs size needs less memory, and --device cpu none of a GPU's"
+            }
             "CUDA_ERROR_NO_DEVICE" => "; check that nvidia-smi lists it and that CUDA_VISIBLE_DEVICES does not hide it",
             _ => "",
         };
         Err(format!("CUDA failed {doing}: {what} ({name}){cure}"))
     }
 }
-
-/// One GPU with its context.
-pub struct Cuda {
-    driver: Arc<Driver>,
-    context: Handle,
-    /// Whether kernels can overlap.
-    overlapping: bool,
-}
-
-/// An order in which a GPU does things.
-pub struct Stream(Handle);
-
-// SAFETY: as below.
-unsafe impl Send for Stream {}
-unsafe impl Sync for Stream {}
-
-impl Stream {
-    /// For other libraries.
-    pub fn handle(&self) -> *mut c_void {
-        self.0
-    }
-}
-
-/// A point in a stream's work.
-pub struct Event(Handle);
-
-// SAFETY: as below.
-unsafe impl Send for Event {}
-unsafe impl Sync for Event {}
-
-/// Work that was captured from a stream, ready to be started.
-pub struct Graph(Handle);
-
-// SAFETY: as below.
-unsafe impl Send for Graph {}
-unsafe impl Sync for Graph {}
-
-// SAFETY: the driver's handles may be used from any thread; each call sets the context for its own.
-unsafe impl Send for Cuda {}
-unsafe impl Sync for Cuda {}
-
-impl Cuda {
-    pub fn open(driver: Arc<Driver>, index: usize) -> Result<Cuda, String> {
-        let device = driver.device(index)?;
-        let mut context = std::ptr::null_mut();
-        // SAFETY: the pointer is valid for one handle.
-        driver.check(unsafe { (driver.context_retain)(&mut context, device) }, "opening a context")?;
-        let overlapping = driver.version() >= OVERLAPPING.0 && driver.properties(index)?.arch >= OVERLAPPING.1;
-        Ok(Cuda { driver, context, overlapping })
-    }
-
-    /// The major version of CUDA that its driver supports.
-    pub fn major(&self) -> i32 {
-        self.driver.version().0
-    }
-
-    /// Makes this GPU the one that libraries called by this thread use.
-    pub fn enter(&self) -> Result<(), String> {
-        self.call("choosing a context", |_| 0)
-    }
-
-    pub fn stream(&self) -> Result<Stream, String> {
-        let mut stream = std::ptr::null_mut();
-        // SAFETY: the pointer is valid for one handle.
-        self.call("making a stream", |d| unsafe { (d.stream_create)(&mut stream, NON_BLOCKING) })?;
-        Ok(Stream(stream))
-    }
-
-    /// Gives a stream back once it has done what it was asked for.
-    pub fn close(&self, stream: Stream) {
-        // SAFETY: nobody else has the handle. What goes wrong concerns nobody any more.
-        let _ = self.call("closing a stream", |d| unsafe { (d.stream_destroy)(stream.0) });
-    }
-
-    /// From here on, what goes to `stream` is kept and not done.
-    pub fn begin_recording(&self, stream: &Stream) -> Result<(), String> {
-        // SAFETY: the stream is open.
-        self.call("beginning a recording", |d| unsafe { (d.capture_begin)(stream.0, CAPTURE_RELAXED) })
-    }
-
-    pub fn end_recording(&self, stream: &Stream) -> Result<Graph, String> {
-        let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: pointers are valid for one handle each; a graph is destroyed once, after what is made of it.
-        unsafe {
-            self.call("ending a recording", |d| (d.capture_end)(stream.0, &mut graph))?;
-            let made = self.call("preparing a recording", |d| (d.graph_instantiate)(&mut ready, graph, 0));
-            self.call("closing a recording", |d| (d.graph_destroy)(graph))?;
-            made?;
-        }
-        Ok(Graph(ready))
-    }
-
-    pub fn run(&self, graph: &Graph, stream: &Stream) -> Result<(), String> {
-        // SAFETY: both are open, and whoever recorded keeps the memory that is used.
-        self.call("starting a recording", |d| unsafe { (d.graph_launch)(graph.0, stream.0) })
-    }
-
-    /// Gives a recording back.
-    pub fn forget(&self, graph: &Graph) {
-        // SAFETY: called once, by its owner's end; the driver waits for runs under way.
-        let _ = self.call("closing a recording", |d| unsafe { (d.graph_exec_destroy)(graph.0) });
-    }
-
-    /// An event, kept for as long as the process lives.
-    pub fn event(&self) -> Result<Event, String> {
-        let mut event = std::ptr::null_mut();
-        // SAFETY: the pointer is valid for one handle.
-        self.call("making an event", |d| unsafe { (d.event_create)(&mut event, NO_TIMING) })?;
-        Ok(Event(event))
-    }
-
-    /// Puts an event that tells the time into what `stream` captures; kept for as long as the process lives.
-    pub fn timed_mark(&self, stream: &Stream) -> Result<Event, String> {
-        let mut event = std::ptr::null_mut();
-        // SAFETY: the pointer is valid for one handle, and the stream is open.
-        unsafe {
-            self.call("making an event", |d| (d.event_create)(&mut event, 0))?;
-            self.call("marking a time", |d| (d.event_record_with)(event, stream.0, EXTERNAL))?;
-        }
-        Ok(Event(event))
-    }
-
-    /// Between two marks that have been passed.
-    pub fn seconds(&self, before: &Event, after: &Event) -> Result<f64, String> {
-        let mut milliseconds = 0.0;
-        // SAFETY: the pointer is valid for one number, and both events are open.
-        self.call("reading a time", |d| unsafe { (d.event_elapsed)(&mut milliseconds, before.0, after.0) })?;
-        Ok(milliseconds as f64 / 1e3)
-    }
-
-    /// `event` is where `stream` has been asked for everything that it has been asked for by now.
-    pub fn record(&self, event: &Event, stream: &Stream) -> Result<(), String> {
-        // SAFETY: both are open.
-        self.call("recording an event", |d| unsafe { (d.event_record)(event.0, stream.0) })
-    }
-
-    /// What `stream` is asked for from now on happens after `event`.
-    pub fn after(&self, event: &Event, stream: &Stream) -> Result<(), String> {
-        // SAFETY: both are open.
-        self.call("waiting for an event", |d| unsafe { (d.stream_wait_event)(stream.0, event.0, 0) })
-    }
-
-    pub fn wait_for(&self, event: &Event) -> Result<(), String> {
-        // SAFETY: the event is open.
-        self.call("waiting for an event", |d| unsafe { (d.event_wait)(event.0) })
-    }
-
-    /// Memory of the processor that copies can use without waiting.
-    pub fn pin(&self, bytes: usize) -> Result<*mut u8, String> {
-        let mut start = std::ptr::null_mut();
-        // SAFETY: the pointer is valid for one address.
-        self.call(&format!("asking for {bytes} bytes of pinned memory"), |d| unsafe {
-            (d.host_alloc)(&mut start, bytes, 0)
-        })?;
-        Ok(start.cast())
-    }
-
-    /// # Safety
-    /// `start` came from `pin`, and nothing uses it any more.
-    pub unsafe fn unpin(&self, start: *mut u8) {
-        // SAFETY: as the caller promises.
-        let _ = self.call("giving pinned memory back", |d| unsafe { (d.host_free)(start.cast()) });
-    }
-
-    /// Calls the driver with this GPU's context.
-    fn call(&self, doing: &str, f: impl FnOnce(&Driver) -> Status) -> Result<(), String> {
-        // SAFETY: the context lives as long as the process.
-        self.driver.check(unsafe { (self.driver.context_set)(self.context) }, "choosing a context")?;
-        self.driver.check(f(&self.driver), doing)
-    }
-
-    pub fn alloc(&self, bytes: usize) -> Result<u64, String> {
-        let mut pointer = 0;
-        // SAFETY: the pointer is valid for one address.
-        self.call(&format!("asking for {bytes} bytes of its memory"), |d| unsafe { (d.alloc)(&mut pointer, bytes) })?;
-        Ok(pointer)
-    }
-
-    /// # Safety
-    /// `pointer` came from `alloc`, and nothing uses it any more.
-    pub unsafe fn free(&self, pointer: u64) -> Result<(), String> {
-        // SAFETY: as the caller promises.
-        self.call("giving memory back", |d| unsafe { (d.free)(pointer) })
-    }
-
-    /// # Safety
-    /// `bytes.len()` bytes at `to` are this GPU's.
-    pub unsafe fn upload(&self, bytes: &[u8], to: u64, stream: &Stream) -> Result<(), String> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: as the caller promises; small copies are taken at once, and others are waited for.
-        self.call("copying to it", |d| unsafe { (d.upload)(to, bytes.as_ptr().cast(), bytes.len(), stream.0) })?;
-        if bytes.len() > TAKEN_AT_ONCE { self.wait(stream) } else { Ok(()) }
-    }
-
-    /// Copies from pinned memory, some time after this returns.
-    ///
-    /// # Safety
-    /// `bytes.len()` bytes at `to` are this GPU's, and `bytes` are pinned and stay as they are until the stream is done.
-    pub unsafe fn upload_later(&self, bytes: &[u8], to: u64, stream: &Stream) -> Result<(), String> {
-        // SAFETY: as the caller promises.
-        self.call("copying to it", |d| unsafe { (d.upload)(to, bytes.as_ptr().cast(), bytes.len(), stream.0) })
-    }
-
-    /// # Safety
-    /// `to.len()` bytes at `from` are this GPU's.
-    pub unsafe fn download(&self, from: u64, to: &mut [u8], stream: &Stream) -> Result<(), String> {
-        if to.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: as the caller promises; the bytes are there once the stream is done.
-        self.call("copying from it", |d| unsafe { (d.download)(to.as_mut_ptr().cast(), from, to.len(), stream.0) })?;
-        self.wait(stream)
-    }
-
-    /// # Safety
-    /// `bytes` bytes at both addresses are this GPU's.
-    pub unsafe fn copy(&self, from: u64, to: u64, bytes: usize, stream: &Stream) -> Result<(), String> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        // SAFETY: as the caller promises.
-        self.call("copying its memory", |d| unsafe { (d.copy)(to, from, bytes, stream.0) })
-    }
-
-    /// # Safety
-    /// `bytes` bytes at `to` are this GPU's.
-    pub unsafe fn zero(&self, to: u64, bytes: usize, stream: &Stream) -> Result<(), String> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        // SAFETY: as the caller promises.
-        self.call("clearing memory", |d| unsafe { (d.set)(to, 0, bytes, stream.0) })
-    }
-
-    pub fn wait(&self, stream: &Stream) -> Result<(), String> {
-        // SAFETY: the stream is open.
-        self.call("waiting for a computation", |d| unsafe { (d.stream_wait)(stream.0) })
-    }
-
-    /// Loads machine code made for this GPU.
-    pub fn load(&self, cubin: &[u8]) -> Result<Module, String> {
-        let mut module = std::ptr::null_mut();
-        // SAFETY: a cubin says itself how long it is.
-        self.call("loading kernels", |d| unsafe { (d.module_load)(&mut module, cubin.as_ptr().cast()) })?;
-        Ok(Module(module))
-    }
-
-    /// A kernel of a module, allowed to use `shared` bytes of dynamic shared memory.
-    pub fn function(&self, module: &Module, name: &str, shared: u32) -> Result<u64, String> {
-        let symbol = CString::new(name).map_err(|_| format!("the kernel name {name} contains a zero byte"))?;
-        let mut function = std::ptr::null_mut();
-        // SAFETY: the module is loaded and stays so.
-        self.call(&format!("looking for the kernel {name}"), |d| unsafe {
-            (d.module_function)(&mut function, module.0, symbol.as_ptr())
-        })?;
-        if shared > super::gpu::ALWAYS {
-            // SAFETY: the function was just found.
-            self.call(&format!("giving the kernel {name} shared memory"), |d| unsafe {
-                (d.function_attribute)(function, MAX_DYNAMIC_SHARED, shared as c_int)
-            })?;
-        }
-        Ok(function as u64)
-    }
-
-    /// Where the kernel `overlaps`, it may start while the one before it ends, if this GPU and its driver can do that.
-    ///
-    /// # Safety
-    /// `function` is a kernel of this GPU, and `args` are what it takes, with memory as large as it assumes. Where it overlaps
-    /// it waits by itself (`griddepcontrol.wait`) before it touches what others write.
-    #[allow(clippy::too_many_arguments)] // those of the driver's function
-    pub unsafe fn launch(
-        &self,
-        function: u64,
-        [x, y, z]: [u32; 3],
-        threads: u32,
-        shared: u32,
-        overlaps: bool,
-        stream: &Stream,
-        args: &mut [*mut c_void],
-    ) -> Result<(), String> {
-        let (kernel, none) = (function as Handle, std::ptr::null_mut());
-        // SAFETY: as the caller promises.
-        self.call(&format!("starting {x} x {y} x {z} blocks of {threads} threads"), |d| unsafe {
-            if !(overlaps && self.overlapping) {
-                return (d.launch)(kernel, x, y, z, threads, 1, 1, shared, stream.0, args.as_mut_ptr(), none);
-            }
-            let mut value = [0; 16];
-            value[0] = 1;
-            let attributes = LaunchAttribute { number: OVERLAPS, padding: 0, value };
-            let (blocks, threads, stream) = ([x, y, z], [threads, 1, 1], stream.0);
-            let config = LaunchConfig { blocks, threads, shared, stream, attributes: &attributes, count: 1 };
-            (d.launch_with)(&config, kernel, args.as_mut_ptr(), none)
-        })
-    }
-}
-
-/// Kernels loaded on a GPU.
-pub struct Module(Handle);
-
-// SAFETY: the driver's handles may be used from any thread.
-unsafe impl Send for Module {}
-unsafe impl Sync for Module {}

@@ -1,15 +1,14 @@
 //! `Gpu`: memory and kernel launches, on a GPU or on its emulation; the one thing that operations use.
 
-use super::driver::{Cuda, Driver, Event, Module as CudaModule, Properties, Stream};
-use super::emulator::{Emulator, Module as EmulatedModule};
+use super::driver::{Cuda, Driver, Event, Properties, Stream};
+use super::emulator::Emulator;
 use super::launch::{Arg, Arguments, Grid, at_once};
+use super::loading::LoadedKernels;
 use super::memory::{MEMORY_CALLS, Memory, Pinned};
 use super::queue::{Command, Queue, lock};
 use super::side::Side;
 use super::upload::Buffers;
-use super::{cache, kernels};
 use crate::tensor::{Dtype, Tensor};
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -20,8 +19,7 @@ pub struct Gpu {
     pub(super) backend: Backend,
     /// Where everybody's work goes who has not entered another queue.
     main: OnceLock<Arc<Queue>>,
-    modules: Mutex<HashMap<&'static str, Module>>,
-    functions: Mutex<HashMap<(&'static str, &'static str), Function>>,
+    pub(super) loaded: LoadedKernels,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
     /// What earlier uploads left for later ones.
     pub(super) uploads: Mutex<Vec<Buffers>>,
@@ -43,28 +41,15 @@ pub enum Precision {
     Bfloat16,
 }
 
-/// A kernel that was loaded, how often it was launched, and how much dynamic shared memory it may have: what it asked for
-/// first, which is set when it is loaded.
-struct Function {
-    address: u64,
-    launches: u64,
-    shared: u32,
-}
+/// The first architecture that has what kernels use: bfloat16 on tensor cores, asynchronous copies.
+const OLDEST: u32 = 80;
 
 /// Counters of each queue.
 const COUNTERS: usize = 1 << 16;
 
-/// Dynamic shared memory that every kernel may have.
-pub(super) const ALWAYS: u32 = 48 << 10;
-
 pub(super) enum Backend {
     Cuda(Cuda),
     Emulator(Emulator),
-}
-
-enum Module {
-    Cuda(CudaModule),
-    Emulated(EmulatedModule),
 }
 
 impl Gpu {
@@ -74,6 +59,12 @@ impl Gpu {
         let Some(properties) = all.get(index) else {
             return Err(format!("there is no GPU number {index}: the driver shows {}, counted from 0", all.len()));
         };
+        if properties.arch < OLDEST {
+            let (name, major, minor) = (&properties.name, properties.arch / 10, properties.arch % 10);
+            return Err(format!(
+                "GPU {index} ({name}) has compute capability {major}.{minor}, and kernels need 8.0 (Ampere) at least; compute with --device cpu"
+            ));
+        }
         let cuda = Cuda::open(driver, index)?;
         let stream = cuda.stream()?;
         Ok(Gpu::leak(properties.clone(), precision, Backend::Cuda(cuda), Some(stream)))
@@ -87,25 +78,19 @@ impl Gpu {
     }
 
     fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
-        let (main, modules, functions, constants, uploads) = Default::default();
+        let (main, loaded, constants, uploads) = Default::default();
         let (sides, events, held, most) = Default::default();
-        let gpu = Gpu {
-            properties,
-            precision,
-            backend,
-            main,
-            modules,
-            functions,
-            constants,
-            uploads,
-            sides,
-            events,
-            held,
-            most,
-        };
+        let gpu = Gpu { properties, precision, backend, main, loaded, constants, uploads, sides, events, held, most };
         let gpu: &Gpu = Box::leak(Box::new(gpu));
         gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
         gpu
+    }
+
+    /// A stream of its own for a queue; none on an emulated GPU.
+    pub(super) fn new_stream(&self) -> Option<Stream> {
+        let Backend::Cuda(cuda) = &self.backend else { return None };
+        let _call = lock(&MEMORY_CALLS);
+        Some(self.done(cuda.stream()))
     }
 
     /// The queue that this thread's work goes to.
@@ -413,67 +398,6 @@ impl Gpu {
         if let Backend::Cuda(cuda) = &self.backend {
             self.done(cuda.wait(self.queue().stream()));
         }
-    }
-
-    /// The kernel `name`, compiled and loaded at first use.
-    fn function(&self, module: &'static str, name: &'static str, shared: u32) -> u64 {
-        if let Some(function) = lock(&self.functions).get_mut(&(module, name)) {
-            function.launches += 1;
-            assert!(shared <= function.shared, "kernel {name} was first launched with less shared memory");
-            return function.address;
-        }
-        let _call = lock(&MEMORY_CALLS); // what is loaded takes memory, too
-        let mut modules = lock(&self.modules);
-        let loaded = modules.entry(module).or_insert_with(|| self.done(self.load(module)));
-        let function = match (&self.backend, loaded) {
-            (Backend::Cuda(cuda), Module::Cuda(module)) => cuda.function(module, name, shared),
-            (Backend::Emulator(emulator), Module::Emulated(module)) => emulator.function(module, name),
-            _ => unreachable!("modules are loaded by the backend that runs them"),
-        };
-        let address = self.done(function);
-        lock(&self.functions).insert((module, name), Function { address, launches: 1, shared: shared.max(ALWAYS) });
-        address
-    }
-
-    /// How often each kernel was launched since this was last asked, the most frequent first.
-    pub fn launches(&self) -> Vec<(String, u64)> {
-        let mut functions = lock(&self.functions);
-        let take = |(&(module, name), function): (&(&str, &str), &mut Function)| {
-            (format!("{module}/{name}"), std::mem::take(&mut function.launches))
-        };
-        let mut launches: Vec<(String, u64)> = functions.iter_mut().map(take).filter(|(_, n)| *n > 0).collect();
-        launches.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
-        launches
-    }
-
-    /// Loads every module of kernels now, so that what is missing shows before anything is computed. What is not in the
-    /// cache is compiled side by side.
-    pub(super) fn load_all(&'static self) -> Result<(), String> {
-        if let Backend::Cuda(cuda) = &self.backend {
-            let compile = |name| self.cubin(cuda, name);
-            std::thread::scope(|scope| {
-                let all: Vec<_> = kernels::names().map(|name| scope.spawn(move || compile(name))).collect();
-                all.into_iter().try_for_each(|thread| thread.join().expect("no panic while compiling").map(drop))
-            })?;
-        }
-        for name in kernels::names() {
-            let module = self.load(name)?;
-            lock(&self.modules).entry(name).or_insert(module);
-        }
-        Ok(())
-    }
-
-    fn load(&self, module: &'static str) -> Result<Module, String> {
-        match &self.backend {
-            Backend::Cuda(cuda) => cuda.load(&self.cubin(cuda, module)?).map(Module::Cuda),
-            Backend::Emulator(emulator) => {
-                emulator.load(module, &kernels::source(module, self.precision)).map(Module::Emulated)
-            }
-        }
-    }
-
-    fn cubin(&self, cuda: &Cuda, module: &str) -> Result<Vec<u8>, String> {
-        cache::cubin(module, &kernels::source(module, self.precision), self.properties.arch, cuda.major())
     }
 
     /// What a GPU was asked for; a failure leaves nothing to go on with.

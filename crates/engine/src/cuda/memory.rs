@@ -7,8 +7,8 @@ use crate::tensor::Dtype;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
-/// Held by whoever asks a driver for memory or gives it back, and while GPUs start what they do together: such calls may
-/// wait for everything that every GPU is doing.
+/// Held by whoever asks a driver for memory or gives it back, streams and recordings included, and while GPUs start what they
+/// do together: such calls may wait for everything that every GPU is doing.
 pub(super) static MEMORY_CALLS: Mutex<()> = Mutex::new(());
 
 pub struct Memory {

@@ -7,6 +7,7 @@
 use super::driver;
 use super::gpu::{Backend, Gpu};
 use super::launch::Arguments;
+use super::memory::MEMORY_CALLS;
 use super::team::{Exchange, Team};
 use super::timing::Marks;
 use std::cell::RefCell;
@@ -23,6 +24,8 @@ pub(super) struct Queue {
     pub recording: bool,
     /// Marks between kernels, where they are to be timed.
     pub marks: Option<Marks>,
+    /// Where the packing of weights is recorded, if not here.
+    packs: Option<Arc<Queue>>,
     /// Zeros that this queue's kernels count with.
     pub counters: u64,
     /// Free memory by size: a training step reuses the memory of the step before.
@@ -64,7 +67,7 @@ thread_local! {
 impl Queue {
     pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Queue {
         let counters = gpu.new_counters(stream.as_ref());
-        Queue { gpu, stream, tape: None, recording: false, marks: None, counters, free: Mutex::default() }
+        Queue { gpu, stream, tape: None, recording: false, marks: None, packs: None, counters, free: Mutex::default() }
     }
 
     /// The queue of `gpu` that this thread has entered.
@@ -76,6 +79,12 @@ impl Queue {
     pub fn enter(queue: Arc<Queue>) -> Entered {
         ENTERED.with_borrow_mut(|entered| entered.push(queue));
         Entered
+    }
+
+    /// Runs `f` with this thread's work for the queue's GPU going there.
+    pub fn during<T>(self: &Arc<Self>, f: impl FnOnce() -> T) -> T {
+        let _entered = Queue::enter(self.clone());
+        f()
     }
 
     pub fn gpu(&self) -> &'static Gpu {
@@ -104,6 +113,7 @@ impl Drop for Queue {
         self.release(); // each piece of memory in use holds the queue, so there is none
         self.gpu.free_counters(self.counters);
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.gpu.backend, self.stream.take()) {
+            let _call = lock(&MEMORY_CALLS);
             cuda.close(stream);
         }
     }
@@ -134,36 +144,57 @@ impl Gpu {
     /// Runs `f` with everything that it starts on this GPU recorded instead of done. Whatever `f` uses for the first time
     /// (kernels, constants) must have been used before, and it cannot look at values or copy to the GPU.
     pub fn record<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
-        self.record_with(None, f)
+        let queue = self.open_recording(None, None);
+        let result = queue.during(f);
+        (self.close_recording(queue), result)
     }
 
     /// [`record`](Gpu::record) with marks that tell how long each kernel takes ([`Recording::times`]).
     pub fn record_marked<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
-        self.record_with(Some(Marks::default()), f)
+        let queue = self.open_recording(Some(Marks::default()), None);
+        let result = queue.during(f);
+        (self.close_recording(queue), result)
     }
 
-    fn record_with<T>(&'static self, marks: Option<Marks>, f: impl FnOnce() -> T) -> (Recording, T) {
-        let stream = match &self.backend {
-            Backend::Cuda(cuda) => Some(self.done(cuda.stream())),
-            Backend::Emulator(_) => None,
-        };
+    /// [`record`](Gpu::record) in two: the packing of weights, to be done again where they have changed, and the rest.
+    pub fn record_apart<T>(&'static self, f: impl FnOnce() -> T) -> ([Recording; 2], T) {
+        let packs = self.open_recording(None, None);
+        let queue = self.open_recording(None, Some(packs.clone()));
+        let result = queue.during(f);
+        ([packs, queue].map(|queue| self.close_recording(queue)), result)
+    }
+
+    /// Runs `f`, which packs a weight, where that is to be recorded.
+    pub(crate) fn packing<T>(&self, f: impl FnOnce() -> T) -> T {
+        match Queue::entered(self).and_then(|queue| queue.packs.clone()) {
+            Some(packs) => packs.during(f),
+            None => f(),
+        }
+    }
+
+    fn open_recording(&'static self, marks: Option<Marks>, packs: Option<Arc<Queue>>) -> Arc<Queue> {
+        let stream = self.new_stream();
         let tape = stream.is_none().then(Mutex::default);
         let mut queue = Queue::new(self, stream);
-        (queue.tape, queue.recording, queue.marks) = (tape, true, marks);
+        (queue.tape, queue.recording, queue.marks, queue.packs) = (tape, true, marks, packs);
         let queue = Arc::new(queue);
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {
             self.done(cuda.begin_recording(stream));
         }
         self.mark(&queue, "begin");
-        let entered = Queue::enter(queue.clone());
-        let result = f();
-        drop(entered);
+        queue
+    }
+
+    fn close_recording(&'static self, queue: Arc<Queue>) -> Recording {
         let work = match (&self.backend, &queue.stream, &queue.tape) {
-            (Backend::Cuda(cuda), Some(stream), _) => Work::Cuda(self.done(cuda.end_recording(stream))),
+            (Backend::Cuda(cuda), Some(stream), _) => {
+                let _call = lock(&MEMORY_CALLS);
+                Work::Cuda(self.done(cuda.end_recording(stream)))
+            }
             (_, _, Some(tape)) => Work::Emulated(std::mem::take(&mut *lock(tape))),
             _ => unreachable!("a recording has a stream or a tape"),
         };
-        (Recording { work, queue }, result)
+        Recording { work, queue }
     }
 }
 
@@ -196,6 +227,7 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         if let (Work::Cuda(graph), Backend::Cuda(cuda)) = (&self.work, &self.queue.gpu.backend) {
+            let _call = lock(&MEMORY_CALLS);
             cuda.forget(graph);
         }
     }

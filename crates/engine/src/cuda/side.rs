@@ -33,15 +33,8 @@ pub struct Point {
 impl Gpu {
     /// Runs `f` with this thread's work going to the queue `side`.
     pub fn aside<T>(&'static self, side: Side, f: impl FnOnce() -> T) -> T {
-        let queue = self.sides[side as usize].get_or_init(|| {
-            let stream = match &self.backend {
-                Backend::Cuda(cuda) => Some(self.done(cuda.stream())),
-                Backend::Emulator(_) => None,
-            };
-            Arc::new(Queue::new(self, stream))
-        });
-        let _entered = Queue::enter(queue.clone());
-        f()
+        let queue = self.sides[side as usize].get_or_init(|| Arc::new(Queue::new(self, self.new_stream())));
+        queue.during(f)
     }
 
     /// After everything that this thread's queue has been asked for by now.

@@ -2,6 +2,7 @@
 
 use super::driver::{Driver, Properties};
 use super::gpu::{Gpu, Precision};
+use super::library::DRIVER;
 use super::nccl::Nccl;
 use super::nvrtc::Nvrtc;
 use std::path::PathBuf;
@@ -39,6 +40,15 @@ pub fn survey() -> Survey {
     let several = gpus.as_ref().is_ok_and(|gpus: &Vec<Properties>| gpus.len() > 1);
     let nccl = several.then(|| Nccl::load().map(|x| x.path().into()));
     Survey { driver, nvrtc, nccl, gpus, cache: super::cache::folder() }
+}
+
+/// Whether there is a GPU, or one is emulated, or a driver that does not work; what is wrong shows when it is opened.
+pub fn is_there() -> bool {
+    std::env::var_os(EMULATE).is_some()
+        || match Driver::load().and_then(|driver| driver.devices()) {
+            Ok(gpus) => !gpus.is_empty(),
+            Err(sentence) => DRIVER.load().is_ok() && !sentence.contains("NO_DEVICE"),
+        }
 }
 
 /// Opens GPU number `index` with all kernels loaded, once a process and precision. The error names what is missing and how to get it.

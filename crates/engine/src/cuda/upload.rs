@@ -2,7 +2,7 @@
 
 use super::gpu::{Backend, Gpu};
 use super::memory::{Memory, Pinned};
-use super::queue::lock;
+use super::queue::{Queue, lock};
 use super::side::{Point, Side};
 use crate::tensor::{Device, Dtype, Tensor};
 
@@ -26,7 +26,8 @@ pub(super) struct Buffers {
 pub const ALIGNED: usize = 256;
 
 impl Gpu {
-    /// Starts to copy `len` bytes, a multiple of [`ALIGNED`], that `fill` writes. Waits for nothing.
+    /// Starts to copy `len` bytes, a multiple of [`ALIGNED`], that `fill` writes. Waits for nothing. The copy goes to the queue
+    /// that this thread has entered, so that acting does not wait for a batch, or to one for batches.
     pub fn upload_ahead(&'static self, len: usize, fill: impl FnOnce(&mut [u8])) -> Upload {
         assert!(len.is_multiple_of(ALIGNED), "{len} bytes");
         let free = {
@@ -37,7 +38,7 @@ impl Gpu {
         let mut buffers = free.unwrap_or_else(|| self.upload_buffers(len));
         fill(&mut buffers.pinned);
         let to = buffers.room.address();
-        self.aside(Side::Send, || {
+        let mut send = || {
             buffers.received.take().inspect(Point::precede);
             // SAFETY: there is as much room, which was read by its last user before; and nobody writes to pinned memory
             // before the buffers are given back, which is after the copy has arrived.
@@ -52,7 +53,14 @@ impl Gpu {
                 }
             }
             buffers.arrived = Some(self.point());
-        });
+        };
+        match Queue::entered(self) {
+            Some(queue) => {
+                assert!(!queue.recording, "a recording repeats what a GPU does, not what is copied to it");
+                send();
+            }
+            None => self.aside(Side::Send, send),
+        }
         Upload { buffers: Some(buffers) }
     }
 

@@ -93,6 +93,12 @@ pub(super) fn launch(
 /// `target = mix source + (1 - mix) target` for all pairs, unless `verdict` says that the update was not done.
 pub(super) fn ema_all(gpu: &'static Gpu, pairs: &mut [(&Tensor, &mut Tensor)], mix: f32, verdict: Option<&Tensor>) {
     pairs.iter_mut().for_each(|(_, target)| target.unshare());
+    let pairs: Vec<(&Tensor, &Tensor)> = pairs.iter().map(|(source, target)| (*source, &**target)).collect();
+    mix_all(gpu, &pairs, mix, verdict);
+}
+
+/// The same in the places of the targets, for everybody who holds them.
+pub(super) fn mix_all(gpu: &'static Gpu, pairs: &[(&Tensor, &Tensor)], mix: f32, verdict: Option<&Tensor>) {
     for some in pairs.chunks(PAIRS) {
         let mut table = Table::default();
         table.addresses(PAIRS, some.iter().map(|(source, _)| source.address()));

@@ -82,7 +82,7 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
     engine::release_pool();
     measure::forget_memory();
     let begin = Instant::now();
-    let mut agent = crate::setup::place(Agent::new(&case.obs, &case.act, &config.agent)?, config)?;
+    let mut agent = crate::device::place(Agent::new(&case.obs, &case.act, &config.agent)?, config)?;
     let device = agent.device();
     let mut data = Data::new(&agent, case, config.seed);
     let batch = data.batch(config.batch_size, config.replay_context + config.batch_length);
@@ -146,9 +146,9 @@ fn one_by_one(count: usize, mut update: impl FnMut() -> Result<()>) -> Result<Ve
     (0..count).map(timed).collect()
 }
 
-/// Median time of a call of `act` for `count` environments.
+/// Median time of a call of `act` for `count` environments, by a snapshot, as in training.
 fn acting(agent: &Agent, data: &mut Data, count: usize) -> Result<f64> {
-    let obs = data.observation(count);
+    let (agent, obs) = (agent.snapshot(), data.observation(count));
     let mut carry = agent.initial(count);
     let (begin, mut times) = (Instant::now(), Vec::new());
     while begin.elapsed().as_secs_f64() < ACTING || times.len() < 3 {

@@ -171,7 +171,8 @@ KERNEL ema(const __grid_constant__ Pairs t, u32 count, float mix, const float* v
   u32 i = 4 * ((blockIdx.x - (low ? t.end[low - 1] : 0)) * blockDim.x + threadIdx.x), n = t.n[low];
   if (i >= n) return;
   n = min(4u, n - i);
-  float4 s = load_four(t.source[low], i, n), v = load_four(t.target[low], i, n);
+  // Where all of the source is taken, whatever the target holds does not matter.
+  float4 s = load_four(t.source[low], i, n), v = mix == 1.0f ? s : load_four(t.target[low], i, n);
   float keep = 1.0f - mix;
   store_four(t.target[low], i, n,
              float4{mix * s.x + keep * v.x, mix * s.y + keep * v.y, mix * s.z + keep * v.z, mix * s.w + keep * v.w});

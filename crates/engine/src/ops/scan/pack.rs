@@ -77,6 +77,10 @@ impl Packer {
 
     /// Packs what was asked for and is not there yet.
     pub fn run(self) {
+        self.gpu.packing(|| self.launch());
+    }
+
+    fn launch(&self) {
         for parts in self.parts.chunks(PARTS) {
             let mut table = Table::default();
             table.addresses(PARTS, parts.iter().map(|part| part.0));

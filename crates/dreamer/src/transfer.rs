@@ -1,0 +1,113 @@
+//! `Cargo`: tensors and bytes that go to a GPU together, by one copy, into one block of memory.
+
+use engine::cuda::{ALIGNED, Upload};
+use engine::{Bytes, Device, Tensor};
+
+/// Tensors and bytes that go to a GPU together.
+pub trait Cargo: Sized {
+    /// The same with its tensors and bytes, always in the same order, replaced by what `f` makes of them.
+    fn map(&self, f: &mut impl Map) -> Self;
+
+    /// The same where an agent is.
+    fn to(&self, device: Device) -> Self {
+        self.map(&mut Moved(device))
+    }
+
+    /// Bytes that `write` writes.
+    fn size(&self) -> usize {
+        let mut size = Written { out: None, at: 0 };
+        self.map(&mut size);
+        size.at
+    }
+
+    /// Writes everything, from the processor, one after the other.
+    fn write(&self, out: &mut [u8]) {
+        self.map(&mut Written { out: Some(out), at: 0 });
+    }
+
+    /// The same shapes with the values that are where `write` puts them, in a float32 tensor on a GPU.
+    fn over(&self, block: &Tensor) -> Self {
+        self.map(&mut Views { block, at: 0 })
+    }
+
+    /// Sends everything to a GPU, beside what it is doing.
+    fn send(&self, device: Device) -> Option<Upload> {
+        match device {
+            Device::Cpu => None,
+            Device::Gpu(gpu) => Some(gpu.upload_ahead(self.size(), |bytes| self.write(bytes))),
+        }
+    }
+}
+
+/// What is done with each part of a cargo.
+pub trait Map {
+    fn tensor(&mut self, x: &Tensor) -> Tensor;
+    fn bytes(&mut self, x: &Bytes) -> Bytes;
+}
+
+/// Parts on another device.
+struct Moved(Device);
+
+impl Map for Moved {
+    fn tensor(&mut self, x: &Tensor) -> Tensor {
+        x.to(self.0)
+    }
+
+    fn bytes(&mut self, x: &Bytes) -> Bytes {
+        x.to(self.0)
+    }
+}
+
+/// Where the part that begins at `at` ends, and the next one begins.
+fn next(at: usize, bytes: usize) -> usize {
+    at + bytes.next_multiple_of(ALIGNED)
+}
+
+/// Writes parts one after the other, or only counts.
+struct Written<'a> {
+    out: Option<&'a mut [u8]>,
+    at: usize,
+}
+
+impl Written<'_> {
+    fn put(&mut self, len: usize, write: impl FnOnce(&mut [u8])) {
+        if let Some(out) = &mut self.out {
+            write(&mut out[self.at..self.at + len]);
+        }
+        self.at = next(self.at, len);
+    }
+}
+
+impl Map for Written<'_> {
+    fn tensor(&mut self, x: &Tensor) -> Tensor {
+        self.put(4 * x.len(), |out| {
+            let numbers = out.as_chunks_mut().0;
+            numbers.iter_mut().zip(x.data()).for_each(|(out, x)| *out = x.to_le_bytes());
+        });
+        x.clone()
+    }
+
+    fn bytes(&mut self, x: &Bytes) -> Bytes {
+        self.put(x.len(), |out| out.copy_from_slice(&x.host()));
+        x.clone()
+    }
+}
+
+struct Views<'a> {
+    block: &'a Tensor,
+    at: usize,
+}
+
+impl Map for Views<'_> {
+    fn tensor(&mut self, x: &Tensor) -> Tensor {
+        let view = self.block.view(self.at / 4, x.shape());
+        self.at = next(self.at, 4 * x.len());
+        view
+    }
+
+    fn bytes(&mut self, x: &Bytes) -> Bytes {
+        let view = Bytes::over(self.block, self.at / 4, x.len());
+        self.at = next(self.at, x.len());
+        view
+    }
+}

@@ -1,0 +1,97 @@
+//! Kernels of a GPU: compiled and loaded at first use or all at once, and counted.
+
+use super::driver::{Cuda, Module as CudaModule};
+use super::emulator::Module as EmulatedModule;
+use super::gpu::{Backend, Gpu};
+use super::memory::MEMORY_CALLS;
+use super::queue::lock;
+use super::{cache, kernels};
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+#[derive(Default)]
+pub(super) struct LoadedKernels {
+    modules: Mutex<HashMap<&'static str, Module>>,
+    /// By module and name.
+    functions: Mutex<HashMap<(&'static str, &'static str), Function>>,
+}
+
+/// A kernel that was loaded, how often it was launched, and how much dynamic shared memory it may have: what it asked for
+/// first, which is set when it is loaded.
+struct Function {
+    address: u64,
+    launches: u64,
+    shared: u32,
+}
+
+/// Dynamic shared memory that every kernel may have.
+pub(super) const ALWAYS: u32 = 48 << 10;
+
+enum Module {
+    Cuda(CudaModule),
+    Emulated(EmulatedModule),
+}
+
+impl Gpu {
+    /// The kernel `name`, compiled and loaded at first use.
+    pub(super) fn function(&self, module: &'static str, name: &'static str, shared: u32) -> u64 {
+        if let Some(function) = lock(&self.loaded.functions).get_mut(&(module, name)) {
+            function.launches += 1;
+            assert!(shared <= function.shared, "kernel {name} was first launched with less shared memory");
+            return function.address;
+        }
+        let _call = lock(&MEMORY_CALLS); // what is loaded takes memory, too
+        let mut modules = lock(&self.loaded.modules);
+        let loaded = modules.entry(module).or_insert_with(|| self.done(self.load(module)));
+        let function = match (&self.backend, loaded) {
+            (Backend::Cuda(cuda), Module::Cuda(module)) => cuda.function(module, name, shared),
+            (Backend::Emulator(emulator), Module::Emulated(module)) => emulator.function(module, name),
+            _ => unreachable!("modules are loaded by the backend that runs them"),
+        };
+        let address = self.done(function);
+        lock(&self.loaded.functions)
+            .insert((module, name), Function { address, launches: 1, shared: shared.max(ALWAYS) });
+        address
+    }
+
+    /// How often each kernel was launched since this was last asked, the most frequent first.
+    pub fn launches(&self) -> Vec<(String, u64)> {
+        let mut functions = lock(&self.loaded.functions);
+        let take = |(&(module, name), function): (&(&str, &str), &mut Function)| {
+            (format!("{module}/{name}"), std::mem::take(&mut function.launches))
+        };
+        let mut launches: Vec<(String, u64)> = functions.iter_mut().map(take).filter(|(_, n)| *n > 0).collect();
+        launches.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
+        launches
+    }
+
+    /// Loads every module of kernels now, so that what is missing shows before anything is computed. What is not in the
+    /// cache is compiled side by side.
+    pub(super) fn load_all(&'static self) -> Result<(), String> {
+        if let Backend::Cuda(cuda) = &self.backend {
+            let compile = |name| self.cubin(cuda, name);
+            std::thread::scope(|scope| {
+                let all: Vec<_> = kernels::names().map(|name| scope.spawn(move || compile(name))).collect();
+                all.into_iter().try_for_each(|thread| thread.join().expect("no panic while compiling").map(drop))
+            })?;
+        }
+        for name in kernels::names() {
+            let module = self.load(name)?;
+            lock(&self.loaded.modules).entry(name).or_insert(module);
+        }
+        Ok(())
+    }
+
+    fn load(&self, module: &'static str) -> Result<Module, String> {
+        match &self.backend {
+            Backend::Cuda(cuda) => cuda.load(&self.cubin(cuda, module)?).map(Module::Cuda),
+            Backend::Emulator(emulator) => {
+                emulator.load(module, &kernels::source(module, self.precision())).map(Module::Emulated)
+            }
+        }
+    }
+
+    fn cubin(&self, cuda: &Cuda, module: &str) -> Result<Vec<u8>, String> {
+        cache::cubin(module, &kernels::source(module, self.precision()), self.properties().arch, cuda.version().0)
+    }
+}
