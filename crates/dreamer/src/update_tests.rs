@@ -131,3 +131,24 @@ fn an_update_may_be_begun_before_the_results_of_the_last_one_are_fetched() {
     }
     assert_eq!(agent.save(), plain.save());
 }
+
+#[test]
+fn what_the_processor_computes_in_chunks_is_what_a_gpu_computes_at_once() {
+    // 320 states: five chunks of imagination, three of the heads and of the recurrence.
+    let config = AgentConfig { batch_size: 20, batch_length: 16, ..tiny() };
+    let Some((mut there, mut carry_there, batch)) = on_gpu(&config) else { return };
+    let mut here = there.to(Device::Cpu);
+    let mut carry = carry_there.to(Device::Cpu);
+    let metrics = there.train(&mut carry_there, &batch).unwrap().metrics;
+    for (name, x) in here.train(&mut carry, &batch).unwrap().metrics {
+        let y = metrics[&name];
+        assert!((x - y).abs() <= 1e-4 * x.abs().max(1.0), "{name}: {x} and {y}");
+    }
+    // Squares of the gradients, from which the moments have started.
+    for ((name, _), (x, y)) in here.params.iter().zip(here.opt.rms.iter().zip(&there.opt.rms)) {
+        let y = y.host();
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| (x as f64).powi(2)).sum::<f64>().sqrt();
+        let apart = norm(&mut x.data().iter().zip(y.data()).map(|(x, y)| x - y));
+        assert!(apart <= 1e-3 * norm(&mut x.data().iter().copied()) + 1e-30, "the gradient of {name} differs");
+    }
+}

@@ -197,5 +197,8 @@ impl Trainer {
 }
 
 #[cfg(test)]
+#[path = "alignment_tests.rs"]
+mod alignment_tests;
+#[cfg(test)]
 #[path = "train_tests.rs"]
 mod tests;

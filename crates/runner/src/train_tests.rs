@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// A run that takes a second: the block `debug`, smaller still, in synchronous mode.
-fn config(logdir: &Path, more: &[(&str, &str)]) -> Config {
+pub fn config(logdir: &Path, more: &[(&str, &str)]) -> Config {
     let base = [
         ("logdir", logdir.to_str().unwrap()),
         ("task", "dummy_disc"),
