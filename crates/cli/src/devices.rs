@@ -45,9 +45,7 @@ fn library(found: &Result<Found, String>) -> String {
 }
 
 fn kernels(folder: &Path) -> String {
-    let compiled = |name: &std::ffi::OsStr| !name.as_encoded_bytes().starts_with(b"checked-");
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    match files.filter(|file| compiled(&file.file_name())).count() {
+    match std::fs::read_dir(folder).map_or(0, Iterator::count) {
         0 => format!("none compiled yet; they will be in {}", folder.display()),
         count => format!("{count} files compiled · {}", folder.display()),
     }

@@ -145,10 +145,7 @@ impl Agent {
         let latent = Latent { deter: flat(&observed.deter), stoch: flat(&observed.stoch) };
         let at = At { rows: 0..n, step: 0, steps: 1, device: self.device() };
         let (actions, prevact) = self.parts.pol.sample(&p, &[&latent.deter, &latent.stoch], noise, &at);
-        let latents = (self.config.replay_context > 0).then(|| {
-            let classes = self.config.dynamics.rssm.classes;
-            (ops::half_bytes(&latent.deter), ops::index_bytes(&latent.stoch, classes))
-        });
+        let latents = self.packed_latents(&latent.deter, &latent.stoch);
         let not_finite = ops::not_finite(&[&latent.deter].into_iter().chain(&actions).collect::<Vec<_>>());
         Taken { latent, prevact, actions, latents, not_finite }
     }

@@ -200,6 +200,17 @@ impl Agent {
         }
     }
 
+    /// Deter in half precision and stoch as class indices, where they are, if the replay stores them.
+    pub(crate) fn packed_latents(&self, deter: &Tensor, stoch: &Tensor) -> Option<(Bytes, Bytes)> {
+        let classes = self.config.dynamics.rssm.classes;
+        (self.config.replay_context > 0).then(|| (ops::half_bytes(deter), ops::index_bytes(stoch, classes)))
+    }
+
+    /// Whether this is a snapshot, which lacks what only training needs.
+    pub(crate) fn is_snapshot(&self) -> bool {
+        self.opt.rms.len() != self.params.len()
+    }
+
     /// The latents as the replay stores them: deter in half precision, stoch as class indices.
     pub(crate) fn store_latents(&self, deter: &Bytes, stoch: &Bytes, lead: &[usize], out: &mut Record) {
         let r = &self.config.dynamics.rssm;

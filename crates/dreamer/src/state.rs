@@ -37,10 +37,7 @@ impl Agent {
     /// Takes over the tensors of `state` whose names match `regex` (all of them where it is `None`).
     /// An error names what is missing or of another shape; the agent is then unchanged.
     pub fn load(&mut self, state: &State, regex: Option<&str>) -> Result<()> {
-        ensure!(
-            self.opt.rms.len() == self.params.len(),
-            "a snapshot of an agent cannot be loaded into; load the agent itself"
-        );
+        ensure!(!self.is_snapshot(), "a snapshot of an agent cannot be loaded into; load the agent itself");
         // Matched from the start of the name, as officially: `enc/` must not bring in the optimizer's `opt/state/1/1/enc/`.
         let pattern = Regex::new(&format!("^(?:{})", regex.unwrap_or("")))
             .with_context(|| format!("'{}' is not a regular expression", regex.unwrap_or("")))?;

@@ -59,10 +59,7 @@ impl Agent {
     }
 
     fn begin_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
-        ensure!(
-            self.opt.rms.len() == self.params.len(),
-            "a snapshot of an agent cannot be trained; train the agent itself"
-        );
+        ensure!(!self.is_snapshot(), "a snapshot of an agent cannot be trained; train the agent itself");
         let (parts, prepared) = (self.devices(), 1 + batch.others.len());
         ensure!(
             parts == prepared,

@@ -5,11 +5,11 @@ use crate::agent::Agent;
 use crate::batch::Batch;
 use crate::gauges::Readings;
 use crate::loss::Loss;
-use crate::noise::{Noise, Purpose};
+use crate::noise::Noise;
 use crate::rssm::Latent;
 use crate::transfer::Cargo;
 use anyhow::{Result, bail};
-use engine::cuda::{Gpu, KernelTime, Member, Point, Recording, Upload};
+use engine::cuda::{Gpu, KernelTime, Point, Recording, Upload};
 use engine::ops::{self, Varying};
 use engine::profile::{self, Costs, part};
 use engine::{Bytes, Device, Sink, Tensor, backward};
@@ -128,9 +128,7 @@ impl Agent {
         });
         self.norms.follow(&out.norms, &verdict);
         let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
-        let rssm = &self.config.dynamics.rssm;
-        let latents = (self.config.replay_context > 0)
-            .then(|| (ops::half_bytes(&out.observed.deter), ops::index_bytes(&out.observed.stoch, rssm.classes)));
+        let latents = self.packed_latents(&out.observed.deter, &out.observed.stoch);
         let mut metrics = std::mem::take(&mut out.metrics);
         metrics.put("opt/loss", &out.total);
         Ok(Updated {
@@ -223,10 +221,7 @@ impl Agent {
         let device = Device::Gpu(gpu);
         let (block, varying) = (ops::zeros(&[batch.size() / 4], device), Varying::new(device));
         let batch = batch.over(&block);
-        let (seed, purpose, step_at) = (self.config.seed, Purpose::Train, Some(varying.step()));
-        let part = self.member.as_ref().map_or(0, Member::rank);
-        let noise = Noise::Counter { seed, purpose, step: self.opt.step, step_at, part };
-        let rates = varying.rates();
+        let (noise, rates) = (self.noise().with_step_at(&varying.step()), varying.rates());
         let (recording, updated) = record(&mut || self.compute(&batch, &noise, &rates));
         Ok(Recorded { shape, places, block, varying, recording, updated: updated? })
     }

@@ -309,7 +309,7 @@ impl Gpu {
     pub(crate) fn upload(&self, bytes: &[u8], to: u64, room: usize) {
         assert!(bytes.len() <= room, "{} bytes into {room}", bytes.len());
         let queue = self.queue();
-        assert!(!queue.recording, "a recording repeats what a GPU does, not what is copied to it");
+        queue.expect_live();
         // SAFETY: there is room, as was just checked.
         unsafe {
             match &self.backend {

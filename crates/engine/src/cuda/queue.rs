@@ -75,16 +75,16 @@ impl Queue {
         ENTERED.with_borrow(|entered| entered.iter().rev().find(|queue| queue.gpu == gpu).cloned())
     }
 
-    /// From now on this thread's work for the queue's GPU goes there.
-    pub fn enter(queue: Arc<Queue>) -> Entered {
-        ENTERED.with_borrow_mut(|entered| entered.push(queue));
-        Entered
-    }
-
     /// Runs `f` with this thread's work for the queue's GPU going there.
     pub fn during<T>(self: &Arc<Self>, f: impl FnOnce() -> T) -> T {
-        let _entered = Queue::enter(self.clone());
+        ENTERED.with_borrow_mut(|entered| entered.push(self.clone()));
+        let _entered = Entered;
         f()
+    }
+
+    /// Refuses to copy from the processor where that would be recorded.
+    pub fn expect_live(&self) {
+        assert!(!self.recording, "a recording repeats what a GPU does, not what is copied to it");
     }
 
     pub fn gpu(&self) -> &'static Gpu {
@@ -120,7 +120,7 @@ impl Drop for Queue {
 }
 
 /// Leaves the queue that its thread has entered when dropped.
-pub(super) struct Entered;
+struct Entered;
 
 impl Drop for Entered {
     fn drop(&mut self) {
@@ -144,14 +144,16 @@ impl Gpu {
     /// Runs `f` with everything that it starts on this GPU recorded instead of done. Whatever `f` uses for the first time
     /// (kernels, constants) must have been used before, and it cannot look at values or copy to the GPU.
     pub fn record<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
-        let queue = self.open_recording(None, None);
-        let result = queue.during(f);
-        (self.close_recording(queue), result)
+        self.record_with(None, f)
     }
 
     /// [`record`](Gpu::record) with marks that tell how long each kernel takes ([`Recording::times`]).
     pub fn record_marked<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
-        let queue = self.open_recording(Some(Marks::default()), None);
+        self.record_with(Some(Marks::default()), f)
+    }
+
+    fn record_with<T>(&'static self, marks: Option<Marks>, f: impl FnOnce() -> T) -> (Recording, T) {
+        let queue = self.open_recording(marks, None);
         let result = queue.during(f);
         (self.close_recording(queue), result)
     }

@@ -27,6 +27,6 @@ impl Gpu {
         kernels::names().for_each(|name| kernels::source(name, precision).hash(&mut hasher));
         let program = std::fs::metadata(std::env::current_exe().ok()?).ok()?;
         (program.len(), program.modified().ok()?).hash(&mut hasher);
-        Some(cache::folder()?.join(format!("checked-{:016x}", hasher.finish())))
+        Some(cache::folder()?.with_file_name("trials").join(format!("{:016x}", hasher.finish())))
     }
 }

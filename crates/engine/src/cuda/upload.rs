@@ -56,7 +56,7 @@ impl Gpu {
         };
         match Queue::entered(self) {
             Some(queue) => {
-                assert!(!queue.recording, "a recording repeats what a GPU does, not what is copied to it");
+                queue.expect_live();
                 send();
             }
             None => self.aside(Side::Send, send),
