@@ -2,12 +2,15 @@
 
 import numpy as np
 
+# Sentences for the user about what was asked for, which the trainer shows before the first step.
+NOTES = []
+
 
 class Space:
   """Dtype, shape and bounds of one key.
 
-  Floats lie in [low, high], integers in low..high without high. The dtypes are bool, uint8, int32
-  and float32. A uint8 space of rank 3 is an image [height, width, channels].
+  Floats lie in [low, high], integers in low..high without high, from 0 on if the agent sees or
+  chooses them. The dtypes are bool, uint8, int32 and float32. A uint8 space of rank 3 is an image [height, width, channels].
   """
 
   def __init__(self, dtype, shape=(), low=None, high=None):
@@ -15,8 +18,10 @@ class Space:
     self.shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
     self.low = low
     self.high = high
-    assert self.dtype.name in ('bool', 'uint8', 'int32', 'float32'), self.dtype
-    assert self.dtype != np.int32 or None not in (low, high), 'an int32 space needs both bounds'
+    if self.dtype.name not in ('bool', 'uint8', 'int32', 'float32'):
+      raise Problem(f'a space is {self.dtype}, which is none of bool, uint8, int32 and float32')
+    if self.dtype == np.int32 and None in (low, high):
+      raise Problem(f'an int32 space has the bounds {low} to {high}, but it needs both')
 
   @property
   def nbytes(self):

@@ -9,7 +9,7 @@ import tempfile
 
 import numpy as np
 
-from .env import FLAGS, Problem
+from .env import FLAGS, NOTES, Problem
 
 INTEGERS = {'bool': (0, 1), 'uint8': (0, 255), 'int32': (-2**31, 2**31 - 1)}
 # Python and numpy scalars that can be written without a further look.
@@ -109,9 +109,10 @@ class Memory:
                              slot * self.stride + entry['offset']))
             for key, entry in layout.items()]
 
-  def answer(self):
+  def answer(self, together):
     return {'version': 1, 'slots': self.slots, 'memory': self.path, 'stride': self.stride,
-            'act': self.act, 'obs': self.obs, 'logs': self.logs}
+            'act': self.act, 'obs': self.obs, 'logs': self.logs, 'together': together,
+            'notes': list(dict.fromkeys(NOTES))}
 
   def get(self, slot):
     return {key: view.copy() if view.shape else view[()] for key, view in self.ins[slot]}

@@ -4,11 +4,9 @@ Spaces are told apart by the name of their class, so that gymnasium is not neede
 the older gym are understood too.
 """
 
-import sys
-
 import numpy as np
 
-from .env import FLAGS, Problem, Space
+from .env import FLAGS, NOTES, Problem, Space
 from .resize import resizer
 
 FLOAT_MAX = np.float32(np.finfo(np.float32).max)
@@ -87,10 +85,11 @@ class Obs:
       if not name:
         name = 'image' if parts and is_image(parts[0][1]) else 'vector'
       if not parts or not all(part.nbytes for _, part, _ in parts):
-        print(f"observation '{name}' is left out: {leaf}", file=sys.stderr)
+        NOTES.append(f"observation '{name}' is left out: {leaf}")
         continue
       logged = all(is_image(part) or not part.shape for _, part, _ in parts)
-      if (name in OWN or name in taken or name.startswith(OWN_GROUPS)
+      keys = {name, *(name + suffix for suffix, _, _ in parts)}
+      if (name in OWN or not keys.isdisjoint(taken) or name.startswith(OWN_GROUPS)
           or name.startswith('log/') and not logged):
         name = 'obs/' + name
       for suffix, part, convert in parts:
@@ -330,6 +329,8 @@ def boxed(space, dtype):
               lambda value: (np.asarray(value, np.int64) + first).astype(dtype))
   bounded = (abs(low) < UNBOUNDED) & (abs(high) < UNBOUNDED)
   scale, middle = np.ones(low.shape), np.zeros(low.shape)
+  # With a bound on one side only, the two units next to it can be reached.
+  middle = np.where(abs(low) < UNBOUNDED, low + 1, np.where(abs(high) < UNBOUNDED, high - 1, middle))
   scale[bounded] = (high[bounded] - low[bounded]) / 2
   middle[bounded] = (high[bounded] + low[bounded]) / 2
 

@@ -121,8 +121,9 @@ def build(ask):
   first = make(0)
   if isinstance(first, VectorEnv):
     if first.count != slots:
-      raise Problem(f"'{ask['task']}' holds {first.count} environments in one, where {slots} "
-                    'were asked for')
+      raise Problem(f"'{ask['task']}' holds {first.count} environments in one, where {slots} were "
+                    f'asked for: --env.slots {first.count} asks for as many (and --run.envs for '
+                    'some multiple of that)')
     return first
   envs = [first] + [make(i) for i in range(1, slots)]
   check_alike(envs)
@@ -160,7 +161,7 @@ def prepare(sock):
   one, slots = (env, env.count) if isinstance(env, VectorEnv) else (env[0], len(env))
   memory = Memory(one.act_space, one.obs_space, slots)
   try:
-    send(sock, json.dumps(memory.answer()).encode() + b'\n')
+    send(sock, json.dumps(memory.answer(isinstance(env, VectorEnv))).encode() + b'\n')
   except Gone:
     memory.remove()
     raise

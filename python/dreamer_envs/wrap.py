@@ -113,7 +113,7 @@ class GymEnv(Env):
     seed, self.seed = self.seed, None
     if seed is None:
       result = self.env.reset()
-    elif accepts(self.env.reset, 'seed'):
+    elif takes_seed(self.env):
       result = self.env.reset(seed=seed)
     else:
       if callable(getattr(self.env, 'seed', None)):
@@ -144,6 +144,11 @@ def accepts(function, name):
   return any(p.name == name or p.kind == p.VAR_KEYWORD for p in parameters)
 
 
+def takes_seed(env):
+  """Wrappers of the older gym hand on whatever they are given, to a reset that may take nothing."""
+  return all(accepts(each.reset, 'seed') for each in (env, getattr(env, 'unwrapped', env)))
+
+
 class GymVector(VectorEnv):
   """A vector environment of gymnasium, or EnvPool's, that resets an environment in the step after
   its episode's last."""
@@ -151,10 +156,14 @@ class GymVector(VectorEnv):
   def __init__(self, env, seed=0, size=(0, 0), render=False):
     if is_pool(env):
       env = Pool(env)
-    mode = getattr(env, 'metadata', None) or {}
-    mode = getattr(mode.get('autoreset_mode'), 'name', mode.get('autoreset_mode'))
-    if mode not in (None, 'NEXT_STEP'):
-      raise Problem(f'the vector environment has autoreset_mode {mode}; NEXT_STEP is needed')
+    else:
+      mode = (getattr(env, 'metadata', None) or {}).get('autoreset_mode')
+      mode = getattr(mode, 'name', mode)
+      # Without it, gymnasium before 1.1 resets in the same step, which loses an observation.
+      if mode != 'NEXT_STEP':
+        raise Problem(f"the vector environment has autoreset_mode {mode} in its metadata, but it has "
+                      'to be NEXT_STEP: an environment is reset in the step after its last',
+                      cure=None if mode else 'pip install "gymnasium>=1.1"')
     self.env, self.count = env, int(env.num_envs)
     self.space = env.single_action_space
     self.act = Act(self.space)

@@ -169,6 +169,39 @@ class Moody(gymnasium.Env):
     return np.full(self.observation_space.shape, high, np.float32), 1.0, False, last, info
 
 
+class Pool:
+  """Has what is used of EnvPool: `count` environments, of which the i-th ends after 3 + i steps and
+  starts again in the step after that."""
+
+  observation_space = spaces.Box(-1, 100, (2,), np.float32)
+  action_space = spaces.Discrete(2)
+  recv = send = None
+
+  def __init__(self, count, older=False):
+    self.config = {'num_envs': count, 'batch_size': None}
+    self.older, self.limits = older, 3 + np.arange(count)
+
+  def reset(self):
+    self.counts = np.zeros(len(self.limits), int)
+    return self.seen() if self.older else (self.seen(), {})
+
+  def seen(self):
+    return np.stack([self.counts, self.counts], 1).astype(np.float32)
+
+  def step(self, actions):
+    assert actions.shape == self.counts.shape
+    first = self.counts == self.limits
+    self.counts = np.where(first, 0, self.counts + 1)
+    late = self.counts == self.limits
+    reward = np.where(first, 0.0, 1.0)
+    if self.older:
+      return self.seen(), reward, late, {'TimeLimit.truncated': late}
+    return self.seen(), reward, np.zeros_like(late), late, {}
+
+  def close(self):
+    pass
+
+
 def moody_vector(slots):
   return gymnasium.vector.SyncVectorEnv([lambda i=i: Moody(4 + i) for i in range(slots)])
 
@@ -179,6 +212,10 @@ def spoilt(index):
 
 def vector(slots):
   return gymnasium.make_vec('CartPole-v1', num_envs=slots)
+
+
+def sync(slots):
+  return gymnasium.make_vec('CartPole-v1', num_envs=slots, vectorization_mode='sync')
 
 
 def needs():

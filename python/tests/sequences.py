@@ -31,7 +31,8 @@ PACKAGES = {  # The module that a suite imports, and what its recorded sequence 
     'procgen': ('procgen', ['procgen2', 'pillow']),
     'minigrid': ('minigrid', ['minigrid', 'pillow']),
     'bsuite': ('bsuite', ['bsuite']),
-    'memmaze': ('memory_maze', ['memory-maze', 'dm_control', 'mujoco', 'labmaze']),
+    # The walker's motion depends on how numpy promotes scalars.
+    'memmaze': ('memory_maze', ['memory-maze', 'dm_control', 'mujoco', 'labmaze', 'numpy']),
     'loconav': ('dm_control', ['dm_control', 'mujoco', 'labmaze']),
     'dmlab': ('deepmind_lab', []),
     'minecraft': ('minerl', []),

@@ -114,7 +114,7 @@ def test_minecraft_rewards():
   assert (obs['health'], obs['hunger'], obs['breath']) == (1, 0.5, 0.5)
   game.items['log2'] = 2
   obs = env.step(act(1))
-  assert obs['reward'] == 1 and obs['log/inventory_log'] == 2 and obs['log/achievement_log'] == 1
+  assert obs['reward'] == 1 and obs['log/inventory/log'] == 2 and obs['log/achievement_log'] == 1
   game.items['log2'] = 0
   assert env.step(act(1))['inventory_max'].max() == 2
   game.items.update(log=1, diamond=1)

@@ -3,6 +3,7 @@ package is not installed is skipped."""
 
 import json
 import sys
+import types
 
 import crafter_bot
 import numpy as np
@@ -12,7 +13,7 @@ from sequences import (
     versions)
 
 from dreamer_envs import suites
-from dreamer_envs.env import Problem
+from dreamer_envs.env import FLAGS, Problem
 
 
 @pytest.mark.parametrize('name', SEQUENCES)
@@ -211,6 +212,36 @@ def test_dmc_options():
   assert (quadruped[0] == quadruped[1]).all() and (quadruped[0] != quadruped[2]).any()
 
 
+def test_dmc_shows_what_dm_control_does():
+  env = make('dmc_walker_walk', {'image': False, 'repeat': 2}, seed=3)
+  from dm_control import suite
+  raw = suite.load('walker', 'walk', task_kwargs={'random': 3})
+  rng, step, reward = np.random.default_rng(0), raw.reset(), 0.0
+  obs = env.step(act(np.zeros(6), True))
+  for _ in range(20):
+    assert step.observation.keys() == env.obs_space.keys() - FLAGS.keys()
+    for key, value in step.observation.items():
+      np.testing.assert_array_equal(obs[key], np.asarray(value, np.float32))
+    assert obs['reward'] == np.float32(reward)
+    action = rng.uniform(-1, 1, 6).astype(np.float32)
+    obs, reward = env.step(act(action)), 0.0
+    for _ in range(2):
+      step = raw.step(action)
+      reward += step.reward
+
+
+def test_dmc_draws_what_dm_control_does():
+  env = make('dmc_cup_catch', {'proprio': False}, seed=3)
+  from dm_control import suite
+  raw = suite.load('ball_in_cup', 'catch', task_kwargs={'random': 3})
+  raw.reset()
+  obs = env.step(act(np.zeros(2), True))
+  for _ in range(3):
+    assert (obs['image'] == raw.physics.render(64, 64, camera_id=0)).all()
+    raw.step(np.ones(2))
+    obs = env.step(act(np.ones(2, np.float32)))
+
+
 class DmStandIn:
   """A dm_env that ends after three steps, with the given discount."""
 
@@ -274,6 +305,27 @@ def test_crafter():
   assert not any(x['reward'] for x in out) and any(x['log/reward'] for x in out)
   assert out[-1]['log/achievement_wake_up'] == 0
   assert 'log/achievement_wake_up' not in make('crafter_reward').obs_space
+
+
+def test_crafter_and_procgen_show_what_the_packages_do():
+  env = make('crafter_reward', seed=7)
+  import crafter
+  raw = crafter.Env(seed=7)
+  obs, image, reward = env.step(act(0, True)), raw.reset(), 0.0
+  # But for the order in which creatures are chosen, which the package leaves to chance.
+  type(env)._order_objects(types.SimpleNamespace(_env=raw))
+  for i in range(60):
+    assert (obs['image'] == image).all() and obs['reward'] == np.float32(reward)
+    image, reward, _, _ = raw.step(i % 17)
+    obs = env.step(act(i % 17))
+  env = make('procgen_bigfish', {'size': [64, 64]}, seed=7)
+  import procgen
+  raw = procgen.ProcgenGym3Env(num=1, env_name='bigfish', rand_seed=7, num_threads=0)
+  obs, reward = env.step(act(0, True)), 0.0
+  for i in range(60):
+    assert (obs['image'] == raw.observe()[1]['rgb'][0]).all() and obs['reward'] == reward
+    raw.act(np.array([i % 15]))
+    obs, reward = env.step(act(i % 15)), raw.observe()[0][0]
 
 
 @pytest.mark.parametrize('number', range(len(crafter_bot.EPISODES)))

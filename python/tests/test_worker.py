@@ -99,10 +99,12 @@ def test_faults(fault, words):
     ('py:envs:nope', "no function or class called 'nope'", None),
     ('py:envs:nothing', 'is no environment', None),
     ('py:envs:needs', "No module named 'a_package_that_is_missing'", None),
-    ('py:envs:vector', 'holds 2 environments in one', None),
+    ('py:envs:vector', '--env.slots 3 asks for as many', None),
+    ('gym_', 'Malformed', None),
+    ('gym_needs_missing:X-v0', "No module named 'a_package_that_is_missing'", None),
 ])
 def test_handshake_errors(task, error, cure):
-  kwargs = {'slots': 2} if task == 'py:envs:vector' else {}
+  kwargs = {'slots': 3} if task == 'py:envs:vector' else {}
   with Trainer(task, start=False, kwargs=kwargs) as t:
     with pytest.raises(WorkerError) as e:
       t.begin(1)
@@ -128,6 +130,12 @@ def test_an_error_of_the_users_program_shows_its_line():
         t.begin(1)
       assert e.value.args[0]['log'] != plain
       assert ("{}['nobody']" in t.log() and 'envs.py' in t.log()) != plain
+
+
+def test_options_that_do_not_reach_an_environment_are_refused():
+  with Trainer('py:envs:Echo', start=False, options={'repeat': 2}) as t:
+    with pytest.raises(WorkerError, match='give it arguments of its own'):
+      t.begin(1)
 
 
 @pytest.mark.parametrize('options, words', [
@@ -196,28 +204,25 @@ def test_lifeline_without_the_kernel():
     t.process.wait(2)
 
 
-def test_memory_file_is_removed():
-  before = set(os.listdir('/dev/shm')) if os.path.isdir('/dev/shm') else set()
-  with Trainer('py:envs:Echo') as t:
-    name = os.path.basename(t.answer['memory'])
-    t.close()
-  assert not os.path.isdir('/dev/shm') or name not in set(os.listdir('/dev/shm')) - before
+def test_memory_with_a_name_works_and_is_removed():
+  # Where the system has no files without a name.
+  code = ('import os; vars(os).pop("memfd_create", None); '
+          'from dreamer_envs.worker import main; main()')
+  command = [sys.executable, '-c', code]
+  with Trainer('py:envs:Echo', command=command) as t:
+    assert not t.answer['memory'].startswith('/proc/')
+    assert t.step(action=3)['is_first'] and t.step(action=3)['reward'] == 3
+  with Trainer('py:envs:Echo', command=command, start=False) as t:  # It never gets to open it.
+    path = t.line_of_json()['memory']
+    assert os.path.exists(path)
+    assert t.close() == 0 and not os.path.exists(path)
 
 
-def test_speed(capsys):
-  with Trainer('py:envs:Echo', slots=16) as t:
-    t.ask(range(16))
-    for slot in range(16):
-      t.act[slot]['reset'][...] = False
-    steps, start = 0, time.time()
-    while time.time() - start < 1:
-      t.sock.sendall(bytes(range(16)))
-      left = 16
-      while left:
-        left -= len(t.sock.recv(256))
-      steps += 16
-    with capsys.disabled():
-      print(f'\n64x64x3 echo: {steps / (time.time() - start):.0f} steps/s')
+def test_another_version_is_refused():
+  with Trainer('py:envs:Echo', version=2, start=False) as t:
+    with pytest.raises(WorkerError) as e:
+      t.begin(1)
+    assert 'speaks version 2 of the protocol, this package version 1' in e.value.args[0]['error']
 
 
 def test_worker_in_c(tmp_path):

@@ -21,7 +21,7 @@ class WorkerError(Exception):
 class Trainer:
 
   def __init__(self, task, slots=1, seed=0, options=None, kwargs=None, command=None, cwd=HERE,
-               start=True):
+               start=True, version=1):
     self.sock, theirs = socket.socketpair()
     self.sock.settimeout(30)
     line, self.line = os.pipe()
@@ -33,7 +33,7 @@ class Trainer:
         start_new_session=True)
     theirs.close()
     os.close(line)
-    ask = {'version': 1, 'task': task, 'index': 0, 'slots': slots, 'seed': seed,
+    ask = {'version': version, 'task': task, 'index': 0, 'slots': slots, 'seed': seed,
            'options': options or {}, 'kwargs': kwargs or {}, 'later': 'ignored'}
     self.sock.sendall(json.dumps(ask).encode() + b'\n')
     if start:

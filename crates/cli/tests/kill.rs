@@ -106,3 +106,49 @@ fn a_second_process_is_kept_out_and_ctrl_c_saves() {
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(out.status.success() && text.contains("stopped and saved"), "{text}");
 }
+
+/// The processes that `parent` has started and that have not ended.
+fn children(parent: u32) -> Vec<u32> {
+    let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |&pid: &u32| {
+        let stat = stat(pid);
+        let mut rest = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let (state, ppid) = (rest.next(), rest.next().and_then(|ppid| ppid.parse().ok()));
+        state != Some("Z") && ppid == Some(parent)
+    };
+    pids.filter(is_child).collect()
+}
+
+#[test]
+fn no_worker_outlives_a_killed_trainer() {
+    let built = Path::new(env!("CARGO_BIN_EXE_dreamer")).parent().unwrap().join("examples/worker");
+    let release = built.ancestors().any(|part| part.ends_with("release")).then_some("--release");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "-q", "-p", "envs", "--example", "worker"]).args(release);
+    assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+    let dir = tempfile::tempdir().unwrap();
+    let task = format!("exec:{}", built.display());
+    let mut child = start(dir.path(), &["--task", &task, "--run.envs", "3"]);
+    let workers = loop {
+        let workers = children(child.id());
+        if workers.len() == 3 && dir.path().join("metrics.jsonl").metadata().is_ok_and(|file| file.len() > 0) {
+            break workers;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let alive = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    for _ in 0..500 {
+        if !workers.iter().any(alive) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("of the workers {workers:?} some still run five seconds later");
+}

@@ -37,6 +37,20 @@ fn every_block_resolves() {
 }
 
 #[test]
+fn every_block_of_a_suite_plays_that_suite() {
+    let suites = resolve("").unwrap().env;
+    for (name, _) in blocks() {
+        let suite = name.split('_').next().unwrap_or_default();
+        let task = resolve(&format!("--configs {name}")).unwrap().task;
+        // Blocks without a task of their own keep the default's.
+        if suites.get(suite).is_some() && task != "dummy_disc" {
+            assert!(task == suite || task.starts_with(&format!("{suite}_")), "the block '{name}' plays '{task}'");
+        }
+    }
+    assert_eq!(resolve("--configs atari100k").unwrap().task, "atari100k_pong");
+}
+
+#[test]
 fn sizes_reach_every_part() {
     let sizes = [
         ("size1m", 512, 64, 4, 4, 64),

@@ -13,6 +13,7 @@ use std::time::Duration;
 // Where the keys lie in a slot.
 const RESET: usize = 0;
 const ACTION: usize = 4;
+const PUSH: usize = 8; // a key that not all tests have
 const STEP: usize = 64;
 const REWARD: usize = 68;
 const FLAGS: usize = 72; // is_first, is_last, is_terminal
@@ -50,6 +51,13 @@ fn main() -> std::io::Result<()> {
     let memory = File::options().read(true).write(true).create_new(true).open(&path)?;
     memory.set_len((STRIDE * slots) as u64)?;
     let mut hello = hello(slots, &path);
+    hello["together"] = json!(kwargs["together"] == true);
+    if kwargs["notes"].is_array() {
+        hello["notes"] = kwargs["notes"].clone();
+    }
+    if kwargs["far"] == true {
+        hello["act"]["push"] = json!({"dtype": "float32", "shape": [], "low": 5, "high": 10, "offset": PUSH});
+    }
     if kwargs["fault"] == "version" {
         hello["version"] = json!(9);
     }
@@ -84,13 +92,18 @@ fn main() -> std::io::Result<()> {
             "echo" if struck => socket.write_all(&[77])?,
             _ => {}
         }
+        let sick = number("slot", -1); // whose values are wrong: that of one slot, or of all
         for &slot in &asked {
+            let struck = struck && [-1, slot as i64].contains(&sick);
             let base = slot as usize * STRIDE;
             let counter = &mut counters[slot as usize];
             step(counter, length, &memory, base)?;
             let value = if struck && fault == "nan" { f32::NAN } else { counter.step as f32 };
             let value = if struck && fault == "bounds" { -3.0 } else { value };
             memory.write_all_at(&value.to_le_bytes(), (base + STEP) as u64)?;
+            if struck && fault == "first" {
+                memory.write_all_at(&[1], (base + FLAGS) as u64)?;
+            }
             let seed = (ask["seed"].as_i64().unwrap_or(0) + slot as i64) % SEEDS;
             memory.write_all_at(&(seed as i32).to_le_bytes(), (base + SEED) as u64)?;
             let logs = if struck && fault == "logs" { "three\0".into() } else { logs(counter) };

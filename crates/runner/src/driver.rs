@@ -14,6 +14,7 @@ pub struct Driver {
     act_space: Spaces,
     /// The action of each environment's next step, `reset` included.
     actions: Vec<Record>,
+    broken: bool,
 }
 
 impl Driver {
@@ -28,7 +29,8 @@ impl Driver {
             }
         }
         let count = envs.len();
-        let mut driver = Driver { workers: Workers::new(envs, processors)?, obs_space, act_space, actions: Vec::new() };
+        let workers = Workers::new(envs, processors)?;
+        let mut driver = Driver { workers, obs_space, act_space, actions: Vec::new(), broken: false };
         driver.actions = vec![driver.reset_action(); count];
         Ok(driver)
     }
@@ -48,6 +50,11 @@ impl Driver {
         &self.act_space
     }
 
+    /// Whether an environment has failed for good. Nothing that came before is lost by it.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Starts every environment anew at the next step.
     pub fn reset(&mut self) {
         let reset = self.reset_action();
@@ -59,7 +66,7 @@ impl Driver {
     /// Gives one transition per environment: the observation, the action taken after it (zeros at
     /// the end of an episode), what the policy adds for the replay, and the `log/` keys.
     pub fn step(&mut self, policy: impl FnOnce(&Record) -> Result<Acted>) -> Result<Vec<Record>> {
-        let mut steps = self.workers.step(self.actions.clone())?;
+        let mut steps = self.workers.step(self.actions.clone()).inspect_err(|_| self.broken = true)?;
         let acted = policy(&self.batch(&steps)?)?;
         let mut actions = Vec::with_capacity(steps.len());
         for (i, step) in steps.iter_mut().enumerate() {

@@ -24,8 +24,11 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
     match result {
         Ok(()) => trainer.finish(stop),
         Err(error) => {
+            // An environment that fails for good leaves all before it sound; elsewhere the last save is what counts.
+            let saved = trainer.driver.is_broken() && trainer.save().is_ok();
             trainer.logger.close().ok();
-            Err(error.context("the run ended early"))
+            let how = if saved { "; it is saved, and the same command resumes it" } else { "" };
+            Err(error.context(format!("the run ended early{how}")))
         }
     }
 }

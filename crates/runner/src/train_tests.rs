@@ -1,9 +1,11 @@
 //! Tests of whole runs with a tiny agent: stopping, resuming, refusing.
 
 use super::*;
+use anyhow::ensure;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A run that takes a second: the block `debug`, smaller still, in synchronous mode.
 pub fn config(logdir: &Path, more: &[(&str, &str)]) -> Config {
@@ -268,4 +270,54 @@ fn acting_overlaps_with_one_update_and_loses_none() {
     // What was under way is part of what is saved.
     trainer.save().unwrap();
     assert!(trainer.is_saved());
+}
+
+/// The dummy task until three of them have taken 60 steps: then it fails for good, unless it was mended.
+struct Brittle(Box<dyn envs::Env>);
+
+static STEPS: AtomicUsize = AtomicUsize::new(0);
+static MENDED: AtomicBool = AtomicBool::new(false);
+
+fn sound() -> Result<()> {
+    ensure!(
+        STEPS.load(Ordering::Relaxed) < 180 || MENDED.load(Ordering::Relaxed),
+        "the spring of the environment broke"
+    );
+    Ok(())
+}
+
+impl envs::Env for Brittle {
+    fn obs_space(&self) -> &spaces::Spaces {
+        self.0.obs_space()
+    }
+
+    fn act_space(&self) -> &spaces::Spaces {
+        self.0.act_space()
+    }
+
+    fn step(&mut self, action: &spaces::Record) -> Result<spaces::Record> {
+        STEPS.fetch_add(1, Ordering::Relaxed);
+        sound()?;
+        self.0.step(action)
+    }
+}
+
+#[test]
+fn an_environment_that_fails_for_good_costs_nothing_that_came_before() {
+    envs::register("brittle", |_, _| {
+        sound()?;
+        let options = serde_json::json!({"dummy": {"length": 13, "size": [48, 48]}});
+        Ok(Box::new(Brittle(envs::make("dummy_disc", 0, 0, &options)?)) as Box<dyn envs::Env>)
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), &[("task", "brittle"), ("run.save_every", "1000")]);
+    let error = format!("{:#}", train(config.clone(), &Stop::default()).unwrap_err());
+    assert!(error.contains("the run ended early; it is saved, and the same command resumes it"), "{error}");
+    assert!(error.contains("the spring of the environment broke"), "{error}");
+    MENDED.store(true, Ordering::Relaxed);
+    let trainer = open(config.clone()).unwrap();
+    assert_eq!(trainer.counters.step, 59 * 3, "every step that all three have taken");
+    assert!(trainer.counters.updates > 0);
+    drop(trainer);
+    finish(&config);
 }

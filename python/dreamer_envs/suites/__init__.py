@@ -57,6 +57,7 @@ def make(task, options, kwargs, seed, index=0, slots=1):
   try:
     return module.make(name, check(suite, options), kwargs, seed, index, slots)
   except ImportError as e:
-    if not getattr(module, 'INSTALL', None):
-      raise
-    raise Problem(f'a package is missing ({e})', cure=module.INSTALL)
+    cure = getattr(module, 'INSTALL', None)
+    if not cure or suite == 'gym' and (e.name or 'gymnasium').partition('.')[0] != 'gymnasium':
+      raise  # What a module of the user's lacks is not for us to say.
+    raise Problem(f'a package is missing ({e})', cure=cure)

@@ -1,5 +1,6 @@
 """Gymnasium: `gym_ID`, such as gym_CartPole-v1 or gym_my_module:MyEnv-v0."""
 
+import importlib.util
 import re
 
 from ..env import Problem
@@ -35,10 +36,16 @@ def make(name, options, kwargs, seed, index, slots):
     other = f'gym_{module}:{name}' if ':' not in name else 'gym_MODULE:ID'
     raise Problem(f"gymnasium has no environment '{name}': {e} (one of another package is called "
                   f'{other}, by the module that registers it)')
+  except gymnasium.error.Error as e:
+    if type(e) is not gymnasium.error.Error:
+      raise
+    raise Problem(str(e))  # The name is not one.
   except ModuleNotFoundError as e:
     # Gymnasium names the module of MODULE:ID in a sentence of its own.
     module = name.partition(':')[0]
     if ':' not in name or module not in str(e):
       raise
+    if importlib.util.find_spec(module):
+      raise Problem(f"'{name}': the module '{module}' cannot be imported ({e.__context__ or e})")
     raise Problem(f"'{name}' needs the module '{module}', which is missing",
                   cure='pip install ale-py' if module == 'ale_py' else None)

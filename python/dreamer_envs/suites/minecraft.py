@@ -66,7 +66,7 @@ class Minecraft(Env):
         'equipped': Space(np.float32, len(self._tools)),
         'health': Space(np.float32), 'hunger': Space(np.float32), 'breath': Space(np.float32),
         **FLAGS}
-    self._log_items = {f'log/inventory_{x}': x for x in LOGGED if logs}
+    self._log_items = {f'log/inventory/{x}': x for x in LOGGED}
     self._log_goals = {f'log/achievement_{x}': x for x in MILESTONES if logs}
     for key in (*self._log_items, *self._log_goals):
       self.obs_space[key] = Space(np.float32)

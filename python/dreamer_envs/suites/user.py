@@ -21,6 +21,9 @@ def make(name, options, kwargs, seed, index, slots):
   env = function(**{**wanted(function, given), **kwargs})
   size, repeat = tuple(options.get('size') or (0, 0)), options.get('repeat', 1)
   if isinstance(env, (Env, VectorEnv)) or has(env, 'obs_space', 'act_space', 'step'):
+    if any(size) or repeat != 1 or render:
+      raise Problem(f"'{name}' is a dreamer_envs.Env, which env.py.size, repeat and render do not "
+                    'reach: give it arguments of its own, --env.kwargs.NAME VALUE')
     return env
   if has(env, 'single_observation_space', 'single_action_space', 'num_envs') or is_pool(env):
     if repeat != 1:

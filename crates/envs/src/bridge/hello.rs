@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
+/// Bytes of a slot at most: several times what the largest observation takes.
+const STRIDE: usize = 1 << 32;
 /// Classes that a discrete key may have: the agent sees it one-hot, with weights for each.
 const CLASSES: f64 = 65536.0;
 
@@ -39,12 +41,21 @@ struct Refusal {
 /// The worker's line where it can.
 #[derive(Debug, Deserialize)]
 struct Hello {
-    version: u32,
     slots: usize,
     stride: usize,
     act: IndexMap<String, Key>,
     obs: IndexMap<String, Key>,
     logs: Option<Logs>,
+    #[serde(default)]
+    together: bool,
+    #[serde(default)]
+    notes: Vec<String>,
+}
+
+/// Whose version is read before the rest, which may be different in another one.
+#[derive(Debug, Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,6 +67,14 @@ struct Key {
     offset: usize,
 }
 
+/// What a worker tells of itself.
+#[derive(Debug)]
+pub struct Answer {
+    pub layout: Layout,
+    /// Sentences for the user.
+    pub notes: Vec<String>,
+}
+
 /// A worker's spaces and where their values lie in its memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
@@ -64,6 +83,8 @@ pub struct Layout {
     pub act: Side,
     pub obs: Side,
     pub logs: Option<Logs>,
+    /// Whether a step takes the actions of all slots, and all answer at once.
+    pub together: bool,
 }
 
 /// Where each slot has a text with further metrics of the step: a JSON object of numbers that a zero byte ends.
@@ -97,13 +118,22 @@ pub fn refusal(line: &str) -> Option<(String, bool)> {
 }
 
 /// Reads a worker's answer to a question for `slots` environments.
-pub fn read(line: &str, slots: usize) -> Result<Layout> {
-    let hello: Hello = serde_json::from_str(line)
-        .with_context(|| format!("the worker's answer is not of the protocol: {}", line.trim_end()))?;
-    let version = hello.version;
-    ensure!(version == VERSION, "the worker speaks version {version} of the protocol, but this program {VERSION}");
+pub fn read(line: &str, slots: usize) -> Result<Answer> {
+    let foreign = || format!("the worker's answer is not of the protocol: {}", line.trim_end());
+    let Versioned { version } = serde_json::from_str(line).with_context(foreign)?;
+    ensure!(
+        version == VERSION,
+        "the worker speaks version {version} of the protocol, but this program {VERSION}; for the Python package, \
+         `pip install ./python` in the repository brings the one that fits"
+    );
+    let hello: Hello = serde_json::from_str(line).with_context(foreign)?;
     let held = hello.slots;
     ensure!(held == slots, "the worker holds {held} environments, but {slots} were asked for; change env.slots");
+    ensure!(
+        hello.stride <= STRIDE,
+        "the worker's slots have {} bytes, and more than {STRIDE} is too much",
+        hello.stride
+    );
     let (act, obs) = (Side::new(hello.act)?, Side::new(hello.obs)?);
     for (name, side) in [("act", &act), ("obs", &obs)] {
         let (end, stride) = (side.start + side.len, hello.stride);
@@ -113,7 +143,8 @@ pub fn read(line: &str, slots: usize) -> Result<Layout> {
         let fits = offset.checked_add(size).is_some_and(|end| end <= hello.stride);
         ensure!(fits, "the worker's logs do not fit into a slot of {} bytes", hello.stride);
     }
-    Ok(Layout { stride: hello.stride, act, obs, logs: hello.logs })
+    let layout = Layout { stride: hello.stride, act, obs, logs: hello.logs, together: hello.together };
+    Ok(Answer { layout, notes: hello.notes })
 }
 
 impl Layout {
@@ -144,6 +175,7 @@ impl Side {
         let start = keys.values().map(|key| key.offset).min().unwrap_or(0);
         let (mut spaces, mut offsets, mut len) = (Spaces::new(), vec![], 0);
         for (name, key) in keys {
+            ensure!(key.offset <= STRIDE, "the worker's key '{name}' lies at byte {}, too far away", key.offset);
             let offset = key.offset - start;
             let space = key.space().with_context(|| format!("the worker's key '{name}'"))?;
             let many = space.dtype == DType::I32 && space.high - space.low > CLASSES && !name.starts_with("log/");
@@ -165,6 +197,15 @@ impl Side {
             bytes[offset..offset + value.len()].copy_from_slice(&value);
         }
         Ok(bytes)
+    }
+
+    /// The span's bytes with `reset` set; the rest of such an action is ignored.
+    pub fn reset(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len];
+        if let Some(i) = self.spaces.get_index_of("reset") {
+            bytes[self.offsets[i]] = 1;
+        }
+        bytes
     }
 
     /// The values in the span's bytes. An error names the first one that is not what its space says.
@@ -219,7 +260,7 @@ mod tests {
             "obs": {"room": {"dtype": "int32", "shape": [], "low": 0, "high": 4, "offset": 4}},
         });
         change(&mut json);
-        read(&json.to_string(), 1)
+        Ok(read(&json.to_string(), 1)?.layout)
     }
 
     #[test]
@@ -230,6 +271,10 @@ mod tests {
         assert!(error(|json| json["stride"] = json!(4)).contains("end at byte"));
         let many = error(|json| json["obs"]["room"]["high"] = json!(1u64 << 40));
         assert_eq!(many, "the worker's key 'room' has more than 65536 classes; send it as float32");
+        assert!(error(|json| json["obs"]["room"]["offset"] = json!(u64::MAX)).contains("too far away"));
+        assert!(error(|json| json["stride"] = json!(u64::MAX)).contains("too much"));
+        let newer = error(|json| *json = json!({"version": 2, "slots": "many"}));
+        assert!(newer.contains("speaks version 2 of the protocol, but this program 1; for the Python"), "{newer}");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use super::hello::{Layout, metrics, refusal};
 use super::process::Process;
+use crate::record::flag;
 use anyhow::{Result, anyhow, bail, ensure};
 use spaces::Record;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ const ERROR: u8 = 255;
 // What a slot is about.
 const IDLE: u8 = 0;
 const ASKED: u8 = 1;
-const ANSWERED: u8 = 2;
+/// Answered, while others that step together with it have not.
+const EARLY: u8 = 2;
+const ANSWERED: u8 = 3;
 
 /// A process whose slots may be asked from several threads.
 pub struct Link {
@@ -27,35 +30,42 @@ pub struct Link {
     fault: OnceLock<String>,
 }
 
-/// One slot: what it is about, and when it was asked, in milliseconds since the link's start.
+/// One slot.
 struct Seat {
+    /// What it is about.
     state: AtomicU8,
+    /// When it was asked, in milliseconds since the link's start.
     asked: AtomicU64,
+    /// Whether the answer to that begins an episode.
+    first: AtomicBool,
 }
 
 impl Link {
     pub fn new(process: Process, slots: usize, generation: u64) -> Self {
-        let seats = (0..slots).map(|_| Seat { state: AtomicU8::new(IDLE), asked: AtomicU64::new(0) }).collect();
+        let seats = (0..slots).map(|_| Seat::new()).collect();
         let (reading, fault) = (Mutex::new(()), OnceLock::new());
         Link { process, generation, seats, started: Instant::now(), reading, fault }
     }
 
-    /// Sends the action of a slot. An answer that nobody has taken is forgotten.
-    pub fn ask(&self, layout: &Layout, slot: usize, action: &[u8]) -> Result<()> {
+    /// Sends the action of a slot, which begins an episode or does not. An answer that nobody has taken is forgotten.
+    pub fn ask(&self, layout: &Layout, slot: usize, action: &[u8], first: bool) -> Result<()> {
         self.process.write_memory(action, slot * layout.stride + layout.act.start)?;
         let seat = &self.seats[slot];
         seat.asked.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        seat.first.store(first, Ordering::Relaxed);
         seat.state.store(ASKED, Ordering::Release);
         self.process.send(slot as u8)
     }
 
-    /// Sends the same action for every slot and waits until all have answered; the answers can then be taken.
-    pub fn ask_all(&mut self, layout: &Layout, action: &[u8]) -> Result<()> {
+    /// Resets every slot and waits until all have answered; the answers, which are sound, can then be taken.
+    pub fn reset_all(&mut self, layout: &Layout) -> Result<()> {
+        let action = layout.act.reset();
         for slot in 0..self.seats.len() {
-            self.ask(layout, slot, action)?;
+            self.ask(layout, slot, &action, true)?;
         }
         for slot in 0..self.seats.len() {
-            self.wait(slot)?;
+            self.wait(layout, slot)?;
+            self.values(layout, slot)?;
             self.seats[slot].state.store(ANSWERED, Ordering::Release);
         }
         Ok(())
@@ -63,10 +73,11 @@ impl Link {
 
     /// Waits for the answer of a slot, takes it and reads its values.
     pub fn answer(&self, layout: &Layout, slot: usize) -> Result<Record> {
-        self.wait(slot)?;
+        self.wait(layout, slot)?;
         self.values(layout, slot).map_err(|error| self.fail(error))
     }
 
+    /// The values of a slot that has answered. An error says what is wrong with them.
     fn values(&self, layout: &Layout, slot: usize) -> Result<Record> {
         let (start, obs) = (slot * layout.stride, &layout.obs);
         let mut record = obs.read(&self.process.read_memory(obs.len, start + obs.start)?)?;
@@ -75,11 +86,14 @@ impl Link {
                 record.entry(name).or_insert(value);
             }
         }
+        let (first, due) = (flag(&record, "is_first")?, self.seats[slot].first.load(Ordering::Relaxed));
+        ensure!(first || !due, "in the observation, is_first is not set where an episode begins");
+        ensure!(due || !first, "in the observation, is_first is set in the middle of an episode");
         Ok(record)
     }
 
     /// Waits for the answer of a slot and takes it. Answers of other slots are noted on the way.
-    fn wait(&self, slot: usize) -> Result<()> {
+    fn wait(&self, layout: &Layout, slot: usize) -> Result<()> {
         if self.seats[slot].take() {
             return Ok(());
         }
@@ -90,21 +104,27 @@ impl Link {
             if let Some(fault) = self.fault.get() {
                 bail!("{fault}");
             }
-            self.receive(deadline).map_err(|error| self.fail(error))?;
+            self.receive(layout, deadline).map_err(|error| self.fail(error))?;
         }
         Ok(())
     }
 
-    /// Notes some answers.
-    fn receive(&self, deadline: Instant) -> Result<()> {
+    /// Notes some answers. Those of slots that step together count once all of them are there and sound: one that is
+    /// not fails them all in the same step, so that all are asked again in the next.
+    fn receive(&self, layout: &Layout, deadline: Instant) -> Result<()> {
         let mut bytes = [0; 64];
+        let answered = if layout.together { EARLY } else { ANSWERED };
         let count = self.process.read(&mut bytes, deadline)?;
         for (i, &byte) in bytes[..count].iter().enumerate() {
             if byte == ERROR {
                 bail!("{}", self.complaint(&bytes[i + 1..count])?);
             }
-            let asked = self.seats.get(byte as usize).is_some_and(|seat| seat.turn(ASKED, ANSWERED));
+            let asked = self.seats.get(byte as usize).is_some_and(|seat| seat.turn(ASKED, answered));
             ensure!(asked, "the worker answered for slot {byte}, which was not asked");
+        }
+        if self.seats.iter().all(|seat| seat.state.load(Ordering::Acquire) == EARLY) {
+            (0..self.seats.len()).try_for_each(|slot| self.values(layout, slot).map(drop))?;
+            self.seats.iter().for_each(|seat| seat.state.store(ANSWERED, Ordering::Release));
         }
         Ok(())
     }
@@ -126,6 +146,10 @@ impl Link {
 }
 
 impl Seat {
+    fn new() -> Self {
+        Seat { state: AtomicU8::new(IDLE), asked: AtomicU64::new(0), first: AtomicBool::new(false) }
+    }
+
     /// Goes from one state to another; false where it was not in the first.
     fn turn(&self, from: u8, to: u8) -> bool {
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()

@@ -19,6 +19,7 @@ pub use alone::Alone;
 use crate::{Env, Rng};
 use anyhow::{Result, anyhow, ensure};
 use hello::Ask;
+use indexmap::IndexSet;
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::sync::Arc;
@@ -113,11 +114,14 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
         let launch = Launch { command: arguments(task, options)?, ask, rng: Rng::new(seed, start), timeout };
         workers.push((count, Worker::start(launch, restarts)?));
     }
-    let mut envs: Vec<Box<dyn Env>> = vec![];
+    let (mut envs, mut notes): (Vec<Box<dyn Env>>, IndexSet<String>) = Default::default();
     for (count, starting) in workers {
-        let worker = Arc::new(starting.ready().map_err(|error| explain(error, task, options))?);
+        let mut worker = starting.ready().map_err(|error| explain(error, task, options))?;
+        notes.extend(std::mem::take(&mut worker.notes));
+        let worker = Arc::new(worker);
         envs.extend((0..count).map(|slot| Box::new(slot::Slot::new(worker.clone(), slot)) as Box<dyn Env>));
     }
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
     Ok(envs)
 }
 

@@ -1,6 +1,6 @@
 //! `Process`: one running worker, from its start to its certain end.
 
-use super::hello::{Ask, Layout, memory, read, refusal};
+use super::hello::{Answer, Ask, memory, read, refusal};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::VecDeque;
@@ -66,7 +66,7 @@ impl Process {
     }
 
     /// Waits for the worker's answer and opens its memory.
-    pub fn hello(&mut self, slots: usize) -> Result<Layout> {
+    pub fn hello(&mut self, slots: usize) -> Result<Answer> {
         let line = self.line().context("the worker did not start")?;
         if let Some((sentence, log)) = refusal(&line) {
             // What it chose to say needs no log beside it.
@@ -76,12 +76,12 @@ impl Process {
         let path = memory(&line).unwrap_or_default();
         let memory = File::options().read(true).write(true).open(&path);
         std::fs::remove_file(&path).ok(); // both sides hold it open; nobody else needs its name
-        let layout = read(&line, slots)?;
+        let answer = read(&line, slots)?;
         let memory = memory.with_context(|| format!("the worker's memory '{}' cannot be opened", path.display()))?;
-        let (len, need) = (memory.metadata()?.len(), layout.stride * slots);
+        let (len, need) = (memory.metadata()?.len(), answer.layout.stride * slots);
         ensure!(len >= need as u64, "the worker's memory has {len} bytes, but its keys need {need}");
         self.memory = Some(memory);
-        Ok(layout)
+        Ok(answer)
     }
 
     /// A line of text from the worker.

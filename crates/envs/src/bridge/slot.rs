@@ -24,10 +24,20 @@ impl Slot {
         Slot { worker, slot, generation: 0, begun: false, last: None }
     }
 
+    /// Sends the action, with `reset` where no episode is under way: a process that was started anew has begun one.
+    fn send(&self, action: &Record) -> Result<()> {
+        if self.last.is_some() {
+            return self.worker.begin(self.slot, self.generation, action);
+        }
+        let mut reset = action.clone();
+        reset.insert("reset".into(), Array::bool(true));
+        self.worker.begin(self.slot, self.generation, &reset)
+    }
+
     /// Sends the action if it has not been sent, and waits for its observation.
     fn attempt(&mut self, action: &Record) -> Result<Record> {
         if !std::mem::take(&mut self.begun) {
-            self.worker.begin(self.slot, self.generation, action)?;
+            self.send(action)?;
         }
         self.worker.finish(self.slot, self.generation)
     }
@@ -44,7 +54,7 @@ impl Env for Slot {
 
     fn begin(&mut self, action: &Record) {
         // What goes wrong here shows again in `step`, which can say so.
-        self.begun = self.begun || self.worker.begin(self.slot, self.generation, action).is_ok();
+        self.begun = self.begun || self.send(action).is_ok();
     }
 
     fn step(&mut self, action: &Record) -> Result<Record> {

@@ -7,6 +7,7 @@ use spaces::{Array, Record};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The example worker. Cargo builds examples for all tests of a package, but not for those that a filter names.
@@ -65,7 +66,7 @@ fn steps_episodes_and_rewards_arrive() {
 
 #[test]
 fn every_fault_closes_the_episode_and_starts_another() {
-    for fault in ["crash", "exit", "error", "nan", "bounds", "logs", "echo", "hang"] {
+    for fault in ["crash", "exit", "error", "nan", "bounds", "logs", "echo", "hang", "first"] {
         let (once, timeout) = (once(fault), if fault == "hang" { 0.5 } else { 20.0 });
         let mut env = one(json!({"timeout": timeout, "kwargs": {"fault": fault, "at": 5, "once": once}}));
         let seed = number(&env.step(&act(1, true)).unwrap(), "log/seed").unwrap();
@@ -167,6 +168,50 @@ fn threads_whose_slots_step_together_survive_a_crash() {
 }
 
 #[test]
+fn a_bad_value_of_one_slot_fails_those_that_step_with_it_at_once() {
+    // From the second step on, of one slot: the others are sound, and had their answers been handed out, would have
+    // waited for a step that the failed slot could not ask for.
+    for (fault, slot, at) in [("nan", 1, 3), ("nan", 0, 3), ("bounds", 2, 1), ("first", 1, 4)] {
+        let once = once(&format!("value-{fault}-{slot}"));
+        let kwargs = json!({"fault": fault, "slot": slot, "at": at, "once": once, "together": true, "length": 6});
+        let start = Instant::now();
+        step_in_threads(envs(3, json!({"slots": 3, "timeout": 30, "kwargs": kwargs})).unwrap(), 14);
+        assert!(start.elapsed().as_secs() < 20, "{fault}: nobody waited for what was never asked");
+        std::fs::remove_file(once).unwrap();
+    }
+}
+
+#[test]
+fn a_restart_resets_whatever_the_bounds_of_actions_are() {
+    let once = once("far");
+    let mut env = one(json!({"restarts": 1, "kwargs": {"fault": "crash", "at": 3, "once": once, "far": true}}));
+    let act = |reset| {
+        Record::from([
+            ("push".into(), Array::f32(6.0)),
+            ("action".into(), Array::i32(1)),
+            ("reset".into(), Array::bool(reset)),
+        ])
+    };
+    env.step(&act(true)).unwrap();
+    env.step(&act(false)).unwrap();
+    assert!(flag(&env.step(&act(false)).unwrap(), "is_last").unwrap());
+    assert!(flag(&env.step(&act(true)).unwrap(), "is_first").unwrap());
+    std::fs::remove_file(once).unwrap();
+}
+
+#[test]
+fn a_failure_is_not_forgiven_for_the_answers_of_many_slots() {
+    // Each process is reset twice, by the worker and by its 120 slots, and crashes at the first action.
+    let mut envs = envs(120, json!({"slots": 120, "restarts": 3, "kwargs": {"fault": "crash", "at": 241}})).unwrap();
+    let failed = (0..12).find_map(|round| {
+        envs.iter_mut().for_each(|env| env.begin(&act(1, round == 0)));
+        envs.iter_mut().find_map(|env| env.step(&act(1, round == 0)).err())
+    });
+    let error = failed.unwrap().to_string();
+    assert!(error.contains("failed 4 times in a row (env.restarts is 3)"), "{error}");
+}
+
+#[test]
 fn threads_wait_once_for_an_answer_that_does_not_come() {
     let once = once("deadline");
     let kwargs = json!({"fault": "hang", "at": 3, "once": once, "together": true});
@@ -264,33 +309,43 @@ fn seeds_do_not_depend_on_how_environments_share_workers() {
     assert!(super::shared_out("gym_CartPole-v1", 500) > 1 && super::shared_out("py:a:b", 500) == 1);
 }
 
-/// Kills workers at random while two environments step, for `DREAMER_KILL_SECONDS` (two by default).
+/// Kills workers at random, in the middle of steps and between them, while the environments of three step, for
+/// `DREAMER_KILL_SECONDS` (two by default).
 #[test]
 fn killing_workers_at_random_loses_no_step() {
     let seconds = std::env::var("DREAMER_KILL_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2.0);
     let mark = format!("kill-{}", std::process::id());
-    let options = json!({"restarts": 1000, "kwargs": {"length": 50}});
-    let mut envs = make_many(&format!("{} {mark}", worker()), 0..2, 7, &options).unwrap();
-    let (start, mut next, mut kills) = (Instant::now(), Duration::ZERO, 0);
-    let mut rng = crate::Rng::new(1, 2);
-    let (mut expected, mut reset, mut total) = ([0.0; 2], [true; 2], 0);
-    while start.elapsed().as_secs_f64() < seconds {
-        if start.elapsed() > next {
-            kills += kill_a_child(&mark, &mut rng);
-            next = start.elapsed() + Duration::from_millis(rng.below(200) as u64);
+    let options = json!({"slots": 2, "restarts": 100_000, "kwargs": {"length": 50}});
+    let mut envs = make_many(&format!("{} {mark}", worker()), 0..5, 7, &options).unwrap();
+    let (mut expected, mut reset, mut total, mut closed) = ([0.0; 5], [true; 5], 0, 0);
+    let (start, done) = (Instant::now(), AtomicBool::new(false));
+    let kills = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let (mut rng, mut kills) = (crate::Rng::new(1, 2), 0);
+            while !done.load(Ordering::Relaxed) {
+                kills += kill_a_child(&mark, &mut rng);
+                std::thread::sleep(Duration::from_millis(rng.below(200) as u64));
+            }
+            kills
+        });
+        while start.elapsed().as_secs_f64() < seconds {
+            let actions = reset.map(|reset| act(1, reset));
+            envs.iter_mut().zip(&actions).for_each(|(env, action)| env.begin(action));
+            for (i, env) in envs.iter_mut().enumerate() {
+                let obs = env.step(&actions[i]).unwrap();
+                let (step, last) = (number(&obs, "step").unwrap(), flag(&obs, "is_last").unwrap());
+                let closing = last && step < 50.0;
+                let due = if reset[i] { 0.0 } else { expected[i] + if closing { 0.0 } else { 1.0 } };
+                assert_eq!(step, due, "after {total} steps");
+                assert_eq!(flag(&obs, "is_first").unwrap(), reset[i]);
+                (expected[i], reset[i], total, closed) = (step, last, total + 1, closed + closing as usize);
+            }
         }
-        for (i, env) in envs.iter_mut().enumerate() {
-            let obs = env.step(&act(1, reset[i])).unwrap();
-            let (step, last) = (number(&obs, "step").unwrap(), flag(&obs, "is_last").unwrap());
-            let closing = last && step < 50.0;
-            let due = if reset[i] { 0.0 } else { expected[i] + if closing { 0.0 } else { 1.0 } };
-            assert_eq!(step, due, "after {total} steps");
-            assert_eq!(flag(&obs, "is_first").unwrap(), reset[i]);
-            (expected[i], reset[i], total) = (step, last, total + 1);
-        }
-    }
-    println!("{total} steps, {kills} workers killed");
-    assert!(kills > 3 && total > 100);
+        done.store(true, Ordering::Relaxed);
+        killer.join().unwrap()
+    });
+    println!("{total} steps, {kills} workers killed, {closed} episodes cut off");
+    assert!(kills > 3 && total > 100 && closed > 3);
 }
 
 /// Kills one of this process's workers that have `mark` as an argument; 1 if there was one.

@@ -1,16 +1,17 @@
 //! `Worker`: a process with one or more environments, started again when it fails.
 
-use super::hello::{Ask, Layout};
+use super::hello::{Answer, Ask, Layout};
 use super::link::Link;
 use super::process::Process;
 use crate::Rng;
+use crate::record::flag;
 use anyhow::{Result, anyhow, bail, ensure};
-use spaces::{Array, Record};
+use spaces::Record;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Answers after which an earlier failure is forgiven.
+/// Answers of each slot after which an earlier failure is forgiven.
 const FORGIVEN: u64 = 100;
 
 /// How to start a worker.
@@ -32,6 +33,8 @@ pub struct Starting {
 
 /// A worker whose environments may be stepped from several threads.
 pub struct Worker {
+    /// What it has to say before the first step, a sentence each.
+    pub notes: Vec<String>,
     layout: Layout,
     limit: usize,
     link: RwLock<Link>,
@@ -69,7 +72,7 @@ impl Worker {
     pub fn begin(&self, slot: usize, generation: u64, action: &Record) -> Result<()> {
         let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
         ensure!(link.generation == generation, "the worker was restarted");
-        link.ask(&self.layout, slot, &self.layout.act.write(action)?)
+        link.ask(&self.layout, slot, &self.layout.act.write(action)?, flag(action, "reset")?)
     }
 
     /// The observation of a slot that was asked in `generation`.
@@ -95,7 +98,7 @@ impl Worker {
         let mut last_words = indent(&link.process.last_words());
         loop {
             let answers = self.answers.load(Ordering::Relaxed);
-            let fresh = answers >= history.answers + FORGIVEN;
+            let fresh = answers >= history.answers + FORGIVEN * history.launch.ask.slots as u64;
             history.in_a_row = if fresh { 1 } else { history.in_a_row + 1 };
             history.answers = answers;
             let (count, limit) = (history.in_a_row, self.limit);
@@ -124,15 +127,12 @@ impl Worker {
     fn relaunch(&self, launch: &mut Launch, generation: u64) -> Result<Link> {
         let slots = launch.ask.slots;
         let mut process = launch.start()?;
-        let layout = process.hello(slots).map_err(|error| explain(error, &mut process))?;
+        let layout = process.hello(slots).map_err(|error| explain(error, &mut process))?.layout;
         if let Some(how) = layout.difference(&self.layout) {
             bail!("the new worker is not like the one before: {how}");
         }
         let mut link = Link::new(process, slots, generation);
-        let mut reset: Record =
-            self.layout.act.spaces.iter().map(|(key, space)| (key.clone(), space.zeros())).collect();
-        reset.insert("reset".into(), Array::bool(true));
-        match link.ask_all(&self.layout, &self.layout.act.write(&reset)?) {
+        match link.reset_all(&self.layout) {
             Ok(()) => Ok(link),
             Err(error) => Err(anyhow!("{error:#}{}", indent(&link.process.last_words()))),
         }
@@ -147,10 +147,11 @@ impl Starting {
     /// Waits for the worker's answer.
     pub fn ready(mut self) -> Result<Worker> {
         let slots = self.launch.ask.slots;
-        let layout = self.process.hello(slots).map_err(|error| explain(error, &mut self.process))?;
+        let answer = self.process.hello(slots);
+        let Answer { layout, notes } = answer.map_err(|error| explain(error, &mut self.process))?;
         let link = RwLock::new(Link::new(self.process, slots, 0));
         let history = Mutex::new(History { launch: self.launch, in_a_row: 0, answers: 0, last: None });
-        Ok(Worker { layout, limit: self.limit, link, history, answers: AtomicU64::new(0) })
+        Ok(Worker { notes, layout, limit: self.limit, link, history, answers: AtomicU64::new(0) })
     }
 }
 

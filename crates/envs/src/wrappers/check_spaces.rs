@@ -35,6 +35,22 @@ impl CheckSpaces {
         if let Some(key) = env.obs_space().keys().chain(env.act_space().keys()).find(own) {
             bail!("environment '{name}': the key '{key}' is a name of the agent's own values; call it obs/{key}");
         }
+        for (key, space) in env.obs_space().iter().chain(env.act_space()).filter(|(key, _)| !key.starts_with("log/")) {
+            if space.is_discrete() && !space.is_image() && space.low != 0.0 {
+                let low = space.low;
+                bail!("environment '{name}': the integers of the key '{key}' start at {low}; shift them to start at 0");
+            }
+        }
+        for (key, space) in env.act_space().iter().filter(|(_, space)| !space.is_discrete()) {
+            if space.low.is_finite() != space.high.is_finite() {
+                bail!(
+                    "environment '{name}': the action '{key}' has a bound on one side only, {} to {}; give it both, \
+                     or none",
+                    space.low,
+                    space.high
+                );
+            }
+        }
         Ok(CheckSpaces { env, name: name.to_string() })
     }
 
@@ -161,6 +177,10 @@ mod tests {
             own,
             "environment 'probe': the key 'dyn/deter' is a name of the agent's own values; call it obs/dyn/deter"
         );
+        let shifted = complaint(|probe| probe.obs_space["step"] = Space { low: 1.0, ..Space::discrete(&[], 7) });
+        assert_eq!(shifted, "environment 'probe': the integers of the key 'step' start at 1; shift them to start at 0");
+        let half = complaint(|probe| probe.act_space["action"] = Space::bounded(&[], 0.0, f64::INFINITY));
+        assert!(half.contains("the action 'action' has a bound on one side only, 0 to inf"), "{half}");
         let both = complaint(|probe| drop(probe.obs_space.insert("action".into(), Space::boolean())));
         assert_eq!(both, "environment 'probe': the key 'action' is in both spaces; rename one of them");
     }
