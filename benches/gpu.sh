@@ -3,21 +3,27 @@
 #
 #   benches/gpu.sh build        where Rust is: puts the programs into target/gpu, for a machine that has none
 #   benches/gpu.sh test         where the GPU is, in the root of the repository: operations and official numbers
-#   benches/gpu.sh speed        there: updates and acting of every size that the time allows
-#   benches/gpu.sh              both; builds first where Rust is
+#   benches/gpu.sh speed        there: updates and acting of every size, the smallest first
+#   benches/gpu.sh tiles        there: every tile of products and convolutions, for the model that chooses among them
+#   benches/gpu.sh races        there, with compute-sanitizer: races between threads, which an emulated GPU cannot have
+#   benches/gpu.sh              test, speed and tiles, as far as the time goes; builds first where Rust is
 #
-# Logs and figures go to $OUT, or to target/gpu.
+# LIMIT=SECONDS sets the time for everything, 540. Logs and figures go to $OUT, or to target/gpu.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 programs=target/gpu
 out=${OUT:-$programs}
 what=${1:-all}
-limit=540 # seconds for everything
+limit=${LIMIT:-540}
 
 # The path of the test program that cargo builds for the library of a package.
 test_program() {
   cargo test --release -p "$1" --lib --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
+}
+
+revision() {
+  git rev-parse HEAD && git diff HEAD | sha256sum
 }
 
 build() {
@@ -26,7 +32,7 @@ build() {
   cp target/release/dreamer "$programs/dreamer"
   cp "$(test_program engine)" "$programs/engine-tests"
   cp "$(test_program dreamer-agent)" "$programs/agent-tests"
-  { git rev-parse HEAD; git diff HEAD | sha256sum; } >"$programs/REVISION"
+  revision >"$programs/REVISION"
 }
 
 # Runs a command for at most so many seconds, or until the limit.
@@ -37,7 +43,16 @@ within() {
     echo "left out, as the time is up: $*" >&2
     return 1
   fi
-  timeout "$((seconds < left ? seconds : left))" "$@"
+  timeout -k 5 "$((seconds < left ? seconds : left))" "$@"
+}
+
+wants() {
+  [ "$what" = "$1" ] || { [ "$what" = all ] && [ "$1" != races ]; }
+}
+
+# The modules of the tests of a program, one a line.
+modules() {
+  "$1" --list --format terse | sed -n 's/::[^:]*: test$//p' | sort -u
 }
 
 if [ "$what" = build ]; then
@@ -45,10 +60,14 @@ if [ "$what" = build ]; then
   ls -l "$programs"
   exit
 fi
-if command -v cargo >/dev/null; then build; fi
-if [ ! -x "$programs/dreamer" ]; then
-  echo "there is no $programs/dreamer and no cargo to build it; run benches/gpu.sh build where Rust is" >&2
-  exit 1
+# What was built elsewhere is taken as it is, unless it is known to be of other sources.
+if [ ! -x "$programs/dreamer" ] ||
+  { command -v cargo >/dev/null && revision >/dev/null 2>&1 && [ "$(revision)" != "$(cat "$programs/REVISION")" ]; }; then
+  if ! command -v cargo >/dev/null; then
+    echo "there is no $programs/dreamer and no cargo to build it; run benches/gpu.sh build where Rust is" >&2
+    exit 1
+  fi
+  build
 fi
 if [ -z "${VIRTUAL_ENV:-}" ] && command -v python3 >/dev/null; then
   VIRTUAL_ENV=$(python3 -c 'import sys; print(sys.prefix)') # where a wheel of NVRTC may be
@@ -66,29 +85,47 @@ fi
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv || true
 failed=0
 
-if [ "$what" != speed ]; then
+if wants test; then
   echo "== operations against float64"
-  within 240 "$programs/engine-tests" --skip every_kernel_compiles --test-threads 4 >"$out/engine.log" 2>&1 || failed=1
-  grep -vE ' ok$|^$' "$out/engine.log" || true
+  # Kernels are compiled once, side by side; then each module has a process of its own, as a kernel that fails takes
+  # everything with it that its process does on the GPU.
+  within 120 "$programs/engine-tests" cuda::queue --test-threads 1 >"$out/engine.log" 2>&1 || failed=1
+  export programs
+  modules "$programs/engine-tests" | grep -v '^cpu::' |
+    within 150 xargs -P 6 -I{} sh -c \
+      '"$programs/engine-tests" "{}::" --skip every_kernel_compiles --test-threads 2 2>&1 || echo "FAILED in {}"' \
+      >>"$out/engine.log" 2>&1 || failed=1
+  grep -E 'FAILED|panicked|^test .* failed|error' "$out/engine.log" && failed=1
+  echo "$(grep -c ' ok$' "$out/engine.log") tests passed"
   echo "== official numbers"
-  within 120 "$programs/agent-tests" golden --include-ignored --nocapture >"$out/agent.log" 2>&1 || failed=1
+  within 90 "$programs/agent-tests" golden --include-ignored --nocapture >"$out/agent.log" 2>&1 || failed=1
   grep -E 'run on|worst|off by|panicked|^test ' "$out/agent.log" || true
 fi
 
-if [ "$what" != test ]; then
+if wants speed; then
+  echo "== speed"
+  # A process for each, so that what one holds is not counted for another.
+  for case in size1m:10 size12m:10 size50m:3 size200m:3; do
+    size=${case%:*}
+    for obs in vector image; do
+      within 100 "$programs/dreamer" bench --device cuda --configs "$size" --obs "$obs" --updates "${case#*:}" \
+        --json "$out/$size-$obs.json" || { echo "$size $obs failed"; failed=1; }
+    done
+  done
+fi
+
+if wants tiles; then
   echo "== products and convolutions by tile; * is what is chosen"
   within 120 "$programs/engine-tests" time_of --ignored --nocapture --test-threads 1 >"$out/tiles.log" 2>&1 || failed=1
   grep -F ' * ' "$out/tiles.log" || true
-  echo "== speed"
-  for case in size1m:10 size12m:10 size50m:3 size200m:3; do
-    size=${case%:*}
-    nvidia-smi --query-gpu=memory.used --format=csv,noheader --loop-ms=200 >"$out/memory-$size.log" 2>/dev/null &
-    sampler=$!
-    within 120 "$programs/dreamer" bench --device cuda --configs "$size" --obs vector,image --updates "${case#*:}" \
-      --json "$out/$size.json" || { echo "$size failed"; failed=1; }
-    kill "$sampler" 2>/dev/null || true
-    echo "$size: at most $(sort -n "$out/memory-$size.log" 2>/dev/null | tail -1) of device memory"
+fi
+
+if wants races; then
+  echo "== races"
+  for module in ops::scan ops::step ops::latent ops::norm_act cuda::gemm ops::conv; do
+    within 200 compute-sanitizer --tool racecheck --error-exitcode 9 "$programs/engine-tests" "$module" \
+      --test-threads 1 >"$out/races-${module//::/-}.log" 2>&1 || { echo "$module: see its log"; failed=1; }
+    tail -1 "$out/races-${module//::/-}.log"
   done
-  rm -f "$out"/memory-*.log
 fi
 exit $failed

@@ -22,6 +22,7 @@ mod check;
 pub use buffer::{Buffer, release_pool};
 pub use bytes::{Bytes, Pixels};
 pub use graph::{Leaf, Origin, backward};
+pub use parallel::par_items;
 pub use rng::Rng;
 pub use sink::Sink;
 pub use tensor::{Device, Tensor};

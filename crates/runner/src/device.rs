@@ -22,17 +22,21 @@ struct Wanted {
 
 /// The agent where `config` says that it computes.
 pub fn place(agent: Agent, config: &Config) -> Result<Agent> {
-    let wanted = Wanted::new(config);
-    let gpus = match config.device.as_str() {
-        "cpu" => vec![],
-        "auto" => wanted.found(),
-        _ => wanted.open()?,
-    };
-    match gpus.as_slice() {
+    match gpus(config)?.as_slice() {
         [] => Ok(agent),
         [gpu] => Ok(agent.to(Device::Gpu(gpu))),
         several => agent.spread(several),
     }
+}
+
+/// The GPUs that `config` means; none where the processor computes.
+pub fn gpus(config: &Config) -> Result<Vec<&'static Gpu>> {
+    let wanted = Wanted::new(config);
+    Ok(match config.device.as_str() {
+        "cpu" => vec![],
+        "auto" => wanted.found(),
+        _ => wanted.open()?,
+    })
 }
 
 /// Refuses a GPU that was asked for and cannot be used.

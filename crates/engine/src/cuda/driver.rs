@@ -51,7 +51,7 @@ driver_functions! {
     download b"cuMemcpyDtoHAsync_v2" (*mut c_void, Pointer, usize, Handle);
     copy b"cuMemcpyDtoDAsync_v2" (Pointer, Pointer, usize, Handle);
     set b"cuMemsetD8Async" (Pointer, u8, usize, Handle);
-    stream_create b"cuStreamCreate" (*mut Handle, c_uint);
+    stream_create b"cuStreamCreateWithPriority" (*mut Handle, c_uint, c_int);
     stream_destroy b"cuStreamDestroy_v2" (Handle);
     stream_wait b"cuStreamSynchronize" (Handle);
     capture_begin b"cuStreamBeginCapture_v2" (Handle, c_int);

@@ -66,7 +66,7 @@ impl Gpu {
             ));
         }
         let cuda = Cuda::open(driver, index)?;
-        let stream = cuda.stream()?;
+        let stream = cuda.stream(false)?;
         Ok(Gpu::leak(properties.clone(), precision, Backend::Cuda(cuda), Some(stream)))
     }
 
@@ -82,15 +82,15 @@ impl Gpu {
         let (sides, events, held, most) = Default::default();
         let gpu = Gpu { properties, precision, backend, main, loaded, constants, uploads, sides, events, held, most };
         let gpu: &Gpu = Box::leak(Box::new(gpu));
-        gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
+        gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream, false)));
         gpu
     }
 
-    /// A stream of its own for a queue; none on an emulated GPU.
-    pub(super) fn new_stream(&self) -> Option<Stream> {
+    /// A stream of its own for a queue, urgent or not; none on an emulated GPU.
+    pub(super) fn new_stream(&self, urgent: bool) -> Option<Stream> {
         let Backend::Cuda(cuda) = &self.backend else { return None };
         let _call = lock(&MEMORY_CALLS);
-        Some(self.done(cuda.stream()))
+        Some(self.done(cuda.stream(urgent)))
     }
 
     /// The queue that this thread's work goes to.
@@ -297,12 +297,6 @@ impl Gpu {
 
     pub(super) fn free_counters(&self, at: u64) {
         self.free(at, 4 * COUNTERS);
-    }
-
-    /// Writes over the values of a float32 tensor where they are, for everybody who holds them.
-    pub(crate) fn overwrite(&self, x: &Tensor, bytes: &[u8]) {
-        assert_eq!(4 * x.len(), bytes.len());
-        self.upload(bytes, x.address(), bytes.len());
     }
 
     /// Copies `bytes` to `to`, where there is room for `room` bytes.

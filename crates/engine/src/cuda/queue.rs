@@ -22,6 +22,8 @@ pub(super) struct Queue {
     /// What an emulated GPU is to do later; `None` where it works at once.
     pub tape: Option<Mutex<Vec<Command>>>,
     pub recording: bool,
+    /// Whether its kernels come before those of others, and so do those of recordings that are made in it.
+    pub urgent: bool,
     /// Marks between kernels, where they are to be timed.
     pub marks: Option<Marks>,
     /// Where the packing of weights is recorded, if not here.
@@ -65,9 +67,10 @@ thread_local! {
 }
 
 impl Queue {
-    pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Queue {
+    pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>, urgent: bool) -> Queue {
         let counters = gpu.new_counters(stream.as_ref());
-        Queue { gpu, stream, tape: None, recording: false, marks: None, packs: None, counters, free: Mutex::default() }
+        let (tape, marks, packs, free) = Default::default();
+        Queue { gpu, stream, tape, recording: false, urgent, marks, packs, counters, free }
     }
 
     /// The queue of `gpu` that this thread has entered.
@@ -175,9 +178,10 @@ impl Gpu {
     }
 
     fn open_recording(&'static self, marks: Option<Marks>, packs: Option<Arc<Queue>>) -> Arc<Queue> {
-        let stream = self.new_stream();
+        let urgent = self.queue().urgent;
+        let stream = self.new_stream(urgent);
         let tape = stream.is_none().then(Mutex::default);
-        let mut queue = Queue::new(self, stream);
+        let mut queue = Queue::new(self, stream, urgent);
         (queue.tape, queue.recording, queue.marks, queue.packs) = (tape, true, marks, packs);
         let queue = Arc::new(queue);
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {
@@ -286,7 +290,7 @@ mod tests {
         let before = f(&x).host(); // loads the kernels
         let (recording, y) = gpu.record(|| f(&x));
         let other = random(&[4, 3], 7, 1.0);
-        gpu.overwrite(&x, bytemuck::cast_slice(other.data()));
+        gpu.upload(bytemuck::cast_slice(other.data()), x.address(), 4 * x.len());
         let expected = f(&x).host();
         assert_ne!(before.data(), expected.data());
         recording.run();

@@ -82,7 +82,9 @@ pub fn test_gpu_in(precision: Precision) -> Option<&'static Gpu> {
         // A GPU that is there and cannot be opened is a failure, not a reason to emulate one.
         let driver = Driver::load().ok().filter(|driver| driver.devices().is_ok_and(|gpus| !gpus.is_empty()));
         let found = match driver {
-            Some(driver) => Ok(Gpu::open(Arc::new(driver), 0, precision).unwrap_or_else(|error| panic!("{error}"))),
+            Some(driver) => Ok(Gpu::open(Arc::new(driver), 0, precision)
+                .and_then(|gpu| gpu.load_all().map(|()| gpu))
+                .unwrap_or_else(|error| panic!("{error}"))),
             None => Gpu::emulated(precision),
         };
         match &found {

@@ -2,6 +2,7 @@
 //! captured once can be replayed.
 
 use super::zeros;
+use crate::cuda::{Arg, Grid};
 use crate::tensor::{Device, Tensor};
 
 /// Numbers in memory that stays where it is: `[lr, correct1, correct2]` of the optimizer (see
@@ -20,8 +21,9 @@ impl Varying {
         match self.0.device() {
             Device::Cpu => panic!("the processor is told what varies by value"),
             Device::Gpu(gpu) => {
-                let [lr, correct1, correct2] = rates.map(f32::to_bits);
-                gpu.overwrite(&self.0, bytemuck::cast_slice(&[lr, correct1, correct2, step as u32]));
+                let [lr, correct1, correct2] = &rates;
+                let args: [&dyn Arg; 5] = [&self.0, lr, correct1, correct2, &(step as u32)];
+                gpu.launch("elementwise", "set_words", Grid::blocks(1, 32), &args);
             }
         }
     }

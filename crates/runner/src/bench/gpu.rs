@@ -2,6 +2,7 @@
 
 use super::measure::PartCost;
 use anyhow::Result;
+use config::Config;
 use dreamer_agent::{Agent, Carry};
 use engine::cuda::{Gpu, KernelTime};
 use engine::profile::{self, Costs};
@@ -21,7 +22,8 @@ pub struct OnGpu {
     pub copy_gbs: f64,
     /// Largest memory of the GPU that was held, 10^6 bytes, by updates and acting.
     pub memory_mb: f64,
-    /// From the start of building the agent to the end of its first update, in seconds.
+    /// From before the GPU was looked for to the end of the agent's first update, in seconds; a process that measures
+    /// several cases opens it for the first of them alone.
     pub first_update_s: f64,
     /// The costliest first.
     pub kernels: Vec<Kernel>,
@@ -33,6 +35,15 @@ pub struct Kernel {
     pub name: &'static str,
     pub launches: usize,
     pub ms: f64,
+}
+
+/// Starts the count of memory anew, with what a case before has left given back.
+pub fn forget_memory(config: &Config) -> Result<()> {
+    for gpu in crate::device::gpus(config)? {
+        gpu.release_pool();
+        gpu.most_memory();
+    }
+    Ok(())
 }
 
 impl OnGpu {

@@ -17,6 +17,18 @@ pub struct PartCost {
     pub backward_gflop: f64,
     /// Both directions in the official formulation.
     pub official_gflop: f64,
+    /// Both directions as a share of the measured rate of multiply-adds, for what counts operations.
+    pub share_of_peak: f64,
+}
+
+impl PartCost {
+    /// Compares with the best rate of multiply-adds, 10^9 operations a second.
+    pub fn rate(&mut self, peak_gflops: f64) {
+        let seconds = (self.forward_ms + self.backward_ms) * 1e-3;
+        if seconds > 0.0 {
+            self.share_of_peak = (self.forward_gflop + self.backward_gflop) / seconds / peak_gflops;
+        }
+    }
 }
 
 /// Seconds of one round of the peak, about.
@@ -56,6 +68,7 @@ pub fn parts(update: impl FnOnce() -> Result<()>) -> Result<BTreeMap<String, Par
                 backward_ms: ms(c.backward),
                 backward_gflop: c.backward.flops as f64 / 1e9,
                 official_gflop: (c.forward.official + c.backward.official) as f64 / 1e9,
+                ..PartCost::default()
             };
             (name.to_string(), part)
         })

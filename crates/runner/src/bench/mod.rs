@@ -77,11 +77,12 @@ pub fn task_case(config: &Config) -> Result<Case> {
 /// Builds the agent of `config` for `case` and measures `updates` updates after two that are not counted.
 pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result<Measurement> {
     ensure!(updates > 0, "the number of updates is 0; it must be at least 1");
+    let begin = Instant::now();
     crate::check(config)?;
     crate::use_threads(config);
     engine::release_pool();
     measure::forget_memory();
-    let begin = Instant::now();
+    gpu::forget_memory(config)?;
     let mut agent = crate::device::place(Agent::new(&case.obs, &case.act, &config.agent)?, config)?;
     let device = agent.device();
     let mut data = Data::new(&agent, case, config.seed);
@@ -105,12 +106,13 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
         Device::Cpu => None,
         Device::Gpu(gpu) => Some(OnGpu::new(gpu, first_update_s.unwrap_or_default())),
     };
-    let parts = match &mut gpu {
+    let mut parts = match &mut gpu {
         None => measure::parts(|| agent.train(&mut carry, &batch).map(drop))?,
         Some(gpu) => gpu.time(&mut agent, &mut carry, &batch)?,
     };
     let peak_gflops = gpu.as_ref().map_or_else(|| before.max(measure::peak()), |gpu| gpu.peak_tflops * 1e3);
 
+    parts.values_mut().for_each(|part| part.rate(peak_gflops));
     let sum = |f: fn(&PartCost) -> f64| parts.values().map(f).sum::<f64>();
     let gflop = sum(|p| p.forward_gflop + p.backward_gflop);
     let (median, update_ms_min) = (measure::median(&mut times), times.iter().copied().fold(f64::INFINITY, f64::min));

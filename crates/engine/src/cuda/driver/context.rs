@@ -10,6 +10,8 @@ const MAX_DYNAMIC_SHARED: c_int = 8;
 const TAKEN_AT_ONCE: usize = 64 << 10;
 /// A stream that does not wait for the one everybody shares.
 const NON_BLOCKING: c_uint = 1;
+/// The priority of an urgent stream: lower numbers come first, and the driver takes the lowest that the GPU has.
+const URGENT: c_int = -100;
 /// An event that tells no time, which is cheaper.
 const NO_TIMING: c_uint = 2;
 /// A recorded event that happens at each run, for others than the graph.
@@ -82,10 +84,11 @@ impl Cuda {
         self.call("choosing a context", |_| 0)
     }
 
-    pub fn stream(&self) -> Result<Stream, String> {
-        let mut stream = std::ptr::null_mut();
+    /// A stream; the blocks of threads of an urgent one start before those of others that wait.
+    pub fn stream(&self, urgent: bool) -> Result<Stream, String> {
+        let (mut stream, priority) = (std::ptr::null_mut(), if urgent { URGENT } else { 0 });
         // SAFETY: the pointer is valid for one handle.
-        self.call("making a stream", |d| unsafe { (d.stream_create)(&mut stream, NON_BLOCKING) })?;
+        self.call("making a stream", |d| unsafe { (d.stream_create)(&mut stream, NON_BLOCKING, priority) })?;
         Ok(Stream(stream))
     }
 

@@ -123,7 +123,7 @@ impl<'a> Sweep<'a> {
     /// Of the sample, and of the logits.
     fn latent(&self, t: Option<usize>) {
         let Sweep { s, kept, left, w, .. } = self;
-        let [stays, ..] = w.stay();
+        let [stays, ..] = w.stay(t > Some(0));
         let now = |x: &Tensor| t.map(|t| at(x, t));
         let of_stoch = self.dembedded.address() + (s.h * self.dembedded.dtype().bytes()) as u64;
         let last = if self.has_next(t) { spans(s.h) } else { 0 };
@@ -139,7 +139,7 @@ impl<'a> Sweep<'a> {
     /// Of the posterior's hidden layer.
     fn posterior(&self, t: usize) {
         let Sweep { s, kept, left, w, scan, .. } = self;
-        let [_, stay, ..] = w.stay();
+        let [_, stay, ..] = w.stay(t > 0);
         #[rustfmt::skip]
         let args: [&dyn Arg; 12] = [
             &w.logits, &stay, &at(&left.logit, t), &at(&kept.posterior, t), &at(&kept.posterior_inverse, t),
@@ -152,7 +152,7 @@ impl<'a> Sweep<'a> {
     /// Of deter, by all ways, and of the gates.
     fn gates(&self, t: Option<usize>) {
         let Sweep { s, kept, left, w, scan, .. } = self;
-        let [_, _, stays, ..] = w.stay();
+        let [_, _, stays, ..] = w.stay(t > Some(0));
         let now = |x: &Tensor| t.map(|t| at(x, t));
         let of_posterior = w.posterior.as_ref().filter(|_| t.is_some());
         #[rustfmt::skip]
@@ -173,7 +173,7 @@ impl<'a> Sweep<'a> {
     /// Of the core's first layer.
     fn hidden(&self, t: usize) {
         let (Sweep { s, kept, left, w, .. }, core) = (self, &self.scan.core);
-        let [_, _, _, stay, _] = w.stay();
+        let [_, _, _, stay, _] = w.stay(t > 0);
         #[rustfmt::skip]
         let args: [&dyn Arg; 12] = [
             &w.gates, &stay, &at(&left.gates, t), &at(&kept.hidden, t), &at(&kept.hidden_inverse, t),
@@ -192,7 +192,7 @@ impl<'a> Sweep<'a> {
     /// Of the state before, and by blocks of the embeddings.
     fn inputs(&self, t: usize) {
         let (Sweep { s, kept, left, w, .. }, core) = (self, &self.scan.core);
-        let [.., stays] = w.stay();
+        let [.., stays] = w.stay(t > 0);
         let slots = self.hidden_sums.dim(0);
         #[rustfmt::skip]
         let args: [&dyn Arg; 16] = [

@@ -142,7 +142,7 @@ impl<'a> Pass<'a> {
     /// The core's first layer.
     fn hidden(&self, t: usize) {
         let Pass { s, kept, w, .. } = self;
-        let [_, stays, ..] = w.stay();
+        let [_, stays, ..] = w.stay(t + 1 < s.steps);
         #[rustfmt::skip]
         let args: [&dyn Arg; 12] = [
             &w.hidden, &stays, &at(&kept.prev, t), &at(&kept.inputs, t), &at(&self.actions, t),
@@ -156,7 +156,7 @@ impl<'a> Pass<'a> {
     /// The gates and the next deter.
     fn gates(&self, t: usize) {
         let (Pass { s, kept, w, .. }, core) = (self, &self.scan.core);
-        let [_, _, stay, _] = w.stay();
+        let [_, _, stay, _] = w.stay(t + 1 < s.steps);
         let (columns, many) = s.blocks_of(panels(s.own), 2);
         #[rustfmt::skip]
         let args: [&dyn Arg; 18] = [
@@ -177,7 +177,7 @@ impl<'a> Pass<'a> {
         let first = if of.is_some() { 0 } else { of_h };
         let count = if next.is_some() { 2 * of_h } else { of_h } - first;
         let step = |x: &Tensor, t: Option<usize>| t.map(|t| at(x, t));
-        let [stays, ..] = w.stay();
+        let [stays, ..] = w.stay(next.is_some_and(|t| t + 1 < s.steps));
         #[rustfmt::skip]
         let args: [&dyn Arg; 15] = [
             &w.posterior, &w.deter, &stays,
@@ -191,7 +191,7 @@ impl<'a> Pass<'a> {
     /// Logits and samples.
     fn latent(&self, t: usize) {
         let (Pass { s, kept, w, scan, .. }, (noise, kind, draws)) = (self, &self.noise);
-        let [_, _, _, stay] = w.stay();
+        let [_, _, _, stay] = w.stay(t + 1 < s.steps);
         let (chunks, width) = s.chunks();
         #[rustfmt::skip]
         let first: [&dyn Arg; 9] = [

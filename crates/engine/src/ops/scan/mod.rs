@@ -186,10 +186,10 @@ pub(super) fn spans(depth: usize) -> usize {
 /// Bytes of weights that a GPU's second cache is expected to keep from step to step, beside everything else.
 const KEPT: usize = 42 << 20;
 
-/// Which of a step's weights, by their sizes in bytes, are to stay in the second cache: the smallest ones that fit
-/// there together. To pass all of them through it in turn would leave none there.
-fn stays<const N: usize>(sizes: [usize; N]) -> [u32; N] {
-    sizes.map(|size| (sizes.iter().filter(|&&other| other <= size).sum::<usize>() <= KEPT) as u32)
+/// Which of a step's weights, by their sizes in bytes, are to stay in the second cache where `more` steps follow: the
+/// smallest ones that fit there together. To pass all of them through it in turn would leave none there.
+fn stays<const N: usize>(sizes: [usize; N], more: bool) -> [u32; N] {
+    sizes.map(|size| (more && sizes.iter().filter(|&&other| other <= size).sum::<usize>() <= KEPT) as u32)
 }
 
 fn bytes(x: &Tensor) -> usize {

@@ -177,10 +177,11 @@ impl Forward {
         packed
     }
 
-    /// Whether the second cache is to keep the weights of the kernels project, hidden, gates, latent.
-    pub fn stay(&self) -> [u32; 4] {
+    /// Whether the second cache is to keep the weights of the kernels project, hidden, gates, latent for the next step, if
+    /// there is one. In the last step they give way: nobody else wants them there.
+    pub fn stay(&self, more: bool) -> [u32; 4] {
         let project = bytes(&self.deter) + self.posterior.as_ref().map_or(0, bytes);
-        stays([project, bytes(&self.hidden), bytes(&self.gates), bytes(&self.logits)])
+        stays([project, bytes(&self.hidden), bytes(&self.gates), bytes(&self.logits)], more)
     }
 }
 
@@ -242,10 +243,10 @@ impl Backward {
     }
 
     /// Whether the second cache is to keep the weights of the kernels latent_grad, posterior_grad, gates_grad,
-    /// hidden_grad, inputs_grad.
-    pub fn stay(&self) -> [u32; 5] {
+    /// hidden_grad, inputs_grad for the step before, if there is one.
+    pub fn stay(&self, more: bool) -> [u32; 5] {
         let deter = bytes(&self.deter) + self.posterior.as_ref().map_or(0, bytes);
-        stays([bytes(&self.stoch), bytes(&self.logits), deter, bytes(&self.gates), bytes(&self.hidden)])
+        stays([bytes(&self.stoch), bytes(&self.logits), deter, bytes(&self.gates), bytes(&self.hidden)], more)
     }
 }
 
