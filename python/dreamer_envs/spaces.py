@@ -203,6 +203,8 @@ def observed(space, size):
     ours, convert = Space(bool, shape), lambda value: np.asarray(value, bool)
   elif space.dtype == np.uint8 and len(shape) in (2, 3) and (any(size) or is_picture(shape)):
     return [('', *image(shape, size))]
+  elif space.dtype == np.uint8 and len(shape) == 4 and is_picture(shape[1:]):
+    return [('', *stacked(shape, size))]
   else:
     ours, convert = Space(np.float32, shape, *limits(space)), bounded(*limits(space))
   return [('', *flattened(ours, convert))]
@@ -219,6 +221,13 @@ def flattened(ours, convert):
     return value.reshape(-1) if value.shape == ours.shape else value
 
   return Space(ours.dtype, int(np.prod(ours.shape)), ours.low, ours.high), flatten
+
+
+def stacked(shape, size):
+  """Several images, such as the last few, as the channels of one."""
+  one, convert = image(shape[1:], size)
+  ours = Space(np.uint8, (*one.shape[:2], shape[0] * one.shape[2]))
+  return ours, lambda value: np.concatenate([convert(x) for x in np.asarray(value)], -1)
 
 
 def is_picture(shape):

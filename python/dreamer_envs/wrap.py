@@ -90,9 +90,10 @@ class GymEnv(Env):
       self.done = False
       obs, info = self.reset()
       return self.result(obs, info, 0.0, True, False, False)
-    action, reward = self.act(action), 0.0
+    action, reward, info = self.act(action), 0.0, {}
     for _ in range(self.repeat):
-      obs, value, terminated, truncated, info = self.advance(action)
+      obs, value, terminated, truncated, more = self.advance(action)
+      info = {**info, **more}
       reward += float(value)
       self.done = bool(terminated or truncated)
       if self.done:

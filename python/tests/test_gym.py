@@ -194,6 +194,27 @@ def test_images_are_resized():
   assert image[..., 0].tolist() == [[3, 5], [11, 13]]
 
 
+def test_images_in_a_row_become_channels():
+  obs = Obs(spaces.Box(0, 255, (4, 20, 24, 3), np.uint8))
+  frames = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((20, 24, 3), np.uint8)
+  image = obs(frames)['image']
+  assert obs.spaces['image'].shape == image.shape == (20, 24, 12)
+  assert image[5, 6].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_infos_of_repeated_actions_are_joined():
+  class Hits(envs.Old):
+
+    def step(self, action):
+      obs, reward, done, info = super().step(action)
+      return obs, reward, done, {**info, f'hit{self.count}': True}
+
+  env = GymEnv(Hits(), repeat=2)
+  env.step(act(env, reset=True))
+  out = env.step(act(env))
+  assert out['log/hit1'] == out['log/hit2'] == 1
+
+
 def test_older_interface():
   env = GymEnv(envs.Old(), repeat=2)
   obs = env.step(act(env, reset=True))
