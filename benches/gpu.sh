@@ -46,6 +46,14 @@ within() {
   timeout -k 5 "$((seconds < left ? seconds : left))" "$@"
 }
 
+case $what in
+build | test | speed | tiles | races | all) ;;
+*)
+  echo "there is no '$what' here; there are build, test, speed, tiles and races, or nothing for the first four" >&2
+  exit 2
+  ;;
+esac
+
 wants() {
   [ "$what" = "$1" ] || { [ "$what" = all ] && [ "$1" != races ]; }
 }
@@ -93,9 +101,9 @@ if wants test; then
   export programs
   modules "$programs/engine-tests" | grep -v '^cpu::' |
     within 150 xargs -P 6 -I{} sh -c \
-      '"$programs/engine-tests" "{}::" --skip every_kernel_compiles --test-threads 2 2>&1 || echo "FAILED in {}"' \
-      >>"$out/engine.log" 2>&1 || failed=1
-  grep -E 'FAILED|panicked|^test .* failed|error' "$out/engine.log" && failed=1
+      'log=$("$programs/engine-tests" "{}::" --skip every_kernel_compiles --test-threads 2 2>&1) ||
+        log="$log FAILED in {}"; printf "%s\n" "$log"' >>"$out/engine.log" 2>&1 || failed=1
+  grep -E 'FAILED|panicked|error|left out' "$out/engine.log" && failed=1
   echo "$(grep -c ' ok$' "$out/engine.log") tests passed"
   echo "== official numbers"
   within 90 "$programs/agent-tests" golden --include-ignored --nocapture >"$out/agent.log" 2>&1 || failed=1

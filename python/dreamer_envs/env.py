@@ -62,7 +62,7 @@ class Env:
 class VectorEnv:
   """Several environments that step together: `step` takes a list of actions, one for each, and
   returns a list of observations. Spaces are those of one environment. After a fault some may be
-  asked to reset at their second step while others go on."""
+  asked to reset at their second step while others go on; what follows then has is_first."""
 
   count = 0
   obs_space = {}

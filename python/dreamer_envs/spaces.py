@@ -203,7 +203,7 @@ def observed(space, size):
     ours, convert = Space(bool, shape), lambda value: np.asarray(value, bool)
   elif space.dtype == np.uint8 and len(shape) in (2, 3) and (any(size) or is_picture(shape)):
     return [('', *image(shape, size))]
-  elif space.dtype == np.uint8 and len(shape) == 4 and is_picture(shape[1:]):
+  elif space.dtype == np.uint8 and len(shape) == 4 and (any(size) or is_picture(shape[1:])):
     return [('', *stacked(shape, size))]
   else:
     ours, convert = Space(np.float32, shape, *limits(space)), bounded(*limits(space))

@@ -93,7 +93,7 @@ class GymEnv(Env):
     action, reward, info = self.act(action), 0.0, {}
     for _ in range(self.repeat):
       obs, value, terminated, truncated, more = self.advance(action)
-      info = {**info, **more}
+      info = {**info, **more} if isinstance(more, dict) else info
       reward += float(value)
       self.done = bool(terminated or truncated)
       if self.done:
@@ -160,11 +160,13 @@ class GymVector(VectorEnv):
     else:
       mode = (getattr(env, 'metadata', None) or {}).get('autoreset_mode')
       mode = getattr(mode, 'name', mode)
-      # Without it, gymnasium before 1.1 resets in the same step, which loses an observation.
+      # Where nothing is said, as by gymnasium before 1.1, it may reset in the same step, which loses an
+      # observation.
       if mode != 'NEXT_STEP':
-        raise Problem(f"the vector environment has autoreset_mode {mode} in its metadata, but it has "
-                      'to be NEXT_STEP: an environment is reset in the step after its last',
-                      cure=None if mode else 'pip install "gymnasium>=1.1"')
+        raise Problem(
+            f"the vector environment has autoreset_mode {mode} in its metadata, but it has to reset in "
+            "the step after an episode's last, and to say so: metadata = {'autoreset_mode': "
+            "gymnasium.vector.AutoresetMode.NEXT_STEP}, as gymnasium's own have from 1.1 on")
     self.env, self.count = env, int(env.num_envs)
     self.space = env.single_action_space
     self.act = Act(self.space)

@@ -2,6 +2,7 @@
 sequence of each. `python sequences.py` records those of the installed suites anew, into hashes.json."""
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -70,17 +71,32 @@ def defaults(suite):
   return options
 
 
-def need(suite):
+def need(suite, image=True):
+  """Skips a test where a suite is not installed, or cannot draw the images that are asked for."""
   package = PACKAGES[suite][0]
   if not importlib.util.find_spec(package):
     pytest.skip(f'{package} is not installed')
+  if suite in ('dmc', 'memmaze', 'loconav') and image and cannot_draw():
+    pytest.skip(f'images cannot be drawn here: {cannot_draw()}')
+
+
+@functools.cache
+def cannot_draw():
+  """Why dm_control draws nothing on this machine; empty where it does."""
+  try:
+    from dm_control import suite
+    suite.load('cartpole', 'balance').physics.render(8, 8)
+  except Exception as e:
+    return f'{type(e).__name__}: {e}'
+  return ''
 
 
 def make(task, options={}, seed=0, **kwargs):
   suite = task.split('_')[0]
+  options = {**defaults(suite), **options}
   if __name__ != '__main__':
-    need(suite)
-  return suites.make(task, {**defaults(suite), **options}, kwargs, seed)
+    need(suite, options.get('image', True))
+  return suites.make(task, options, kwargs, seed)
 
 
 def sample(env, rng, reset=False):

@@ -112,7 +112,9 @@ impl Driver {
         for key in self.act_space.keys() {
             state.insert(format!("action/{key}"), Array::stack(self.actions.iter().map(|action| &action[key])));
         }
-        for (i, env) in self.workers.save()?.into_iter().enumerate() {
+        // Where one has failed for good, the others have taken a step that nobody has seen: they start new episodes.
+        let states = if self.broken { vec![] } else { self.workers.save()? };
+        for (i, env) in states.into_iter().enumerate() {
             if let Some(bytes) = env {
                 state.insert(format!("env/{i:06}"), Array::from_u8(&[bytes.len()], bytes));
             }

@@ -24,11 +24,8 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
     match result {
         Ok(()) => trainer.finish(stop),
         Err(error) => {
-            // An environment that fails for good leaves all before it sound; elsewhere the last save is what counts.
-            let saved = trainer.driver.is_broken() && trainer.save().is_ok();
             trainer.logger.close().ok();
-            let how = if saved { "; it is saved, and the same command resumes it" } else { "" };
-            Err(error.context(format!("the run ended early{how}")))
+            Err(error.context("the run ended early"))
         }
     }
 }
@@ -125,8 +122,25 @@ impl Trainer {
             going = self.turn();
         }
         // Whatever ended the loop, the update under way ends too, and says what went wrong in it.
-        let landed = self.land();
-        going.and(landed)
+        match (going, self.land()) {
+            (Err(error), Ok(())) if self.has_broken_environment() => Err(error.context(self.last_save())),
+            (Err(error), Err(late)) => Err(error.context(format!("the update under way failed, too: {late:#}"))),
+            (going, landed) => going.map(drop).and(landed),
+        }
+    }
+
+    /// Whether an environment failed for good. What came before it is sound; after other failures the last save is.
+    fn has_broken_environment(&self) -> bool {
+        self.driver.is_broken() || self.evaluation.as_ref().is_some_and(|evaluation| evaluation.driver.is_broken())
+    }
+
+    /// Saves a run that cannot go on, and says so.
+    fn last_save(&mut self) -> String {
+        let root = self.folder.root().display().to_string();
+        match self.save() {
+            Ok(()) => format!("it is saved, and the same command with --logdir {root} resumes it"),
+            Err(error) => format!("it could not be saved ({error:#})"),
+        }
     }
 
     /// One update where one is owed, else a look at the clocks and one step of the environments; false

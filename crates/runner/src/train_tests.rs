@@ -295,6 +295,14 @@ impl envs::Env for Brittle {
         self.0.act_space()
     }
 
+    fn save(&self) -> Option<Vec<u8>> {
+        self.0.save()
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<()> {
+        self.0.load(state)
+    }
+
     fn step(&mut self, action: &spaces::Record) -> Result<spaces::Record> {
         STEPS.fetch_add(1, Ordering::Relaxed);
         sound()?;
@@ -312,12 +320,20 @@ fn an_environment_that_fails_for_good_costs_nothing_that_came_before() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path(), &[("task", "brittle"), ("run.save_every", "1000")]);
     let error = format!("{:#}", train(config.clone(), &Stop::default()).unwrap_err());
-    assert!(error.contains("the run ended early; it is saved, and the same command resumes it"), "{error}");
+    let saved = format!("it is saved, and the same command with --logdir {} resumes it", dir.path().display());
+    assert!(error.starts_with("the run ended early: ") && error.contains(&saved), "{error}");
     assert!(error.contains("the spring of the environment broke"), "{error}");
     MENDED.store(true, Ordering::Relaxed);
     let trainer = open(config.clone()).unwrap();
     assert_eq!(trainer.counters.step, 59 * 3, "every step that all three have taken");
     assert!(trainer.counters.updates > 0);
+    drop(trainer);
+    let mut trainer = open(config.clone()).unwrap();
+    let steps = trainer.driver.step(|obs| trainer.policy.act(trainer.agent.as_ref(), obs)).unwrap();
+    assert!(
+        steps.iter().all(|step| crate::driver::flag(step, "is_first").unwrap()),
+        "nothing goes on from a lost step"
+    );
     drop(trainer);
     finish(&config);
 }

@@ -45,7 +45,7 @@ def make(name, options, kwargs, seed, index, slots):
     module = name.partition(':')[0]
     if ':' not in name or module not in str(e):
       raise
-    if importlib.util.find_spec(module):
+    if importlib.util.find_spec(module.partition('.')[0]):
       raise Problem(f"'{name}': the module '{module}' cannot be imported ({e.__context__ or e})")
     raise Problem(f"'{name}' needs the module '{module}', which is missing",
                   cure='pip install ale-py' if module == 'ale_py' else None)

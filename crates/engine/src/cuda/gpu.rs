@@ -82,7 +82,7 @@ impl Gpu {
         let (sides, events, held, most) = Default::default();
         let gpu = Gpu { properties, precision, backend, main, loaded, constants, uploads, sides, events, held, most };
         let gpu: &Gpu = Box::leak(Box::new(gpu));
-        gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream, false)));
+        gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
         gpu
     }
 

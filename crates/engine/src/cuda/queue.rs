@@ -22,8 +22,6 @@ pub(super) struct Queue {
     /// What an emulated GPU is to do later; `None` where it works at once.
     pub tape: Option<Mutex<Vec<Command>>>,
     pub recording: bool,
-    /// Whether its kernels come before those of others, and so do those of recordings that are made in it.
-    pub urgent: bool,
     /// Marks between kernels, where they are to be timed.
     pub marks: Option<Marks>,
     /// Where the packing of weights is recorded, if not here.
@@ -67,10 +65,10 @@ thread_local! {
 }
 
 impl Queue {
-    pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>, urgent: bool) -> Queue {
+    pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Queue {
         let counters = gpu.new_counters(stream.as_ref());
         let (tape, marks, packs, free) = Default::default();
-        Queue { gpu, stream, tape, recording: false, urgent, marks, packs, counters, free }
+        Queue { gpu, stream, tape, recording: false, marks, packs, counters, free }
     }
 
     /// The queue of `gpu` that this thread has entered.
@@ -178,10 +176,9 @@ impl Gpu {
     }
 
     fn open_recording(&'static self, marks: Option<Marks>, packs: Option<Arc<Queue>>) -> Arc<Queue> {
-        let urgent = self.queue().urgent;
-        let stream = self.new_stream(urgent);
+        let stream = self.new_stream(false); // a recording is as urgent as what it is run on
         let tape = stream.is_none().then(Mutex::default);
-        let mut queue = Queue::new(self, stream, urgent);
+        let mut queue = Queue::new(self, stream);
         (queue.tape, queue.recording, queue.marks, queue.packs) = (tape, true, marks, packs);
         let queue = Arc::new(queue);
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {

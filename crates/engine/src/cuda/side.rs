@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// What a queue beside the main one is for; each GPU has one of each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// Actions, by parameters of its own; environments wait for them, and so they come before what else the GPU has begun.
+    /// Actions, by parameters of its own. Environments wait for them, so that they come before what else is to be done.
     Act,
     /// Copies of results to the processor.
     Fetch,
@@ -33,8 +33,7 @@ pub struct Point {
 impl Gpu {
     /// Runs `f` with this thread's work going to the queue `side`.
     pub fn aside<T>(&'static self, side: Side, f: impl FnOnce() -> T) -> T {
-        let urgent = side == Side::Act;
-        let new = || Arc::new(Queue::new(self, self.new_stream(urgent), urgent));
+        let new = || Arc::new(Queue::new(self, self.new_stream(side == Side::Act)));
         let queue = self.sides[side as usize].get_or_init(new);
         queue.during(f)
     }

@@ -152,6 +152,8 @@ impl Layout {
     pub fn difference(&self, other: &Layout) -> Option<String> {
         let spaces = crate::record::difference(&self.act.spaces, &other.act.spaces)
             .or_else(|| crate::record::difference(&self.obs.spaces, &other.obs.spaces));
+        let together = if self.together { "its environments step only together" } else { "they step by themselves" };
+        let spaces = spaces.or_else(|| (self.together != other.together).then(|| together.into()));
         spaces.or_else(|| (self != other).then(|| "its values lie elsewhere in its memory".into()))
     }
 }

@@ -6,7 +6,7 @@ use crate::record::flag;
 use anyhow::{Result, anyhow, bail, ensure};
 use spaces::Record;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The byte that announces a line with an error.
@@ -38,6 +38,8 @@ struct Seat {
     asked: AtomicU64,
     /// Whether the answer to that begins an episode.
     first: AtomicBool,
+    /// The answer, where it was read before anybody has asked for it.
+    values: Mutex<Option<Record>>,
 }
 
 impl Link {
@@ -53,6 +55,7 @@ impl Link {
         let seat = &self.seats[slot];
         seat.asked.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
         seat.first.store(first, Ordering::Relaxed);
+        seat.values().take();
         seat.state.store(ASKED, Ordering::Release);
         self.process.send(slot as u8)
     }
@@ -65,7 +68,7 @@ impl Link {
         }
         for slot in 0..self.seats.len() {
             self.wait(layout, slot)?;
-            self.values(layout, slot)?;
+            self.look(layout, slot)?;
             self.seats[slot].state.store(ANSWERED, Ordering::Release);
         }
         Ok(())
@@ -74,7 +77,14 @@ impl Link {
     /// Waits for the answer of a slot, takes it and reads its values.
     pub fn answer(&self, layout: &Layout, slot: usize) -> Result<Record> {
         self.wait(layout, slot)?;
-        self.values(layout, slot).map_err(|error| self.fail(error))
+        let seen = self.seats[slot].values().take();
+        seen.map_or_else(|| self.values(layout, slot), Ok).map_err(|error| self.fail(error))
+    }
+
+    /// Reads the values of a slot that has answered, and keeps them for whoever takes the answer.
+    fn look(&self, layout: &Layout, slot: usize) -> Result<()> {
+        *self.seats[slot].values() = Some(self.values(layout, slot)?);
+        Ok(())
     }
 
     /// The values of a slot that has answered. An error says what is wrong with them.
@@ -123,7 +133,7 @@ impl Link {
             ensure!(asked, "the worker answered for slot {byte}, which was not asked");
         }
         if self.seats.iter().all(|seat| seat.state.load(Ordering::Acquire) == EARLY) {
-            (0..self.seats.len()).try_for_each(|slot| self.values(layout, slot).map(drop))?;
+            (0..self.seats.len()).try_for_each(|slot| self.look(layout, slot))?;
             self.seats.iter().for_each(|seat| seat.state.store(ANSWERED, Ordering::Release));
         }
         Ok(())
@@ -147,7 +157,12 @@ impl Link {
 
 impl Seat {
     fn new() -> Self {
-        Seat { state: AtomicU8::new(IDLE), asked: AtomicU64::new(0), first: AtomicBool::new(false) }
+        let (state, asked, first) = (AtomicU8::new(IDLE), AtomicU64::new(0), AtomicBool::new(false));
+        Seat { state, asked, first, values: Mutex::new(None) }
+    }
+
+    fn values(&self) -> MutexGuard<'_, Option<Record>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes from one state to another; false where it was not in the first.

@@ -319,16 +319,18 @@ fn killing_workers_at_random_loses_no_step() {
     let mut envs = make_many(&format!("{} {mark}", worker()), 0..5, 7, &options).unwrap();
     let (mut expected, mut reset, mut total, mut closed) = ([0.0; 5], [true; 5], 0, 0);
     let (start, done) = (Instant::now(), AtomicBool::new(false));
+    let elapsed = || start.elapsed().as_secs_f64();
     let kills = std::thread::scope(|scope| {
         let killer = scope.spawn(|| {
             let (mut rng, mut kills) = (crate::Rng::new(1, 2), 0);
-            while !done.load(Ordering::Relaxed) {
+            // After a failed assertion nobody says that it is done.
+            while !done.load(Ordering::Relaxed) && elapsed() < seconds + 60.0 {
                 kills += kill_a_child(&mark, &mut rng);
                 std::thread::sleep(Duration::from_millis(rng.below(200) as u64));
             }
             kills
         });
-        while start.elapsed().as_secs_f64() < seconds {
+        while elapsed() < seconds || closed < 4 && elapsed() < seconds + 60.0 {
             let actions = reset.map(|reset| act(1, reset));
             envs.iter_mut().zip(&actions).for_each(|(env, action)| env.begin(action));
             for (i, env) in envs.iter_mut().enumerate() {
@@ -345,7 +347,7 @@ fn killing_workers_at_random_loses_no_step() {
         killer.join().unwrap()
     });
     println!("{total} steps, {kills} workers killed, {closed} episodes cut off");
-    assert!(kills > 3 && total > 100 && closed > 3);
+    assert!(kills > 3 && closed > 3);
 }
 
 /// Kills one of this process's workers that have `mark` as an argument; 1 if there was one.

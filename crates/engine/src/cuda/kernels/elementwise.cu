@@ -6,7 +6,8 @@ KERNEL fill(float* x, float value, u32 n) {
 }
 EXPORT(fill)
 
-// Four words out of the arguments, which the driver takes with the launch: a copy from the processor might wait for the stream.
+// Four words out of the arguments, which the driver takes with the launch; a copy from the processor might wait for the
+// stream.
 KERNEL set_words(u32* x, u32 a, u32 b, u32 c, u32 d) {
   if (global_thread() > 0) return;
   x[0] = a;
