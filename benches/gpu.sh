@@ -49,7 +49,7 @@ within() {
 case $what in
 build | test | speed | tiles | races | all) ;;
 *)
-  echo "there is no '$what' here; there are build, test, speed, tiles and races, or nothing for the first four" >&2
+  echo "there is no '$what' here; there are build, test, speed, tiles and races, or nothing for test, speed and tiles" >&2
   exit 2
   ;;
 esac
