@@ -3,7 +3,7 @@
 use crate::{Failure, print};
 use anyhow::{Context, Result, anyhow, bail};
 use config::Args;
-use runner::bench::{Case, Measurement, Stepping, bench, environments, plain_case, task_case};
+use runner::bench::{Case, Measurement, Stepping, bench, environments, plain_case, share, task_case};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -156,9 +156,9 @@ fn table(m: &Measurement) -> String {
         line(format_args!("  start       {:.1} s to the end of the first update", gpu.first_update_s));
     }
     line(format_args!("  part            forward ms   GFLOP  % peak   backward ms   GFLOP  % peak"));
-    let share = |gflop: f64, ms: f64| match ms > 0.0 && gflop > 0.0 {
-        true => format!("{:.0}", 100.0 * gflop / (ms * 1e-3) / m.peak_gflops),
-        false => "-".into(),
+    let share = |gflop: f64, ms: f64| match share(gflop, ms, m.peak_gflops) {
+        share if share > 0.0 => format!("{:.0}", 100.0 * share),
+        _ => "-".into(),
     };
     for (name, p) in &m.parts {
         line(format_args!(

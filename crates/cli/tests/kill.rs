@@ -107,17 +107,17 @@ fn a_second_process_is_kept_out_and_ctrl_c_saves() {
     assert!(out.status.success() && text.contains("stopped and saved"), "{text}");
 }
 
-/// The processes that `parent` has started and that have not ended.
-fn children(parent: u32) -> Vec<u32> {
-    let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+/// Who has started the process `pid`; none where that has ended.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut rest = stat.rsplit(") ").next()?.split(' ');
+    (rest.next()? != "Z").then_some(rest.next()?.parse().ok()?)
+}
+
+/// The processes that `pid` has started and that have not ended.
+fn children(pid: u32) -> Vec<u32> {
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |&pid: &u32| {
-        let stat = stat(pid);
-        let mut rest = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let (state, ppid) = (rest.next(), rest.next().and_then(|ppid| ppid.parse().ok()));
-        state != Some("Z") && ppid == Some(parent)
-    };
-    pids.filter(is_child).collect()
+    pids.filter(|&child| parent(child) == Some(pid)).collect()
 }
 
 /// Those that wait for an action leave when their socket closes; one that hangs is a test of the Python worker.
@@ -141,12 +141,8 @@ fn no_worker_outlives_a_killed_trainer() {
     };
     child.kill().unwrap();
     child.wait().unwrap();
-    let alive = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        !stat.is_empty() && !stat.contains(") Z ")
-    };
     for _ in 0..500 {
-        if !workers.iter().any(alive) {
+        if !workers.iter().any(|&pid| parent(pid).is_some()) {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -52,9 +52,6 @@ fn main() -> std::io::Result<()> {
     memory.set_len((STRIDE * slots) as u64)?;
     let mut hello = hello(slots, &path);
     hello["together"] = json!(kwargs["together"] == true);
-    if kwargs["notes"].is_array() {
-        hello["notes"] = kwargs["notes"].clone();
-    }
     if kwargs["far"] == true {
         hello["act"]["push"] = json!({"dtype": "float32", "shape": [], "low": 5, "high": 10, "offset": PUSH});
     }

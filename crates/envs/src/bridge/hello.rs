@@ -280,6 +280,17 @@ mod tests {
     }
 
     #[test]
+    fn what_an_answer_need_not_have() {
+        let plain = json!({"version": 1, "slots": 1, "stride": 0, "act": {}, "obs": {}});
+        let Answer { layout, notes } = read(&plain.to_string(), 1).unwrap();
+        assert!(!layout.together && layout.logs.is_none() && notes.is_empty());
+        let mut more = plain;
+        (more["together"], more["notes"], more["later"]) = (json!(true), json!(["a sentence"]), json!("is ignored"));
+        let Answer { layout, notes } = read(&more.to_string(), 1).unwrap();
+        assert!(layout.together && notes == ["a sentence"]);
+    }
+
+    #[test]
     fn differences_are_told() {
         let plain = hello(|_| ()).unwrap();
         let other = hello(|json| json["obs"]["room"]["high"] = json!(5)).unwrap();

@@ -155,15 +155,24 @@ fn step_in_threads(envs: Vec<Box<dyn Env>>, rounds: usize) {
     });
 }
 
+/// Steps the `slots` environments of one worker, which step together, for some rounds, while `fault` strikes once; how
+/// many seconds that takes. `name` is the test's own.
+fn strike_together(name: &str, slots: usize, rounds: usize, timeout: f64, mut fault: Value) -> f64 {
+    let once = once(name);
+    (fault["once"], fault["together"]) = (json!(once), json!(true));
+    let start = Instant::now();
+    step_in_threads(envs(slots, json!({"slots": slots, "timeout": timeout, "kwargs": fault})).unwrap(), rounds);
+    let seconds = start.elapsed().as_secs_f64();
+    std::fs::remove_file(once).unwrap();
+    seconds
+}
+
 #[test]
 fn threads_whose_slots_step_together_survive_a_crash() {
     for at in 1..=8 {
-        let once = once(&format!("together-{at}"));
-        let kwargs = json!({"fault": "crash", "at": at, "once": once, "together": true, "length": 5});
-        let start = Instant::now();
-        step_in_threads(envs(3, json!({"slots": 3, "timeout": 60, "kwargs": kwargs})).unwrap(), 12);
-        assert!(start.elapsed().as_secs() < 30, "nobody waited for what was never asked");
-        std::fs::remove_file(once).unwrap();
+        let fault = json!({"fault": "crash", "at": at, "length": 5});
+        let seconds = strike_together(&format!("together-{at}"), 3, 12, 60.0, fault);
+        assert!(seconds < 30.0, "nobody waited for what was never asked");
     }
 }
 
@@ -172,12 +181,9 @@ fn a_bad_value_of_one_slot_fails_those_that_step_with_it_at_once() {
     // From the second step on, of one slot: the others are sound, and had their answers been handed out, would have
     // waited for a step that the failed slot could not ask for.
     for (fault, slot, at) in [("nan", 1, 3), ("nan", 0, 3), ("bounds", 2, 1), ("first", 1, 4)] {
-        let once = once(&format!("value-{fault}-{slot}"));
-        let kwargs = json!({"fault": fault, "slot": slot, "at": at, "once": once, "together": true, "length": 6});
-        let start = Instant::now();
-        step_in_threads(envs(3, json!({"slots": 3, "timeout": 30, "kwargs": kwargs})).unwrap(), 14);
-        assert!(start.elapsed().as_secs() < 20, "{fault}: nobody waited for what was never asked");
-        std::fs::remove_file(once).unwrap();
+        let value = json!({"fault": fault, "slot": slot, "at": at, "length": 6});
+        let seconds = strike_together(&format!("value-{fault}-{slot}"), 3, 14, 30.0, value);
+        assert!(seconds < 20.0, "{fault}: nobody waited for what was never asked");
     }
 }
 
@@ -213,12 +219,8 @@ fn a_failure_is_not_forgiven_for_the_answers_of_many_slots() {
 
 #[test]
 fn threads_wait_once_for_an_answer_that_does_not_come() {
-    let once = once("deadline");
-    let kwargs = json!({"fault": "hang", "at": 3, "once": once, "together": true});
-    let start = Instant::now();
-    step_in_threads(envs(4, json!({"slots": 4, "timeout": 3, "kwargs": kwargs})).unwrap(), 6);
-    assert!((3.0..6.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
-    std::fs::remove_file(once).unwrap();
+    let seconds = strike_together("deadline", 4, 6, 3.0, json!({"fault": "hang", "at": 3}));
+    assert!((3.0..6.0).contains(&seconds), "{seconds}");
 }
 
 #[test]

@@ -24,11 +24,14 @@ pub struct PartCost {
 impl PartCost {
     /// Compares with the best rate of multiply-adds, 10^9 operations a second.
     pub fn rate(&mut self, peak_gflops: f64) {
-        let seconds = (self.forward_ms + self.backward_ms) * 1e-3;
-        if seconds > 0.0 {
-            self.share_of_peak = (self.forward_gflop + self.backward_gflop) / seconds / peak_gflops;
-        }
+        let (gflop, ms) = (self.forward_gflop + self.backward_gflop, self.forward_ms + self.backward_ms);
+        self.share_of_peak = share(gflop, ms, peak_gflops);
     }
+}
+
+/// The rate of so many operations in so many milliseconds as a share of the best rate; 0 for what took no time.
+pub fn share(gflop: f64, ms: f64, peak_gflops: f64) -> f64 {
+    if ms > 0.0 { gflop / (ms * 1e-3) / peak_gflops } else { 0.0 }
 }
 
 /// Seconds of one round of the peak, about.

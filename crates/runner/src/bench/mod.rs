@@ -7,7 +7,7 @@ mod measure;
 
 pub use environment::{Stepping, environments};
 pub use gpu::OnGpu;
-pub use measure::PartCost;
+pub use measure::{PartCost, share};
 
 use anyhow::{Result, ensure};
 use config::Config;
@@ -129,7 +129,7 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
         peak_gflops,
         gflop,
         gflop_official: sum(|p| p.official_gflop),
-        share_of_peak: gflop / (rated_ms * 1e-3) / peak_gflops,
+        share_of_peak: share(gflop, rated_ms, peak_gflops),
         act1_ms,
         act16_ms,
         rss_mb,
