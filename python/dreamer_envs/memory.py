@@ -110,7 +110,7 @@ class Memory:
             for key, entry in layout.items()]
 
   def answer(self, together):
-    return {'version': 1, 'slots': self.slots, 'memory': self.path, 'stride': self.stride,
+    return {'slots': self.slots, 'memory': self.path, 'stride': self.stride,
             'act': self.act, 'obs': self.obs, 'logs': self.logs, 'together': together,
             'notes': list(dict.fromkeys(NOTES))}
 

@@ -12,34 +12,68 @@ import traceback
 from .env import Problem, VectorEnv
 from .memory import Memory, check_alike
 
-VERSION = 1
+VERSION = 2
 BYTES = [bytes([i]) for i in range(256)]
 FAULT = BYTES[255]
 F_SETSIG = 10
 
 
-def descriptors():
-  """Moves the socket and the lifeline out of the reach of environments."""
-  if not stat.S_ISSOCK(os.fstat(0).st_mode):
-    sys.exit('this program is started by the trainer: dreamer train --task gym_CartPole-v1')
-  sock, line = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (0, 1))
-  null = os.open(os.devnull, os.O_RDONLY)
-  os.dup2(null, 0)
-  os.close(null)
-  os.dup2(2, 1)
-  sys.stdout.reconfigure(line_buffering=True)
-  os.set_blocking(sock, True)
-  return sock, line
+class Gone(Exception):
+  """The trainer has closed its ends of the pipes."""
+
+
+class Wire:
+  """The pipes from and to the trainer, out of the reach of environments."""
+
+  def __init__(self):
+    if not all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in (0, 1)):
+      sys.exit('this program is started by the trainer: dreamer train --task gym_CartPole-v1')
+    self.asks, self.answers = move_away(0), move_away(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)
+
+  def receive(self):
+    try:
+      data = os.read(self.asks, 4096)
+    except OSError:
+      data = b''
+    if not data:
+      raise Gone
+    return data
+
+  def send(self, data):
+    try:
+      while data:
+        data = data[os.write(self.answers, data):]
+    except OSError:
+      raise Gone
+
+  def read_line(self):
+    data = b''
+    while not data.endswith(b'\n'):
+      data += self.receive()
+    return json.loads(data)
+
+
+def move_away(fd):
+  """A copy of a descriptor that what an environment starts does not inherit."""
+  return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
 def watch(line):
   """Ends this process, with its group if it leads one, when the lifeline closes: by the kernel
   where that is possible, which works even in foreign code that never returns."""
   target = -os.getpid() if os.getpgrp() == os.getpid() else os.getpid()
+  line, given = move_away(line), line
+  os.close(given)
   if sys.platform == 'linux':
     try:
       # Signals belong to the open file, and workers may share theirs: this one is our own.
-      line = os.open(f'/proc/self/fd/{line}', os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+      line, shared = os.open(f'/proc/self/fd/{line}', os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), line
+      os.close(shared)
     except OSError:
       pass
     try:
@@ -60,35 +94,6 @@ def watch(line):
 
   threading.Thread(target=wait, daemon=True).start()
   return line
-
-
-class Gone(Exception):
-  """The trainer has closed its end of the socket."""
-
-
-def receive(sock):
-  try:
-    data = os.read(sock, 4096)
-  except OSError:
-    data = b''
-  if not data:
-    raise Gone
-  return data
-
-
-def send(sock, data):
-  try:
-    while data:
-      data = data[os.write(sock, data):]
-  except OSError:
-    raise Gone
-
-
-def read_line(sock):
-  data = b''
-  while not data.endswith(b'\n'):
-    data += receive(sock)
-  return json.loads(data)
 
 
 def describe(e):
@@ -130,53 +135,53 @@ def build(ask):
   return envs
 
 
-def serve(sock, envs, memory):
+def serve(wire, envs, memory):
   """Steps independent environments as they are asked for."""
   steps = [env.step for env in envs]
   get, put = memory.get, memory.put
   while True:
-    for slot in receive(sock):
+    for slot in wire.receive():
       put(slot, steps[slot](get(slot)))
-      send(sock, BYTES[slot])
+      wire.send(BYTES[slot])
 
 
-def serve_together(sock, env, memory):
+def serve_together(wire, env, memory):
   """Steps environments that step only together, each time all were asked for."""
   slots = range(memory.slots)
   while True:
     asked = b''
     while len(asked) < len(slots):
-      asked += receive(sock)
+      asked += wire.receive()
     if sorted(asked) != list(slots):
       raise Problem(f'these environments step together, but slots {list(asked)} were asked for')
     for slot, obs in zip(slots, env.step([memory.get(slot) for slot in slots])):
       memory.put(slot, obs)
-    send(sock, asked)
+    wire.send(asked)
 
 
-def prepare(sock):
+def prepare(wire, ask):
   """Makes what the trainer asks for and tells it: the environments and their memory."""
-  ask = read_line(sock)
   env = build(ask)
   one, slots = (env, env.count) if isinstance(env, VectorEnv) else (env[0], len(env))
   memory = Memory(one.act_space, one.obs_space, slots)
   try:
-    send(sock, json.dumps(memory.answer(isinstance(env, VectorEnv))).encode() + b'\n')
+    answer = {'version': VERSION, **memory.answer(isinstance(env, VectorEnv))}
+    wire.send(json.dumps(answer).encode() + b'\n')
   except Gone:
     memory.remove()
     raise
   return env, memory
 
 
-def work(sock):
+def work(wire, ask):
   """Serves the trainer until it is gone; returns the status to exit with."""
   started = False
   try:
-    env, memory = prepare(sock)
+    env, memory = prepare(wire, ask)
     started = True
     together = isinstance(env, VectorEnv)
     try:
-      (serve_together if together else serve)(sock, env, memory)
+      (serve_together if together else serve)(wire, env, memory)
     except Gone:
       memory.remove()
       for each in [env] if together else env:
@@ -185,7 +190,7 @@ def work(sock):
     pass
   except BaseException as e:
     try:
-      send(sock, (FAULT if started else b'') + describe(e))
+      wire.send((FAULT if started else b'') + describe(e))
     except Gone:
       pass
     return 1
@@ -202,10 +207,16 @@ def leave_to_parent(*files):
 
 
 def main():
-  sock, line = descriptors()
-  line = watch(line)
-  os.register_at_fork(after_in_child=lambda: leave_to_parent(sock, line))
-  status = work(sock)
+  wire = Wire()
+  try:
+    ask = wire.read_line()
+  except Gone:
+    return
+  files = [wire.asks, wire.answers]
+  if isinstance(ask.get('lifeline'), int):
+    files.append(watch(ask['lifeline']))
+  os.register_at_fork(after_in_child=lambda: leave_to_parent(*files))
+  status = work(wire, ask)
   # What keeps the interpreter from ending, such as a thread of an environment, is cut short.
   signal.signal(signal.SIGALRM, signal.SIG_DFL)
   signal.alarm(10)

@@ -180,7 +180,7 @@ def test_trainer_is_killed(fault):
       'import sys, time; from trainer import Trainer\n'
       f't = Trainer("py:envs:Echo", kwargs={{"fault": {fault!r}}})\n'
       't.step(); t.step()\n'
-      't.sock.sendall(b"\\0")\n'
+      't.send(b"\\0")\n'
       'time.sleep(0.3); print(t.process.pid, flush=True); time.sleep(600)')
   trainer = subprocess.Popen([sys.executable, '-c', code], cwd=HERE, stdout=subprocess.PIPE,
                              text=True)
@@ -199,8 +199,7 @@ def test_lifeline_without_the_kernel():
   with Trainer('py:envs:Echo', command=[sys.executable, '-c', code],
                kwargs={'fault': 'sleeps'}) as t:
     t.step()
-    os.close(t.line)
-    t.line = None
+    t.shut('line')
     t.process.wait(2)
 
 
@@ -219,10 +218,10 @@ def test_memory_with_a_name_works_and_is_removed():
 
 
 def test_another_version_is_refused():
-  with Trainer('py:envs:Echo', version=2, start=False) as t:
+  with Trainer('py:envs:Echo', version=3, start=False) as t:
     with pytest.raises(WorkerError) as e:
       t.begin(1)
-    assert 'speaks version 2 of the protocol, this package version 1' in e.value.args[0]['error']
+    assert 'speaks version 3 of the protocol, this package version 2' in e.value.args[0]['error']
 
 
 def test_worker_in_c(tmp_path):

@@ -3,7 +3,7 @@
 import json
 import mmap
 import os
-import socket
+import select
 import subprocess
 import sys
 import tempfile
@@ -21,21 +21,19 @@ class WorkerError(Exception):
 class Trainer:
 
   def __init__(self, task, slots=1, seed=0, options=None, kwargs=None, command=None, cwd=HERE,
-               start=True, version=1):
-    self.sock, theirs = socket.socketpair()
-    self.sock.settimeout(30)
-    line, self.line = os.pipe()
+               start=True, version=2):
+    (hears, self.asks), (self.answers, speaks), (line, self.line) = (os.pipe() for _ in range(3))
     self.log_file = tempfile.TemporaryFile()
     path = os.pathsep.join(filter(None, [ROOT, os.environ.get('PYTHONPATH')]))
     self.process = subprocess.Popen(
-        command or [sys.executable, '-m', 'dreamer_envs'], stdin=theirs, stdout=line,
-        stderr=self.log_file, cwd=cwd, env={**os.environ, 'PYTHONPATH': path},
+        command or [sys.executable, '-m', 'dreamer_envs'], stdin=hears, stdout=speaks,
+        pass_fds=[line], stderr=self.log_file, cwd=cwd, env={**os.environ, 'PYTHONPATH': path},
         start_new_session=True)
-    theirs.close()
-    os.close(line)
-    ask = {'version': version, 'task': task, 'index': 0, 'slots': slots, 'seed': seed,
+    for fd in (hears, speaks, line):
+      os.close(fd)
+    ask = {'version': version, 'lifeline': line, 'task': task, 'index': 0, 'slots': slots, 'seed': seed,
            'options': options or {}, 'kwargs': kwargs or {}, 'later': 'ignored'}
-    self.sock.sendall(json.dumps(ask).encode() + b'\n')
+    self.send(json.dumps(ask).encode() + b'\n')
     if start:
       self.begin(slots)
 
@@ -43,7 +41,7 @@ class Trainer:
     self.answer = self.line_of_json()
     if 'error' in self.answer:
       raise WorkerError(self.answer)
-    assert self.answer['version'] == 1 and self.answer['slots'] == slots
+    assert self.answer['version'] == 2 and self.answer['slots'] == slots
     size = self.answer['stride'] * slots
     file = os.open(self.answer['memory'], os.O_RDWR)
     if not self.answer['memory'].startswith('/proc/'):
@@ -60,7 +58,7 @@ class Trainer:
   def line_of_json(self):
     data = b''
     while not data.endswith(b'\n'):
-      more = self.sock.recv(65536)
+      more = self.read(65536)
       if not more:
         raise WorkerError({'error': 'the process ended'})
       data += more
@@ -72,7 +70,7 @@ class Trainer:
       self.act[slot]['reset'][...] = self.fresh[slot]
       for key, value in (actions or {}).items():
         self.act[slot][key][...] = value
-    self.sock.sendall(bytes(slots))
+    self.send(bytes(slots))
     left, out = set(slots), {}
     while left:
       for byte in self.recv():
@@ -92,8 +90,19 @@ class Trainer:
     text = text[:text.index(b'\0')]
     return {f'log/{key}': value for key, value in json.loads(text or b'{}').items()}
 
+  def send(self, data):
+    try:
+      os.write(self.asks, data)
+    except BrokenPipeError:
+      pass  # What the worker had to say is still to be read.
+
+  def read(self, count, seconds=30):
+    if not select.select([self.answers], [], [], seconds)[0]:
+      raise WorkerError({'error': 'the worker did not answer'})
+    return os.read(self.answers, count)
+
   def recv(self):
-    data = self.sock.recv(1)
+    data = self.read(1)
     if not data:
       raise WorkerError({'error': 'the process ended'})
     if data == b'\xff':
@@ -108,7 +117,7 @@ class Trainer:
 
   def close(self):
     """Ends the connection as a trainer does that has finished; returns the worker's status."""
-    self.sock.close()
+    self.shut('asks')
     try:
       return self.process.wait(10)
     finally:
@@ -117,10 +126,13 @@ class Trainer:
   def end(self):
     self.process.kill()
     self.process.wait()
-    self.sock.close()
-    if self.line is not None:
-      os.close(self.line)
-      self.line = None
+    for pipe in ('asks', 'answers', 'line'):
+      self.shut(pipe)
+
+  def shut(self, pipe):
+    if getattr(self, pipe) is not None:
+      os.close(getattr(self, pipe))
+      setattr(self, pipe, None)
 
   def __enter__(self):
     return self

@@ -120,7 +120,7 @@ fn children(pid: u32) -> Vec<u32> {
     pids.filter(|&child| parent(child) == Some(pid)).collect()
 }
 
-/// Those that wait for an action leave when their socket closes; one that hangs is a test of the Python worker.
+/// Those that wait for an action leave when their pipe closes; one that hangs is a test of the Python worker.
 #[test]
 fn no_worker_outlives_a_killed_trainer() {
     let built = Path::new(env!("CARGO_BIN_EXE_dreamer")).parent().unwrap().join("examples/worker");

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 // Where the keys lie in a slot.
@@ -30,17 +29,19 @@ struct Counter {
 }
 
 fn main() -> std::io::Result<()> {
-    // Standard input is the socket; a copy of it leaves the name free for others.
-    let mut socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let ask: Value = serde_json::from_str(&read_line(&mut socket)?)?;
+    // Copies without the buffers of `std::io`. Nothing here prints anything else, which had to go to the log.
+    let mut asks = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut answers = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    let ask: Value = serde_json::from_str(&read_line(&mut asks)?)?;
     let kwargs = &ask["kwargs"];
     let number = |key: &str, default: i64| kwargs[key].as_i64().unwrap_or(default);
     if kwargs["fault"] == "missing" {
-        return writeln!(socket, "{}", json!({"error": "the counter is not installed", "cure": "pip install counter"}));
+        let refusal = json!({"error": "the counter is not installed", "cure": "pip install counter"});
+        return writeln!(answers, "{refusal}");
     }
     if kwargs["fault"] == "broken" {
         eprintln!("counter.rs, line 7, in main");
-        return writeln!(socket, "{}", json!({"error": "the counter is broken", "log": true}));
+        return writeln!(answers, "{}", json!({"error": "the counter is broken", "log": true}));
     }
     if ask["index"].as_i64() >= Some(number("slow", i64::MAX)) {
         std::thread::sleep(Duration::from_secs(3600));
@@ -58,7 +59,7 @@ fn main() -> std::io::Result<()> {
     if kwargs["fault"] == "version" {
         hello["version"] = json!(9);
     }
-    writeln!(socket, "{hello}")?;
+    writeln!(answers, "{hello}")?;
 
     // The fault strikes once in a run: at step `at` of the process whose seed file does not exist yet.
     let armed = kwargs["once"].as_str().is_none_or(|path| File::create_new(path).is_ok());
@@ -67,7 +68,7 @@ fn main() -> std::io::Result<()> {
     // Those that step together wait until all were asked, as a vector environment does.
     let together = if kwargs["together"] == true { slots } else { 1 };
     let (mut steps, mut asked) = (0, vec![0; together]);
-    while socket.read_exact(&mut asked).is_ok() {
+    while asks.read_exact(&mut asked).is_ok() {
         steps += 1;
         let struck = armed && steps == at;
         match fault.as_str() {
@@ -83,10 +84,10 @@ fn main() -> std::io::Result<()> {
             }
             "hang" if struck => std::thread::sleep(Duration::from_secs(3600)),
             "error" if struck => {
-                socket.write_all(&[255])?;
-                writeln!(socket, "{}", json!({"error": "the counter lost count"}))?;
+                answers.write_all(&[255])?;
+                writeln!(answers, "{}", json!({"error": "the counter lost count"}))?;
             }
-            "echo" if struck => socket.write_all(&[77])?,
+            "echo" if struck => answers.write_all(&[77])?,
             _ => {}
         }
         let sick = number("slot", -1); // whose values are wrong: that of one slot, or of all
@@ -106,7 +107,7 @@ fn main() -> std::io::Result<()> {
             let logs = if struck && fault == "logs" { "three\0".into() } else { logs(counter) };
             memory.write_all_at(logs.as_bytes(), (base + LOGS) as u64)?;
         }
-        socket.write_all(&asked)?;
+        answers.write_all(&asked)?;
     }
     Ok(())
 }
@@ -123,7 +124,7 @@ fn logs(counter: &Counter) -> String {
 fn hello(slots: usize, path: &std::path::Path) -> Value {
     let flag = |offset| json!({"dtype": "bool", "shape": [], "offset": offset});
     json!({
-        "version": 1, "slots": slots, "memory": path, "stride": STRIDE,
+        "version": 2, "slots": slots, "memory": path, "stride": STRIDE,
         "logs": {"offset": LOGS, "size": STRIDE - LOGS},
         "act": {
             "reset": flag(RESET),
@@ -150,9 +151,9 @@ fn step(counter: &mut Counter, length: i32, memory: &File, base: usize) -> std::
     memory.write_all_at(&[first as u8, counter.over as u8, 0], (base + FLAGS) as u64)
 }
 
-fn read_line(socket: &mut UnixStream) -> std::io::Result<String> {
+fn read_line(asks: &mut File) -> std::io::Result<String> {
     let (mut line, mut byte) = (vec![], [0]);
-    while socket.read(&mut byte)? == 1 && byte[0] != b'\n' {
+    while asks.read(&mut byte)? == 1 && byte[0] != b'\n' {
         line.push(byte[0]);
     }
     Ok(String::from_utf8_lossy(&line).into_owned())

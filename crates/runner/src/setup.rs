@@ -19,6 +19,8 @@ const RESTART_INDEX: usize = 1 << 24;
 /// An environment that crashes more often in so many steps ends the run.
 const RESTARTS: usize = 3;
 const RESTART_WINDOW: u64 = 10_000;
+/// Environments in worker processes that one thread asks and hears.
+const ASKED: usize = 16;
 
 /// The environments of training or evaluation, ready to step. `start` is the policy step at which the run goes on: by
 /// it the seeds of environments in other processes differ from those of its beginning.
@@ -26,7 +28,8 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
     let (count, first) = if eval { (config.run.eval_envs, EVAL_INDEX) } else { (config.run.envs, 0) };
     let key = if eval { "run.eval_envs" } else { "run.envs" };
     ensure!(count > 0, "{key} is 0; at least one environment is needed");
-    let envs = if envs::is_external(&config.task, &config.env) {
+    let external = envs::is_external(&config.task, &config.env);
+    let envs = if external {
         let mut options = config.env_options();
         options["start"] = start.into();
         envs::make_many(&config.task, first..first + count, config.seed, &options)?
@@ -34,7 +37,9 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
         (0..count).map(|i| environment(config, first + i)).collect::<Result<Vec<Box<dyn Env>>>>()?
     };
     let processors = available_parallelism().map_or(1, |n| n.get());
-    Driver::new(envs, if config.run.sync { 1 } else { processors })
+    // Workers compute at the same time whoever asks them, and to wake threads for that takes longer than to ask.
+    let useful = if external { count.div_ceil(ASKED) } else { count };
+    Driver::new(envs, if config.run.sync { 1 } else { processors.min(useful) })
 }
 
 /// One native environment, which is built anew when it crashes, with other random numbers than before.

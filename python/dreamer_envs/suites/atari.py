@@ -1,5 +1,7 @@
 """Atari: tasks `atari_GAME` and `atari100k_GAME`, such as atari_pong or atari100k_ms_pacman."""
 
+import functools
+
 import numpy as np
 
 from ..env import FLAGS, Env, Problem, Space
@@ -96,15 +98,24 @@ class Atari(Env):
 
   def _obs(self, reward, first=False, last=False, terminal=False):
     if self._aggregate == 'max':
-      image = np.max(self._frames, 0)
+      image = functools.reduce(np.maximum, self._frames)
     else:
       image = np.mean(self._frames, 0).astype(np.uint8)
     image = self._resize(image)
     if self._gray:
-      image = (image * GRAY).sum(-1, keepdims=True).astype(np.uint8)
+      image = brightness(image)
     return {
         'image': image, 'reward': np.float32(np.sign(reward) if self._clip else reward),
         'is_first': first, 'is_last': last, 'is_terminal': terminal}
+
+
+def brightness(image):
+  """A gray image [height, width, 1] of one in colors. Channel by channel: their products in one array
+  fill a processor's second cache four times over, for the same sums."""
+  out = image[..., 0] * GRAY[0]
+  out += image[..., 1] * GRAY[1]
+  out += image[..., 2] * GRAY[2]
+  return out[..., None].astype(np.uint8)
 
 
 def rom(name):

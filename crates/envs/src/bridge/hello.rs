@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Version of the protocol.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of a slot at most: several times what the largest observation takes.
 const STRIDE: usize = 1 << 32;
 /// Classes that a discrete key may have: the agent sees it one-hot, with weights for each.
@@ -19,6 +19,8 @@ const CLASSES: f64 = 65536.0;
 #[derive(Clone, Debug, Serialize)]
 pub struct Ask {
     pub version: u32,
+    /// The descriptor whose other end closes when the trainer ends; known once the process is about to start.
+    pub lifeline: i32,
     pub task: String,
     /// Number of the first environment within the run.
     pub index: usize,
@@ -257,7 +259,7 @@ mod tests {
     fn hello(change: impl Fn(&mut Value)) -> Result<Layout> {
         let flag = |offset| json!({"dtype": "bool", "shape": [], "offset": offset});
         let mut json = json!({
-            "version": 1, "slots": 1, "memory": "", "stride": 64, "logs": {"offset": 32, "size": 32},
+            "version": 2, "slots": 1, "memory": "", "stride": 64, "logs": {"offset": 32, "size": 32},
             "act": {"reset": flag(0)},
             "obs": {"room": {"dtype": "int32", "shape": [], "low": 0, "high": 4, "offset": 4}},
         });
@@ -275,13 +277,13 @@ mod tests {
         assert_eq!(many, "the worker's key 'room' has more than 65536 classes; send it as float32");
         assert!(error(|json| json["obs"]["room"]["offset"] = json!(u64::MAX)).contains("too far away"));
         assert!(error(|json| json["stride"] = json!(u64::MAX)).contains("too much"));
-        let newer = error(|json| *json = json!({"version": 2, "slots": "many"}));
-        assert!(newer.contains("speaks version 2 of the protocol, but this program 1; for the Python"), "{newer}");
+        let newer = error(|json| *json = json!({"version": 3, "slots": "many"}));
+        assert!(newer.contains("speaks version 3 of the protocol, but this program 2; for the Python"), "{newer}");
     }
 
     #[test]
     fn what_an_answer_need_not_have() {
-        let plain = json!({"version": 1, "slots": 1, "stride": 0, "act": {}, "obs": {}});
+        let plain = json!({"version": 2, "slots": 1, "stride": 0, "act": {}, "obs": {}});
         let Answer { layout, notes } = read(&plain.to_string(), 1).unwrap();
         assert!(!layout.together && layout.logs.is_none() && notes.is_empty());
         let mut more = plain;

@@ -104,6 +104,7 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
         let count = slots.min(indices.end - first);
         let ask = Ask {
             version: hello::VERSION,
+            lifeline: -1, // each process has its own
             task: task.strip_prefix("exec:").unwrap_or(task).to_string(),
             index: first,
             slots: count,
@@ -173,6 +174,12 @@ fn explain(error: anyhow::Error, task: &str, options: &Value) -> anyhow::Error {
             "this Python lacks the package {module}: run `{install}` in the repository, or name another Python \
              with --env.python"
         );
+    }
+    if text.contains("this program is started by the trainer") {
+        // An older package takes what it is started with for a terminal.
+        text = "the package dreamer_envs of this Python is of another version: run `pip install ./python` in the \
+                repository"
+            .into();
     }
     if python(options) != PYTHON {
         text = text.replace("pip install", &format!("{} -m pip install", python(options)));

@@ -2,13 +2,14 @@
 
 use super::hello::{Answer, Ask, memory, read, refusal};
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, PipeWriter, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -18,15 +19,18 @@ use std::time::{Duration, Instant};
 const TAIL: usize = 12;
 /// Bytes of a line of the log that are kept.
 const LINE: u64 = 2000;
-/// How long a worker may take to leave by itself once its socket is closed.
+/// How long a worker may take to leave by itself once nothing more can be asked of it.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How long a worker that closed its socket may take to be dead, so that it can be told how it died.
+/// How long a worker that closed its answers may take to be dead, so that it can be told how it died.
 const DEATH: Duration = Duration::from_millis(500);
 
-/// A worker process with its socket and its memory. Dropping it ends the process and all that it started.
+/// A worker process with its pipes and its memory. Dropping it ends the process and all that it started.
 pub struct Process {
     child: Child,
-    socket: Option<UnixStream>,
+    /// Bytes to the worker, and back. Two pipes, because a socket wakes whoever sleeps at it also when a byte of its
+    /// own was read: light environments would step at half the rate.
+    asks: Option<PipeWriter>,
+    answers: PipeReader,
     _lifeline: PipeWriter, // closes when this program ends, however it does
     memory: Option<File>,
     log: Arc<Mutex<VecDeque<String>>>,
@@ -38,16 +42,20 @@ pub struct Process {
 impl Process {
     /// Starts `command` and asks it; [`Process::hello`] reads its answer.
     pub fn start(command: &[String], ask: &Ask, timeout: Duration) -> Result<Self> {
-        let (ours, theirs) = UnixStream::pair().context("no socket for a worker")?;
-        let (hears, lifeline) = std::io::pipe().context("no pipe for a worker")?;
-        // A read gives up now and then to look at its deadline.
-        ours.set_read_timeout(Some((timeout / 20).clamp(Duration::from_millis(5), Duration::from_secs(1))))?;
-        ours.set_write_timeout(Some(timeout))?;
+        let (hears, asks) = pipe().context("no pipe for a worker")?;
+        let (answers, speaks) = pipe().context("no pipe for a worker")?;
+        let (line, lifeline) = pipe().context("no pipe for a worker")?;
+        // Both ends of ours give up now and then to look at a deadline.
+        ioctl_fionbio(&asks, true)?;
+        ioctl_fionbio(&answers, true)?;
+        // The worker inherits this end by its number. Should another one that is just being started get it too, nothing
+        // is lost: what matters is who holds the other end.
+        fcntl_setfd(&line, FdFlags::empty())?;
         let program = &command[0];
         let mut child = Command::new(program)
             .args(&command[1..])
-            .stdin(OwnedFd::from(theirs))
-            .stdout(hears)
+            .stdin(hears)
+            .stdout(speaks)
             .stderr(Stdio::piped())
             .process_group(0) // Ctrl-C is for the trainer, and all that the worker starts ends with it
             .spawn()
@@ -57,11 +65,11 @@ impl Process {
             let log = log.clone();
             std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))?;
         }
-        let process =
-            Process { child, socket: Some(ours), _lifeline: lifeline, memory: None, log, timeout, reaped: false };
-        let line = serde_json::to_string(ask)? + "\n";
+        let (asks, memory, reaped) = (Some(asks), None, false);
+        let process = Process { child, asks, answers, _lifeline: lifeline, memory, log, timeout, reaped };
+        let ask = serde_json::to_string(&Ask { lifeline: line.as_raw_fd(), ..ask.clone() })? + "\n";
         // A worker that could not even start says why in its log; `hello` finds out.
-        process.socket()?.write_all(line.as_bytes()).ok();
+        process.write_line(ask.as_bytes()).ok();
         Ok(process)
     }
 
@@ -99,21 +107,21 @@ impl Process {
 
     /// Bytes from the worker, at least one.
     pub fn read(&self, bytes: &mut [u8], deadline: Instant) -> Result<usize> {
-        // Where another process has the socket too, the end of this one does not close it.
+        // Where another process has its end of the pipe too, the end of this one does not close it.
         let mut ended = None;
         loop {
-            match self.socket()?.read(bytes) {
+            match (&self.answers).read(bytes) {
                 Ok(0) => bail!(self.ending()),
                 Ok(count) => return Ok(count),
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => continue,
                     ErrorKind::WouldBlock if ended.is_some() => bail!(self.ending()),
+                    ErrorKind::WouldBlock if self.ready(&self.answers, PollFlags::IN)? => continue,
                     ErrorKind::WouldBlock if Instant::now() < deadline => ended = self.ended(),
                     ErrorKind::WouldBlock => {
                         bail!("the worker did not answer within {} s (run.episode_timeout)", self.timeout.as_secs_f64())
                     }
-                    ErrorKind::ConnectionReset => bail!(self.ending()),
-                    _ => return Err(error).context("the worker's socket failed"),
+                    _ => return Err(error).context("the worker's answers cannot be read"),
                 },
             }
         }
@@ -121,8 +129,36 @@ impl Process {
 
     /// Sends one byte. That nobody hears it shows where the answer is read, which may still hold the reason.
     pub fn send(&self, byte: u8) -> Result<()> {
-        self.socket()?.write_all(&[byte]).ok();
+        self.asks()?.write_all(&[byte]).ok();
         Ok(())
+    }
+
+    /// Sends a line, which may be more than a pipe holds at once.
+    fn write_line(&self, mut line: &[u8]) -> Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        while !line.is_empty() {
+            match self.asks()?.write(line) {
+                Ok(count) => line = &line[count..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let late = !self.ready(self.asks()?, PollFlags::OUT)? && Instant::now() > deadline;
+                    ensure!(!late, "the worker does not read what it is asked");
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a while until a pipe can be read or written.
+    fn ready(&self, pipe: &impl AsFd, what: PollFlags) -> Result<bool> {
+        let patience = (self.timeout / 20).clamp(Duration::from_millis(5), Duration::from_secs(1));
+        let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(pipe, what)], Some(&patience)) {
+            Ok(count) => Ok(count > 0),
+            Err(Errno::INTR) => Ok(true), // whoever asks looks again
+            Err(error) => Err(error).context("a worker's pipe cannot be waited for"),
+        }
     }
 
     /// How long an answer may take.
@@ -150,11 +186,11 @@ impl Process {
         self.log.lock().map(|log| log.iter().cloned().collect()).unwrap_or_default()
     }
 
-    fn socket(&self) -> Result<&UnixStream> {
-        self.socket.as_ref().context("the worker's socket is closed")
+    fn asks(&self) -> Result<&PipeWriter> {
+        self.asks.as_ref().context("the worker was told to leave")
     }
 
-    /// How a process whose socket is closed came to its end.
+    /// How a process whose answers have ended came to its end.
     fn ending(&self) -> String {
         let start = Instant::now();
         while start.elapsed() < DEATH {
@@ -163,7 +199,7 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        "the worker closed its socket".into()
+        "the worker closed its answers".into()
     }
 
     /// How the process ended by itself, if it did. This leaves its number to it.
@@ -180,7 +216,7 @@ impl Process {
     /// Ends the process and its group at once. What the process has started outlives it, so that the group is killed
     /// even where it is dead itself: as it was not waited for, no other group has its number.
     fn kill(&mut self) {
-        self.socket = None;
+        self.asks = None;
         if !self.reaped {
             kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
             self.reaped = self.child.wait().is_ok();
@@ -190,7 +226,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.socket = None; // a sound worker leaves at this, unless it is still making its environments
+        self.asks = None; // a sound worker leaves at this, unless it is still making its environments
         let (start, started) = (Instant::now(), self.memory.is_some() && !self.reaped);
         while started && start.elapsed() < FAREWELL && self.ended().is_none() {
             std::thread::sleep(Duration::from_millis(5));
