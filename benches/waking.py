@@ -1,5 +1,5 @@
-"""How fast sixteen emulators of Pong step when nothing but a byte passes between their processes: each at
-will, two at a time in a ring, and all woken and waited for by one program, over pipes and over sockets.
+"""How fast sixteen emulators of Pong step when nothing but a byte passes between their processes: each
+at will, two at a time in a ring, and all woken and waited for by one program, over pipes and sockets.
 
     PYTHONPATH=python python3 benches/waking.py
 """
@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 COUNT, ROUNDS, SECONDS = 16, 4, 1.5
-PAUSE, FREE, RING, PIPES, SOCKETS, QUIT = range(6)
+PAUSE, FREE, RING, PIPES, SOCKETS = range(5)
 STEP, LEAVE = b's', b'q'
 
 
@@ -38,7 +38,8 @@ def emulator(index, file, hears, speaks, following, sock):
 
   step()
   board.ready[index] = True
-  while (mode := board.mode[0]) != QUIT:
+  while True:
+    mode = board.mode[0]
     while mode == FREE and board.mode[0] == FREE:
       step()
     if mode in ways:
@@ -61,12 +62,20 @@ def main():
       for i in range(COUNT)]
   processes = [
       subprocess.Popen([sys.executable, __file__, str(i), *map(str, fds)], pass_fds=fds,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                       stdout=subprocess.DEVNULL)
       for i, fds in enumerate(inherited)]
-  while not board.ready.all():
-    assert all(process.poll() is None for process in processes), 'an emulator has ended'
-    time.sleep(0.1)
+  try:
+    while not board.ready.all():
+      if any(process.poll() is not None for process in processes):
+        sys.exit('an emulator has ended: are ale-py and pillow there, and PYTHONPATH=python?')
+      time.sleep(0.1)
+    compare(board, down, up, socks)
+  finally:
+    for process in processes:
+      process.kill()
 
+
+def compare(board, down, up, socks):
   def measure(mode, turn, reads=(), writes=(), first=0):
     board.steps[:] = 0
     board.mode[0] = mode
@@ -78,7 +87,7 @@ def main():
       turn(reads, writes)
     rate = (board.steps.sum() - before) / (time.perf_counter() - start)
     board.mode[0] = PAUSE
-    time.sleep(0.1)
+    time.sleep(0.3)  # The ring's bytes come to rest.
     for fd in writes:
       os.write(fd, LEAVE)
     time.sleep(0.1)
@@ -103,9 +112,6 @@ def main():
       [kind() for kind in kinds.values()] for _ in range(ROUNDS)]))}
   for name, rate in best.items():
     print(f"{name:18} {rate:6.0f} steps a second, {100 * rate / best['each at will']:.0f} %")
-  board.mode[0] = QUIT
-  for process in processes:
-    process.kill()
 
 
 if len(sys.argv) > 1:

@@ -16,6 +16,8 @@ VERSION = 2
 BYTES = [bytes([i]) for i in range(256)]
 FAULT = BYTES[255]
 F_SETSIG = 10
+ALONE = ('this program waits for a trainer at its pipes: dreamer train --task gym_CartPole-v1 '
+         'starts it')
 
 
 class Gone(Exception):
@@ -26,8 +28,10 @@ class Wire:
   """The pipes from and to the trainer, out of the reach of environments."""
 
   def __init__(self):
+    if stat.S_ISSOCK(os.fstat(0).st_mode):
+      sys.exit('the trainer is older than this package: install the one that comes with the trainer')
     if not all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in (0, 1)):
-      sys.exit('this program is started by the trainer: dreamer train --task gym_CartPole-v1')
+      sys.exit(ALONE)
     self.asks, self.answers = move_away(0), move_away(1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -63,6 +67,19 @@ def move_away(fd):
   return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
+def lifeline(ask, wire):
+  """The descriptor that the trainer names; None where what started this process has closed it."""
+  try:
+    line = os.fstat(ask['lifeline'])
+  except (KeyError, TypeError, OSError):
+    line = None
+  pipes = [os.fstat(fd).st_ino for fd in (wire.asks, wire.answers)]
+  if line and stat.S_ISFIFO(line.st_mode) and line.st_ino not in pipes:
+    return ask['lifeline']
+  print('no lifeline: a worker that hangs may outlive the trainer', file=sys.stderr)
+  return None
+
+
 def watch(line):
   """Ends this process, with its group if it leads one, when the lifeline closes: by the kernel
   where that is possible, which works even in foreign code that never returns."""
@@ -72,8 +89,9 @@ def watch(line):
   if sys.platform == 'linux':
     try:
       # Signals belong to the open file, and workers may share theirs: this one is our own.
-      line, shared = os.open(f'/proc/self/fd/{line}', os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), line
-      os.close(shared)
+      own = os.open(f'/proc/self/fd/{line}', os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+      os.close(line)
+      line = own
     except OSError:
       pass
     try:
@@ -210,11 +228,11 @@ def main():
   wire = Wire()
   try:
     ask = wire.read_line()
-  except Gone:
-    return
-  files = [wire.asks, wire.answers]
-  if isinstance(ask.get('lifeline'), int):
-    files.append(watch(ask['lifeline']))
+  except (Gone, ValueError):
+    sys.exit(ALONE)
+  files, line = [wire.asks, wire.answers], lifeline(ask, wire)
+  if line is not None:
+    files.append(watch(line))
   os.register_at_fork(after_in_child=lambda: leave_to_parent(*files))
   status = work(wire, ask)
   # What keeps the interpreter from ending, such as a thread of an environment, is cut short.

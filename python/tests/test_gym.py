@@ -1,6 +1,5 @@
 """Spaces of gymnasium, its environments and vector environments."""
 
-
 import gymnasium
 import numpy as np
 import pytest

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -170,7 +171,29 @@ def test_end_before_the_handshake():
 def test_started_by_hand():
   done = subprocess.run([sys.executable, '-m', 'dreamer_envs'], cwd=ROOT, capture_output=True,
                         stdin=subprocess.DEVNULL, text=True)
-  assert done.returncode == 1 and 'started by the trainer' in done.stderr
+  assert done.returncode == 1 and 'waits for a trainer at its pipes' in done.stderr
+  for text in ('', 'no JSON\n'):
+    done = subprocess.run([sys.executable, '-m', 'dreamer_envs'], cwd=ROOT, capture_output=True,
+                          input=text, text=True)
+    assert done.returncode == 1 and 'waits for a trainer at its pipes' in done.stderr
+
+
+def test_started_by_an_older_trainer():
+  ours, theirs = socket.socketpair()
+  with ours, theirs:
+    done = subprocess.run([sys.executable, '-m', 'dreamer_envs'], cwd=ROOT, capture_output=True,
+                          stdin=theirs, text=True)
+  assert done.returncode == 1 and 'the trainer is older than this package' in done.stderr
+
+
+@pytest.mark.parametrize('lifeline', [None, 2, 10, 11, 12, 99, 'three'])
+def test_a_lifeline_that_did_not_come_along(lifeline):
+  # As where a program between trainer and worker closes what it does not know.
+  code = f'import subprocess; subprocess.call([{sys.executable!r}, "-m", "dreamer_envs"])'
+  with Trainer('py:envs:Echo', command=[sys.executable, '-c', code], lifeline=lifeline) as t:
+    assert t.step(action=3)['is_first'] and t.step(action=3)['reward'] == 3
+    t.close()
+    assert 'no lifeline' in t.log() and t.log().endswith('closed\n')
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs signals of the lifeline')
@@ -215,6 +238,10 @@ def test_memory_with_a_name_works_and_is_removed():
     path = t.line_of_json()['memory']
     assert os.path.exists(path)
     assert t.close() == 0 and not os.path.exists(path)
+  before = set(os.listdir('/dev/shm'))
+  with Trainer('py:envs:Echo', command=command, start=False) as t:  # It is gone before that.
+    t.shut('answers')
+    assert t.close() == 0 and set(os.listdir('/dev/shm')) <= before
 
 
 def test_another_version_is_refused():

@@ -21,7 +21,7 @@ class WorkerError(Exception):
 class Trainer:
 
   def __init__(self, task, slots=1, seed=0, options=None, kwargs=None, command=None, cwd=HERE,
-               start=True, version=2):
+               start=True, version=2, lifeline=None):
     (hears, self.asks), (self.answers, speaks), (line, self.line) = (os.pipe() for _ in range(3))
     self.log_file = tempfile.TemporaryFile()
     path = os.pathsep.join(filter(None, [ROOT, os.environ.get('PYTHONPATH')]))
@@ -31,8 +31,9 @@ class Trainer:
         start_new_session=True)
     for fd in (hears, speaks, line):
       os.close(fd)
-    ask = {'version': version, 'lifeline': line, 'task': task, 'index': 0, 'slots': slots, 'seed': seed,
-           'options': options or {}, 'kwargs': kwargs or {}, 'later': 'ignored'}
+    ask = {'version': version, 'lifeline': line if lifeline is None else lifeline, 'task': task,
+           'index': 0, 'slots': slots, 'seed': seed, 'options': options or {},
+           'kwargs': kwargs or {}, 'later': 'ignored'}
     self.send(json.dumps(ask).encode() + b'\n')
     if start:
       self.begin(slots)

@@ -18,8 +18,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Drives `envs`, which must have the same spaces; their first step is a reset.
-    pub fn new(envs: Vec<Box<dyn Env>>, processors: usize) -> Result<Self> {
+    /// Drives `envs` from at most so many `threads`. They must have the same spaces; their first step is a reset.
+    pub fn new(envs: Vec<Box<dyn Env>>, threads: usize) -> Result<Self> {
         let first = envs.first().context("run.envs is 0; at least one environment is needed")?;
         let (obs_space, act_space) = (first.obs_space().clone(), first.act_space().clone());
         for (i, env) in envs.iter().enumerate() {
@@ -29,7 +29,7 @@ impl Driver {
             }
         }
         let count = envs.len();
-        let workers = Workers::new(envs, processors)?;
+        let workers = Workers::new(envs, threads)?;
         let mut driver = Driver { workers, obs_space, act_space, actions: Vec::new(), broken: false };
         driver.actions = vec![driver.reset_action(); count];
         Ok(driver)

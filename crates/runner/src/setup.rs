@@ -19,7 +19,7 @@ const RESTART_INDEX: usize = 1 << 24;
 /// An environment that crashes more often in so many steps ends the run.
 const RESTARTS: usize = 3;
 const RESTART_WINDOW: u64 = 10_000;
-/// Environments in worker processes that one thread asks and hears.
+/// Environments in worker processes that one thread asks and hears; measured on two cores (docs/bridge.md).
 const ASKED: usize = 16;
 
 /// The environments of training or evaluation, ready to step. `start` is the policy step at which the run goes on: by

@@ -42,11 +42,11 @@ enum Answer {
 }
 
 impl Workers {
-    /// Spreads `envs` over threads, at most one a processor. A single environment, or a single
-    /// processor, gains nothing from a thread, so there the caller steps them itself.
-    pub fn new(envs: Vec<Box<dyn Env>>, processors: usize) -> Result<Self> {
+    /// Spreads `envs` over `threads`. A single environment, or a single thread, gains nothing from a thread, so there the
+    /// caller steps them itself.
+    pub fn new(envs: Vec<Box<dyn Env>>, threads: usize) -> Result<Self> {
         let mut slots: Vec<Slot> = envs.into_iter().enumerate().map(|(index, env)| Slot { index, env }).collect();
-        let threads = slots.len().min(processors.max(1));
+        let threads = slots.len().min(threads);
         if threads <= 1 {
             return Ok(Workers::Inline(slots));
         }

@@ -27,8 +27,8 @@ const DEATH: Duration = Duration::from_millis(500);
 /// A worker process with its pipes and its memory. Dropping it ends the process and all that it started.
 pub struct Process {
     child: Child,
-    /// Bytes to the worker, and back. Two pipes, because a socket wakes whoever sleeps at it also when a byte of its
-    /// own was read: light environments would step at half the rate.
+    /// To the worker, until it is told to leave, and from it. Not a socket: that wakes whoever sleeps at one end once
+    /// more when the other reads what it sent, which costs light environments a sixth of their steps.
     asks: Option<PipeWriter>,
     answers: PipeReader,
     _lifeline: PipeWriter, // closes when this program ends, however it does
@@ -42,15 +42,16 @@ pub struct Process {
 impl Process {
     /// Starts `command` and asks it; [`Process::hello`] reads its answer.
     pub fn start(command: &[String], ask: &Ask, timeout: Duration) -> Result<Self> {
-        let (hears, asks) = pipe().context("no pipe for a worker")?;
-        let (answers, speaks) = pipe().context("no pipe for a worker")?;
-        let (line, lifeline) = pipe().context("no pipe for a worker")?;
-        // Both ends of ours give up now and then to look at a deadline.
+        let scarce = "no pipe for a worker: each takes five descriptors, and `ulimit -n` says how many there may be";
+        let (hears, asks) = pipe().context(scarce)?;
+        let (answers, speaks) = pipe().context(scarce)?;
+        let (watched, lifeline) = pipe().context(scarce)?;
+        // Nobody waits in our ends for longer than a deadline allows: `ready` does the waiting.
         ioctl_fionbio(&asks, true)?;
         ioctl_fionbio(&answers, true)?;
         // The worker inherits this end by its number. Should another one that is just being started get it too, nothing
         // is lost: what matters is who holds the other end.
-        fcntl_setfd(&line, FdFlags::empty())?;
+        fcntl_setfd(&watched, FdFlags::empty())?;
         let program = &command[0];
         let mut child = Command::new(program)
             .args(&command[1..])
@@ -67,9 +68,8 @@ impl Process {
         }
         let (asks, memory, reaped) = (Some(asks), None, false);
         let process = Process { child, asks, answers, _lifeline: lifeline, memory, log, timeout, reaped };
-        let ask = serde_json::to_string(&Ask { lifeline: line.as_raw_fd(), ..ask.clone() })? + "\n";
-        // A worker that could not even start says why in its log; `hello` finds out.
-        process.write_line(ask.as_bytes()).ok();
+        let ask = serde_json::to_string(&Ask { lifeline: watched.as_raw_fd(), ..ask.clone() })? + "\n";
+        process.write_line(ask.as_bytes())?;
         Ok(process)
     }
 
@@ -107,7 +107,7 @@ impl Process {
 
     /// Bytes from the worker, at least one.
     pub fn read(&self, bytes: &mut [u8], deadline: Instant) -> Result<usize> {
-        // Where another process has its end of the pipe too, the end of this one does not close it.
+        // Where another process can write here too, the death of this one does not end the answers.
         let mut ended = None;
         loop {
             match (&self.answers).read(bytes) {
@@ -127,24 +127,28 @@ impl Process {
         }
     }
 
-    /// Sends one byte. That nobody hears it shows where the answer is read, which may still hold the reason.
+    /// Sends one byte, for which there is always room: no slot is asked twice. That nobody hears it shows where the
+    /// answer is read, which may still hold the reason.
     pub fn send(&self, byte: u8) -> Result<()> {
         self.asks()?.write_all(&[byte]).ok();
         Ok(())
     }
 
-    /// Sends a line, which may be more than a pipe holds at once.
+    /// Sends a line, which may be more than a pipe holds at once. That nobody hears it shows where the answer is read.
     fn write_line(&self, mut line: &[u8]) -> Result<()> {
         let deadline = Instant::now() + self.timeout;
-        while !line.is_empty() {
+        while !line.is_empty() && self.ended().is_none() {
             match self.asks()?.write(line) {
                 Ok(count) => line = &line[count..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let late = !self.ready(self.asks()?, PollFlags::OUT)? && Instant::now() > deadline;
-                    ensure!(!late, "the worker does not read what it is asked");
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::BrokenPipe => return Ok(()),
+                    ErrorKind::WouldBlock => {
+                        let late = !self.ready(self.asks()?, PollFlags::OUT)? && Instant::now() > deadline;
+                        ensure!(!late, "the worker does not read what it is asked");
+                    }
+                    _ => return Err(error).context("the worker cannot be asked"),
+                },
             }
         }
         Ok(())

@@ -368,3 +368,26 @@ fn kill_a_child(mark: &str, rng: &mut crate::Rng) -> usize {
     let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok() as usize
 }
+
+#[test]
+fn a_question_may_be_longer_than_a_pipe_holds() {
+    let long = "x".repeat(300_000);
+    let mut env = one(json!({"kwargs": {"length": 4, "long": long}}));
+    assert!(flag(&env.step(&act(1, true)).unwrap(), "is_first").unwrap());
+    // Nobody reads it here; the first has ended, the second never does.
+    for (program, said) in [("false", "the worker ended"), ("sleep 3600", "does not read what it is asked")] {
+        let options = json!({"timeout": 0.5, "kwargs": {"long": long}});
+        let error = make_many(&format!("exec:{program}"), 0..1, 7, &options).err().unwrap();
+        assert!(format!("{error:#}").contains(said), "{error:#}");
+    }
+}
+
+#[test]
+fn another_version_of_the_package_is_told() {
+    let said = |text: &'static str| super::explain(anyhow::anyhow!(text), "gym_X", &json!({})).to_string();
+    let first =
+        said("the worker ended\n    this program is started by the trainer: dreamer train --task gym_CartPole-v1");
+    assert!(first.contains("of another version: run `pip install ./python`"), "{first}");
+    let now = said("the worker ended\n    this program waits for a trainer at its pipes");
+    assert!(now.contains("at its pipes") && !now.contains("pip install"), "{now}");
+}
