@@ -100,7 +100,9 @@ fn a_second_process_is_kept_out_and_ctrl_c_saves() {
     let text = String::from_utf8(second.stderr).unwrap();
     assert!(text.contains(&format!("in use by process {}", child.id())), "{text}");
 
-    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    // Twice, as `timeout` does it.
+    let twice = "kill -INT $0; kill -INT $0";
+    let interrupt = Command::new("sh").args(["-c", twice, &child.id().to_string()]).status().unwrap();
     assert!(interrupt.success());
     let out = child.wait_with_output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
