@@ -39,9 +39,9 @@ def emulator(index, file, hears, speaks, following, sock):
   step()
   board.ready[index] = True
   while True:
-    mode = board.mode[0]
-    while mode == FREE and board.mode[0] == FREE:
+    while board.mode[0] == FREE:
       step()
+    mode = board.mode[0]
     if mode in ways:
       source, target = ways[mode]
       while os.read(source, 1) == STEP:

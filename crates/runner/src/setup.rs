@@ -38,8 +38,8 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
     };
     let processors = available_parallelism().map_or(1, |n| n.get());
     // Workers compute at the same time whoever asks them, and to wake threads for that takes longer than to ask.
-    let useful = if external { count.div_ceil(ASKED) } else { count };
-    Driver::new(envs, if config.run.sync { 1 } else { processors.min(useful) })
+    let threads = if external { processors.min(count.div_ceil(ASKED)) } else { processors };
+    Driver::new(envs, if config.run.sync { 1 } else { threads })
 }
 
 /// One native environment, which is built anew when it crashes, with other random numbers than before.

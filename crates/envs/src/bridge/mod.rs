@@ -137,8 +137,8 @@ fn slots(task: &str, count: usize, options: &Value) -> Result<usize> {
 }
 
 /// Environments in one worker where the configuration does not say: a worker a processor is woken less often than one an
-/// environment, which makes a third more steps of Pong and nearly twice those of CartPole. What others wrote, and what waits for
-/// another program, has a process for itself.
+/// environment, which makes a third more steps of Pong and nearly twice those of CartPole. What others wrote, and what
+/// waits for another program, has a process for itself.
 fn shared_out(task: &str, count: usize) -> usize {
     if ["py", "exec", "minecraft"].contains(&suite(task)) {
         return 1;
