@@ -32,6 +32,8 @@ build() {
   cp target/release/dreamer "$programs/dreamer"
   cp "$(test_program engine)" "$programs/engine-tests"
   cp "$(test_program dreamer-agent)" "$programs/agent-tests"
+  XDG_CACHE_HOME=$PWD/$programs/cache "$programs/engine-tests" fill_the_cache --ignored --quiet >/dev/null ||
+    echo "kernels were not compiled here; they will be where the GPU is" >&2
   revision >"$programs/REVISION"
 }
 
@@ -81,6 +83,7 @@ if [ -z "${VIRTUAL_ENV:-}" ] && command -v python3 >/dev/null; then
   VIRTUAL_ENV=$(python3 -c 'import sys; print(sys.prefix)') # where a wheel of NVRTC may be
   export VIRTUAL_ENV
 fi
+export XDG_CACHE_HOME=$PWD/$programs/cache # kernels that were compiled while building
 export DREAMER_REQUIRE_GPU=1 CXX=/bin/false # an emulated GPU will not do here
 
 echo "== programs of"

@@ -40,6 +40,7 @@ impl Nvrtc {
         NVRTC.load_as(|found| {
             let nvrtc = Nvrtc::bind(found)?;
             let (major, minor) = nvrtc.version();
+            nvrtc.load_builtins();
             match most {
                 Some(most) if major > most => {
                     let path = nvrtc.path.display();
@@ -66,6 +67,17 @@ impl Nvrtc {
                 _library: ManuallyDrop::new(library),
             })
         })
+    }
+
+    /// Loads the second library of the compiler, which that of CUDA 13.0 asks for by name alone and so does not find beside
+    /// itself in a Python environment. Where it is missing, compiling says so.
+    fn load_builtins(&self) {
+        let (major, minor) = self.version();
+        let beside = self.path.with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
+        // SAFETY: it has no initialisers of note, and stays loaded, as the compiler does.
+        if let Ok(library) = unsafe { libloading::Library::new(beside) } {
+            std::mem::forget(library);
+        }
     }
 
     pub fn path(&self) -> &std::path::Path {
