@@ -116,7 +116,7 @@ fi
 if wants speed; then
   echo "== speed"
   # A process for each, so that what one holds is not counted for another.
-  for case in size1m:10 size12m:10 size50m:3 size200m:3; do
+  for case in size1m:100 size12m:50 size50m:20 size200m:10; do
     size=${case%:*}
     for obs in vector image; do
       within 100 "$programs/dreamer" bench --device cuda --configs "$size" --obs "$obs" --updates "${case#*:}" \

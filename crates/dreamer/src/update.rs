@@ -9,7 +9,7 @@ use crate::noise::Noise;
 use crate::rssm::Latent;
 use crate::transfer::Cargo;
 use anyhow::{Result, bail};
-use engine::cuda::{Gpu, KernelTime, Point, Recording, Upload};
+use engine::cuda::{Between, Gpu, KernelTime, Point, Recording, Upload};
 use engine::ops::{self, Varying};
 use engine::profile::{self, Costs, part};
 use engine::{Bytes, Device, Sink, Tensor, backward};
@@ -180,9 +180,14 @@ impl Agent {
         Ok(recorded.updated.kept())
     }
 
-    /// One update on a GPU, after one or more of the same shapes: how long each of its kernels took, and the operations of
-    /// its parts; nothing on the processor, and where several GPUs work together.
-    pub fn kernel_times(&mut self, carry: &mut Carry, record: &Record) -> Result<(Vec<KernelTime>, PartCosts)> {
+    /// One update on a GPU, after one or more of the same shapes: how long each of its kernels or parts took, and the
+    /// operations of its parts; nothing on the processor, and where several GPUs work together.
+    pub fn kernel_times(
+        &mut self,
+        carry: &mut Carry,
+        record: &Record,
+        between: Between,
+    ) -> Result<(Vec<KernelTime>, PartCosts)> {
         let Device::Gpu(gpu) = self.device() else { return Ok(Default::default()) };
         if self.member.is_some() {
             return Ok(Default::default()); // one GPU cannot do the work of several
@@ -196,7 +201,7 @@ impl Agent {
         gpu.release_pool();
         let mut costs = PartCosts::new();
         let record = |f: &mut dyn FnMut() -> Result<Updated>| {
-            let (recorded, measured) = profile::measure(|| gpu.record_marked(f));
+            let (recorded, measured) = profile::measure(|| gpu.record_marked(between, f));
             costs = measured;
             recorded
         };

@@ -3,7 +3,7 @@
 use crate::common::{batch, everything, tiny};
 use crate::{Agent, AgentConfig, Carry, Trained};
 use engine::Device;
-use engine::cuda::{Precision, test_gpu_in};
+use engine::cuda::{Between, Precision, test_gpu_in};
 use spaces::{Data, Record};
 
 /// An agent on the test's GPU with a batch for it; none where there is no GPU.
@@ -99,11 +99,13 @@ fn the_kernels_of_an_update_have_parts_and_times() {
     let Some((mut agent, mut carry, batch)) = on_gpu(&tiny()) else { return };
     let mut plain = agent.clone();
     train_unrecorded(&mut agent, &mut carry, &batch);
-    let (times, costs) = agent.kernel_times(&mut carry, &batch).unwrap();
-    (0..2).for_each(|_| drop(train_unrecorded(&mut plain, &mut carry, &batch)));
+    let (times, costs) = agent.kernel_times(&mut carry, &batch, Between::Kernels).unwrap();
+    let (parts, _) = agent.kernel_times(&mut carry, &batch, Between::Parts).unwrap();
+    (0..3).for_each(|_| drop(train_unrecorded(&mut plain, &mut carry, &batch)));
     assert_eq!(agent.save(), plain.save(), "to be timed is to be done");
     for part in ["encoder", "scan", "decoder", "imagination", "heads", "optimizer"] {
         assert!(times.iter().any(|time| time.part == part && !time.backward), "no kernel of the part '{part}'");
+        assert!(parts.iter().any(|time| time.part == part && !time.backward), "the part '{part}' was not timed");
     }
     assert!(times.iter().any(|time| time.part == "scan" && time.backward));
     assert!(times.iter().all(|time| time.seconds > 0.0));

@@ -2,7 +2,7 @@
 
 use super::gpu::{Gpu, Precision};
 use super::launch::{Addresses, Arg, Grid};
-use super::tiles::{FLAT, HUGE, LARGE, MIDDLE, Plan, Tile, plan};
+use super::tiles::{FLAT, GROUP, HUGE, LARGE, MIDDLE, PAIR, Plan, Tile, plan};
 use crate::profile;
 use crate::tensor::{Dtype, PackKey, Tensor};
 
@@ -87,7 +87,7 @@ impl Gemm<'_> {
         match gpu.precision() {
             Precision::Float32 => self.run_simple(gpu),
             Precision::Bfloat16 => {
-                let plan = self.plan();
+                let plan = self.plan(gpu);
                 self.run_as(gpu, plan)
             }
         }
@@ -117,12 +117,12 @@ impl Gemm<'_> {
         self.terms[0].b.column != 1
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self, gpu: &Gpu) -> Plan {
         let depths: Vec<usize> = self.terms.iter().map(|term| term.k * self.laps[0]).collect();
         let even = self.terms.iter().all(|term| term.a.in_eights() && term.k.is_multiple_of(8));
         let even = even && (self.laps[0] == 1 || self.laps[1].is_multiple_of(8));
-        let tiles: &[Tile] = if even { &[HUGE, LARGE, MIDDLE, FLAT] } else { &[ODD] };
-        plan(tiles, self.size, self.blocks, &depths)
+        let tiles: &[Tile] = if even { &[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT] } else { &[ODD] };
+        plan(&gpu.able(tiles), self.size, self.blocks, &depths)
     }
 
     /// In bfloat16.
@@ -228,8 +228,8 @@ impl WeightGrad {
         let odd = |x: &Tensor| !x.width().is_multiple_of(8) || !x.address().is_multiple_of(16);
         let odd = uses.iter().any(|(x, dy)| odd(x) || odd(dy))
             || self.blocks > 1 && !(self.k.is_multiple_of(8) && self.n.is_multiple_of(8));
-        let tiles: &[Tile] = if odd { &[ODD] } else { &[HUGE, LARGE, MIDDLE] };
-        let plan = plan(tiles, [self.k, self.n], self.blocks, &[rows * uses.len()]);
+        let tiles: &[Tile] = if odd { &[ODD] } else { &[GROUP, PAIR, HUGE, LARGE, MIDDLE] };
+        let plan = plan(&gpu.able(tiles), [self.k, self.n], self.blocks, &[rows * uses.len()]);
         self.run_as(gpu, uses, grad, accumulate, plan);
     }
 
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn every_tile_multiplies() {
         let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
-        for tile in [HUGE, LARGE, MIDDLE, FLAT, ODD] {
+        for tile in gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT, ODD]) {
             for parts in [1, 3] {
                 // Of the last row and column of tiles there is but a part.
                 let sizes: &[[usize; 5]] = if tile.forward == ODD.forward {
@@ -416,7 +416,13 @@ mod tests {
     #[test]
     fn every_tile_multiplies_over_uses() {
         let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
-        for (tile, [k, n]) in [(HUGE, [264, 136]), (LARGE, [136, 136]), (MIDDLE, [72, 40]), (ODD, [67, 37])] {
+        let sizes = |tile: &Tile| match tile.rows {
+            _ if tile.forward == ODD.forward => [67, 37],
+            64 => [72, 40],
+            rows => [rows + 8, 136],
+        };
+        for tile in gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, ODD]) {
+            let [k, n] = sizes(&tile);
             for (parts, count, rows, accumulate, shared) in [(1, 3, 16, false, true), (2, 1, 70, true, false)] {
                 let blocks = 2;
                 let width = if shared { k } else { blocks * k };

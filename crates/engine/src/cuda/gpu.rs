@@ -7,6 +7,7 @@ use super::loading::LoadedKernels;
 use super::memory::{MEMORY_CALLS, Memory, Pinned};
 use super::queue::{Command, Queue, lock};
 use super::side::Side;
+use super::timing::Between;
 use super::upload::Buffers;
 use crate::tensor::{Dtype, Tensor};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -372,19 +373,20 @@ impl Gpu {
         }
         let function = self.function(module, name, grid.shared);
         let (mut args, queue) = (Arguments::new(args), self.queue());
-        let Grid { blocks, threads, shared, overlaps } = grid;
+        self.mark_part(&queue);
+        let Grid { blocks, threads, shared } = grid;
         match &self.backend {
             Backend::Cuda(cuda) => {
                 let (stream, mut args) = (queue.stream(), args.pointers());
                 // SAFETY: operations hand in what their kernels take, which their tests check on every device.
-                // With marks in between there is nothing to overlap with.
-                let overlaps = overlaps && queue.marks.is_none();
+                // Every kernel waits for the one before it by itself; with a mark in between there is nothing to overlap with.
+                let overlaps = queue.marks.as_ref().is_none_or(|marks| marks.between == Between::Parts);
                 let started = unsafe { cuda.launch(function, blocks, threads, shared, overlaps, stream, &mut args) };
                 self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
             }
             Backend::Emulator(_) => self.emulate(&queue, Command::Launch { function, blocks, threads, args }),
         }
-        self.mark(&queue, name);
+        self.mark_kernel(&queue, name);
     }
 
     /// Waits for everything that this thread's queue was asked for.

@@ -8,7 +8,9 @@ const COMMON: &str = concat!(
     "\n",
     include_str!("kernels/philox.cuh"),
     "\n",
-    include_str!("kernels/product.cuh")
+    include_str!("kernels/product.cuh"),
+    "\n",
+    include_str!("kernels/wgmma.cuh")
 );
 
 /// What the files of the recurrence share.

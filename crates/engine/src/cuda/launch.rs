@@ -10,8 +10,6 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes of dynamic shared memory for each block.
     pub shared: u32,
-    /// Whether the kernel may start while the one before it ends, as it waits for that one by itself.
-    pub overlaps: bool,
 }
 
 impl Grid {
@@ -35,7 +33,7 @@ impl Grid {
             blocks[1].max(blocks[2]) < 1 << 16,
             "{blocks:?} blocks: CUDA takes fewer than 65536 beside the first axis"
         );
-        Grid { blocks, threads, shared: 0, overlaps: false }
+        Grid { blocks, threads, shared: 0 }
     }
 }
 

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 type Program = *mut c_void;
 
+/// The architecture whose warpgroups multiply (kernels/wgmma.cuh).
+pub const HOPPER: u32 = 90;
+
 /// How kernels are compiled, besides the architecture.
 pub const OPTIONS: &str = "--std=c++17";
 
@@ -96,7 +99,8 @@ impl Nvrtc {
     pub fn compile(&self, name: &str, source: &str, arch: u32) -> Result<Vec<u8>, String> {
         let text = |s: &str| CString::new(s).map_err(|_| format!("the kernel source {name} contains a zero byte"));
         let (source, file) = (text(source)?, text(name)?);
-        let options = [text(&format!("--gpu-architecture=sm_{arch}"))?, text(OPTIONS)?];
+        let only = if arch == HOPPER { "a" } else { "" }; // with instructions that no later GPU has
+        let options = [text(&format!("--gpu-architecture=sm_{arch}{only}"))?, text(OPTIONS)?];
         let options: Vec<*const c_char> = options.iter().map(|x| x.as_ptr()).collect();
         let mut program: Program = std::ptr::null_mut();
         // SAFETY: the strings outlive the calls; sizes are asked for before memory of that size is handed in; the

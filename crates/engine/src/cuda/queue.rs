@@ -9,7 +9,7 @@ use super::gpu::{Backend, Gpu};
 use super::launch::Arguments;
 use super::memory::MEMORY_CALLS;
 use super::team::{Exchange, Team};
-use super::timing::Marks;
+use super::timing::{Between, Marks};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -148,9 +148,9 @@ impl Gpu {
         self.record_with(None, f)
     }
 
-    /// [`record`](Gpu::record) with marks that tell how long each kernel takes ([`Recording::times`]).
-    pub fn record_marked<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
-        self.record_with(Some(Marks::default()), f)
+    /// [`record`](Gpu::record) with marks that tell how long each kernel or part takes ([`Recording::times`]).
+    pub fn record_marked<T>(&'static self, between: Between, f: impl FnOnce() -> T) -> (Recording, T) {
+        self.record_with(Some(Marks::new(between)), f)
     }
 
     fn record_with<T>(&'static self, marks: Option<Marks>, f: impl FnOnce() -> T) -> (Recording, T) {
@@ -184,11 +184,12 @@ impl Gpu {
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {
             self.done(cuda.begin_recording(stream));
         }
-        self.mark(&queue, "begin");
+        self.mark_end(&queue);
         queue
     }
 
     fn close_recording(&'static self, queue: Arc<Queue>) -> Recording {
+        self.mark_end(&queue);
         let work = match (&self.backend, &queue.stream, &queue.tape) {
             (Backend::Cuda(cuda), Some(stream), _) => {
                 let _call = lock(&MEMORY_CALLS);

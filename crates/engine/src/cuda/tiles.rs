@@ -1,6 +1,8 @@
 //! How products are cut into tiles for blocks of threads, by their shapes alone.
 
+use super::gpu::Gpu;
 use super::launch::Grid;
+use super::nvrtc::HOPPER;
 
 /// The tile of a product that a block of threads computes (`Tile` in kernels/product.cuh), and the kernels that do.
 #[derive(Clone, Copy, PartialEq)]
@@ -13,8 +15,10 @@ pub(crate) struct Tile {
     pub stages: usize,
     /// Blocks of threads that fit on a multiprocessor.
     pub fit: usize,
-    /// Share of the tensor cores' peak that many blocks reach, as shared memory and the second cache allow.
+    /// Share of the peak of `mma` that many blocks reach, as shared memory and the second cache allow.
     pub share: f64,
+    /// Whether warpgroups compute it (kernels/wgmma.cuh), which only Hopper has.
+    pub by_warpgroups: bool,
     pub forward: &'static str,
     pub input_grad: &'static str,
     pub weight_grad: &'static str,
@@ -28,9 +32,33 @@ pub(crate) const HUGE: Tile = Tile {
     stages: 4,
     fit: 1,
     share: 0.85,
+    by_warpgroups: false,
     forward: "gemm_huge",
     input_grad: "gemm_huge_transposed",
     weight_grad: "weight_grad_huge",
+};
+
+/// The same by warpgroups.
+pub(crate) const GROUP: Tile = Tile {
+    depth: 64,
+    share: 1.2,
+    by_warpgroups: true,
+    forward: "gemm_group",
+    input_grad: "gemm_group_transposed",
+    weight_grad: "weight_grad_group",
+    ..HUGE
+};
+
+pub(crate) const PAIR: Tile = Tile {
+    rows: 128,
+    threads: 128,
+    stages: 3,
+    fit: 2,
+    share: 1.0,
+    forward: "gemm_pair",
+    input_grad: "gemm_pair_transposed",
+    weight_grad: "weight_grad_pair",
+    ..GROUP
 };
 
 pub(crate) const LARGE: Tile = Tile {
@@ -52,6 +80,7 @@ pub(crate) const MIDDLE: Tile = Tile {
     stages: 3,
     fit: 4,
     share: 0.35,
+    by_warpgroups: false,
     forward: "gemm_middle",
     input_grad: "gemm_middle_transposed",
     weight_grad: "weight_grad_middle",
@@ -66,13 +95,17 @@ pub(crate) const FLAT: Tile = Tile {
     stages: 3,
     fit: 3,
     share: 0.11,
+    by_warpgroups: false,
     forward: "gemm_flat",
     input_grad: "gemm_flat_transposed",
     weight_grad: "",
 };
 
 /// The same for convolutions, which gather so many channels at a time.
-pub(crate) const CONV_8: [Tile; 6] = [
+pub(crate) const CONV_8: [Tile; 9] = [
+    conv(GROUP, ["conv_group", "conv_input_grad_group", "conv_weight_grad_group"]),
+    conv(GROUP_96, ["conv_group_96", "conv_input_grad_group_96", "conv_weight_grad_group_96"]),
+    conv(GROUP_64, ["conv_group_64", "conv_input_grad_group_64", "conv_weight_grad_group_64"]),
     conv(HUGE, ["conv_huge", "conv_input_grad_huge", "conv_weight_grad_huge"]),
     conv(BROAD, ["conv_broad", "conv_input_grad_broad", "conv_weight_grad_broad"]),
     conv(LARGE, ["conv_large", "conv_input_grad_large", "conv_weight_grad_large"]),
@@ -95,6 +128,8 @@ pub(crate) const CONV_1: [Tile; 1] = [conv(NARROW, ["conv_odd", "conv_input_grad
 
 /// Three times a power of two, as many channels are.
 const BROAD: Tile = Tile { columns: 96, share: 0.75, ..HUGE };
+const GROUP_96: Tile = Tile { columns: 96, share: 1.0, ..GROUP };
+const GROUP_64: Tile = Tile { rows: 128, columns: 64, fit: 2, share: 0.7, ..GROUP };
 const HALF: Tile = Tile { columns: 64, fit: 3, share: 0.5, ..LARGE };
 const NARROW: Tile = Tile { columns: 32, fit: 4, share: 0.3, ..LARGE };
 const THIN: Tile = Tile { columns: 16, fit: 4, share: 0.17, ..LARGE };
@@ -121,7 +156,8 @@ impl Divider {
 impl Tile {
     /// The grid of an output [m, n], `parts` times.
     pub fn grid(&self, [m, n]: [usize; 2], parts: usize) -> Grid {
-        let stage = 2 * (self.rows + self.columns) * self.depth; // bytes
+        let columns = if self.by_warpgroups { self.columns.next_multiple_of(64) } else { self.columns };
+        let stage = 2 * (self.rows + columns) * self.depth; // bytes
         let shared = (self.stages * stage) as u32;
         Grid { shared, ..Grid::of([n.div_ceil(self.columns), m.div_ceil(self.rows), parts], self.threads) }
     }
@@ -147,6 +183,14 @@ const BANDWIDTH: f64 = 1700.0;
 /// Largest cut, and bytes of sums in parts at most.
 const MOST_PARTS: usize = 256;
 const MOST_BYTES: usize = 64 << 20;
+
+impl Gpu {
+    /// Those of `tiles` that there are kernels for: on an emulated GPU all of them.
+    pub(crate) fn able(&self, tiles: &[Tile]) -> Vec<Tile> {
+        let warpgroups = [HOPPER, 0].contains(&self.properties().arch);
+        tiles.iter().copied().filter(|tile| warpgroups || !tile.by_warpgroups).collect()
+    }
+}
 
 /// The quickest of `tiles` with the best number of parts for `blocks` products [m, n] over `depths`.
 pub(crate) fn plan(tiles: &[Tile], size: [usize; 2], blocks: usize, depths: &[usize]) -> Plan {
@@ -208,13 +252,13 @@ mod tests {
     /// What the model says of shapes that matter.
     #[test]
     fn tiles_fit_their_products() {
-        let tiles = [HUGE, LARGE, MIDDLE, FLAT];
+        let tiles = [GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT];
         let name = |m, n, k, blocks| {
             let Plan { tile, parts } = plan(&tiles, [m, n], blocks, &[k]);
             (tile.forward, parts)
         };
-        assert_eq!(name(16384, 1024, 1024, 1), ("gemm_huge", 1));
-        assert_eq!(name(1024, 3072, 1024, 8), ("gemm_huge", 1));
+        assert_eq!(name(16384, 1024, 1024, 1), ("gemm_group", 1));
+        assert_eq!(name(1024, 3072, 1024, 8), ("gemm_group", 1));
         assert_eq!(name(16, 3072, 1024, 8).0, "gemm_flat");
         assert!(name(16, 1024, 8192, 1).1 > 1); // 16 tiles would leave most of the GPU idle
     }

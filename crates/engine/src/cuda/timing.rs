@@ -7,36 +7,74 @@ use crate::profile::{self, Part};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+/// Where marks are put.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Between {
+    /// After every kernel. Then each starts when the one before has ended, and the whole takes up to twice the time.
+    Kernels,
+    /// Where another part of the computation begins (see [`profile::part`]).
+    Parts,
+}
+
 /// What was passed when: on a real GPU by its own clock.
-#[derive(Default)]
 pub(super) struct Marks {
+    pub between: Between,
     marks: Mutex<Vec<Mark>>,
+    /// What the kernel that was recorded last belongs to.
+    part: Mutex<Option<Part>>,
     /// On an emulated GPU.
     passed: Arc<Mutex<Vec<Instant>>>,
 }
 
-/// The end of a kernel, and with it the beginning of the next.
+/// The end of a kernel, or of a part, and with it the beginning of the next.
 struct Mark {
     part: Part,
     kernel: &'static str,
     event: Option<Event>,
 }
 
-/// How long one kernel of a recording took.
+/// How long one kernel of a recording took, or what was recorded of one part without others between.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelTime {
     /// The part of the computation that it belongs to, where parts were measured while it was recorded (see
     /// [`profile::measure`]), and whether in its backward sweep.
     pub part: &'static str,
     pub backward: bool,
+    /// The last one of what was timed together.
     pub kernel: &'static str,
     pub seconds: f64,
 }
 
+impl Marks {
+    pub fn new(between: Between) -> Marks {
+        Marks { between, marks: Mutex::default(), part: Mutex::default(), passed: Arc::default() }
+    }
+}
+
 impl Gpu {
-    /// Puts a mark into what `queue` records, after the kernel that was recorded last.
-    pub(super) fn mark(&self, queue: &Queue, kernel: &'static str) {
-        let Some(marks) = &queue.marks else { return };
+    /// Before a kernel is recorded: ends the part before, where it belongs to another.
+    pub(super) fn mark_part(&self, queue: &Queue) {
+        let Some(marks) = queue.marks.as_ref().filter(|marks| marks.between == Between::Parts) else { return };
+        let before = lock(&marks.part).replace(profile::here()).filter(|&part| part != profile::here());
+        before.into_iter().for_each(|part| self.mark(queue, marks, part, ""));
+    }
+
+    /// After a kernel was recorded.
+    pub(super) fn mark_kernel(&self, queue: &Queue, kernel: &'static str) {
+        if let Some(marks) = queue.marks.as_ref().filter(|marks| marks.between == Between::Kernels) {
+            self.mark(queue, marks, profile::here(), kernel);
+        }
+    }
+
+    /// At the beginning of a recording, and at its end.
+    pub(super) fn mark_end(&self, queue: &Queue) {
+        if let Some(marks) = &queue.marks {
+            let part = lock(&marks.part).unwrap_or(profile::here());
+            self.mark(queue, marks, part, "");
+        }
+    }
+
+    fn mark(&self, queue: &Queue, marks: &Marks, part: Part, kernel: &'static str) {
         let event = match (&self.backend, &queue.stream) {
             (Backend::Cuda(cuda), Some(stream)) => Some(self.done(cuda.timed_mark(stream))),
             _ => {
@@ -44,13 +82,13 @@ impl Gpu {
                 None
             }
         };
-        lock(&marks.marks).push(Mark { part: profile::here(), kernel, event });
+        lock(&marks.marks).push(Mark { part, kernel, event });
     }
 }
 
 impl Recording {
-    /// Runs once, waits, and says how long each kernel took, copies before it included; empty unless it was recorded with
-    /// marks.
+    /// Runs once, waits, and says how long each kernel or part took, copies before it included; empty unless it was
+    /// recorded with marks.
     pub fn times(&self) -> Vec<KernelTime> {
         let queue = self.queue();
         let Some(marks) = &queue.marks else { return vec![] };
@@ -67,14 +105,15 @@ impl Recording {
             let Mark { part, kernel, .. } = all[i];
             KernelTime { part: part.name(), backward: part.is_backward(), kernel, seconds: seconds(i) }
         };
-        (1..all.len()).map(time).collect()
+        let last = if marks.between == Between::Kernels { all.len() - 1 } else { all.len() };
+        (1..last).map(time).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::check::random;
-    use crate::cuda::test_gpu;
+    use crate::cuda::{Between, test_gpu};
     use crate::ops::{linear, multiply};
     use crate::profile::{self, part};
     use crate::tensor::Device;
@@ -90,12 +129,15 @@ mod tests {
             part("square", || multiply(&y, &y))
         };
         let expected = f().host();
-        let ((recording, y), _) = profile::measure(|| gpu.record_marked(f));
+        let ((recording, y), _) = profile::measure(|| gpu.record_marked(Between::Kernels, f));
         let times = recording.times();
         assert_eq!(y.host().data(), expected.data());
         assert!(times.iter().all(|time| time.seconds > 0.0 && !time.backward), "{times:?}");
         let parts: Vec<&str> = times.iter().map(|time| time.part).collect();
         assert_eq!((parts.first(), parts.last()), (Some(&"layer"), Some(&"square")), "{times:?}");
+        let parts: Vec<&str> =
+            profile::measure(|| gpu.record_marked(Between::Parts, f)).0.0.times().iter().map(|time| time.part).collect();
+        assert_eq!(parts, ["layer", "square"]);
         assert!(gpu.record(f).0.times().is_empty());
     }
 }

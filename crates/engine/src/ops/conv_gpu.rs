@@ -277,7 +277,7 @@ impl Staged {
     }
 
     fn forward(&self, gpu: &'static Gpu, x: &Tensor, w: &Tensor, bias: &Tensor) -> (Tensor, Option<Tensor>) {
-        let tile = plan_whole(tiles(self.g.cs), self.size(), self.k * self.k * self.g.cs);
+        let tile = plan_whole(&gpu.able(tiles(self.g.cs)), self.size(), self.k * self.k * self.g.cs);
         self.forward_as(gpu, x, w, bias, tile)
     }
 
@@ -313,7 +313,7 @@ impl Staged {
 
     fn input_grad(&self, gpu: &'static Gpu, dy: &Tensor, w: &Tensor) -> Tensor {
         let g = &self.g;
-        let tile = plan_whole(tiles(g.os), [g.n * g.h * g.w, g.cs], self.k * self.k * self.columns);
+        let tile = plan_whole(&gpu.able(tiles(g.os)), [g.n * g.h * g.w, g.cs], self.k * self.k * self.columns);
         self.input_grad_as(gpu, dy, w, tile)
     }
 
@@ -341,7 +341,7 @@ impl Staged {
         let g = &self.g;
         let all = if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) };
         let pixels = g.n * self.h * self.w;
-        self.weight_grad_as(gpu, x, dy, None, plan(all, [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
+        self.weight_grad_as(gpu, x, dy, None, plan(&gpu.able(all), [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
     }
 
     /// Whether there is a kernel for the weight's gradient from the gradient after a pool.

@@ -4,7 +4,7 @@ use super::measure::PartCost;
 use anyhow::Result;
 use config::Config;
 use dreamer_agent::{Agent, Carry};
-use engine::cuda::{Gpu, KernelTime};
+use engine::cuda::{Between, Gpu, KernelTime};
 use engine::profile::{self, Costs};
 use serde::Serialize;
 use spaces::Record;
@@ -55,9 +55,11 @@ impl OnGpu {
         OnGpu { name, peak_tflops, copy_gbs, memory_mb, first_update_s, kernels: vec![] }
     }
 
-    /// Times the kernels of an update: what its parts cost.
+    /// Times the kernels of an update, and its parts as they follow each other without marks between kernels.
     pub fn time(&mut self, agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Result<BTreeMap<String, PartCost>> {
-        let (times, costs) = agent.kernel_times(carry, batch)?;
+        let (times, _) = agent.kernel_times(carry, batch, Between::Kernels)?;
+        self.kernels = by_kernel(&times);
+        let (times, costs) = agent.kernel_times(carry, batch, Between::Parts)?;
         let mut parts: BTreeMap<String, PartCost> = BTreeMap::new();
         for (name, Costs { forward, backward }) in costs.into_iter().filter(|(name, _)| *name != profile::WAITING) {
             let part = parts.entry(name.to_string()).or_default();
@@ -68,7 +70,6 @@ impl OnGpu {
             let part = parts.entry(part.to_string()).or_default();
             *(if *backward { &mut part.backward_ms } else { &mut part.forward_ms }) += seconds * 1e3;
         }
-        self.kernels = by_kernel(&times);
         Ok(parts)
     }
 }

@@ -4,7 +4,12 @@
 // The same for blocks of up to 1024 threads, which leaves 64 registers for each.
 #define KERNEL_1024 extern "C" __global__ void __launch_bounds__(1024)
 #define EXPORT(name)
-#define SHARED(type, name) extern __shared__ __align__(16) char shared_bytes[]; type* name = (type*)shared_bytes
+#define SHARED(type, name) extern __shared__ __align__(1024) char shared_bytes[]; type* name = (type*)shared_bytes
+#endif
+
+// Whether four warps can multiply together what lies in shared memory (wgmma.cuh): on Hopper alone.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(EMULATED)
+#define WARPGROUPS
 #endif
 
 typedef unsigned u32;
@@ -12,6 +17,19 @@ typedef unsigned long long u64;
 typedef unsigned char u8;
 #define WARP 32u
 #define ALL 0xffffffffu
+
+// How every kernel begins, before it touches memory: the next kernel may start when all blocks of this one have come here
+// (programmatic dependent launch), and waits here itself until this one has ended and what it wrote can be seen. So no more
+// than two kernels are under way, and one that reads something earlier than this must know it to be older than the kernel
+// before it. Who packs weights, which are read so, keeps others from starting: `WAIT_ALONE`.
+enum Waiting { WAIT, WAIT_ALONE };
+template <Waiting HOW = WAIT>
+__device__ __forceinline__ void wait_for_previous() {
+#if !defined(EMULATED) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  if (HOW == WAIT) asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 // Half of a float32: its sign, its exponent, and seven bits of its fraction.
 struct bf16 { unsigned short bits; };

@@ -31,6 +31,7 @@ __device__ __forceinline__ float seen(const float* x, const Geometry& g, u32 pix
 
 // y [n, oh, ow, os] = x * weight + bias
 KERNEL conv(const float* x, const float* weight, const float* bias, float* y, GEOMETRY) {
+  wait_for_previous();
   Geometry g = GEOMETRY_VALUES;
   u32 pixel0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS;
   auto left_factor = [&](u32 i, u32 d) { return seen(x, g, pixel0 + i, d); };
@@ -45,6 +46,7 @@ EXPORT(conv)
 
 // The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, ci, co].
 KERNEL conv_weight_grad(const float* x, const float* dy, u32 slice, float* out, GEOMETRY) {
+  wait_for_previous();
   Geometry g = GEOMETRY_VALUES;
   u32 row0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS, rows = k * k * ci, pixels = n * oh * ow;
   u32 first = blockIdx.z * slice, last = min(first + slice, pixels);
@@ -59,6 +61,7 @@ EXPORT(conv_weight_grad)
 
 // 2x2 maxima of x [n, h, w, c] in whole squares -> y [n, h / 2, w / 2, c], and which of the four they are: a bit each.
 KERNEL pool(const float* x, u32 n, u32 h, u32 w, u32 c, float* y, u8* ties) {
+  wait_for_previous();
   u64 i = global_thread();
   u32 channel = i % c, column = i / c % (w / 2), row = i / c / (w / 2) % (h / 2);
   u64 image = i / c / (w / 2) / (h / 2);
@@ -77,6 +80,7 @@ EXPORT(pool)
 
 // dx [n, h, w, cs] from dy: every input pixel collects from the outputs that saw it.
 KERNEL conv_input_grad(const act* dy, const float* weight, act* dx, GEOMETRY) {
+  wait_for_previous();
   u32 pixel0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS;
   u32 places = sparse ? 1 : up * up;  // of a pixel in the upsampled image
   auto left_factor = [&](u32 i, u32 d) {
@@ -165,7 +169,7 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
     origins[i] = x + ((long long)(int)(p.image * h + ys[i]) * up * up * w + (long long)(int)xs[i] * up) * c;
   }
   auto load = [&](char* left_tile, char* right_tile) {
-    fill_tile<GRAIN, T::ROWS, CHUNKS, T::THREADS>(left_tile, [&](u32 i, u32, u32 column) {
+    fill_tile<T, GRAIN, T::ROWS, CHUNKS>(left_tile, [&](u32 i, u32, u32 column) {
       u32 number = divided(d + column, by_tap), a = divided(number, by_k), b = number - a * k;
       u32 j = d + column - number * tap;  // of the channels of this tap, the first
       bool there = ys[i] + a < h && xs[i] + b < w && d + column < depth;
@@ -174,13 +178,13 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
       return Spot{origins[i] + (pixel * c + j - phase * c), there};
     });
     if (GRAD)
-      fill_tile<GRAIN, T::COLUMNS, CHUNKS, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) {
+      fill_tile<T, GRAIN, T::COLUMNS, CHUNKS>(right_tile, [&](u32, u32 row, u32 column) {
         u32 number = divided(d + column, by_tap), j = d + column - number * tap;
         const bf16* at = weight + (u64)((k * k - 1 - number) * columns + column0 + row) * w_row + j;
         return Spot{at, d + column < depth && column0 + row < columns};
       });
     else
-      fill_tile<8, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right_tile, [&](u32, u32 row, u32 column) {
+      fill_tile<T, 8, T::TILE_DEPTH, T::COLUMNS / 8>(right_tile, [&](u32, u32 row, u32 column) {
         return Spot{weight + (u64)(d + row) * w_row + column0 + column, d + row < depth && column0 + column < w_row};
       });
     d += T::TILE_DEPTH;
@@ -246,7 +250,7 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
   x, dy, ties, out, n, h, w, c, up, k, stride, top, left, oh, oh_factor, oh_shift, ow, ow_factor, ow_shift, stored, slice
 
 // Eight gradients after a pool as those of the four pixels before it, in rows `row` to `row + 3` of a tile.
-template <u32 CHUNKS>
+template <class T, u32 CHUNKS>
 __device__ __forceinline__ void unpool_chunk(char* tile, u32 row, u32 chunk, uint4 dy, uint2 ties) {
   float shares[8];
   u32 bits[8];
@@ -263,7 +267,7 @@ __device__ __forceinline__ void unpool_chunk(char* tile, u32 row, u32 chunk, uin
     auto pair = [&](u32 q) {
       return bf16_pair(bits[q] >> p & 1 ? shares[q] : 0.0f, bits[q + 1] >> p & 1 ? shares[q + 1] : 0.0f);
     };
-    *(uint4*)(tile + place<CHUNKS>(row + p, chunk)) = uint4{pair(0), pair(2), pair(4), pair(6)};
+    *(uint4*)(tile + place<T, T::TILE_DEPTH, CHUNKS>(row + p, chunk)) = uint4{pair(0), pair(2), pair(4), pair(6)};
   }
 }
 
@@ -310,16 +314,16 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
     if (UNPOOL) y0 = 2 * y0 + here / 2 % 2, x0 = 2 * x0 + here % 2;
     u32 in_x = (image * h + y0) * w + x0, in_dy = up == 1 ? here : line * 4 * ow + 2 * px;
     u32 yx = d + lane_of_warp() < last ? y0 << 16 | x0 : 0x7fffu << 16;  // far outside of the image where there is none
-    fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left_tile, [&](u32, u32 row, u32 column) {
+    fill_tile<T, GRAIN, T::TILE_DEPTH, T::ROWS / 8>(left_tile, [&](u32, u32 row, u32 column) {
       u32 piece = column % 8 / GRAIN, place = __shfl_sync(ALL, yx, row), pixel = __shfl_sync(ALL, in_x, row);
       bool there = (place >> 16) + ys[piece] < h && (place & 0xffffu) + xs[piece] < w;
       return Spot{x + ((long long)((u64)pixel * c) + rows_at[piece]), there};
     });
     if (UNPOOL) {
-      if (square < T::TILE_DEPTH / 4) unpool_chunk<CHUNKS>(right_tile, 4 * square, chunk, gradients, places);
+      if (square < T::TILE_DEPTH / 4) unpool_chunk<T, CHUNKS>(right_tile, 4 * square, chunk, gradients, places);
       read_ahead(d + T::TILE_DEPTH);
     } else {
-      fill_tile<GRAIN, T::TILE_DEPTH, CHUNKS, T::THREADS>(right_tile, [&](u32 i, u32 row, u32 column) {
+      fill_tile<T, GRAIN, T::TILE_DEPTH, CHUNKS>(right_tile, [&](u32 i, u32 row, u32 column) {
         u64 pixel = __shfl_sync(ALL, in_dy, row);
         return Spot{dy + (pixel * stored + columns_at[i][column % 8 / GRAIN]), column0 + column < columns && d + row < last};
       });
@@ -349,9 +353,19 @@ typedef Tile<128, 128, 32, 2, 2, 1, 4> Large;
 typedef Tile<128, 64, 32, 2, 2, 1, 4> Half;
 typedef Tile<128, 32, 32, 4, 1, 1, 4> Narrow;
 typedef Tile<128, 16, 32, 4, 1, 1, 4> Thin;
+#ifdef WARPGROUPS
+typedef GroupTile<256, 128, 64, 2, 4> Group;
+typedef GroupTile<256, 96, 64, 2, 4> Group96;
+typedef GroupTile<128, 64, 64, 2, 4> Group64;
+// A weight's gradient finds one pixel for each thread of a warp in a step.
+typedef GroupTile<256, 128, 32, 2, 8> GroupGrad;
+typedef GroupTile<256, 96, 32, 2, 8> GroupGrad96;
+typedef GroupTile<128, 64, 32, 2, 8> GroupGrad64;
+#endif
 
 #define CONV(name, tile, each, grain, grad)                      \
   KERNEL __launch_bounds__(tile::THREADS, each) name(CONV_ARGS) { \
+    wait_for_previous();                                          \
     conv_block<tile, grain, grad>(CONV_VALUES);                   \
   }                                                              \
   EXPORT(name)
@@ -366,6 +380,11 @@ CONV(conv_large_4, Large, 2, 4, false)
 CONV(conv_half_4, Half, 3, 4, false)
 CONV(conv_thin_4, Thin, 4, 4, false)
 CONV(conv_odd, Narrow, 3, 1, false)
+#ifdef WARPGROUPS
+CONV(conv_group, Group, 1, 8, false)
+CONV(conv_group_96, Group96, 1, 8, false)
+CONV(conv_group_64, Group64, 2, 8, false)
+#endif
 #endif
 #ifdef PART_conv_input_grad
 CONV(conv_input_grad_huge, Huge, 1, 8, true)
@@ -378,10 +397,16 @@ CONV(conv_input_grad_large_4, Large, 2, 4, true)
 CONV(conv_input_grad_half_4, Half, 3, 4, true)
 CONV(conv_input_grad_thin_4, Thin, 4, 4, true)
 CONV(conv_input_grad_odd, Narrow, 3, 1, true)
+#ifdef WARPGROUPS
+CONV(conv_input_grad_group, Group, 1, 8, true)
+CONV(conv_input_grad_group_96, Group96, 1, 8, true)
+CONV(conv_input_grad_group_64, Group64, 2, 8, true)
+#endif
 #endif
 
 #define CONV_GRAD(name, tile, each, grain, unpool)                    \
   KERNEL __launch_bounds__(tile::THREADS, each) name(CONV_GRAD_ARGS) { \
+    wait_for_previous();                                               \
     conv_weight_grad_block<tile, grain, unpool>(CONV_GRAD_VALUES);     \
   }                                                                   \
   EXPORT(name)
@@ -396,6 +421,11 @@ CONV_GRAD(conv_weight_grad_large_4, Large, 2, 4, false)
 CONV_GRAD(conv_weight_grad_half_4, Half, 3, 4, false)
 CONV_GRAD(conv_weight_grad_thin_4, Thin, 4, 4, false)
 CONV_GRAD(conv_weight_grad_odd, Narrow, 3, 1, false)
+#ifdef WARPGROUPS
+CONV_GRAD(conv_weight_grad_group, GroupGrad, 1, 8, false)
+CONV_GRAD(conv_weight_grad_group_96, GroupGrad96, 1, 8, false)
+CONV_GRAD(conv_weight_grad_group_64, GroupGrad64, 2, 8, false)
+#endif
 CONV_GRAD(conv_pooled_grad_large, Large, 2, 4, true)
 CONV_GRAD(conv_pooled_grad_half, Half, 3, 4, true)
 CONV_GRAD(conv_pooled_grad_thin, Thin, 4, 4, true)
@@ -413,6 +443,7 @@ __device__ __forceinline__ int small_tap(u32 a, u32 p, u32 k, u32 small, u32 spa
 
 // weight [k, k, ci, co] -> y [small, small, cs, padded], taps summed by phase: channel o of phase p is number p `os` + o.
 KERNEL fold_phases(const float* weight, u32 k, u32 ci, u32 co, u32 small, u32 sparse, u32 cs, u32 os, u32 padded, bf16* y) {
+  wait_for_previous();
   u64 at = global_thread();
   u32 j = at % padded, i = at / padded % cs, tap = at / padded / cs, phase = j / os, o = j % os;
   if (tap >= small * small) return;
@@ -429,6 +460,7 @@ EXPORT(fold_phases)
 
 // weight [taps, ci, co] -> y [taps, cs, padded] with zeros for what there is not.
 KERNEL pad_taps(const float* weight, u32 taps, u32 ci, u32 co, u32 cs, u32 padded, bf16* y) {
+  wait_for_previous();
   u64 at = global_thread();
   u32 o = at % padded, i = at / padded % cs, tap = at / padded / cs;
   if (tap < taps) y[at] = rounded<bf16>(i < ci && o < co ? weight[((u64)tap * ci + i) * co + o] : 0.0f);
@@ -439,6 +471,7 @@ EXPORT(pad_taps)
 // over the phases of taps that it was summed into.
 KERNEL unfold_parts(const float* parts, u32 count, u32 k, u32 ci, u32 co, u32 small, u32 sparse, u32 cs, u32 columns,
                     float* grad) {
+  wait_for_previous();
   u64 at = global_thread();
   u32 o = at % co, i = at / co % ci, tap = at / co / ci, side = small ? small : k;
   if (tap >= k * k) return;
@@ -466,6 +499,7 @@ EXPORT(unfold_parts)
 // The pool's gradient dx [n, h, w, c] from dy [n, h / 2, w / 2, c], shared equally among tied maxima: flat regions of an
 // image tie often. A thread for four channels, where c is a multiple of four, or for one.
 KERNEL unpool(const act* dy, const u8* ties, u32 n, u32 h, u32 w, u32 c, act* dx) {
+  wait_for_previous();
   u32 wide = c % 4 == 0 ? 4 : 1;
   u64 i = global_thread() * wide;
   u32 channel = i % c, column = i / c % (w / 2), row = i / c / (w / 2) % (h / 2);

@@ -25,6 +25,7 @@ template <class Unit> __device__ __forceinline__ void copy_units(const Jobs& job
 }
 
 KERNEL copy(const __grid_constant__ Jobs jobs, u32 count, u32 unit) {
+  wait_for_previous();
   u32 job = table_row(jobs.end, count, blockIdx.x), first = (blockIdx.x - (job ? jobs.end[job - 1] : 0)) * UNITS;
   if (unit == 16) copy_units<uint4>(jobs, job, first);
   else if (unit == 8) copy_units<uint2>(jobs, job, first);
@@ -43,6 +44,7 @@ template <class Unit> __device__ __forceinline__ void mask_units(const Unit* x, 
 }
 
 KERNEL mask_rows(const void* x, const float* keep, void* y, u32 rows, u32 n, u32 unit) {
+  wait_for_previous();
   if (unit == 16) mask_units((const uint4*)x, keep, (uint4*)y, rows, n);
   else if (unit == 8) mask_units((const uint2*)x, keep, (uint2*)y, rows, n);
   else if (unit == 4) mask_units((const u32*)x, keep, (u32*)y, rows, n);
@@ -57,12 +59,14 @@ template <u32 N, class From, class To> __device__ __forceinline__ void cast_some
 }
 
 KERNEL to_bf16(const float* x, u32 n, u32 each, bf16* y) {
+  wait_for_previous();
   if (each == 8) cast_some<8>(x, n, y);
   else cast_some<1>(x, n, y);
 }
 EXPORT(to_bf16)
 
 KERNEL to_f32(const bf16* x, u32 n, u32 each, float* y) {
+  wait_for_previous();
   if (each == 8) cast_some<8>(x, n, y);
   else cast_some<1>(x, n, y);
 }
@@ -70,6 +74,7 @@ EXPORT(to_f32)
 
 // To half precision, to nearest, ties to even.
 KERNEL to_f16(const float* x, u32 n, unsigned short* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   u32 bits = __float_as_uint(x[i]), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
@@ -84,6 +89,7 @@ EXPORT(to_f16)
 
 // The place of the one in each group of `classes` numbers.
 KERNEL class_index(const float* x, u32 groups, u32 classes, u8* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= groups) return;
   u32 index = 0;

@@ -1,6 +1,7 @@
 // Sums, products and means of whole tensors.
 
 KERNEL fill(float* x, float value, u32 n) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < n) x[i] = value;
 }
@@ -9,6 +10,7 @@ EXPORT(fill)
 // Four words out of the arguments, which the driver takes with the launch; a copy from the processor might wait for the
 // stream.
 KERNEL set_words(u32* x, u32 a, u32 b, u32 c, u32 d) {
+  wait_for_previous();
   if (global_thread() > 0) return;
   x[0] = a;
   x[1] = b;
@@ -28,6 +30,7 @@ __device__ __forceinline__ void add_some(const void* a, u32 a_wide, const void* 
   store_either(y, a_wide, i, v);
 }
 KERNEL add(const void* a, u32 a_wide, const void* b, u32 b_wide, u32 n, u32 each, void* y) {
+  wait_for_previous();
   if (each == 8) add_some<8>(a, a_wide, b, b_wide, n, y);
   else add_some<1>(a, a_wide, b, b_wide, n, y);
 }
@@ -43,6 +46,7 @@ struct Terms {
 
 // y = the sum over all terms of a b, elementwise (and of what was there).
 KERNEL sum_of_products(const __grid_constant__ Terms terms, u32 count, u32 n, u32 accumulate, float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float sum = accumulate ? y[i] : 0.0f;
@@ -53,6 +57,7 @@ EXPORT(sum_of_products)
 
 // b = a dy for all terms.
 KERNEL products_with(const __grid_constant__ Terms terms, u32 count, u32 n, const float* dy) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float d = dy[i];
@@ -73,6 +78,7 @@ struct Means {
 // times their scales (and what was there), by the last block.
 KERNEL_1024 means(const __grid_constant__ Means t, u32 count, float* means, double* exact, u32* counter, u32 accumulate,
              float* total) {
+  wait_for_previous();
   Either x{t.x[blockIdx.x], t.wide[blockIdx.x]};
   u32 n = t.n[blockIdx.x];
   double sum = 0;
@@ -97,6 +103,7 @@ struct Fills {
 
 // Each x = its scale times the only element of `factor`.
 KERNEL fill_from(const __grid_constant__ Fills t, u32 count, const float* factor) {
+  wait_for_previous();
   u32 row = table_row(t.end, count, blockIdx.x), i = (blockIdx.x - (row ? t.end[row - 1] : 0)) * 256 + threadIdx.x;
   if (i < t.n[row]) t.x[row][i] = t.scale[row] * factor[0];
 }
@@ -104,6 +111,7 @@ EXPORT(fill_from)
 
 // x / max(1, |x|)
 KERNEL bound(const void* x, u32 wide, u32 n, act* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float v = Either{x, wide}[i];

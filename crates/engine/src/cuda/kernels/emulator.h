@@ -30,7 +30,7 @@ inline unsigned current = 0, count = 0;
 inline Dim block, blocks;
 inline void (*body)(void*);
 inline void* body_args;
-alignas(128) inline char shared[256 << 10];
+alignas(1024) inline char shared[256 << 10];
 inline unsigned long long exchange[1024];  // one word a thread, for shuffles
 
 // Copies to shared memory that arrive later: those of a thread, in groups, of which it waits for all but the last few.
@@ -192,6 +192,29 @@ inline void ldmatrix(unsigned (&r)[4], const char* row, bool transposed) {
     }
   }
   wait(WARP);
+}
+
+// A warpgroup's product (wgmma.cuh), computed at once: every thread adds to its own sums. `at` is where number `line` across
+// the depth and number `d` along it lies, by the layouts of PTX.
+inline float of_factor(unsigned long long factor, bool across, unsigned line, unsigned d) {
+  unsigned at = (unsigned)(factor & 0x3fff) << 4, next_64 = (unsigned)(factor >> 16 & 0x3fff) << 4;
+  unsigned next_8 = (unsigned)(factor >> 32 & 0x3fff) << 4;
+  if (across) at += line / 64 * next_64 + line % 64 * 2 + d / 8 * next_8 + d % 8 * 128;
+  else at += line / 8 * next_8 + line % 8 * 128 + d * 2;
+  at ^= (at >> 7 & 7) << 4;
+  unsigned short bits;
+  std::memcpy(&bits, shared + at, 2);
+  return from_bf16(bits);
+}
+template <unsigned DOWN>
+void wgmma(float (&c)[DOWN][4], unsigned long long a, unsigned long long b, bool a_across, bool b_across) {
+  must(a >> 62 == 1 && b >> 62 == 1, "factors of a warpgroup are swizzled by 128 bytes");
+  unsigned warp = current / 32 % 4, lane = current % 32;
+  for (unsigned j = 0; j < DOWN; j++)
+    for (unsigned r = 0; r < 4; r++) {
+      unsigned row = 16 * warp + lane / 4 + r / 2 * 8, column = 8 * j + lane % 4 * 2 + r % 2;
+      for (unsigned d = 0; d < 16; d++) c[j][r] += of_factor(a, a_across, row, d) * of_factor(b, b_across, column, d);
+    }
 }
 
 inline void copy_later(char* to, const void* from, unsigned bytes) {

@@ -83,15 +83,15 @@ __device__ __forceinline__ void gemm_block(GEMM_ARGS) {
     u32 a_block = term == 0 ? a_block0 : term == 1 ? a_block1 : a_block2;
     const bf16* a = (term == 0 ? a0 : term == 1 ? a1 : a2) + (u64)block * a_block + (u64)lap * a_lap + d;
     const bf16* b = (term == 0 ? b0 : term == 1 ? b1 : b2) + (u64)block * b_block + (u64)lap * b_lap;
-    fill_tile<GRAIN, T::ROWS, T::TILE_DEPTH / 8, T::THREADS>(left, [&](u32, u32 row, u32 column) {
+    fill_tile<T, GRAIN, T::ROWS, T::TILE_DEPTH / 8>(left, [&](u32, u32 row, u32 column) {
       return Spot{a + (u64)(row0 + row) * a_row + column, row0 + row < m && d + column < k};
     });
     if (TRANSPOSED)
-      fill_tile<8, T::COLUMNS, T::TILE_DEPTH / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) {
+      fill_tile<T, 8, T::COLUMNS, T::TILE_DEPTH / 8>(right, [&](u32, u32 row, u32 column) {
         return Spot{b + (u64)(column0 + row) * b_row + d + column, column0 + row < n && d + column < k};
       });
     else
-      fill_tile<8, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) {
+      fill_tile<T, 8, T::TILE_DEPTH, T::COLUMNS / 8>(right, [&](u32, u32 row, u32 column) {
         return Spot{b + (u64)(d + row) * b_row + column0 + column, d + row < k && column0 + column < n};
       });
     d += T::TILE_DEPTH;
@@ -132,12 +132,12 @@ __device__ __forceinline__ void weight_grad_block(const Uses& uses, u32 shift, u
   u32 first = min(part * each, all), steps = min(each, all - first), d = first * T::TILE_DEPTH;
   u32 within = (1u << shift) - 1;
   auto load = [&](char* left, char* right) {
-    fill_tile<GRAIN, T::TILE_DEPTH, T::ROWS / 8, T::THREADS>(left, [&](u32, u32 row, u32 column) {
+    fill_tile<T, GRAIN, T::TILE_DEPTH, T::ROWS / 8>(left, [&](u32, u32 row, u32 column) {
       u32 at = min(d + row, depth - 1);  // never beyond the last use
       const bf16* x = uses.x[at >> shift] + (u64)(at & within) * x_row + (u64)block * x_block + row0 + column;
       return Spot{x, d + row < depth && row0 + column < m};
     });
-    fill_tile<GRAIN, T::TILE_DEPTH, T::COLUMNS / 8, T::THREADS>(right, [&](u32, u32 row, u32 column) {
+    fill_tile<T, GRAIN, T::TILE_DEPTH, T::COLUMNS / 8>(right, [&](u32, u32 row, u32 column) {
       u32 at = min(d + row, depth - 1);
       const bf16* dy = uses.dy[at >> shift] + (u64)(at & within) * dy_row + (u64)block * dy_block + column0 + column;
       return Spot{dy, d + row < depth && column0 + column < n};
@@ -164,9 +164,14 @@ typedef Tile<256, 128, 32, 4, 2, 1, 4> Huge;
 typedef Tile<128, 128, 32, 2, 2, 1, 4> Large;
 typedef Tile<64, 64, 64, 2, 2, 1, 3> Middle;
 typedef Tile<16, 64, 128, 1, 1, 4, 3> Flat;
+#ifdef WARPGROUPS
+typedef GroupTile<256, 128, 64, 2, 4> Group;
+typedef GroupTile<128, 128, 64, 1, 3> Pair;
+#endif
 
 #define GEMM(name, tile, each, transposed, grain)                \
   KERNEL __launch_bounds__(tile::THREADS, each) name(GEMM_ARGS) { \
+    wait_for_previous();                                          \
     gemm_block<tile, transposed, grain>(GEMM_VALUES);             \
   }                                                              \
   EXPORT(name)
@@ -176,6 +181,10 @@ GEMM(gemm_large, Large, 2, false, 8)
 GEMM(gemm_middle, Middle, 4, false, 8)
 GEMM(gemm_flat, Flat, 3, false, 8)
 GEMM(gemm_odd, Middle, 3, false, 1)
+#ifdef WARPGROUPS
+GEMM(gemm_group, Group, 1, false, 8)
+GEMM(gemm_pair, Pair, 2, false, 8)
+#endif
 #endif
 #ifdef PART_gemm_transposed
 GEMM(gemm_huge_transposed, Huge, 1, true, 8)
@@ -183,10 +192,15 @@ GEMM(gemm_large_transposed, Large, 2, true, 8)
 GEMM(gemm_middle_transposed, Middle, 4, true, 8)
 GEMM(gemm_flat_transposed, Flat, 3, true, 8)
 GEMM(gemm_odd_transposed, Middle, 3, true, 1)
+#ifdef WARPGROUPS
+GEMM(gemm_group_transposed, Group, 1, true, 8)
+GEMM(gemm_pair_transposed, Pair, 2, true, 8)
+#endif
 #endif
 
 #define WEIGHT_GRAD(name, tile, each, grain)                            \
   KERNEL __launch_bounds__(tile::THREADS, each) name(WEIGHT_GRAD_ARGS) { \
+    wait_for_previous();                                                 \
     weight_grad_block<tile, grain>(WEIGHT_GRAD_VALUES);                  \
   }                                                                     \
   EXPORT(name)
@@ -195,6 +209,10 @@ WEIGHT_GRAD(weight_grad_huge, Huge, 1, 8)
 WEIGHT_GRAD(weight_grad_large, Large, 2, 8)
 WEIGHT_GRAD(weight_grad_middle, Middle, 4, 8)
 WEIGHT_GRAD(weight_grad_odd, Middle, 3, 1)
+#ifdef WARPGROUPS
+WEIGHT_GRAD(weight_grad_group, Group, 1, 8)
+WEIGHT_GRAD(weight_grad_pair, Pair, 2, 8)
+#endif
 #endif
 #ifdef PART_gemm
 
@@ -202,6 +220,7 @@ WEIGHT_GRAD(weight_grad_odd, Middle, 3, 1)
 // of a row, or as many as there are.
 KERNEL sum_parts(const float* parts, u32 count, u32 m, u32 n, u32 blocks, const float* bias, const bf16* add, void* c,
                  u32 c_row, u32 c_block, u32 flags) {
+  wait_for_previous();
   u32 groups = (n + 3) / 4;
   u64 i = global_thread(), all = (u64)blocks * m * n;
   if (i >= (u64)blocks * m * groups) return;
@@ -226,6 +245,7 @@ EXPORT(sum_parts)
 
 // Rows of `n` numbers as bfloat16, `padded` apart with zeros after them: what products take of weights.
 KERNEL halve(const float* x, u32 rows, u32 n, u32 padded, bf16* y) {
+  wait_for_previous();
   u64 i = global_thread(), row = i / (padded / 2);
   if (row >= rows) return;
   u32 j = i % (padded / 2) * 2;
@@ -245,6 +265,7 @@ EXPORT(halve)
 // `bias` and `add` may be null. The rows of `c` and `add` are `c_row` apart.
 KERNEL gemm(const float* a, u32 a_row, u32 a_column, u32 a_block, const float* b, u32 b_row, u32 b_column, u32 b_block,
             float* c, u32 c_row, u32 c_block, const float* bias, const float* add, u32 m, u32 n, u32 k, u32 accumulate) {
+  wait_for_previous();
   u32 block = blockIdx.z, row0 = blockIdx.y * TILE_ROWS, column0 = blockIdx.x * TILE_COLUMNS;
   a += (u64)block * a_block;
   b += (u64)block * b_block;
@@ -267,6 +288,7 @@ EXPORT(gemm)
 // c [m, n] = (c +) the sum over all uses of xᵀ dy, for `gridDim.z` blocks: `depth` rows in all.
 KERNEL weight_grad(const __grid_constant__ Uses uses, u32 shift, u32 depth, u32 x_row, u32 x_block, u32 dy_row, u32 dy_block,
                    float* c, u32 c_block, u32 m, u32 n, u32 accumulate) {
+  wait_for_previous();
   u32 block = blockIdx.z, row0 = blockIdx.y * TILE_ROWS, column0 = blockIdx.x * TILE_COLUMNS, within = (1u << shift) - 1;
   auto left = [&](u32 i, u32 d) {
     return row0 + i < m ? uses.x[d >> shift][(u64)(d & within) * x_row + (u64)block * x_block + row0 + i] : 0.0f;
@@ -323,6 +345,7 @@ __device__ __forceinline__ void column_sums_block(const Places& places, u32 shif
 
 #define COLUMN_SUMS(name, type, wide)                                                                                \
   KERNEL name(const __grid_constant__ Places places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes, float* out) { \
+    wait_for_previous();                                                                                             \
     column_sums_block<type, wide>(places, shift, rows, n, slice, lanes, out);                                        \
   }                                                                                                                  \
   EXPORT(name)

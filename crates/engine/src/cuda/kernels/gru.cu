@@ -24,6 +24,7 @@ template <u32 N> __device__ __forceinline__ void gru_some(const act* gates, cons
 
 // `each` numbers a thread: 8, 4, 2 or 1.
 KERNEL gru(const act* gates, const act* h, u32 width, u32 n, u32 each, act* out) {
+  wait_for_previous();
   if (each == 8) gru_some<8>(gates, h, width, n, out);
   else if (each == 4) gru_some<4>(gates, h, width, n, out);
   else if (each == 2) gru_some<2>(gates, h, width, n, out);
@@ -57,6 +58,7 @@ __device__ __forceinline__ void gru_grad_some(const act* gates, const act* h, co
 }
 
 KERNEL gru_grad(const act* gates, const act* h, const act* dy, u32 width, u32 n, u32 each, act* dgates, act* dh) {
+  wait_for_previous();
   if (each == 8) gru_grad_some<8>(gates, h, dy, width, n, dgates, dh);
   else if (each == 4) gru_grad_some<4>(gates, h, dy, width, n, dgates, dh);
   else if (each == 2) gru_grad_some<2>(gates, h, dy, width, n, dgates, dh);

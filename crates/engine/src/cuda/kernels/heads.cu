@@ -58,6 +58,7 @@ __device__ __forceinline__ Logits logits_at(const act* x, u32 n, bool here) {
 // exactly zero.
 KERNEL twohot(const act* logits, const float* bins, u32 rows, u32 n, const float* target0, float c0, const float* target1,
               float c1, float* loss, float* mean) {
+  wait_for_previous();
   u64 row = global_warp();
   bool here = row < rows;
   Logits l = logits_at(logits + row * n, n, here);
@@ -87,6 +88,7 @@ EXPORT(twohot)
 
 KERNEL twohot_grad(const act* logits, const float* bins, const float* dy, u32 rows, u32 n, const float* target0, float c0,
                    const float* target1, float c1, act* dx) {
+  wait_for_previous();
   u64 row = global_warp();
   bool here = row < rows;
   Logits l = logits_at(logits + row * n, n, here);
@@ -112,6 +114,7 @@ __device__ __forceinline__ float normal_std(float x, u32 bounded, float low, flo
 }
 
 KERNEL normal_params(const act* mean, const act* std, u32 n, u32 bounded, float low, float high, float* m, float* s) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   m[i] = normal_mean(number(mean[i]), bounded);
@@ -122,6 +125,7 @@ EXPORT(normal_params)
 // mean + std noise, with given noise or, where that is null, with numbers drawn here.
 KERNEL normal_sample(const act* mean, const act* std, u32 n, u32 bounded, float low, float high, const float* noise, DRAWS,
                      float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float z = noise ? noise[i] : DRAWS_VALUE.normal(i);
@@ -134,6 +138,7 @@ EXPORT(normal_sample)
 // Log-probability and entropy of each row, a thread for each.
 KERNEL normal(const act* mean, const act* std, const float* action, u32 rows, u32 width, u32 bounded, float low, float high,
               float* logp, float* entropy) {
+  wait_for_previous();
   u64 row = global_thread();
   if (row >= rows) return;
   float sum = 0.0f, entropies = 0.0f;
@@ -150,6 +155,7 @@ EXPORT(normal)
 // Either of `dlogp` and `dentropy` may be null.
 KERNEL normal_grad(const act* mean, const act* std, const float* action, const float* dlogp, const float* dentropy, u32 n,
                    u32 width, u32 bounded, float low, float high, act* dmean, act* dstd) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float raw = number(std[i]), m = normal_mean(number(mean[i]), bounded), s = normal_std(raw, bounded, low, high);
@@ -170,6 +176,7 @@ __device__ __forceinline__ float difference(float x, float target, u32 squash) {
 }
 
 KERNEL squared_error(const act* x, const float* target, u32 rows, u32 n, u32 squash, float* loss) {
+  wait_for_previous();
   u64 row = global_warp();
   if (row >= rows) return;
   float sum = 0.0f;
@@ -183,6 +190,7 @@ KERNEL squared_error(const act* x, const float* target, u32 rows, u32 n, u32 squ
 EXPORT(squared_error)
 
 KERNEL squared_error_grad(const act* x, const float* target, const float* dy, u32 rows, u32 n, u32 squash, act* dx) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= (u64)rows * n) return;
   float d = difference(number(x[i]), target[i], squash);
@@ -194,6 +202,7 @@ EXPORT(squared_error_grad)
 
 // -t log s(x) - (1 - t) log s(-x) = softplus(x) - t x
 KERNEL binary_loss(const act* x, const float* target, u32 rows, u32 n, float* loss) {
+  wait_for_previous();
   u64 row = global_warp();
   if (row >= rows) return;
   float sum = 0.0f;
@@ -207,12 +216,14 @@ KERNEL binary_loss(const act* x, const float* target, u32 rows, u32 n, float* lo
 EXPORT(binary_loss)
 
 KERNEL binary_grad(const act* x, const float* target, const float* dy, u32 rows, u32 n, act* dx) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < (u64)rows * n) dx[i] = rounded<act>(dy[i / n] * (sigmoid(number(x[i])) - target[i]));
 }
 EXPORT(binary_grad)
 
 KERNEL binary_prob(const act* x, u32 n, float* p) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < n) p[i] = sigmoid(number(x[i]));
 }

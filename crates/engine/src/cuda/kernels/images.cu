@@ -2,6 +2,7 @@
 
 // Pixels of `from` numbers each -> pixels of `to`, cut or with zeros after.
 KERNEL resize_pixels(const act* x, u32 pixels, u32 from, u32 to, act* y) {
+  wait_for_previous();
   u64 i = global_thread();
   u32 j = i % to;
   if (i < (u64)pixels * to) y[i] = j < from ? x[i / to * from + j] : rounded<act>(0.0f);
@@ -10,6 +11,7 @@ EXPORT(resize_pixels)
 
 // Bytes [pixels, c] -> `value / 255 - 0.5` in channels `first`.. of y [pixels, stored], and zeros from there to `end`.
 KERNEL byte_planes(const u8* x, u32 pixels, u32 c, u32 stored, u32 first, u32 end, act* y) {
+  wait_for_previous();
   u64 i = global_thread();
   u32 width = end - first, j = i % width;
   u64 pixel = i / width;
@@ -20,6 +22,7 @@ EXPORT(byte_planes)
 // The squared error of sigmoid(logits) against bytes / 255, summed over each image: a block for each. Of the logits
 // [n, pixels, stored] those from channel `first` on belong to the bytes [n, pixels, c].
 KERNEL image_loss(const act* logits, const u8* bytes, u32 pixels, u32 c, u32 stored, u32 first, float* loss) {
+  wait_for_previous();
   __shared__ float sums[32];
   u64 start = (u64)blockIdx.x * pixels;
   float sum = 0.0f;
@@ -39,6 +42,7 @@ EXPORT(image_loss)
 // Its gradient in those channels, with zeros after them up to `end`; all are zero where `dy` is null.
 KERNEL image_loss_grad(const act* logits, const u8* bytes, const float* dy, u32 n, u32 pixels, u32 c, u32 stored, u32 first,
                        u32 end, act* dx) {
+  wait_for_previous();
   u64 i = global_thread();
   u32 width = end - first, j = i % width;
   u64 pixel = i / width, at = pixel * stored + first + j;
@@ -54,6 +58,7 @@ EXPORT(image_loss_grad)
 
 // sigmoid of channels `first`.. of the logits [pixels, stored] as pictures [pixels, c].
 KERNEL pictures(const act* logits, u32 pixels, u32 c, u32 stored, u32 first, float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < (u64)pixels * c) y[i] = sigmoid(number(logits[i / c * stored + first + i % c]));
 }

@@ -140,6 +140,7 @@ __device__ __forceinline__ void sample_groups(const act* logits, const float* no
 // here. Writes one-hot vectors, or indices [groups], where not null.
 KERNEL sample(const act* logits, const float* noise, u32 kind, DRAWS, u32 groups, SHARE, float unimix, act* one_hot,
               float* index) {
+  wait_for_previous();
   if (vector == 4) sample_groups<4>(logits, noise, kind, DRAWS_VALUE, groups, SHARE_VALUE, unimix, one_hot, index);
   else sample_groups<8>(logits, noise, kind, DRAWS_VALUE, groups, SHARE_VALUE, unimix, one_hot, index);
 }
@@ -158,6 +159,7 @@ __device__ __forceinline__ void mixed_grad_groups(const act* logits, const act* 
 
 // The gradient of mixed probabilities as one of the logits.
 KERNEL mixed_grad(const act* logits, const act* dy, u32 groups, SHARE, float unimix, act* dx) {
+  wait_for_previous();
   if (vector == 4) mixed_grad_groups<4>(logits, dy, groups, SHARE_VALUE, unimix, dx);
   else mixed_grad_groups<8>(logits, dy, groups, SHARE_VALUE, unimix, dx);
 }
@@ -197,6 +199,7 @@ __device__ __forceinline__ Divergence divergence(const act* p, const act* q, u64
 // entropies of p and q.
 KERNEL kl(const act* p, const act* q, u32 rows, u32 groups, SHARE, float unimix, float free_nats, float* raw, float* first,
           float* second, float* entropy_p, float* entropy_q) {
+  wait_for_previous();
   u64 row = global_warp();
   bool here = row < rows;
   Divergence d = vector == 4 ? divergence<4>(p, q, row, here, groups, SHARE_VALUE, unimix, entropy_p)
@@ -249,6 +252,7 @@ __device__ __forceinline__ void kl_grad_groups(const act* p, const act* q, const
 // What is null flows nowhere, or from nowhere.
 KERNEL kl_grad(const act* p, const act* q, const float* raw, const float* dy_p, const float* dy_q, u32 rows, u32 groups,
                SHARE, float unimix, float free_nats, act* dp, act* dq) {
+  wait_for_previous();
   if (vector == 4) kl_grad_groups<4>(p, q, raw, dy_p, dy_q, rows, groups, SHARE_VALUE, unimix, free_nats, dp, dq);
   else kl_grad_groups<8>(p, q, raw, dy_p, dy_q, rows, groups, SHARE_VALUE, unimix, free_nats, dp, dq);
 }
@@ -277,6 +281,7 @@ __device__ __forceinline__ float2 likelihood(const act* logits, const float* cho
 // `chosen` and each output may be null.
 KERNEL categorical(const act* logits, const float* chosen, u32 rows, u32 groups, SHARE, float unimix, float* logp,
                    float* entropy) {
+  wait_for_previous();
   u64 row = global_warp();
   bool here = row < rows;
   float2 sums = vector == 4 ? likelihood<4>(logits, chosen, row, here, groups, SHARE_VALUE, unimix)
@@ -311,6 +316,7 @@ __device__ __forceinline__ void categorical_grad_groups(const act* logits, const
 // `(1 - unimix) s_k (1[k = c] - s_c) / p_c`, with s the softmax and p the mixture.
 KERNEL categorical_grad(const act* logits, const float* chosen, const float* dlogp, const float* dentropy, u32 rows,
                         u32 groups, SHARE, float unimix, act* dx) {
+  wait_for_previous();
   if (vector == 4) categorical_grad_groups<4>(logits, chosen, dlogp, dentropy, rows, groups, SHARE_VALUE, unimix, dx);
   else categorical_grad_groups<8>(logits, chosen, dlogp, dentropy, rows, groups, SHARE_VALUE, unimix, dx);
 }
@@ -318,6 +324,7 @@ EXPORT(categorical_grad)
 
 // One-hot vectors of indices; zeros for those outside the classes.
 KERNEL one_hot(const float* index, u32 n, u32 classes, act* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float c = index[i / classes];

@@ -153,6 +153,7 @@ __device__ __forceinline__ void norm_act_rows(const act* x, const float* scale, 
 // y = act(norm(x)); null `scale` and `shift` are one and zero. A thread takes `each` numbers at a time: 1, 2, 4 or 8.
 KERNEL_1024 norm_act(const act* x, const float* scale, const float* shift, u32 rows, u32 n, u32 each, u32 lanes, u32 kind,
                      u32 act_kind, float epsilon, act* y) {
+  wait_for_previous();
   if (each == 8) norm_act_rows<8>(x, scale, shift, rows, n, lanes, kind, act_kind, epsilon, y);
   else if (each == 4) norm_act_rows<4>(x, scale, shift, rows, n, lanes, kind, act_kind, epsilon, y);
   else if (each == 2) norm_act_rows<2>(x, scale, shift, rows, n, lanes, kind, act_kind, epsilon, y);
@@ -323,15 +324,22 @@ template <bool WIDE> __device__ __forceinline__ void norm_act_grad_block(NORM_GR
 
 // dx and the gradients of the parameters, [n] each, where not null. Of several slabs, the last block to be done adds up what
 // all of them left, if there is a counter, else norm_act_grad_finish does.
-KERNEL_1024 norm_act_grad(NORM_GRAD_ARGS) { norm_act_grad_block<false>(NORM_GRAD_VALUES); }
+KERNEL_1024 norm_act_grad(NORM_GRAD_ARGS) {
+  wait_for_previous();
+  norm_act_grad_block<false>(NORM_GRAD_VALUES);
+}
 EXPORT(norm_act_grad)
 
 // The same for rows of more than `lanes` times `each` numbers.
-KERNEL_1024 norm_act_grad_wide(NORM_GRAD_ARGS) { norm_act_grad_block<true>(NORM_GRAD_VALUES); }
+KERNEL_1024 norm_act_grad_wide(NORM_GRAD_ARGS) {
+  wait_for_previous();
+  norm_act_grad_block<true>(NORM_GRAD_VALUES);
+}
 EXPORT(norm_act_grad_wide)
 
 // Of 32 columns by each block.
 KERNEL_1024 norm_act_grad_finish(const float* parts, u32 slabs, u32 columns, u32 n, float* dscale, float* dshift) {
+  wait_for_previous();
   u32 first = blockIdx.x * 32;
   finish_columns(parts, slabs, columns, first, min(first + 32, columns), dscale, n, dshift);
 }
@@ -349,6 +357,7 @@ template <u32 N> __device__ __forceinline__ void swiglu_some(const act* x, u32 r
 }
 
 KERNEL swiglu(const act* x, u32 rows, u32 n, u32 each, act* y) {
+  wait_for_previous();
   if (each == 8) swiglu_some<8>(x, rows, n, y);
   else swiglu_some<1>(x, rows, n, y);
 }
@@ -370,6 +379,7 @@ template <u32 N> __device__ __forceinline__ void swiglu_grad_some(const act* x, 
 }
 
 KERNEL swiglu_grad(const act* x, const act* dy, u32 rows, u32 n, u32 each, act* dx) {
+  wait_for_previous();
   if (each == 8) swiglu_grad_some<8>(x, dy, rows, n, dx);
   else swiglu_grad_some<1>(x, dy, rows, n, dx);
 }

@@ -53,6 +53,7 @@ __device__ __forceinline__ void store_four(float* x, u32 i, u32 count, float4 v)
 // number that is not finite. `sums` has a pair for each slice; this launch begins with tensor and slice `tensor0`, `slice0`.
 KERNEL norms(const __grid_constant__ Tensors t, u32 count, u32 tensor0, u32 slice0, float agc, float smallest, double* sums,
              double* squares, float* clips, u32* arrived) {
+  wait_for_previous();
   Slice s = slice_of(t, count);
   const float *grad = t.grad[s.tensor], *param = t.param[s.tensor];
   float of_grad = 0.0f, of_param = 0.0f;
@@ -118,6 +119,7 @@ __device__ __forceinline__ float apply(const Rule& r, float& param, float& grad,
 KERNEL update(const __grid_constant__ Tensors t, u32 count, u32 tensor0, u32 slice0, u32 tensors, u32 slices,
               const float* varying, float eps, float beta1, float beta2, float new1, float new2, u32 nesterov,
               const double* squares, const float* clips, double* sums, u32* arrived, float* verdict) {
+  wait_for_previous();
   Slice s = slice_of(t, count);
   u32 bad = first_bad(clips, tensors);
   float changes = 0.0f, params = 0.0f;
@@ -166,6 +168,7 @@ struct Pairs {
 
 // target = mix source + (1 - mix) target for each pair, unless a verdict names a bad tensor.
 KERNEL ema(const __grid_constant__ Pairs t, u32 count, float mix, const float* verdict) {
+  wait_for_previous();
   if (verdict && verdict[3] >= 0.0f) return;
   u32 low = table_row(t.end, count, blockIdx.x);
   u32 i = 4 * ((blockIdx.x - (low ? t.end[low - 1] : 0)) * blockDim.x + threadIdx.x), n = t.n[low];
@@ -188,6 +191,7 @@ struct Finite {
 
 // For each slice of `slice` numbers, whether one of them is not finite.
 KERNEL count_bad(const __grid_constant__ Finite t, u32 count, u32 slice, float* counts) {
+  wait_for_previous();
   u32 tensor = table_row(t.end, count, blockIdx.x), part = blockIdx.x - (tensor ? t.end[tensor - 1] : 0);
   Either x{t.x[tensor], t.wide[tensor / 32] >> tensor % 32 & 1};
   u32 first = part * slice, last = min(first + slice, t.n[tensor]);

@@ -5,6 +5,7 @@
 // Tensor cores: each warp does `rounds` times CHAINS products of 16x8 by 16. The result keeps the compiler from leaving
 // them out.
 KERNEL peak_bf16(u32 rounds, float* out) {
+  wait_for_previous();
   float sums[CHAINS][4] = {};
   u32 a[4], b[2];
   for (u32 i = 0; i < 4; i++) a[i] = bf16_pair(threadIdx.x * 1e-3f, 1e-3f * i);
@@ -20,6 +21,7 @@ EXPORT(peak_bf16)
 
 // The ordinary units: each thread does `rounds` times CHAINS multiply-adds.
 KERNEL peak_f32(u32 rounds, float* out) {
+  wait_for_previous();
   float sums[CHAINS] = {}, a = threadIdx.x * 1e-3f, b = 1.0f - a;
   for (u32 round = 0; round < rounds; round++)
 #pragma unroll

@@ -109,14 +109,19 @@ struct Tile {
   static constexpr u32 WARP_ROWS = R / ALONG_ROWS, WARP_COLUMNS = C / ALONG_COLUMNS;
   static constexpr u32 ACROSS = WARP_ROWS / 16, DOWN = WARP_COLUMNS / 8;  // products of tensor cores for each warp
   static constexpr u32 LEFT = 2 * R * D, STAGE = LEFT + 2 * C * D;        // bytes
+  static constexpr bool BY_WARPGROUPS = false;
+  // Where the sums of a warp begin: its 16 rows number `i`, and its columns.
+  static __device__ __forceinline__ u32 row_of(u32 warp, u32 i) { return warp % WARPS_R * WARP_ROWS + 16 * i; }
+  static __device__ __forceinline__ u32 column_of(u32 warp) { return warp / WARPS_R % WARPS_C * WARP_COLUMNS; }
 };
 template <class T> using Sums = float[T::ACROSS][T::DOWN][4];
 
 // Tiles in shared memory are rows of CHUNKS chunks of 16 bytes, along the depth or across it, as the factor lies in
 // memory. Chunks are swapped within rows so that the same chunk of eight rows, which ldmatrix reads at a time, lies in
 // different banks.
-template <u32 CHUNKS>
+template <class T, u32 ROWS, u32 CHUNKS>
 __device__ __forceinline__ u32 place(u32 row, u32 chunk) {
+  if (T::BY_WARPGROUPS) return chunk / 8 * (128 * ROWS) + 128 * row + 16 * (chunk % 8 ^ row % 8);  // see wgmma.cuh
   const u32 POWER = CHUNKS & (~CHUNKS + 1), SWAP = POWER < 8 ? POWER : 8;  // 8 / SWAP rows later the banks come again
   return 16 * (row * CHUNKS + (chunk ^ (row / (8 / SWAP) % SWAP)));
 }
@@ -158,16 +163,17 @@ __device__ __forceinline__ void wait_for_groups() {
 #endif
 }
 
-// Fills a tile of ROWS rows by a block of THREADS threads. `source(i, row, column)` is the spot of the GRAIN numbers from
+// Fills the tile of a factor, which has ROWS rows of chunks. `source(i, row, column)` is the spot of the GRAIN numbers from
 // there on: 8 and 4 are copied asynchronously and must be aligned to their size, 1 need not. `i` counts
 // the chunks of this thread and is known to the compiler.
-template <u32 GRAIN, u32 ROWS, u32 CHUNKS, u32 THREADS, class Source>
+template <class T, u32 GRAIN, u32 ROWS, u32 CHUNKS, class Source>
 __device__ __forceinline__ void fill_tile(char* tile, Source source) {
+  const u32 THREADS = T::THREADS;
 #pragma unroll
   for (u32 i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
     u32 at = i * THREADS + threadIdx.x, row = at / CHUNKS, chunk = at % CHUNKS;
     if (ROWS * CHUNKS % THREADS != 0 && at >= ROWS * CHUNKS) break;
-    char* to = tile + place<CHUNKS>(row, chunk);
+    char* to = tile + place<T, ROWS, CHUNKS>(row, chunk);
     if (GRAIN == 8) {
       copy_later<16>(to, source(i, row, 8 * chunk));
     } else if (GRAIN == 4) {
@@ -187,12 +193,12 @@ __device__ __forceinline__ void fill_tile(char* tile, Source source) {
 
 // What a warp's tensor cores take of 16 rows of the left factor (or columns of the right one) from `first` on and 16 of
 // the depth from `depth` on: for the left the registers of one product, for the right those of two.
-template <bool LEFT, bool ALONG_DEPTH, u32 CHUNKS>
+template <class T, bool LEFT, bool ALONG_DEPTH, u32 ROWS, u32 CHUNKS>
 __device__ __forceinline__ void fragment(u32 (&r)[4], const char* tile, u32 first, u32 depth) {
   u32 matrix = lane_of_warp() / 8, line = lane_of_warp() % 8;
   u32 across = LEFT ? matrix % 2 : matrix / 2, down = LEFT ? matrix / 2 : matrix % 2;  // the order that `mma` takes
-  const char* at = tile + (ALONG_DEPTH ? place<CHUNKS>(first + 8 * across + line, depth / 8 + down)
-                                       : place<CHUNKS>(depth + 8 * down + line, first / 8 + across));
+  const char* at = tile + (ALONG_DEPTH ? place<T, ROWS, CHUNKS>(first + 8 * across + line, depth / 8 + down)
+                                       : place<T, ROWS, CHUNKS>(depth + 8 * down + line, first / 8 + across));
 #ifdef EMULATED
   emulator::ldmatrix(r, at, !ALONG_DEPTH);
 #else
@@ -210,17 +216,18 @@ __device__ __forceinline__ void fragment(u32 (&r)[4], const char* tile, u32 firs
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG>
 __device__ __forceinline__ void multiply_stage(Sums<T>& sums, const char* stage) {
   const u32 STEPS = T::TILE_DEPTH / 16 / T::WARPS_D;
-  const u32 LEFT_CHUNKS = (LEFT_ALONG ? T::TILE_DEPTH : T::ROWS) / 8, RIGHT_CHUNKS = (RIGHT_ALONG ? T::TILE_DEPTH : T::COLUMNS) / 8;
-  u32 warp = threadIdx.x / WARP, depth = warp / T::PLANE * 16;
-  u32 row = warp % T::WARPS_R * T::WARP_ROWS, column = warp / T::WARPS_R % T::WARPS_C * T::WARP_COLUMNS;
+  const u32 LEFT_LINES = LEFT_ALONG ? T::ROWS : T::TILE_DEPTH, LEFT_CHUNKS = (LEFT_ALONG ? T::TILE_DEPTH : T::ROWS) / 8;
+  const u32 RIGHT_LINES = RIGHT_ALONG ? T::COLUMNS : T::TILE_DEPTH, RIGHT_CHUNKS = (RIGHT_ALONG ? T::TILE_DEPTH : T::COLUMNS) / 8;
+  u32 warp = threadIdx.x / WARP, depth = warp / T::PLANE * 16, column = T::column_of(warp);
   u32 left[2][T::ACROSS][4], right[2][T::DOWN / 2][4];
   auto load = [&](u32 step) {
     u32 d = depth + 16 * T::WARPS_D * step;
 #pragma unroll
-    for (u32 i = 0; i < T::ACROSS; i++) fragment<true, LEFT_ALONG, LEFT_CHUNKS>(left[step % 2][i], stage, row + 16 * i, d);
+    for (u32 i = 0; i < T::ACROSS; i++)
+      fragment<T, true, LEFT_ALONG, LEFT_LINES, LEFT_CHUNKS>(left[step % 2][i], stage, T::row_of(warp, i), d);
 #pragma unroll
     for (u32 j = 0; j < T::DOWN / 2; j++)
-      fragment<false, RIGHT_ALONG, RIGHT_CHUNKS>(right[step % 2][j], stage + T::LEFT, column + 16 * j, d);
+      fragment<T, false, RIGHT_ALONG, RIGHT_LINES, RIGHT_CHUNKS>(right[step % 2][j], stage + T::LEFT, column + 16 * j, d);
   };
   load(0);
 #pragma unroll
@@ -236,10 +243,15 @@ __device__ __forceinline__ void multiply_stage(Sums<T>& sums, const char* stage)
   }
 }
 
+// The same for tiles that warpgroups compute (wgmma.cuh).
+template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
+__device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shared, u32 steps, Load load);
+
 // Adds a product of `steps` times TILE_DEPTH to the sums of a tile. `load(left, right)` fills the tiles of both factors for
 // one step after the other. A factor is `ALONG` where its rows (or columns) are lines of numbers along the depth.
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
 __device__ __forceinline__ void multiply_tiles(Sums<T>& sums, char* shared, u32 steps, Load load) {
+  if constexpr (T::BY_WARPGROUPS) return multiply_by_warpgroups<T, LEFT_ALONG, RIGHT_ALONG>(sums, shared, steps, load);
   auto fill_stage = [&](u32 stage) { load(shared + stage * T::STAGE, shared + stage * T::STAGE + T::LEFT); };
   for (u32 step = 0; step < T::STAGES - 1; step++) {
     if (step < steps) fill_stage(step);
@@ -279,7 +291,6 @@ __device__ __forceinline__ void hand_out(Sums<T>& sums, char* shared, Store stor
   }
   const u32 WIDTH = T::WARP_COLUMNS % 32 == 0 ? 32 : 16, PITCH = WIDTH + 8;  // without conflicts of banks
   float* stage = others + (T::WARPS_D - 1) * T::PLANE * COUNT * WARP + warp * 16 * PITCH;
-  u32 row = warp % T::WARPS_R * T::WARP_ROWS, column = warp / T::WARPS_R % T::WARPS_C * T::WARP_COLUMNS;
 #pragma unroll
   for (u32 i = 0; i < T::ACROSS; i++)
 #pragma unroll
@@ -300,7 +311,7 @@ __device__ __forceinline__ void hand_out(Sums<T>& sums, char* shared, Store stor
           float4 four = *(const float4*)(stage + (r + k) * PITCH + c);
           values[k][0] = four.x, values[k][1] = four.y, values[k][2] = four.z, values[k][3] = four.w;
         }
-        store(row + 16 * i + r, column + part * WIDTH + c, values);
+        store(T::row_of(warp, i) + r, T::column_of(warp) + part * WIDTH + c, values);
       }
       __syncwarp();
     }

@@ -26,6 +26,7 @@ struct Parts {
 // In a tile the numbers lie as a warp takes them: in bfloat16, for each half of the columns and each lane (g, t), those
 // of rows 8 t to 8 t + 7 in column g; in float32 row by row. Eight numbers a thread.
 KERNEL pack(const __grid_constant__ Parts p, u32 count) {
+  wait_for_previous<WAIT_ALONE>();
   u32 j = table_row(p.end, count, blockIdx.x), depth = p.depth[j], columns = p.columns[j];
   u64 i = (u64)(blockIdx.x - (j > 0 ? p.end[j - 1] : 0)) * blockDim.x + threadIdx.x;
   u32 part = i % (TILE / 8), own_spans = ceil_div(depth, SPAN), own_panels = ceil_div(columns, PANEL);
@@ -57,6 +58,7 @@ EXPORT(pack)
 // episode starts, at step 0 of prev and prev_stoch; of stoch another copy [rows, z].
 KERNEL start(const act* deter, const act* stoch, const float* keep, u32 rows, u32 steps, u32 d, u32 z, act* prev,
              act* prev_stoch, act* first_stoch) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= (u64)rows * (d + z)) return;
   u32 row = i / (d + z), j = i % (d + z);

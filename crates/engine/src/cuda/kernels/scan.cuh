@@ -17,20 +17,12 @@ constexpr u32 TILE = SPAN * PANEL;  // numbers of a packed weight that lie toget
 #undef KERNEL
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 2)
 // Declared once for all: templates share it.
-extern __shared__ __align__(16) char shared_bytes[];
+extern __shared__ __align__(1024) char shared_bytes[];
 #undef SHARED
 #define SHARED(type, name) type* name = (type*)shared_bytes
 #endif
 
 __device__ __forceinline__ u32 ceil_div(u32 a, u32 b) { return (a + b - 1) / b; }
-
-// A kernel of the chain starts when all blocks of the one before have come here, and waits here until that one has
-// ended and what it wrote can be seen. What is read before must be older than that: packed weights are.
-__device__ __forceinline__ void wait_for_previous() {
-#if !defined(EMULATED) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
 
 // ---- Numbers in memory. What the chain hands on is read past the first cache, which may hold what was there before.
 

@@ -250,6 +250,7 @@ __device__ __forceinline__ void add_chosen(const act* w, const u32* chosen, u32 
 KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act* stoch, const act* action,
                   const float* noise, u32 kind, DRAWS, u32 rows, u32 d, u32 own, u32 h, u32 a, u32 a_stride, u32 groups,
                   u32 classes, u32 count, float unimix, float epsilon, act* next, act* sample) {
+  wait_for_previous();
   SHARED(char, memory);
   u32 row0 = blockIdx.x * ROWS, warp = threadIdx.x / WARP, lane = lane_of_warp(), row = row0 + warp,
       z = groups * classes;
@@ -351,6 +352,7 @@ EXPORT(prior_step)
 // `count` layers of width n on the rows of x [rows, of_x] and y [rows, of_y] (which may have none) side by side.
 KERNEL mlp(const __grid_constant__ Layers l, const act* x, const act* y, u32 rows, u32 of_x, u32 of_y, u32 n, u32 count,
            float epsilon, act* out) {
+  wait_for_previous();
   SHARED(char, memory);
   u32 row0 = blockIdx.x * ROWS, warp = threadIdx.x / WARP, row = row0 + warp;
   Stream<1> product = stream_of(l.at[0], of_x + of_y, n);
@@ -380,6 +382,7 @@ KERNEL embed(const act* of_deter, const act* dense, const act* stoch, const act*
              const act* w_action, const float* stoch_bias, const float* action_bias, const float* deter_scale,
              const float* stoch_scale, const float* action_scale, u32 h, u32 a, u32 a_stride, u32 groups, u32 classes,
              float epsilon, act* out) {
+  wait_for_previous();
   SHARED(float, memory);
   __shared__ float squares[3][CREW];
   u32 eights = ceil_div(h, 8), columns = eights * 8, parts = max(1u, WARP * CREW / eights), z = groups * classes;

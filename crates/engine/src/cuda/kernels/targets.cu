@@ -2,12 +2,14 @@
 
 // y = a x + b
 KERNEL scale_shift(const float* x, float a, float b, u32 n, float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < n) y[i] = a * x[i] + b;
 }
 EXPORT(scale_shift)
 
 KERNEL subtract(const float* a, const float* b, u32 n, float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < n) y[i] = a[i] - b[i];
 }
@@ -15,6 +17,7 @@ EXPORT(subtract)
 
 // (x - offset) / scale with stats = [offset, scale], or `x / scale` where not `centred`.
 KERNEL normalize(const float* x, const float* stats, u32 centred, u32 n, float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < n) y[i] = (x[i] - (centred ? stats[0] : 0.0f)) / stats[1];
 }
@@ -22,6 +25,7 @@ EXPORT(normalize)
 
 // x scale + offset
 KERNEL denormalize(const float* x, const float* stats, u32 n, float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < n) y[i] = x[i] * stats[1] + stats[0];
 }
@@ -30,6 +34,7 @@ EXPORT(denormalize)
 // A thread for each sequence of [n, t] -> [n, t - 1], from its end (ops/returns.rs).
 KERNEL lambda_return(const float* last, const float* term, const float* rew, const float* boot, u32 n, u32 t, float disc,
                      float lam, float* out) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float next = boot[i * t + t - 1];
@@ -44,6 +49,7 @@ EXPORT(lambda_return)
 
 // cumprod(disc con) / disc along each row of [n, t].
 KERNEL discount_weights(const float* con, u32 n, u32 t, float disc, float* out) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float product = 1.0f;
@@ -57,6 +63,7 @@ EXPORT(discount_weights)
 // Both for imagined trajectories, which end where they do not go on and have no last step before.
 KERNEL imagined_returns(const float* rew, const float* con, const float* boot, u32 n, u32 t, float disc, float lam, float* ret,
                         float* weight) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float next = boot[i * t + t - 1], product = 1.0f;
@@ -75,6 +82,7 @@ EXPORT(imagined_returns)
 
 // (ret - val) / scale of stats = [offset, scale], for ret [n, t] and val [n, t + 1].
 KERNEL advantage(const float* ret, const float* val, const float* stats, u32 n, u32 t, float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i < (u64)n * t) y[i] = (ret[i] - val[i / t * (t + 1) + i % t]) / stats[1];
 }
@@ -91,6 +99,7 @@ struct Likelihoods {
 // The actor's loss, -weight (adv logp + scale entropy), summed over keys.
 KERNEL actor_loss(const __grid_constant__ Likelihoods t, u32 keys, const float* adv, const float* weight, float scale, u32 n,
                   float* y) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float sum = 0.0f, reinforce = -weight[i] * adv[i], explore = -scale * weight[i];
@@ -101,6 +110,7 @@ EXPORT(actor_loss)
 
 KERNEL actor_loss_grad(const __grid_constant__ Likelihoods t, u32 keys, const float* adv, const float* weight, float scale,
                        u32 n, const float* dy) {
+  wait_for_previous();
   u64 i = global_thread();
   if (i >= n) return;
   float of_logp = -weight[i] * adv[i] * dy[i], of_entropy = -scale * weight[i] * dy[i];
@@ -185,6 +195,7 @@ __device__ __forceinline__ float2 percentiles(const float* x, u32 n, Rank a, Ran
 }
 
 KERNEL_1024 percentile(const float* x, u32 n, u32 low, float share, float* y) {
+  wait_for_previous();
   float2 both = percentiles(x, n, Rank{low, share}, Rank{low, share});
   if (threadIdx.x == 0) y[0] = both.x;
 }
@@ -212,6 +223,7 @@ struct Summaries {
 // For each tensor y [7] = mean, standard deviation, mean magnitude, minimum, maximum, share of magnitudes of at least one,
 // mean square (ops/summary.rs); a block for each.
 KERNEL_1024 summaries(const __grid_constant__ Summaries t, float* y) {
+  wait_for_previous();
   __shared__ float lows[WARP], highs[WARP];
   __shared__ double middle;
   const float *x = t.x[blockIdx.x], *stats = t.stats[blockIdx.x];
@@ -264,6 +276,7 @@ __device__ __forceinline__ void offset_and_scale(const float* state, u32 moments
 // fresh; and offset and scale from there.
 KERNEL_1024 move_running(const float* state, const float* x, u32 n, u32 moments, u32 low_a, float share_a, u32 low_b,
                          float share_b, u32 debias, float rate, float limit, float* moved, float* stats) {
+  wait_for_previous();
   float2 fresh;
   if (moments) {
     double sum = 0, squares = 0;
@@ -282,6 +295,7 @@ KERNEL_1024 move_running(const float* state, const float* x, u32 n, u32 moments,
 EXPORT(move_running)
 
 KERNEL running_stats(const float* state, u32 moments, u32 debias, float rate, float limit, float* stats) {
+  wait_for_previous();
   offset_and_scale(state, moments, debias, rate, limit, stats);
 }
 EXPORT(running_stats)

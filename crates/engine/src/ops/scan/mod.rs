@@ -218,7 +218,7 @@ impl Chain {
     }
 
     fn start(&self, name: &'static str, blocks: [usize; 3], shared: usize, args: &[&dyn Arg]) {
-        let grid = Grid { shared: shared as u32, overlaps: true, ..Grid::of(blocks, THREADS) };
+        let grid = Grid { shared: shared as u32, ..Grid::of(blocks, THREADS) };
         self.gpu.launch(self.module, name, grid, args);
     }
 }
