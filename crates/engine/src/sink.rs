@@ -91,7 +91,8 @@ impl Entry {
     fn add_use(&mut self, shape: &[usize], grad: WeightGrad, x: Tensor, dy: Tensor) {
         let new = || Uses { shape: shape.to_vec(), grad, uses: Vec::new() };
         let waiting = &mut self.uses.entry([grad.start, grad.k]).or_insert_with(new).uses;
-        if joins(waiting.first().map(|(x, _)| x), waiting.len(), &x) {
+        let alike = waiting.first().is_none_or(|(_, first)| first.width() == dy.width()); // zeros behind rows included
+        if alike && joins(waiting.first().map(|(x, _)| x), waiting.len(), &x) {
             waiting.push((x, dy));
         } else {
             let before = std::mem::replace(waiting, vec![(x, dy)]);

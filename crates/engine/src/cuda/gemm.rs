@@ -280,7 +280,7 @@ fn joined<'a>(xs: impl ExactSizeIterator<Item = &'a Tensor>) -> (usize, u32) {
 }
 
 /// Rows whose column sums one block of threads adds up, before the sums of these slices are.
-const SLICE: usize = 512;
+const SLICE: usize = 128;
 
 /// The column sums [n] over all rows of `xs`, [rows, n] each: of one type, and rows as for [`WeightGrad::run`].
 pub(crate) fn column_sums(gpu: &'static Gpu, xs: &[Tensor], n: usize) -> Tensor {

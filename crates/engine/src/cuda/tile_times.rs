@@ -83,7 +83,7 @@ fn time_of_products() {
                 Gemm { terms, laps: [1, 0, 0], c, bias: None, add: None, size: [m, n], blocks }.run_as(gpu, each)
             });
             let model = expected(&each, [m, n], blocks, k);
-            print(what, tile.forward, tile.forward == chosen.tile.forward, flop, micros, model);
+            print(what, &format!("{} in {parts}", tile.forward), tile.forward == chosen.tile.forward, flop, micros, model);
         }
     }
 }
@@ -106,7 +106,7 @@ fn time_of_weight_gradients() {
                 (Plan { tile, parts }, WeightGrad { blocks, k, n, start: 0, block: k * n, shared: false });
             let micros = microseconds(gpu, || part.run_as(gpu, &uses, &grad, false, each));
             let model = expected(&each, [k, n], blocks, m);
-            print(what, tile.weight_grad, tile.forward == chosen.tile.forward, flop, micros, model);
+            print(what, &format!("{} in {parts}", tile.weight_grad), tile.forward == chosen.tile.forward, flop, micros, model);
         }
     }
 }

@@ -4,9 +4,10 @@
 //! are saves the copy, and a part that does not depend on a recurrence can be multiplied beforehand and
 //! handed in as `add`.
 
+use super::images_gpu::resize_pixels;
 use crate::buffer::Buffer;
 use crate::cpu::gemm::{Packed, gemm_packed};
-use crate::cuda::{Gemm, Gpu, Matrix, Product, WeightGrad, weight_rows};
+use crate::cuda::{Gemm, Gpu, Matrix, Precision, Product, WeightGrad, weight_rows};
 use crate::graph::{record1, recording};
 use crate::parallel::par_items;
 use crate::sink::{Factors, Sink};
@@ -54,16 +55,17 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
     let (has_bias, has_add) = (bias.is_some(), add.is_some_and(Tensor::requires_grad));
     record1(&inputs, y, move |dy, sink| {
         let dy = &as_factor(dy);
+        let factor = &in_eights(&layout, dy);
         let mut grads: Vec<Option<Tensor>> = Vec::with_capacity(kept.len() + 3);
         for (x, part) in kept.iter().zip(&layout.parts) {
             let grad = || match dy.device() {
                 Device::Cpu => input_grad_cpu(&layout, part, &w_kept, dy, x.shape()),
-                Device::Gpu(gpu) => input_grad_gpu(gpu, &layout, part, &w_kept, dy, x.shape()),
+                Device::Gpu(gpu) => input_grad_gpu(gpu, &layout, part, &w_kept, factor, x.shape()),
             };
             grads.push(x.requires_grad().then(grad));
         }
         if w_kept.requires_grad() {
-            weight_grad(&layout, &kept, &w_kept, dy, sink);
+            weight_grad(&layout, &kept, &w_kept, factor, sink);
         }
         if let Some(leaf) = bias_leaf {
             sink.column_sums(leaf, layout.blocks * layout.n, dy);
@@ -84,6 +86,26 @@ fn as_factor(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => x.clone(),
         Device::Gpu(gpu) => gpu.act(x).with_origin(x.origin.clone()),
+    }
+}
+
+/// Rows below which an output gradient that products read number by number is left as it is.
+const WORTH_COPYING: usize = 256;
+
+/// The gradient of a layer's outputs with zeros behind each row where products on tensor cores read eight numbers at a time
+/// and there are others: 255 bins, six actions.
+fn in_eights(l: &Layout, dy: &Tensor) -> Tensor {
+    match dy.device() {
+        Device::Gpu(gpu)
+            if gpu.precision() == Precision::Bfloat16
+                && l.blocks == 1
+                && l.m >= WORTH_COPYING
+                && !l.n.is_multiple_of(8) =>
+        {
+            let n = l.n.next_multiple_of(8);
+            resize_pixels(gpu, dy, [l.n, n], &[l.m, n])
+        }
+        _ => dy.clone(),
     }
 }
 
@@ -236,10 +258,11 @@ fn input_grad_gpu(gpu: &'static Gpu, l: &Layout, part: &Part, w: &Tensor, dy: &T
     let covered = part.shared || part.k * l.blocks == part.width;
     let dx = if covered { gpu.empty_act(shape) } else { gpu.zeros_act(shape) };
     let w = &weight_rows(gpu, w);
+    let n = dy.width() / l.blocks; // with zeros behind, in rows of the weight as well
     // A shared input sums over the blocks, in order; otherwise each block has columns of its own.
-    let (laps, blocks) = if part.shared { ([l.blocks, l.n, l.k * w.1], 1) } else { ([1, 0, 0], l.blocks) };
+    let (laps, blocks) = if part.shared { ([l.blocks, n, l.k * w.1], 1) } else { ([1, 0, 0], l.blocks) };
     Gemm {
-        terms: vec![Product { a: Matrix::new(dy, 0, l.blocks * l.n, l.n), b: part.weight(l, w).transposed(), k: l.n }],
+        terms: vec![Product { a: Matrix::new(dy, 0, l.blocks * n, n), b: part.weight(l, w).transposed(), k: n }],
         laps,
         c: Matrix::new(&dx, 0, part.width, part.k),
         bias: None,
@@ -288,7 +311,7 @@ mod tests {
 
     #[test]
     fn linear_layers_of_odd_sizes() {
-        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (17, 33, 50), (130, 20, 3), (0, 4, 2)] {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (17, 33, 50), (130, 20, 3), (260, 8, 6), (0, 4, 2)] {
             check(
                 &[&[m, k], &[k, n], &[n]],
                 |x| linear(&x[0], &x[1], &x[2]),

@@ -315,9 +315,9 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
     u32 in_x = (image * h + y0) * w + x0, in_dy = up == 1 ? here : line * 4 * ow + 2 * px;
     u32 yx = d + lane_of_warp() < last ? y0 << 16 | x0 : 0x7fffu << 16;  // far outside of the image where there is none
     fill_tile<T, GRAIN, T::TILE_DEPTH, T::ROWS / 8>(left_tile, [&](u32, u32 row, u32 column) {
-      u32 piece = column % 8 / GRAIN, place = __shfl_sync(ALL, yx, row), pixel = __shfl_sync(ALL, in_x, row);
-      bool there = (place >> 16) + ys[piece] < h && (place & 0xffffu) + xs[piece] < w;
-      return Spot{x + ((long long)((u64)pixel * c) + rows_at[piece]), there};
+      u32 part = column % 8 / GRAIN, place = __shfl_sync(ALL, yx, row), pixel = __shfl_sync(ALL, in_x, row);
+      bool there = (place >> 16) + ys[part] < h && (place & 0xffffu) + xs[part] < w;
+      return Spot{x + ((long long)((u64)pixel * c) + rows_at[part]), there};
     });
     if (UNPOOL) {
       if (square < T::TILE_DEPTH / 4) unpool_chunk<T, CHUNKS>(right_tile, 4 * square, chunk, gradients, places);
@@ -356,11 +356,11 @@ typedef Tile<128, 16, 32, 4, 1, 1, 4> Thin;
 #ifdef WARPGROUPS
 typedef GroupTile<256, 128, 64, 2, 4> Group;
 typedef GroupTile<256, 96, 64, 2, 4> Group96;
-typedef GroupTile<128, 64, 64, 2, 4> Group64;
+typedef GroupTile<128, 64, 64, 2, 4, 0> Group64;
 // A weight's gradient finds one pixel for each thread of a warp in a step.
 typedef GroupTile<256, 128, 32, 2, 8> GroupGrad;
 typedef GroupTile<256, 96, 32, 2, 8> GroupGrad96;
-typedef GroupTile<128, 64, 32, 2, 8> GroupGrad64;
+typedef GroupTile<128, 64, 32, 2, 8, 0> GroupGrad64;
 #endif
 
 #define CONV(name, tile, each, grain, grad)                      \

@@ -51,6 +51,38 @@ __device__ __forceinline__ void store_four(void* c, u64 at, const float (&sums)[
 
 #ifdef ACT_BF16
 
+// Writes four neighbours of each of `rows` rows, which are `apart` numbers apart from number `at` on, with their `bias` and
+// what there is to `add`.
+__device__ __forceinline__ void store_rows(void* c, u64 at, u32 apart, u32 rows, float (&sums)[4][4], const float* bias,
+                                           const bf16* add, u32 count, u32 flags) {
+  float more[4] = {};
+  if (bias) {
+#pragma unroll
+    for (u32 q = 0; q < 4; q++)
+      if (q < count) more[q] = __ldg(bias + q);
+  }
+  if ((flags & (FOURS | ACCUMULATE)) == FOURS) {  // almost always, hence short
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      if (i >= rows) return;
+      float4 beside = add ? four_of(add + at + i * apart) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+      float x = sums[i][0] + more[0] + beside.x, y = sums[i][1] + more[1] + beside.y;
+      float z = sums[i][2] + more[2] + beside.z, w = sums[i][3] + more[3] + beside.w;
+      if (flags & FULL) set_four((float*)c + at + i * apart, x, y, z, w);
+      else set_four((act*)c + at + i * apart, x, y, z, w);
+    }
+    return;
+  }
+#pragma unroll
+  for (u32 i = 0; i < 4; i++, at += apart) {
+    if (i >= rows) return;
+#pragma unroll
+    for (u32 q = 0; q < 4; q++) sums[i][q] += more[q];
+    if (add) add_four(sums[i], nullptr, 0, add, at, count, flags);
+    store_four(c, at, sums[i], count, flags);
+  }
+}
+
 // c [m, n] = the sum over up to three terms of a [m, k] b [k, n], + bias [n] + add [m, n], for `blocks` matrices that are
 // `a_block`, .. apart. One term may be a sum itself: over `laps` places, `a_lap` and `b_lap` apart. The depth may be split
 // among the parts of the grid's third axis, [parts, blocks]: then `c` takes the sums of each, [parts, blocks, m, n].
@@ -78,41 +110,44 @@ __device__ __forceinline__ void gemm_block(GEMM_ARGS) {
   if (terms > 1 && d >= steps_of(k0) * T::TILE_DEPTH) term = 1, d -= steps_of(k0) * T::TILE_DEPTH;
   if (terms > 2 && term == 1 && d >= steps_of(k1) * T::TILE_DEPTH) term = 2, d -= steps_of(k1) * T::TILE_DEPTH;
 
-  auto load = [&](char* left, char* right) {
-    u32 k = term == 0 ? k0 : term == 1 ? k1 : k2, a_row = term == 0 ? a_row0 : term == 1 ? a_row1 : a_row2;
+  // That lap's and term's factors, depth and rows: little is left to compute for each step, which few warps wait for.
+  const bf16 *a, *b;
+  u32 k, a_row;
+  auto enter = [&] {
+    k = term == 0 ? k0 : term == 1 ? k1 : k2, a_row = term == 0 ? a_row0 : term == 1 ? a_row1 : a_row2;
     u32 a_block = term == 0 ? a_block0 : term == 1 ? a_block1 : a_block2;
-    const bf16* a = (term == 0 ? a0 : term == 1 ? a1 : a2) + (u64)block * a_block + (u64)lap * a_lap + d;
-    const bf16* b = (term == 0 ? b0 : term == 1 ? b1 : b2) + (u64)block * b_block + (u64)lap * b_lap;
+    a = (term == 0 ? a0 : term == 1 ? a1 : a2) + (u64)block * a_block + (u64)lap * a_lap + (u64)row0 * a_row;
+    b = (term == 0 ? b0 : term == 1 ? b1 : b2) + (u64)block * b_block + (u64)lap * b_lap + (TRANSPOSED ? (u64)column0 * b_row : column0);
+  };
+  enter();
+  auto load = [&](char* left, char* right) {
+    const bf16 *from_a = a + d, *from_b = b + (TRANSPOSED ? d : (u64)d * b_row);
     fill_tile<T, GRAIN, T::ROWS, T::TILE_DEPTH / 8>(left, [&](u32, u32 row, u32 column) {
-      return Spot{a + (u64)(row0 + row) * a_row + column, row0 + row < m && d + column < k};
+      return Spot{from_a + (row * a_row + column), row0 + row < m && d + column < k};
     });
     if (TRANSPOSED)
       fill_tile<T, 8, T::COLUMNS, T::TILE_DEPTH / 8>(right, [&](u32, u32 row, u32 column) {
-        return Spot{b + (u64)(column0 + row) * b_row + d + column, column0 + row < n && d + column < k};
+        return Spot{from_b + (row * b_row + column), column0 + row < n && d + column < k};
       });
     else
       fill_tile<T, 8, T::TILE_DEPTH, T::COLUMNS / 8>(right, [&](u32, u32 row, u32 column) {
-        return Spot{b + (u64)(d + row) * b_row + column0 + column, d + row < k && column0 + column < n};
+        return Spot{from_b + (row * b_row + column), d + row < k && column0 + column < n};
       });
     d += T::TILE_DEPTH;
     if (d < k) return;
     d = 0, term++;
     if (term == terms) term = 0, lap++;
+    enter();
   };
 
   Sums<T> sums = {};
   multiply_tiles<T, true, TRANSPOSED>(sums, shared, steps, load);
   hand_out<T>(sums, shared, [&](u32 row, u32 column, float(&found)[4][4]) {
-    u32 j = column0 + column;
-    if (j >= n) return;
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-      u32 r = row0 + row + i;
-      if (r >= m) return;
-      u64 at = parts > 1 ? (((u64)part * blocks + block) * m + r) * n + j : (u64)r * c_row + (u64)block * c_block + j;
-      add_four(found[i], bias, block * c_block + j, add, at, n - j, flags);
-      store_four(c, at, found[i], n - j, flags);
-    }
+    u32 j = column0 + column, r = row0 + row;
+    if (j >= n || r >= m) return;
+    u64 at = parts > 1 ? (((u64)part * blocks + block) * m + r) * n + j : (u64)r * c_row + (u64)block * c_block + j;
+    const float* more = bias ? bias + block * c_block + j : nullptr;
+    store_rows(c, at, parts > 1 ? n : c_row, m - r, found, more, add, n - j, flags);
   });
 }
 
@@ -131,31 +166,32 @@ __device__ __forceinline__ void weight_grad_block(const Uses& uses, u32 shift, u
   u32 all = (depth + T::TILE_DEPTH - 1) / T::TILE_DEPTH, each = (all + parts - 1) / parts;
   u32 first = min(part * each, all), steps = min(each, all - first), d = first * T::TILE_DEPTH;
   u32 within = (1u << shift) - 1;
+  u64 x_first = (u64)block * x_block + row0, dy_first = (u64)block * dy_block + column0;
   auto load = [&](char* left, char* right) {
-    fill_tile<T, GRAIN, T::TILE_DEPTH, T::ROWS / 8>(left, [&](u32, u32 row, u32 column) {
+    // Where a use has the rows of a step together, only one use is looked up.
+    bool one = (within + 1) % T::TILE_DEPTH == 0;
+    const bf16 *x_here = one ? uses.x[d >> shift] + (u64)(d & within) * x_row + x_first : nullptr;
+    const bf16 *dy_here = one ? uses.dy[d >> shift] + (u64)(d & within) * dy_row + dy_first : nullptr;
+    auto place_of = [&](const bf16* const* all, const bf16* here, u32 each, u64 first, u32 row) {
+      if (one) return here + row * each;
       u32 at = min(d + row, depth - 1);  // never beyond the last use
-      const bf16* x = uses.x[at >> shift] + (u64)(at & within) * x_row + (u64)block * x_block + row0 + column;
-      return Spot{x, d + row < depth && row0 + column < m};
+      return all[at >> shift] + (u64)(at & within) * each + first;
+    };
+    fill_tile<T, GRAIN, T::TILE_DEPTH, T::ROWS / 8>(left, [&](u32, u32 row, u32 column) {
+      return Spot{place_of(uses.x, x_here, x_row, x_first, row) + column, d + row < depth && row0 + column < m};
     });
     fill_tile<T, GRAIN, T::TILE_DEPTH, T::COLUMNS / 8>(right, [&](u32, u32 row, u32 column) {
-      u32 at = min(d + row, depth - 1);
-      const bf16* dy = uses.dy[at >> shift] + (u64)(at & within) * dy_row + (u64)block * dy_block + column0 + column;
-      return Spot{dy, d + row < depth && column0 + column < n};
+      return Spot{place_of(uses.dy, dy_here, dy_row, dy_first, row) + column, d + row < depth && column0 + column < n};
     });
     d += T::TILE_DEPTH;
   };
   Sums<T> sums = {};
   multiply_tiles<T, false, false>(sums, shared, steps, load);
   hand_out<T>(sums, shared, [&](u32 row, u32 column, float(&found)[4][4]) {
-    u32 j = column0 + column;
-    if (j >= n) return;
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-      u32 r = row0 + row + i;
-      if (r >= m) return;
-      u64 at = parts > 1 ? (((u64)part * blocks + block) * m + r) * n + j : (u64)block * c_block + (u64)r * n + j;
-      store_four(c, at, found[i], n - j, flags);
-    }
+    u32 j = column0 + column, r = row0 + row;
+    if (j >= n || r >= m) return;
+    u64 at = parts > 1 ? (((u64)part * blocks + block) * m + r) * n + j : (u64)block * c_block + (u64)r * n + j;
+    store_rows(c, at, n, m - r, found, nullptr, nullptr, n - j, flags);
   });
 }
 
@@ -166,7 +202,7 @@ typedef Tile<64, 64, 64, 2, 2, 1, 3> Middle;
 typedef Tile<16, 64, 128, 1, 1, 4, 3> Flat;
 #ifdef WARPGROUPS
 typedef GroupTile<256, 128, 64, 2, 4> Group;
-typedef GroupTile<128, 128, 64, 1, 3> Pair;
+typedef GroupTile<128, 128, 64, 1, 3, 0> Pair;
 #endif
 
 #define GEMM(name, tile, each, transposed, grain)                \

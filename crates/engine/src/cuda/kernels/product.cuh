@@ -110,6 +110,7 @@ struct Tile {
   static constexpr u32 ACROSS = WARP_ROWS / 16, DOWN = WARP_COLUMNS / 8;  // products of tensor cores for each warp
   static constexpr u32 LEFT = 2 * R * D, STAGE = LEFT + 2 * C * D;        // bytes
   static constexpr bool BY_WARPGROUPS = false;
+  static constexpr u32 WIDTH = WARP_COLUMNS % 32 == 0 ? 32 : 16;  // that is handed out at once
   // Where the sums of a warp begin: its 16 rows number `i`, and its columns.
   static __device__ __forceinline__ u32 row_of(u32 warp, u32 i) { return warp % WARPS_R * WARP_ROWS + 16 * i; }
   static __device__ __forceinline__ u32 column_of(u32 warp) { return warp / WARPS_R % WARPS_C * WARP_COLUMNS; }
@@ -168,11 +169,12 @@ __device__ __forceinline__ void wait_for_groups() {
 // the chunks of this thread and is known to the compiler.
 template <class T, u32 GRAIN, u32 ROWS, u32 CHUNKS, class Source>
 __device__ __forceinline__ void fill_tile(char* tile, Source source) {
-  const u32 THREADS = T::THREADS;
+  const u32 THREADS = T::THREADS, EACH = (ROWS * CHUNKS + THREADS - 1) / THREADS;
 #pragma unroll
-  for (u32 i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
-    u32 at = i * THREADS + threadIdx.x, row = at / CHUNKS, chunk = at % CHUNKS;
-    if (ROWS * CHUNKS % THREADS != 0 && at >= ROWS * CHUNKS) break;
+  for (u32 i = 0; i < EACH; i++) {
+    u32 row = (i * THREADS + threadIdx.x) / CHUNKS, chunk = (i * THREADS + threadIdx.x) % CHUNKS;
+    if (THREADS % CHUNKS == 0) row = threadIdx.x / CHUNKS + i * (THREADS / CHUNKS), chunk = threadIdx.x % CHUNKS;
+    if (ROWS * CHUNKS % THREADS != 0 && i * THREADS + threadIdx.x >= ROWS * CHUNKS) break;
     char* to = tile + place<T, ROWS, CHUNKS>(row, chunk);
     if (GRAIN == 8) {
       copy_later<16>(to, source(i, row, 8 * chunk));
@@ -289,7 +291,8 @@ __device__ __forceinline__ void hand_out(Sums<T>& sums, char* shared, Store stor
 #pragma unroll
       for (u32 i = 0; i < COUNT; i++) sum(i) += others[(w * COUNT + i) * WARP + lane];
   }
-  const u32 WIDTH = T::WARP_COLUMNS % 32 == 0 ? 32 : 16, PITCH = WIDTH + 8;  // without conflicts of banks
+  const u32 WIDTH = T::WIDTH, PITCH = WIDTH + 8;  // without conflicts of banks
+  const u32 LANES = WIDTH / 4, GROUPS = WARP / LANES;  // that take four rows together
   float* stage = others + (T::WARPS_D - 1) * T::PLANE * COUNT * WARP + warp * 16 * PITCH;
 #pragma unroll
   for (u32 i = 0; i < T::ACROSS; i++)
@@ -303,8 +306,10 @@ __device__ __forceinline__ void hand_out(Sums<T>& sums, char* shared, Store stor
         *(float2*)(to + 8 * PITCH) = float2{s[2], s[3]};
       }
       __syncwarp();
-      if (lane < WIDTH) {
-        u32 r = lane / (WIDTH / 4) * 4, c = lane % (WIDTH / 4) * 4;
+#pragma unroll
+      for (u32 first = 0; first < 16; first += 4 * GROUPS) {
+        u32 r = first + lane / LANES * 4, c = lane % LANES * 4;
+        if (lane >= GROUPS * LANES || r >= 16) continue;
         float values[4][4];
 #pragma unroll
         for (u32 k = 0; k < 4; k++) {

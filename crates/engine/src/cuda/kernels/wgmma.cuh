@@ -2,18 +2,20 @@
 // shared memory by themselves (wgmma), and go on meanwhile. It reaches half as much again as `mma` can.
 #ifdef WARPGROUPS
 
-// How a block of GROUPS warpgroups computes a tile [R, C]: each takes the same share of the rows, and all columns.
+// How a block of GROUPS warpgroups computes a tile [R, C]: each takes the same share of the rows, and all columns. The products
+// of LATE steps may be under way while the next one's are started: of one where the block is alone on its multiprocessor.
 //
 // The tile of a factor lies in shared memory as the tensor cores take it ("128-byte swizzle" in PTX): chunks of eight lines of
 // 128 bytes, in which the 16 bytes number i of line j lie at i ^ j. Lines are along the depth, 64 numbers each, or across it,
 // and then chunks of 64 rows (or columns) follow each other, with the whole depth in each.
-template <u32 R, u32 C, u32 D, u32 GROUPS, u32 S>
+template <u32 R, u32 C, u32 D, u32 GROUPS, u32 S, u32 L = 1>
 struct GroupTile {
-  static constexpr u32 ROWS = R, COLUMNS = C, TILE_DEPTH = D, STAGES = S;
+  static constexpr u32 ROWS = R, COLUMNS = C, TILE_DEPTH = D, STAGES = S, LATE = L;
   static constexpr u32 THREADS = 4 * WARP * GROUPS, PLANE = 4 * GROUPS, WARPS_D = 1, WARP_COLUMNS = C;
   static constexpr u32 ACROSS = R / GROUPS / 64, DOWN = C / 8;
   static constexpr u32 LEFT = 2 * R * D, STAGE = LEFT + 2 * ((C + 63) / 64 * 64) * D;  // bytes
   static constexpr bool BY_WARPGROUPS = true;
+  static constexpr u32 WIDTH = C;  // that is handed out at once
   static __device__ __forceinline__ u32 row_of(u32 warp, u32 i) { return warp / 4 * (R / GROUPS) + 64 * i + warp % 4 * 16; }
   static __device__ __forceinline__ u32 column_of(u32) { return 0; }
 };
@@ -70,12 +72,6 @@ __device__ __forceinline__ void start_product(float (&sums)[DOWN][4], u64 left, 
 #endif
 }
 
-// What was written to shared memory is there for the tensor cores, too.
-__device__ __forceinline__ void show_to_tensor_cores() {
-#ifndef EMULATED
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-}
 // Before the first product, and after the last of a group.
 __device__ __forceinline__ void begin_products() {
 #ifndef EMULATED
@@ -95,36 +91,43 @@ __device__ __forceinline__ void wait_for_products() {
 #endif
 }
 
-// `multiply_tiles` (product.cuh). While the products of a step are computed, the stage of the step before the last is filled.
+// `multiply_tiles` (product.cuh). While products are computed, the stage of the last step that is done is filled: before those of
+// a step are started, where those of the one before may be under way, else after that. What was copied asynchronously needs
+// no fence to be seen by the tensor cores, which would wait for all copies; writing to shared memory otherwise would.
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
 __device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shared, u32 steps, Load load) {
   static_assert(!(LEFT_ALONG || RIGHT_ALONG) || T::TILE_DEPTH == 64, "a line along the depth has 64 numbers");
-  const u32 AHEAD = T::STAGES - 2, LINES = 128 * T::TILE_DEPTH;  // bytes of 64 rows, or columns, across the depth
+  const u32 AHEAD = T::STAGES - 1 - T::LATE, LINES = 128 * T::TILE_DEPTH;  // bytes of 64 rows, or columns, across the depth
   auto fill_stage = [&](u32 stage) { load(shared + stage * T::STAGE, shared + stage * T::STAGE + T::LEFT); };
   for (u32 step = 0; step < AHEAD; step++) {
     if (step < steps) fill_stage(step);
     end_group();
   }
-  u32 first = threadIdx.x / (4 * WARP) * (64 * T::ACROSS), full = 0, empty = AHEAD;
+  // The same in all threads of a warp, which the compiler is to know.
+  u32 group = __shfl_sync(ALL, threadIdx.x / (4 * WARP), 0), full = 0, empty = AHEAD;
+  const u32 LEFT_64 = LEFT_ALONG ? 128 * 64 : LINES;  // bytes from 64 rows to the next
   for (u32 step = 0; step < steps; step++) {
     wait_for_groups<AHEAD - 1>();
-    show_to_tensor_cores();
-    __syncthreads();  // what all threads copied is there, and the products of the step before the last are done
-    const char *left = shared + full * T::STAGE, *right = left + T::LEFT;
+    __syncthreads();  // what all threads copied is there, and nobody multiplies what is filled next
+    const char* stage = shared + full * T::STAGE;
+    u64 left = factor_at(stage + group * (T::ACROSS * LEFT_64), LEFT_ALONG ? 16 : LINES);
+    u64 right = factor_at(stage + T::LEFT, RIGHT_ALONG ? 16 : LINES);
+    auto fill_next = [&] {
+      if (step + AHEAD < steps) fill_stage(empty);
+      end_group();
+    };
+    if (T::LATE > 0) fill_next();
     begin_products();
 #pragma unroll
     for (u32 d = 0; d < T::TILE_DEPTH; d += 16)
 #pragma unroll
       for (u32 i = 0; i < T::ACROSS; i++) {
-        u32 row = first + 64 * i;
-        u64 a = factor_at(left + (LEFT_ALONG ? 128 * row + 2 * d : row / 64 * LINES + 128 * d), LEFT_ALONG ? 16 : LINES);
-        u64 b = factor_at(right + (RIGHT_ALONG ? 2 * d : 128 * d), RIGHT_ALONG ? 16 : LINES);
+        u64 a = left + (i * LEFT_64 + (LEFT_ALONG ? 2 : 128) * d) / 16, b = right + (RIGHT_ALONG ? 2 : 128) * d / 16;
         start_product<!LEFT_ALONG, !RIGHT_ALONG, T::DOWN>(sums[i], a, b);
       }
     end_products();
-    if (step + AHEAD < steps) fill_stage(empty);
-    end_group();
-    wait_for_products<1>();
+    if (T::LATE == 0) fill_next();
+    wait_for_products<T::LATE>();
     full = full + 1 == T::STAGES ? 0 : full + 1;
     empty = empty + 1 == T::STAGES ? 0 : empty + 1;
   }
