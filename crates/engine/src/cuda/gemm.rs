@@ -279,8 +279,11 @@ fn joined<'a>(xs: impl ExactSizeIterator<Item = &'a Tensor>) -> (usize, u32) {
     (each * count, if count == 1 { 31 } else { each.ilog2() })
 }
 
-/// Rows whose column sums one block of threads adds up, before the sums of these slices are.
-const SLICE: usize = 128;
+/// Of so many rows, how many one block of threads adds up, before the sums of these slices are: there are many blocks, and not
+/// too many slices.
+fn slice_of(rows: usize) -> usize {
+    rows.div_ceil(128).next_power_of_two().clamp(128, 4096)
+}
 
 /// The column sums [n] over all rows of `xs`, [rows, n] each: of one type, and rows as for [`WeightGrad::run`].
 pub(crate) fn column_sums(gpu: &'static Gpu, xs: &[Tensor], n: usize) -> Tensor {
@@ -306,7 +309,8 @@ pub(crate) fn column_sums(gpu: &'static Gpu, xs: &[Tensor], n: usize) -> Tensor 
         gpu.launch("gemm", kernel, grid, &[&Addresses(&addresses), &shift, &rows, &n, &slice, &lanes, &out]);
         out
     };
-    let slices = sums(xs, SLICE);
+    let rows: usize = xs.iter().map(|x| x.len() / n.max(1)).sum();
+    let slices = sums(xs, slice_of(rows));
     let total = if slices.dim(0) > 1 { sums(std::slice::from_ref(&slices), slices.dim(0)) } else { slices };
     total.view(0, &[n])
 }

@@ -72,8 +72,10 @@ fn time_of_products() {
     for (what, [m, n, k, blocks]) in SHAPES {
         let (x, w) = (some(gpu, &[m, blocks * k]), random(&[blocks, k, n], 2, 0.1).to(Device::Gpu(gpu)));
         let ((rows, stride), y) = (weight_rows(gpu, &w), gpu.empty_act(&[m, blocks * n]));
-        let (flop, chosen) =
-            (2.0 * (m * n * k * blocks) as f64, plan(&gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT]), [m, n], blocks, &[k]));
+        let (flop, chosen) = (
+            2.0 * (m * n * k * blocks) as f64,
+            plan(&gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT]), [m, n], blocks, &[k]),
+        );
         for tile in gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT]) {
             let parts = if tile.forward == chosen.tile.forward { chosen.parts } else { 1 };
             let each = Plan { tile, parts };
@@ -83,7 +85,14 @@ fn time_of_products() {
                 Gemm { terms, laps: [1, 0, 0], c, bias: None, add: None, size: [m, n], blocks }.run_as(gpu, each)
             });
             let model = expected(&each, [m, n], blocks, k);
-            print(what, &format!("{} in {parts}", tile.forward), tile.forward == chosen.tile.forward, flop, micros, model);
+            print(
+                what,
+                &format!("{} in {parts}", tile.forward),
+                tile.forward == chosen.tile.forward,
+                flop,
+                micros,
+                model,
+            );
         }
     }
 }
@@ -106,7 +115,14 @@ fn time_of_weight_gradients() {
                 (Plan { tile, parts }, WeightGrad { blocks, k, n, start: 0, block: k * n, shared: false });
             let micros = microseconds(gpu, || part.run_as(gpu, &uses, &grad, false, each));
             let model = expected(&each, [k, n], blocks, m);
-            print(what, &format!("{} in {parts}", tile.weight_grad), tile.forward == chosen.tile.forward, flop, micros, model);
+            print(
+                what,
+                &format!("{} in {parts}", tile.weight_grad),
+                tile.forward == chosen.tile.forward,
+                flop,
+                micros,
+                model,
+            );
         }
     }
 }

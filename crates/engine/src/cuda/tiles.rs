@@ -15,8 +15,10 @@ pub(crate) struct Tile {
     pub stages: usize,
     /// Blocks of threads that fit on a multiprocessor.
     pub fit: usize,
-    /// Share of the peak of `mma` that many blocks reach, as shared memory and the second cache allow.
-    pub share: f64,
+    /// Cycles, as measured on an H100 for many shapes: of one step, as far as it is not done beside those of other blocks, and
+    /// of the beginning and end of as many blocks as fit.
+    pub step: f64,
+    pub round: f64,
     /// Whether warpgroups compute it (kernels/wgmma.cuh), which only Hopper has.
     pub by_warpgroups: bool,
     pub forward: &'static str,
@@ -31,7 +33,8 @@ pub(crate) const HUGE: Tile = Tile {
     threads: 256,
     stages: 4,
     fit: 1,
-    share: 0.85,
+    step: 1420.0,
+    round: 4400.0,
     by_warpgroups: false,
     forward: "gemm_huge",
     input_grad: "gemm_huge_transposed",
@@ -41,7 +44,8 @@ pub(crate) const HUGE: Tile = Tile {
 /// The same by warpgroups.
 pub(crate) const GROUP: Tile = Tile {
     depth: 64,
-    share: 1.2,
+    step: 1470.0,
+    round: 4900.0,
     by_warpgroups: true,
     forward: "gemm_group",
     input_grad: "gemm_group_transposed",
@@ -54,7 +58,8 @@ pub(crate) const PAIR: Tile = Tile {
     threads: 128,
     stages: 3,
     fit: 2,
-    share: 1.0,
+    step: 880.0,
+    round: 3900.0,
     forward: "gemm_pair",
     input_grad: "gemm_pair_transposed",
     weight_grad: "weight_grad_pair",
@@ -65,7 +70,8 @@ pub(crate) const LARGE: Tile = Tile {
     rows: 128,
     threads: 128,
     fit: 2,
-    share: 0.67,
+    step: 740.0,
+    round: 4000.0,
     forward: "gemm_large",
     input_grad: "gemm_large_transposed",
     weight_grad: "weight_grad_large",
@@ -79,7 +85,8 @@ pub(crate) const MIDDLE: Tile = Tile {
     threads: 128,
     stages: 3,
     fit: 4,
-    share: 0.35,
+    step: 450.0,
+    round: 900.0,
     by_warpgroups: false,
     forward: "gemm_middle",
     input_grad: "gemm_middle_transposed",
@@ -94,7 +101,8 @@ pub(crate) const FLAT: Tile = Tile {
     threads: 128,
     stages: 3,
     fit: 3,
-    share: 0.11,
+    step: 480.0,
+    round: 1100.0,
     by_warpgroups: false,
     forward: "gemm_flat",
     input_grad: "gemm_flat_transposed",
@@ -103,36 +111,40 @@ pub(crate) const FLAT: Tile = Tile {
 
 /// The same for convolutions, which gather so many channels at a time.
 pub(crate) const CONV_8: [Tile; 9] = [
-    conv(GROUP, ["conv_group", "conv_input_grad_group", "conv_weight_grad_group"]),
-    conv(GROUP_96, ["conv_group_96", "conv_input_grad_group_96", "conv_weight_grad_group_96"]),
-    conv(GROUP_64, ["conv_group_64", "conv_input_grad_group_64", "conv_weight_grad_group_64"]),
-    conv(HUGE, ["conv_huge", "conv_input_grad_huge", "conv_weight_grad_huge"]),
+    conv(CONV_GROUP, ["conv_group", "conv_input_grad_group", "conv_weight_grad_group"]),
+    conv(CONV_GROUP_96, ["conv_group_96", "conv_input_grad_group_96", "conv_weight_grad_group_96"]),
+    conv(CONV_GROUP_64, ["conv_group_64", "conv_input_grad_group_64", "conv_weight_grad_group_64"]),
+    conv(CONV_HUGE, ["conv_huge", "conv_input_grad_huge", "conv_weight_grad_huge"]),
     conv(BROAD, ["conv_broad", "conv_input_grad_broad", "conv_weight_grad_broad"]),
-    conv(LARGE, ["conv_large", "conv_input_grad_large", "conv_weight_grad_large"]),
+    conv(CONV_LARGE, ["conv_large", "conv_input_grad_large", "conv_weight_grad_large"]),
     conv(HALF, ["conv_half", "conv_input_grad_half", "conv_weight_grad_half"]),
     conv(NARROW, ["conv_narrow", "conv_input_grad_narrow", "conv_weight_grad_narrow"]),
     conv(THIN, ["conv_thin", "conv_input_grad_thin", "conv_weight_grad_thin"]),
 ];
 pub(crate) const CONV_4: [Tile; 3] = [
-    conv(LARGE, ["conv_large_4", "conv_input_grad_large_4", "conv_weight_grad_large_4"]),
+    conv(CONV_LARGE, ["conv_large_4", "conv_input_grad_large_4", "conv_weight_grad_large_4"]),
     conv(HALF, ["conv_half_4", "conv_input_grad_half_4", "conv_weight_grad_half_4"]),
     conv(THIN, ["conv_thin_4", "conv_input_grad_thin_4", "conv_weight_grad_thin_4"]),
 ];
 /// For a weight's gradient from the gradient after a pool.
 pub(crate) const CONV_POOLED: [Tile; 3] = [
-    conv(LARGE, ["", "", "conv_pooled_grad_large"]),
+    conv(CONV_LARGE, ["", "", "conv_pooled_grad_large"]),
     conv(HALF, ["", "", "conv_pooled_grad_half"]),
     conv(THIN, ["", "", "conv_pooled_grad_thin"]),
 ];
 pub(crate) const CONV_1: [Tile; 1] = [conv(NARROW, ["conv_odd", "conv_input_grad_odd", "conv_weight_grad_odd"])];
 
+// Gathering pixels takes its own time.
+const CONV_GROUP: Tile = Tile { step: 1350.0, round: 8800.0, ..GROUP };
 /// Three times a power of two, as many channels are.
-const BROAD: Tile = Tile { columns: 96, share: 0.75, ..HUGE };
-const GROUP_96: Tile = Tile { columns: 96, share: 1.0, ..GROUP };
-const GROUP_64: Tile = Tile { rows: 128, columns: 64, fit: 2, share: 0.7, ..GROUP };
-const HALF: Tile = Tile { columns: 64, fit: 3, share: 0.5, ..LARGE };
-const NARROW: Tile = Tile { columns: 32, fit: 4, share: 0.3, ..LARGE };
-const THIN: Tile = Tile { columns: 16, fit: 4, share: 0.17, ..LARGE };
+const CONV_GROUP_96: Tile = Tile { columns: 96, step: 1190.0, ..CONV_GROUP };
+const CONV_GROUP_64: Tile = Tile { rows: 128, columns: 64, fit: 2, step: 535.0, round: 3300.0, ..GROUP };
+const CONV_HUGE: Tile = Tile { step: 1460.0, round: 4700.0, ..HUGE };
+const BROAD: Tile = Tile { columns: 96, step: 1210.0, round: 6700.0, ..HUGE };
+const CONV_LARGE: Tile = Tile { step: 580.0, round: 5600.0, ..LARGE };
+const HALF: Tile = Tile { columns: 64, fit: 3, step: 350.0, round: 5100.0, ..LARGE };
+const NARROW: Tile = Tile { columns: 32, fit: 4, step: 263.0, round: 5600.0, ..LARGE };
+const THIN: Tile = Tile { columns: 16, fit: 4, step: 220.0, round: 5400.0, ..LARGE };
 
 const fn conv(tile: Tile, [forward, input_grad, weight_grad]: [&'static str; 3]) -> Tile {
     Tile { forward, input_grad, weight_grad, ..tile }
@@ -172,14 +184,11 @@ pub(crate) struct Plan {
 
 /// The multiprocessors that plans are made for. On others the numbers are the same, and the time may not be the best.
 const MULTIPROCESSORS: usize = 132;
-/// Multiply-adds of a multiprocessor's tensor cores in a cycle, through `mma`.
-const PEAK: f64 = 1400.0;
-/// Cycles: of a step that waits for memory, of a kernel's start and end, and of those of a second pass.
-const STEP: f64 = 250.0;
-const START: f64 = 1500.0;
+/// Cycles of a kernel's start and end, and of those of a second pass.
+const START: f64 = 4900.0;
 const SECOND: f64 = 3500.0;
-/// Bytes of memory in a cycle.
-const BANDWIDTH: f64 = 1700.0;
+/// Bytes of such sums that are written or read in a cycle.
+const BANDWIDTH: f64 = 2850.0;
 /// Largest cut, and bytes of sums in parts at most.
 const MOST_PARTS: usize = 256;
 const MOST_BYTES: usize = 64 << 20;
@@ -222,14 +231,14 @@ fn best(tiles: &[Tile], size: [usize; 2], blocks: usize, depths: &[usize], most:
     best.1
 }
 
-/// A rough model of the time: whichever is longer of arithmetic and of waiting for one step after the other.
+/// A rough model of the time: each multiprocessor does its blocks in rounds of as many as fit, and what those of a round do
+/// adds up.
 pub(super) fn cycles(tile: &Tile, [m, n]: [usize; 2], blocks: usize, steps: usize, parts: usize) -> f64 {
     let tiles = m.div_ceil(tile.rows) * n.div_ceil(tile.columns) * blocks * parts;
     let each = tiles.div_ceil(MULTIPROCESSORS); // on the busiest multiprocessor
-    let steps = steps.div_ceil(parts) as f64;
-    let arithmetic = (tile.rows * tile.columns * tile.depth) as f64 / (PEAK * tile.share);
+    let steps = steps.div_ceil(parts);
     let second = if parts == 1 { 0.0 } else { SECOND + (8 * m * n * blocks * parts) as f64 / BANDWIDTH };
-    START + (each as f64 * steps * arithmetic).max(each.div_ceil(tile.fit) as f64 * steps * STEP) + second
+    START + each.div_ceil(tile.fit) as f64 * tile.round + (each * steps) as f64 * tile.step + second
 }
 
 #[cfg(test)]

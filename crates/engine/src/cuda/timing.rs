@@ -135,8 +135,13 @@ mod tests {
         assert!(times.iter().all(|time| time.seconds > 0.0 && !time.backward), "{times:?}");
         let parts: Vec<&str> = times.iter().map(|time| time.part).collect();
         assert_eq!((parts.first(), parts.last()), (Some(&"layer"), Some(&"square")), "{times:?}");
-        let parts: Vec<&str> =
-            profile::measure(|| gpu.record_marked(Between::Parts, f)).0.0.times().iter().map(|time| time.part).collect();
+        let parts: Vec<&str> = profile::measure(|| gpu.record_marked(Between::Parts, f))
+            .0
+            .0
+            .times()
+            .iter()
+            .map(|time| time.part)
+            .collect();
         assert_eq!(parts, ["layer", "square"]);
         assert!(gpu.record(f).0.times().is_empty());
     }

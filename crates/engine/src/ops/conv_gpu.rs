@@ -341,7 +341,13 @@ impl Staged {
         let g = &self.g;
         let all = if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) };
         let pixels = g.n * self.h * self.w;
-        self.weight_grad_as(gpu, x, dy, None, plan(&gpu.able(all), [self.k * self.k * g.cs, self.columns], 1, &[pixels]))
+        self.weight_grad_as(
+            gpu,
+            x,
+            dy,
+            None,
+            plan(&gpu.able(all), [self.k * self.k * g.cs, self.columns], 1, &[pixels]),
+        )
     }
 
     /// Whether there is a kernel for the weight's gradient from the gradient after a pool.

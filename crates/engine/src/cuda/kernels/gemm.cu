@@ -157,6 +157,14 @@ __device__ __forceinline__ void gemm_block(GEMM_ARGS) {
       u32 c_block, u32 m, u32 n, u32 blocks, u32 flags
 #define WEIGHT_GRAD_VALUES uses, shift, depth, x_row, x_block, dy_row, dy_block, c, c_block, m, n, blocks, flags
 
+// Fills a tile across the depth with the lines that `line(row)` gives, of `rows` and `columns` that there are.
+template <class T, u32 GRAIN, u32 WIDTH, class Line>
+__device__ __forceinline__ void fill_lines(char* tile, u32 rows, u32 columns, Line line) {
+  fill_tile<T, GRAIN, T::TILE_DEPTH, WIDTH / 8>(tile, [&](u32, u32 row, u32 column) {
+    return Spot{line(row) + column, row < rows && column < columns};
+  });
+}
+
 template <class T, u32 GRAIN>
 __device__ __forceinline__ void weight_grad_block(const Uses& uses, u32 shift, u32 depth, u32 x_row, u32 x_block, u32 dy_row,
                                                   u32 dy_block, float* c, u32 c_block, u32 m, u32 n, u32 blocks, u32 flags) {
@@ -168,21 +176,22 @@ __device__ __forceinline__ void weight_grad_block(const Uses& uses, u32 shift, u
   u32 within = (1u << shift) - 1;
   u64 x_first = (u64)block * x_block + row0, dy_first = (u64)block * dy_block + column0;
   auto load = [&](char* left, char* right) {
-    // Where a use has the rows of a step together, only one use is looked up.
-    bool one = (within + 1) % T::TILE_DEPTH == 0;
-    const bf16 *x_here = one ? uses.x[d >> shift] + (u64)(d & within) * x_row + x_first : nullptr;
-    const bf16 *dy_here = one ? uses.dy[d >> shift] + (u64)(d & within) * dy_row + dy_first : nullptr;
-    auto place_of = [&](const bf16* const* all, const bf16* here, u32 each, u64 first, u32 row) {
-      if (one) return here + row * each;
-      u32 at = min(d + row, depth - 1);  // never beyond the last use
-      return all[at >> shift] + (u64)(at & within) * each + first;
-    };
-    fill_tile<T, GRAIN, T::TILE_DEPTH, T::ROWS / 8>(left, [&](u32, u32 row, u32 column) {
-      return Spot{place_of(uses.x, x_here, x_row, x_first, row) + column, d + row < depth && row0 + column < m};
-    });
-    fill_tile<T, GRAIN, T::TILE_DEPTH, T::COLUMNS / 8>(right, [&](u32, u32 row, u32 column) {
-      return Spot{place_of(uses.dy, dy_here, dy_row, dy_first, row) + column, d + row < depth && column0 + column < n};
-    });
+    u32 rows = depth - d;
+    if ((within + 1) % T::TILE_DEPTH == 0) {  // the rows of a step are of one use
+      const bf16* x = uses.x[d >> shift] + (u64)(d & within) * x_row + x_first;
+      const bf16* dy = uses.dy[d >> shift] + (u64)(d & within) * dy_row + dy_first;
+      fill_lines<T, GRAIN, T::ROWS>(left, rows, m - row0, [&](u32 row) { return x + row * x_row; });
+      fill_lines<T, GRAIN, T::COLUMNS>(right, rows, n - column0, [&](u32 row) { return dy + row * dy_row; });
+    } else {
+      fill_lines<T, GRAIN, T::ROWS>(left, rows, m - row0, [&](u32 row) {
+        u32 at = min(d + row, depth - 1);  // never beyond the last use
+        return uses.x[at >> shift] + (u64)(at & within) * x_row + x_first;
+      });
+      fill_lines<T, GRAIN, T::COLUMNS>(right, rows, n - column0, [&](u32 row) {
+        u32 at = min(d + row, depth - 1);
+        return uses.dy[at >> shift] + (u64)(at & within) * dy_row + dy_first;
+      });
+    }
     d += T::TILE_DEPTH;
   };
   Sums<T> sums = {};

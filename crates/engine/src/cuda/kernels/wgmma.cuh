@@ -72,6 +72,12 @@ __device__ __forceinline__ void start_product(float (&sums)[DOWN][4], u64 left, 
 #endif
 }
 
+// What this thread copied to shared memory is there for the tensor cores, too.
+__device__ __forceinline__ void show_to_tensor_cores() {
+#ifndef EMULATED
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
 // Before the first product, and after the last of a group.
 __device__ __forceinline__ void begin_products() {
 #ifndef EMULATED
@@ -92,8 +98,7 @@ __device__ __forceinline__ void wait_for_products() {
 }
 
 // `multiply_tiles` (product.cuh). While products are computed, the stage of the last step that is done is filled: before those of
-// a step are started, where those of the one before may be under way, else after that. What was copied asynchronously needs
-// no fence to be seen by the tensor cores, which would wait for all copies; writing to shared memory otherwise would.
+// a step are started, where those of the one before may be under way, else after that.
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
 __device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shared, u32 steps, Load load) {
   static_assert(!(LEFT_ALONG || RIGHT_ALONG) || T::TILE_DEPTH == 64, "a line along the depth has 64 numbers");
@@ -108,6 +113,7 @@ __device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shar
   const u32 LEFT_64 = LEFT_ALONG ? 128 * 64 : LINES;  // bytes from 64 rows to the next
   for (u32 step = 0; step < steps; step++) {
     wait_for_groups<AHEAD - 1>();
+    show_to_tensor_cores();
     __syncthreads();  // what all threads copied is there, and nobody multiplies what is filled next
     const char* stage = shared + full * T::STAGE;
     u64 left = factor_at(stage + group * (T::ACROSS * LEFT_64), LEFT_ALONG ? 16 : LINES);
