@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tests and times everything on an NVIDIA GPU within nine minutes, and prints a table.
 #
-#   benches/gpu.sh build        where Rust is: puts the programs into target/gpu, for a machine that has none
+#   benches/gpu.sh build        where Rust is: puts the programs into target/gpu, for a machine that has none, and, where NVRTC
+#                               is, compiled kernels (for Hopper and its version of CUDA; DREAMER_ARCH=80 and so on for others)
 #   benches/gpu.sh test         where the GPU is, in the root of the repository: operations and official numbers
 #   benches/gpu.sh speed        there: updates and acting of every size, the smallest first
 #   benches/gpu.sh tiles        there: every tile of products and convolutions, for the model that chooses among them

@@ -63,6 +63,7 @@ fn checksum(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::driver::HOPPER;
     use crate::cuda::{Precision, kernels};
     use std::collections::HashSet;
 
@@ -79,9 +80,9 @@ mod tests {
 
     /// For a machine whose time with a GPU is short: what is compiled here is found there.
     #[test]
-    #[ignore = "fills the cache for sm_90, or for what DREAMER_ARCH says"]
+    #[ignore = "fills the cache for Hopper, or for what DREAMER_ARCH says"]
     fn fill_the_cache_for_another_machine() {
-        let arch = std::env::var("DREAMER_ARCH").map_or(90, |arch| arch.parse().expect("DREAMER_ARCH is a number"));
+        let arch = std::env::var("DREAMER_ARCH").map_or(HOPPER, |arch| arch.parse().expect("DREAMER_ARCH is a number"));
         let major = Nvrtc::load(None).unwrap_or_else(|error| panic!("{error}")).version().0;
         let fill = |name| {
             for precision in [Precision::Float32, Precision::Bfloat16] {

@@ -102,6 +102,9 @@ struct LaunchAttribute {
     value: [c_int; 16],
 }
 
+/// The architecture whose warpgroups multiply what lies in shared memory (kernels/wgmma.cuh).
+pub const HOPPER: u32 = 90;
+
 /// What is known of a GPU without using it.
 #[derive(Clone, Debug)]
 pub struct Properties {
@@ -112,6 +115,13 @@ pub struct Properties {
     pub multiprocessors: u32,
     /// Memory in bytes.
     pub memory: usize,
+}
+
+impl Properties {
+    /// Whether there are kernels by warpgroups: on Hopper, and, to test them, on an emulated GPU.
+    pub(crate) fn multiplies_by_warpgroups(&self) -> bool {
+        self.arch == HOPPER || self.arch == 0
+    }
 }
 
 impl Driver {

@@ -2,7 +2,7 @@
 
 use super::gpu::{Gpu, Precision};
 use super::launch::{Addresses, Arg, Grid};
-use super::tiles::{FLAT, GROUP, HUGE, LARGE, MIDDLE, PAIR, Plan, Tile, plan};
+use super::tiles::{MIDDLE, PRODUCTS, Plan, Tile, WEIGHT_GRADS, plan};
 use crate::profile;
 use crate::tensor::{Dtype, PackKey, Tensor};
 
@@ -121,7 +121,7 @@ impl Gemm<'_> {
         let depths: Vec<usize> = self.terms.iter().map(|term| term.k * self.laps[0]).collect();
         let even = self.terms.iter().all(|term| term.a.in_eights() && term.k.is_multiple_of(8));
         let even = even && (self.laps[0] == 1 || self.laps[1].is_multiple_of(8));
-        let tiles: &[Tile] = if even { &[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT] } else { &[ODD] };
+        let tiles: &[Tile] = if even { &PRODUCTS } else { &[ODD] };
         plan(&gpu.able(tiles), self.size, self.blocks, &depths)
     }
 
@@ -228,7 +228,7 @@ impl WeightGrad {
         let odd = |x: &Tensor| !x.width().is_multiple_of(8) || !x.address().is_multiple_of(16);
         let odd = uses.iter().any(|(x, dy)| odd(x) || odd(dy))
             || self.blocks > 1 && !(self.k.is_multiple_of(8) && self.n.is_multiple_of(8));
-        let tiles: &[Tile] = if odd { &[ODD] } else { &[GROUP, PAIR, HUGE, LARGE, MIDDLE] };
+        let tiles: &[Tile] = if odd { &[ODD] } else { &WEIGHT_GRADS };
         let plan = plan(&gpu.able(tiles), [self.k, self.n], self.blocks, &[rows * uses.len()]);
         self.run_as(gpu, uses, grad, accumulate, plan);
     }
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn every_tile_multiplies() {
         let Some(gpu) = test_gpu_in(Precision::Bfloat16) else { return };
-        for tile in gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT, ODD]) {
+        for tile in gpu.able(&PRODUCTS).into_iter().chain([ODD]) {
             for parts in [1, 3] {
                 // Of the last row and column of tiles there is but a part.
                 let sizes: &[[usize; 5]] = if tile.forward == ODD.forward {
@@ -341,6 +341,11 @@ mod tests {
                     terms(gpu, tile, parts, [m, n], [k0, k1, k2]);
                     laps(gpu, tile, parts, [m, n], k0);
                 }
+            }
+            if tile.by_warpgroups {
+                // Rows of every warpgroup, and more steps than stages.
+                terms(gpu, tile, 1, [tile.rows + 6, tile.columns + 8], [136, 200, 72]);
+                laps(gpu, tile, 2, [tile.rows + 6, tile.columns + 8], 136);
             }
         }
     }
@@ -425,9 +430,13 @@ mod tests {
             64 => [72, 40],
             rows => [rows + 8, 136],
         };
-        for tile in gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, ODD]) {
+        for tile in gpu.able(&WEIGHT_GRADS).into_iter().chain([ODD]) {
             let [k, n] = sizes(&tile);
-            for (parts, count, rows, accumulate, shared) in [(1, 3, 16, false, true), (2, 1, 70, true, false)] {
+            let mut cases = vec![(1, 3, 16, false, true), (2, 1, 70, true, false)];
+            if tile.by_warpgroups {
+                cases.extend([(1, 3, 128, true, false), (2, 1, 600, false, true)]); // more steps than stages
+            }
+            for (parts, count, rows, accumulate, shared) in cases {
                 let blocks = 2;
                 let width = if shared { k } else { blocks * k };
                 let factor =
@@ -460,7 +469,7 @@ mod tests {
     fn columns_add_up_over_places() {
         for precision in [Precision::Float32, Precision::Bfloat16] {
             let Some(gpu) = test_gpu_in(precision) else { return };
-            for (count, rows, n) in [(1, 1100, 3), (1, 5, 70), (4, 256, 33), (2, 512, 136), (1, 0, 2)] {
+            for (count, rows, n) in [(1, 1100, 3), (1, 5, 70), (4, 256, 33), (2, 512, 136), (1, 20000, 3), (1, 0, 2)] {
                 let xs: Vec<Tensor> =
                     (0..count).map(|i| gpu.act(&random_bf16(&[rows, n], i, 1.0).to(Device::Gpu(gpu)))).collect();
                 let mut expected = vec![0.0; n];

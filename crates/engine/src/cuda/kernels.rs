@@ -29,9 +29,10 @@ macro_rules! scan_source {
 
 /// Modules, and the file each is compiled from. A file that takes long is compiled in several parts, side by side, each of
 /// which sees its own name.
-const SOURCES: [(&str, &str); 20] = [
+const SOURCES: [(&str, &str); 21] = [
     ("conv", CONV),
     ("conv_input_grad", CONV),
+    ("conv_pack", include_str!("kernels/conv_pack.cu")),
     ("conv_weight_grad", CONV),
     ("copies", include_str!("kernels/copies.cu")),
     ("elementwise", include_str!("kernels/elementwise.cu")),
@@ -111,5 +112,30 @@ mod tests {
                 assert!(source.contains(&format!("EXPORT({kernel})")), "{kernel} in {name}.cu");
             }
         }
+    }
+
+    /// A kernel that does not would read what the one before it has yet to write, which an emulated GPU cannot show.
+    #[test]
+    fn every_kernel_waits_for_the_one_before_it() {
+        const WAIT: &str = "wait_for_previous";
+        let mut seen = 0;
+        for (name, source) in SOURCES {
+            for (at, _) in source.match_indices("KERNEL").filter(|(at, _)| starts_a_line(source, *at)) {
+                seen += 1;
+                let text = &source[at..];
+                let body = &text[..text.find("EXPORT(").expect("kernels are exported")];
+                // Either itself or the function that is all of it.
+                let called = body.split_once("{ ").and_then(|(_, call)| call.split('<').next()).unwrap_or("none");
+                let function =
+                    source.split_once(&format!("void {called}(")).and_then(|(_, text)| text.split("\n}").next());
+                let first = body.lines().next().unwrap_or_default();
+                assert!(body.contains(WAIT) || function.is_some_and(|x| x.contains(WAIT)), "{first} in {name}.cu");
+            }
+        }
+        assert!(seen > 90, "{seen} kernels are not all");
+    }
+
+    fn starts_a_line(source: &str, at: usize) -> bool {
+        source[..at].rsplit('\n').next().is_some_and(|before| before.trim().is_empty())
     }
 }

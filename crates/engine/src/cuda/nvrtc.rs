@@ -1,14 +1,12 @@
 //! Compiles kernels with NVRTC. Needs no GPU, so that every kernel is compiled in tests.
 
+use super::driver::HOPPER;
 use super::library::{Loaded, NVRTC};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 type Program = *mut c_void;
-
-/// The architecture whose warpgroups multiply (kernels/wgmma.cuh).
-pub const HOPPER: u32 = 90;
 
 /// How kernels are compiled, besides the architecture.
 pub const OPTIONS: &str = "--std=c++17";
@@ -43,13 +41,15 @@ impl Nvrtc {
         NVRTC.load_as(|found| {
             let nvrtc = Nvrtc::bind(found)?;
             let (major, minor) = nvrtc.version();
-            nvrtc.load_builtins();
             match most {
                 Some(most) if major > most => {
                     let path = nvrtc.path.display();
                     Err(format!("{path} is NVRTC {major}.{minor}, newer than CUDA {most}, which the driver supports"))
                 }
-                _ => Ok(nvrtc),
+                _ => {
+                    nvrtc.load_builtins();
+                    Ok(nvrtc)
+                }
             }
         })
     }
@@ -77,7 +77,7 @@ impl Nvrtc {
     fn load_builtins(&self) {
         let (major, minor) = self.version();
         let beside = self.path.with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
-        // SAFETY: it has no initialisers of note, and stays loaded, as the compiler does.
+        // SAFETY: the compiler would load it itself, with its initialisers; it stays loaded, as the compiler does.
         if let Ok(library) = unsafe { libloading::Library::new(beside) } {
             std::mem::forget(library);
         }

@@ -22,7 +22,7 @@ pub(super) struct Queue {
     /// What an emulated GPU is to do later; `None` where it works at once.
     pub tape: Option<Mutex<Vec<Command>>>,
     pub recording: bool,
-    /// Marks between kernels, where they are to be timed.
+    /// Marks between kernels or parts, where they are to be timed.
     pub marks: Option<Marks>,
     /// Where the packing of weights is recorded, if not here.
     packs: Option<Arc<Queue>>,

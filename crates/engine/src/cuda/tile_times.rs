@@ -1,7 +1,7 @@
 //! How fast products and convolutions are on a real GPU, tile by tile, beside what the model of `tiles.rs` expects:
 //! `cargo test --release -p engine --lib time_of -- --ignored --nocapture`.
 
-use super::tiles::{FLAT, GROUP, HUGE, LARGE, MIDDLE, PAIR, Plan, cycles, plan};
+use super::tiles::{PRODUCTS, Plan, WEIGHT_GRADS, cycles, plan};
 use super::{Gemm, Gpu, Matrix, Precision, Product, WeightGrad, test_gpu_in, weight_rows};
 use crate::check::random;
 use crate::tensor::{Device, Tensor};
@@ -72,11 +72,8 @@ fn time_of_products() {
     for (what, [m, n, k, blocks]) in SHAPES {
         let (x, w) = (some(gpu, &[m, blocks * k]), random(&[blocks, k, n], 2, 0.1).to(Device::Gpu(gpu)));
         let ((rows, stride), y) = (weight_rows(gpu, &w), gpu.empty_act(&[m, blocks * n]));
-        let (flop, chosen) = (
-            2.0 * (m * n * k * blocks) as f64,
-            plan(&gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT]), [m, n], blocks, &[k]),
-        );
-        for tile in gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT]) {
+        let (flop, chosen) = (2.0 * (m * n * k * blocks) as f64, plan(&gpu.able(&PRODUCTS), [m, n], blocks, &[k]));
+        for tile in gpu.able(&PRODUCTS) {
             let parts = if tile.forward == chosen.tile.forward { chosen.parts } else { 1 };
             let each = Plan { tile, parts };
             let micros = microseconds(gpu, || {
@@ -107,7 +104,7 @@ fn time_of_weight_gradients() {
         }
         let uses = [(some(gpu, &[m, blocks * k]), some(gpu, &[m, blocks * n]))];
         let (grad, flop) = (gpu.zeros(&[blocks, k, n]), 2.0 * (m * n * k * blocks) as f64);
-        let tiles = gpu.able(&[GROUP, PAIR, HUGE, LARGE, MIDDLE]);
+        let tiles = gpu.able(&WEIGHT_GRADS);
         let chosen = plan(&tiles, [k, n], blocks, &[m]);
         for tile in tiles {
             let parts = if tile.forward == chosen.tile.forward { chosen.parts } else { 1 };

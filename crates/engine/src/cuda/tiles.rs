@@ -1,8 +1,7 @@
-//! How products are cut into tiles for blocks of threads, by their shapes alone.
+//! How products are cut into tiles for blocks of threads, by their shapes and by whether the GPU has warpgroups.
 
 use super::gpu::Gpu;
 use super::launch::Grid;
-use super::nvrtc::HOPPER;
 
 /// The tile of a product that a block of threads computes (`Tile` in kernels/product.cuh), and the kernels that do.
 #[derive(Clone, Copy, PartialEq)]
@@ -53,6 +52,7 @@ pub(crate) const GROUP: Tile = Tile {
     ..HUGE
 };
 
+/// The same for two blocks on a multiprocessor, of which one multiplies while the other begins or ends.
 pub(crate) const PAIR: Tile = Tile {
     rows: 128,
     threads: 128,
@@ -109,6 +109,10 @@ pub(crate) const FLAT: Tile = Tile {
     weight_grad: "",
 };
 
+/// Tiles of products with weights, and of the gradients of weights.
+pub(crate) const PRODUCTS: [Tile; 6] = [GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT];
+pub(crate) const WEIGHT_GRADS: [Tile; 5] = [GROUP, PAIR, HUGE, LARGE, MIDDLE];
+
 /// The same for convolutions, which gather so many channels at a time.
 pub(crate) const CONV_8: [Tile; 9] = [
     conv(CONV_GROUP, ["conv_group", "conv_input_grad_group", "conv_weight_grad_group"]),
@@ -135,6 +139,7 @@ pub(crate) const CONV_POOLED: [Tile; 3] = [
 pub(crate) const CONV_1: [Tile; 1] = [conv(NARROW, ["conv_odd", "conv_input_grad_odd", "conv_weight_grad_odd"])];
 
 // Gathering pixels takes its own time.
+/// A weight's gradient takes half the depth in twice as many stages, which are as many bytes (kernels/conv.cu).
 const CONV_GROUP: Tile = Tile { step: 1350.0, round: 8800.0, ..GROUP };
 /// Three times a power of two, as many channels are.
 const CONV_GROUP_96: Tile = Tile { columns: 96, step: 1190.0, ..CONV_GROUP };
@@ -182,7 +187,8 @@ pub(crate) struct Plan {
     pub parts: usize,
 }
 
-/// The multiprocessors that plans are made for. On others the numbers are the same, and the time may not be the best.
+/// The multiprocessors that plans are made for: numbers do not depend on how many a GPU has, though the time may not be the best.
+/// They do on whether it has warpgroups, whose tiles add up in another order.
 const MULTIPROCESSORS: usize = 132;
 /// Cycles of a kernel's start and end, and of those of a second pass.
 const START: f64 = 4900.0;
@@ -196,7 +202,7 @@ const MOST_BYTES: usize = 64 << 20;
 impl Gpu {
     /// Those of `tiles` that there are kernels for: on an emulated GPU all of them.
     pub(crate) fn able(&self, tiles: &[Tile]) -> Vec<Tile> {
-        let warpgroups = [HOPPER, 0].contains(&self.properties().arch);
+        let warpgroups = self.properties().multiplies_by_warpgroups();
         tiles.iter().copied().filter(|tile| warpgroups || !tile.by_warpgroups).collect()
     }
 }
@@ -261,9 +267,8 @@ mod tests {
     /// What the model says of shapes that matter.
     #[test]
     fn tiles_fit_their_products() {
-        let tiles = [GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT];
         let name = |m, n, k, blocks| {
-            let Plan { tile, parts } = plan(&tiles, [m, n], blocks, &[k]);
+            let Plan { tile, parts } = plan(&PRODUCTS, [m, n], blocks, &[k]);
             (tile.forward, parts)
         };
         assert_eq!(name(16384, 1024, 1024, 1), ("gemm_group", 1));

@@ -1,4 +1,4 @@
-//! Times of kernels: a recording may hold marks between its kernels, which say when they were passed.
+//! Times of kernels, and of parts of a computation: a recording may hold marks between them, which say when they were passed.
 
 use super::driver::Event;
 use super::gpu::{Backend, Gpu};
@@ -40,7 +40,7 @@ pub struct KernelTime {
     /// [`profile::measure`]), and whether in its backward sweep.
     pub part: &'static str,
     pub backward: bool,
-    /// The last one of what was timed together.
+    /// Empty where parts are timed.
     pub kernel: &'static str,
     pub seconds: f64,
 }
@@ -87,8 +87,8 @@ impl Gpu {
 }
 
 impl Recording {
-    /// Runs once, waits, and says how long each kernel or part took, copies before it included; empty unless it was
-    /// recorded with marks.
+    /// Runs once, waits, and says how long each kernel or part took; empty unless it was recorded with marks. A copy counts
+    /// for the kernel after it, and for the part before it.
     pub fn times(&self) -> Vec<KernelTime> {
         let queue = self.queue();
         let Some(marks) = &queue.marks else { return vec![] };

@@ -145,7 +145,7 @@ fn forward_simple(gpu: &'static Gpu, g: &Geometry, x: &Tensor, w: &Tensor, bias:
     let [h, width] = g.out();
     let y = gpu.empty(&[g.n, h, width, g.os]);
     let ties = ties_of(gpu, &y);
-    gpu.launch("conv", "pool", Grid::elements(y.len()), &[&full, &g.n, &g.oh, &g.ow, &g.os, &y, &ties]);
+    gpu.launch("conv_pack", "pool", Grid::elements(y.len()), &[&full, &g.n, &g.oh, &g.ow, &g.os, &y, &ties]);
     (y, Some(ties))
 }
 
@@ -201,7 +201,7 @@ impl Kept {
         let g = &self.g;
         let dx = gpu.empty_act(&[g.n, g.oh, g.ow, g.os]);
         let threads = if g.os.is_multiple_of(4) { dy.len() / 4 } else { dy.len() };
-        gpu.launch("conv", "unpool", Grid::elements(threads), &[dy, ties, &g.n, &g.oh, &g.ow, &g.os, &dx]);
+        gpu.launch("conv_pack", "unpool", Grid::elements(threads), &[dy, ties, &g.n, &g.oh, &g.ow, &g.os, &dx]);
         dx
     }
 
@@ -259,14 +259,14 @@ impl Staged {
             return w.packed_gpu(PackKey::Taps { ci: cs, co: os }, || {
                 let y = new();
                 let args: [&dyn Arg; 7] = [w, &(k * k), &ci, &co, &cs, &self.padded, &y];
-                gpu.launch("conv", "pad_taps", Grid::elements(y.len()), &args);
+                gpu.launch("conv_pack", "pad_taps", Grid::elements(y.len()), &args);
                 y
             });
         }
         w.packed_gpu(PackKey::Phases { ci: cs, co: os, sparse }, || {
             let (y, sparse) = (new(), sparse as u32);
             let args: [&dyn Arg; 10] = [w, &k, &ci, &co, &self.k, &sparse, &cs, &os, &self.padded, &y];
-            gpu.launch("conv", "fold_phases", Grid::elements(y.len()), &args);
+            gpu.launch("conv_pack", "fold_phases", Grid::elements(y.len()), &args);
             y
         })
     }
@@ -390,7 +390,7 @@ impl Staged {
         let (grad, sparse) = (gpu.empty(&[g.k, g.k, g.ci, g.co]), g.sparse as u32);
         let small = if g.up == 1 { 0 } else { self.k };
         let args: [&dyn Arg; 10] = [&sums, &parts, &g.k, &g.ci, &g.co, &small, &sparse, &g.cs, &self.columns, &grad];
-        gpu.launch("conv", "unfold_parts", Grid::elements(grad.len()), &args);
+        gpu.launch("conv_pack", "unfold_parts", Grid::elements(grad.len()), &args);
         grad
     }
 }

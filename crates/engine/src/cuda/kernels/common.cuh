@@ -20,8 +20,9 @@ typedef unsigned char u8;
 
 // How every kernel begins, before it touches memory: the next kernel may start when all blocks of this one have come here
 // (programmatic dependent launch), and waits here itself until this one has ended and what it wrote can be seen. So no more
-// than two kernels are under way, and one that reads something earlier than this must know it to be older than the kernel
-// before it. Who packs weights, which are read so, keeps others from starting: `WAIT_ALONE`.
+// than two kernels are under way, and one that reads something earlier than this, or by `__ldg`, must know it to be older than
+// the kernel before it. Who packs weights, which are read so, keeps others from starting (`WAIT_ALONE`), and another kernel
+// comes between (ops/scan).
 enum Waiting { WAIT, WAIT_ALONE };
 template <Waiting HOW = WAIT>
 __device__ __forceinline__ void wait_for_previous() {

@@ -39,6 +39,17 @@ struct Copy { char* to; const void* from; unsigned bytes, group; };  // zeros wh
 struct Copies { Copy copies[512]; unsigned count = 0, group = 0; };
 inline Copies copies[1024];
 
+// Products of warpgroups are computed when they are waited for and not before, as copies are done: every thread adds to its
+// own sums.
+struct WarpgroupProduct {
+  float (*sums)[4];
+  unsigned down, group;
+  unsigned long long left, right;
+  bool left_across, right_across;
+};
+struct WarpgroupProducts { WarpgroupProduct products[64]; unsigned count = 0, group = 0; };
+inline WarpgroupProducts products[1024];
+
 // Back to the scheduler, until it comes here again.
 inline void leave(Wait kind) {
   fibers[current].wait = kind;
@@ -83,7 +94,7 @@ inline void run_block() {
   for (unsigned i = 0; i < count; i++) {
     fibers[i].thread = Dim{i, 0, 0};
     fibers[i].wait = NOTHING;
-    copies[i].count = 0;
+    copies[i].count = products[i].count = 0;
   }
   for (;;) {
     bool ran = false, live = false;
@@ -194,8 +205,8 @@ inline void ldmatrix(unsigned (&r)[4], const char* row, bool transposed) {
   wait(WARP);
 }
 
-// A warpgroup's product (wgmma.cuh), computed at once: every thread adds to its own sums. `at` is where number `line` across
-// the depth and number `d` along it lies, by the layouts of PTX.
+// Number `line` across the depth and number `d` along it of a factor that a warpgroup multiplies (wgmma.cuh), by the layouts
+// of PTX.
 inline float of_factor(unsigned long long factor, bool across, unsigned line, unsigned d) {
   unsigned at = (unsigned)(factor & 0x3fff) << 4, next_64 = (unsigned)(factor >> 16 & 0x3fff) << 4;
   unsigned next_8 = (unsigned)(factor >> 32 & 0x3fff) << 4;
@@ -206,15 +217,35 @@ inline float of_factor(unsigned long long factor, bool across, unsigned line, un
   std::memcpy(&bits, shared + at, 2);
   return from_bf16(bits);
 }
-template <unsigned DOWN>
-void wgmma(float (&c)[DOWN][4], unsigned long long a, unsigned long long b, bool a_across, bool b_across) {
-  must(a >> 62 == 1 && b >> 62 == 1, "factors of a warpgroup are swizzled by 128 bytes");
+inline void start_product(float (*sums)[4], unsigned down, unsigned long long left, unsigned long long right, bool left_across,
+                          bool right_across) {
+  WarpgroupProducts& mine = products[current];
+  for (unsigned long long factor : {left, right}) {
+    must(factor >> 62 == 1, "factors of a warpgroup are swizzled by 128 bytes");
+    must((factor << 4 & 1023) < 128, "factors of a warpgroup begin in the first line of eight");
+  }
+  must(mine.count < 64, "more products under way than there is room for");
+  mine.products[mine.count++] = WarpgroupProduct{sums, down, mine.group, left, right, left_across, right_across};
+}
+inline void multiply(const WarpgroupProduct& p) {
   unsigned warp = current / 32 % 4, lane = current % 32;
-  for (unsigned j = 0; j < DOWN; j++)
+  for (unsigned j = 0; j < p.down; j++)
     for (unsigned r = 0; r < 4; r++) {
       unsigned row = 16 * warp + lane / 4 + r / 2 * 8, column = 8 * j + lane % 4 * 2 + r % 2;
-      for (unsigned d = 0; d < 16; d++) c[j][r] += of_factor(a, a_across, row, d) * of_factor(b, b_across, column, d);
+      for (unsigned d = 0; d < 16; d++)
+        p.sums[j][r] += of_factor(p.left, p.left_across, row, d) * of_factor(p.right, p.right_across, column, d);
     }
+}
+inline void end_products() { products[current].group++; }
+inline void wait_for_products(unsigned but) {
+  WarpgroupProducts& mine = products[current];
+  unsigned kept = 0;
+  for (unsigned i = 0; i < mine.count; i++) {
+    WarpgroupProduct product = mine.products[i];
+    if (product.group + but >= mine.group) mine.products[kept++] = product;
+    else multiply(product);
+  }
+  mine.count = kept;
 }
 
 inline void copy_later(char* to, const void* from, unsigned bytes) {

@@ -59,7 +59,7 @@ __device__ __forceinline__ void store_rows(void* c, u64 at, u32 apart, u32 rows,
   if (bias) {
 #pragma unroll
     for (u32 q = 0; q < 4; q++)
-      if (q < count) more[q] = __ldg(bias + q);
+      if (q < count) more[q] = bias[q];
   }
   if ((flags & (FOURS | ACCUMULATE)) == FOURS) {  // almost always, hence short
 #pragma unroll

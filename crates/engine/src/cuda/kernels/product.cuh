@@ -245,15 +245,9 @@ __device__ __forceinline__ void multiply_stage(Sums<T>& sums, const char* stage)
   }
 }
 
-// The same for tiles that warpgroups compute (wgmma.cuh).
+// A product as below, for tiles whose warps multiply for themselves.
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
-__device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shared, u32 steps, Load load);
-
-// Adds a product of `steps` times TILE_DEPTH to the sums of a tile. `load(left, right)` fills the tiles of both factors for
-// one step after the other. A factor is `ALONG` where its rows (or columns) are lines of numbers along the depth.
-template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
-__device__ __forceinline__ void multiply_tiles(Sums<T>& sums, char* shared, u32 steps, Load load) {
-  if constexpr (T::BY_WARPGROUPS) return multiply_by_warpgroups<T, LEFT_ALONG, RIGHT_ALONG>(sums, shared, steps, load);
+__device__ __forceinline__ void multiply_by_warps(Sums<T>& sums, char* shared, u32 steps, Load load) {
   auto fill_stage = [&](u32 stage) { load(shared + stage * T::STAGE, shared + stage * T::STAGE + T::LEFT); };
   for (u32 step = 0; step < T::STAGES - 1; step++) {
     if (step < steps) fill_stage(step);
@@ -271,6 +265,21 @@ __device__ __forceinline__ void multiply_tiles(Sums<T>& sums, char* shared, u32 
   }
   wait_for_groups<0>();
   __syncthreads();  // the stages may be used for something else
+}
+
+// The same for tiles that warpgroups compute (wgmma.cuh).
+template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
+__device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shared, u32 steps, Load load);
+
+// Adds a product of `steps` times TILE_DEPTH to the sums of a tile. `load(left, right)` fills the tiles of both factors for
+// one step after the other. A factor is `ALONG` where its rows (or columns) are lines of numbers along the depth.
+template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
+__device__ __forceinline__ void multiply_tiles(Sums<T>& sums, char* shared, u32 steps, Load load) {
+  if constexpr (T::BY_WARPGROUPS) {
+    multiply_by_warpgroups<T, LEFT_ALONG, RIGHT_ALONG>(sums, shared, steps, load);
+  } else {
+    multiply_by_warps<T, LEFT_ALONG, RIGHT_ALONG>(sums, shared, steps, load);
+  }
 }
 
 // Hands the sums to `store(row, column, sums)`, four rows of four numbers from there on at a time, rearranged in shared

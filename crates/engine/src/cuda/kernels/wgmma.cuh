@@ -1,5 +1,5 @@
 // Products by warpgroups, for Hopper: four warps together start a product of 64 rows whose factors the tensor cores read from
-// shared memory by themselves (wgmma), and go on meanwhile. It reaches half as much again as `mma` can.
+// shared memory by themselves (wgmma), and go on meanwhile. Large products take half the time that `mma` takes.
 #ifdef WARPGROUPS
 
 // How a block of GROUPS warpgroups computes a tile [R, C]: each takes the same share of the rows, and all columns. The products
@@ -15,6 +15,8 @@ struct GroupTile {
   static constexpr u32 ACROSS = R / GROUPS / 64, DOWN = C / 8;
   static constexpr u32 LEFT = 2 * R * D, STAGE = LEFT + 2 * ((C + 63) / 64 * 64) * D;  // bytes
   static constexpr bool BY_WARPGROUPS = true;
+  static_assert(R % (64 * GROUPS) == 0 && D % 16 == 0, "products are of 64 rows and 16 of the depth");
+  static_assert(4 * 16 * PLANE * (C + 8) <= S * STAGE, "rows of sums fit where the stages were");
   static constexpr u32 WIDTH = C;  // that is handed out at once
   static __device__ __forceinline__ u32 row_of(u32 warp, u32 i) { return warp / 4 * (R / GROUPS) + 64 * i + warp % 4 * 16; }
   static __device__ __forceinline__ u32 column_of(u32) { return 0; }
@@ -36,7 +38,7 @@ template <bool LEFT_ACROSS, bool RIGHT_ACROSS, u32 DOWN>
 __device__ __forceinline__ void start_product(float (&sums)[DOWN][4], u64 left, u64 right) {
   static_assert(DOWN == 8 || DOWN == 12 || DOWN == 16, "64, 96 or 128 columns");
 #ifdef EMULATED
-  emulator::wgmma(sums, left, right, LEFT_ACROSS, RIGHT_ACROSS);
+  emulator::start_product(sums, DOWN, left, right, LEFT_ACROSS, RIGHT_ACROSS);
 #else
 #define SUMS(j) "+f"(sums[j][0]), "+f"(sums[j][1]), "+f"(sums[j][2]), "+f"(sums[j][3])
   if constexpr (DOWN == 8)
@@ -85,14 +87,18 @@ __device__ __forceinline__ void begin_products() {
 #endif
 }
 __device__ __forceinline__ void end_products() {
-#ifndef EMULATED
+#ifdef EMULATED
+  emulator::end_products();
+#else
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #endif
 }
 // Waits for all groups of products of this warpgroup but the last few.
 template <u32 BUT>
 __device__ __forceinline__ void wait_for_products() {
-#ifndef EMULATED
+#ifdef EMULATED
+  emulator::wait_for_products(BUT);
+#else
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(BUT) : "memory");
 #endif
 }
@@ -102,6 +108,7 @@ __device__ __forceinline__ void wait_for_products() {
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
 __device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shared, u32 steps, Load load) {
   static_assert(!(LEFT_ALONG || RIGHT_ALONG) || T::TILE_DEPTH == 64, "a line along the depth has 64 numbers");
+  static_assert(T::STAGES > T::LATE + 1, "a stage at least is filled ahead");
   const u32 AHEAD = T::STAGES - 1 - T::LATE, LINES = 128 * T::TILE_DEPTH;  // bytes of 64 rows, or columns, across the depth
   auto fill_stage = [&](u32 stage) { load(shared + stage * T::STAGE, shared + stage * T::STAGE + T::LEFT); };
   for (u32 step = 0; step < AHEAD; step++) {

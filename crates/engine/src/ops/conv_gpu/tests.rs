@@ -29,8 +29,14 @@ fn every_tile_convolves() {
     ];
     for (tiles, channels, k) in all {
         for resample in [Resample::None, Resample::Pool, Resample::Stride, Resample::Upsample, Resample::Spread] {
-            tiles.iter().for_each(|&tile| convolve_as(gpu, tile, resample, Case { size: [8, 12], channels, k }));
+            gpu.able(tiles)
+                .into_iter()
+                .for_each(|tile| convolve_as(gpu, tile, resample, Case { size: [8, 12], channels, k }));
         }
+    }
+    // More columns, and more steps of the depth, than stages of a tile by warpgroups.
+    for tile in gpu.able(&CONV_8).into_iter().filter(|tile| tile.by_warpgroups) {
+        convolve_as(gpu, tile, Resample::Pool, Case { size: [4, 6], channels: [72, 136], k: 3 });
     }
 }
 
@@ -120,13 +126,13 @@ fn time_stage(gpu: &'static Gpu, s: &Staged, x: &Tensor, dy: &Tensor, w: &Tensor
         tile_times::print(what, name, chosen, flop, micros, model);
     };
     let (size, depth) = (s.size(), taps * g.cs);
-    let able = tiles(g.cs);
+    let able = &gpu.able(tiles(g.cs));
     for &tile in able {
         let run = || drop(s.forward_as(gpu, x, w, bias, tile));
         show(tile, tile.forward, 1, size, depth, plan_whole(able, size, depth), &run);
     }
     let (size, depth) = ([pixels, g.cs], taps * s.columns);
-    let able = tiles(g.os);
+    let able = &gpu.able(tiles(g.os));
     for &tile in able {
         let run = || drop(s.input_grad_as(gpu, dy, w, tile));
         show(tile, tile.input_grad, 1, size, depth, plan_whole(able, size, depth), &run);
@@ -140,7 +146,7 @@ fn time_stage(gpu: &'static Gpu, s: &Staged, x: &Tensor, dy: &Tensor, w: &Tensor
             show(tile, tile.weight_grad, plan.parts, size, pixels, tile, &run);
         }
     }
-    let able = if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) };
+    let able = &gpu.able(if grain(g.cs) < grain(g.os) { tiles(g.cs) } else { tiles(g.os) });
     let chosen = plan(able, size, 1, &[pixels]);
     for &tile in able {
         let plan = plan(&[tile], size, 1, &[pixels]);

@@ -43,6 +43,8 @@ pub(super) fn run(
     if s.rows * s.steps > 0 {
         let flops = s.flops(scan).iter().sum();
         profile::count(flops, flops);
+        // The kernel after the packing of weights must not be one that reads them before it waits for its predecessor: at the
+        // last step `latent` has no embedding to go through.
         let sweep = Sweep::new(gpu, scan, s, kept, &left, grads, &first);
         for t in (0..s.steps).rev() {
             sweep.latent(Some(t));
