@@ -1,7 +1,7 @@
 //! Matrix products on a GPU: which kernel of kernels/gemm.cu computes one, and how it is cut.
 
 use super::gpu::{Gpu, Precision};
-use super::launch::{Addresses, Arg, Grid};
+use super::launch::{Addresses, Arg, Grid, Piece};
 use super::tiles::{MIDDLE, PRODUCTS, Plan, Tile, WEIGHT_GRADS, plan};
 use crate::profile;
 use crate::tensor::{Dtype, PackKey, Tensor};
@@ -21,6 +21,12 @@ impl Matrix {
     /// Matrices with rows `row` numbers apart, the first one from element `start` of `x` on.
     pub fn new(x: &Tensor, start: usize, row: usize, block: usize) -> Matrix {
         Matrix { address: x.address(), dtype: x.dtype(), row, column: 1, block }.after(start)
+    }
+
+    /// All of `blocks` matrices of so many numbers, which may be the same one.
+    fn piece(&self, numbers: usize, blocks: usize) -> Piece {
+        let blocks = if self.block == 0 { 1 } else { blocks };
+        Piece { address: self.address, bytes: self.dtype.bytes() * numbers * blocks }
     }
 
     fn after(self, numbers: usize) -> Matrix {
@@ -100,13 +106,15 @@ impl Gemm<'_> {
         for (i, (lap, term)) in all.enumerate() {
             let (a, b, accumulate) = (term.a.after(lap * a_lap), term.b.after(lap * b_lap), (i > 0) as u32);
             let bias = self.bias.filter(|_| i == 0);
-            let add = self.add.filter(|_| i == 0).map(|x| x.address);
+            let [a_all, b_all, c_all] =
+                [(&a, m * term.k), (&b, term.k * n), (&c, m * n)].map(|(x, numbers)| x.piece(numbers, self.blocks));
+            let add = self.add.filter(|_| i == 0).map(|x| x.piece(m * n, self.blocks));
             let grid = Grid::of([n.div_ceil(64), m.div_ceil(64), self.blocks], 256);
             #[rustfmt::skip] // an operand a line, as the kernel has them
             let args: [&dyn Arg; 17] = [
-                &a.address, &a.row, &a.column, &a.block,
-                &b.address, &b.row, &b.column, &b.block,
-                &c.address, &c.row, &c.block,
+                &a_all, &a.row, &a.column, &a.block,
+                &b_all, &b.row, &b.column, &b.block,
+                &c_all, &c.row, &c.block,
                 &bias, &add, &m, &n, &term.k, &accumulate,
             ];
             gpu.launch("gemm", "gemm", grid, &args);
@@ -133,21 +141,23 @@ impl Gemm<'_> {
         let terms: [Product; TERMS] = std::array::from_fn(|i| *self.terms.get(i).unwrap_or(&nothing));
         let (b, count) = (terms[0].b, self.terms.len());
         let b_row = b.row.max(b.column);
-        let add = self.add.map(|x| x.address);
+        let add = self.add.map(|x| x.piece(m * n, blocks));
         let whole = c.in_fours() && n.is_multiple_of(4) && self.add.is_none_or(|x| x.in_fours());
         let full = if c.dtype == Dtype::F32 { FULL } else { 0 };
         let flags = if whole { FOURS } else { 0 } | full;
         let sums = (parts > 1).then(|| gpu.empty(&[parts, blocks, m, n]));
-        let in_parts = sums.as_ref().map(Tensor::address);
-        let (out, out_bias, out_add) =
-            if in_parts.is_some() { (in_parts, None, None) } else { (Some(c.address), self.bias, add) };
-        let out_flags = if in_parts.is_some() { parts_flags(n) } else { flags };
+        let (out, out_bias, out_add, out_flags) = match &sums {
+            Some(sums) => (Piece { address: sums.address(), bytes: sums.bytes() }, None, None, parts_flags(n)),
+            None => (c.piece(m * n, blocks), self.bias, add, flags),
+        };
         let [t0, t1, t2] = &terms;
+        let [a0, a1, a2] = [t0, t1, t2].map(|term| term.a.piece(m * term.k * laps, blocks));
+        let [b0, b1, b2] = [t0, t1, t2].map(|term| term.b.piece(term.k * n * laps, blocks));
         #[rustfmt::skip] // an operand a line, as the kernel has them
         let args: [&dyn Arg; 30] = [
-            &t0.a.address, &t0.b.address, &t0.k, &t0.a.row, &t0.a.block,
-            &t1.a.address, &t1.b.address, &t1.k, &t1.a.row, &t1.a.block,
-            &t2.a.address, &t2.b.address, &t2.k, &t2.a.row, &t2.a.block,
+            &a0, &b0, &t0.k, &t0.a.row, &t0.a.block,
+            &a1, &b1, &t1.k, &t1.a.row, &t1.a.block,
+            &a2, &b2, &t2.k, &t2.a.row, &t2.a.block,
             &count, &laps, &a_lap, &b_lap,
             &b_row, &b.block,
             &out, &c.row, &c.block,
@@ -157,7 +167,7 @@ impl Gemm<'_> {
             if self.transposed() { ("gemm_transposed", tile.input_grad) } else { ("gemm", tile.forward) };
         gpu.launch(module, kernel, tile.grid([m, n], blocks * parts), &args);
         if let Some(sums) = sums {
-            sum_parts(gpu, &sums, [m, n], self.bias, add, [c.address, c.row as u64, c.block as u64], flags);
+            sum_parts(gpu, &sums, [m, n], self.bias, add, c.piece(m * n, blocks), [c.row, c.block], flags);
         }
     }
 }
@@ -173,8 +183,9 @@ fn sum_parts(
     parts: &Tensor,
     [m, n]: [usize; 2],
     bias: Option<&Tensor>,
-    add: Option<u64>,
-    [c, c_row, c_block]: [u64; 3],
+    add: Option<Piece>,
+    c: Piece,
+    [c_row, c_block]: [usize; 2],
     flags: u32,
 ) {
     let (count, blocks) = (parts.dim(0), parts.dim(1));
@@ -249,24 +260,29 @@ impl WeightGrad {
         }
         let (x_row, dy_row) = (uses[0].0.width(), uses[0].1.width());
         let (x_block, grad) = (if shared { 0 } else { k }, Matrix::new(grad, start, n, block));
-        let addresses = Addresses(&addresses);
+        let per_row = (if shared { k } else { k * blocks }) + n * blocks;
+        let addresses = Addresses(&addresses, depth * per_row * uses[0].0.dtype().bytes());
+        let whole = grad.piece(k * n, blocks);
         let accumulate = if accumulate { ACCUMULATE } else { 0 };
         if gpu.precision() == Precision::Float32 {
             #[rustfmt::skip]
             let args: [&dyn Arg; 12] =
-                [&addresses, &shift, &depth, &x_row, &x_block, &dy_row, &n, &grad.address, &block, &k, &n, &accumulate];
+                [&addresses, &shift, &depth, &x_row, &x_block, &dy_row, &n, &whole, &block, &k, &n, &accumulate];
             let grid = Grid::of([n.div_ceil(64), k.div_ceil(64), blocks], 256);
             return gpu.launch("gemm_weight_grad", "weight_grad", grid, &args);
         }
         let flags = accumulate | FULL | if grad.in_fours() && n.is_multiple_of(4) { FOURS } else { 0 };
         let sums = (parts > 1).then(|| gpu.empty(&[parts, blocks, k, n]));
-        let (out, out_flags) = sums.as_ref().map_or((grad.address, flags), |sums| (sums.address(), parts_flags(n)));
+        let (out, out_flags) = match &sums {
+            Some(sums) => (Piece { address: sums.address(), bytes: sums.bytes() }, parts_flags(n)),
+            None => (whole, flags),
+        };
         #[rustfmt::skip]
         let args: [&dyn Arg; 13] =
             [&addresses, &shift, &depth, &x_row, &x_block, &dy_row, &n, &out, &block, &k, &n, &blocks, &out_flags];
         gpu.launch("gemm_weight_grad", tile.weight_grad, tile.grid([k, n], blocks * parts), &args);
         if let Some(sums) = sums {
-            sum_parts(gpu, &sums, [k, n], None, None, [grad.address, n as u64, block as u64], flags);
+            sum_parts(gpu, &sums, [k, n], None, None, whole, [n, block], flags);
         }
     }
 }
@@ -306,7 +322,12 @@ pub(crate) fn column_sums(gpu: &'static Gpu, xs: &[Tensor], n: usize) -> Tensor 
             (Dtype::Bf16, true) => "column_sums_act_wide",
         };
         let grid = Grid::of([columns.div_ceil(lanes), slices, 1], 256);
-        gpu.launch("gemm", kernel, grid, &[&Addresses(&addresses), &shift, &rows, &n, &slice, &lanes, &out]);
+        gpu.launch(
+            "gemm",
+            kernel,
+            grid,
+            &[&Addresses(&addresses, rows * n * xs[0].dtype().bytes()), &shift, &rows, &n, &slice, &lanes, &out],
+        );
         out
     };
     let rows: usize = xs.iter().map(|x| x.len() / n.max(1)).sum();

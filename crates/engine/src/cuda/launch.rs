@@ -53,12 +53,37 @@ pub trait Arg {
     fn rest(&self) -> &[u64] {
         &[]
     }
+
+    /// Bytes of memory that the kernel reads or writes through it, each counted once: a tensor's own.
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Memory that a kernel reads or writes, and how much of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
+    pub address: u64,
+    pub bytes: usize,
+}
+
+impl Arg for Piece {
+    fn word(&self) -> u64 {
+        self.address
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// A structure that a kernel takes by value, at most [`Table::BYTES`] long: addresses and sizes of many tensors. Unlike
 /// memory that would have to be copied to the GPU first, arguments become part of a captured graph.
 #[derive(Default)]
-pub struct Table(Vec<u64>);
+pub struct Table {
+    words: Vec<u64>,
+    bytes: usize,
+}
 
 impl Table {
     /// Arguments of a launch are 4096 bytes at most; this leaves some for others.
@@ -66,11 +91,16 @@ impl Table {
 
     /// Adds a column of `len` addresses, of which the first are given.
     pub fn addresses(&mut self, len: usize, values: impl Iterator<Item = u64>) {
-        let end = self.0.len() + len;
-        self.0.extend(values);
-        assert!(self.0.len() <= end, "more than {len} addresses");
-        self.0.resize(end, 0);
+        let end = self.words.len() + len;
+        self.words.extend(values);
+        assert!(self.words.len() <= end, "more than {len} addresses");
+        self.words.resize(end, 0);
         assert!(8 * end <= Self::BYTES, "a table of {} bytes", 8 * end);
+    }
+
+    /// Counts memory behind the addresses: all that the kernel reads or writes there.
+    pub fn moves(&mut self, bytes: usize) {
+        self.bytes += bytes;
     }
 
     /// Adds a column of `len` (an even number) 32-bit numbers, of which the first are given.
@@ -106,16 +136,20 @@ impl Table {
 
 impl Arg for Table {
     fn word(&self) -> u64 {
-        self.0[0]
+        self.words[0]
     }
 
     fn rest(&self) -> &[u64] {
-        &self.0[1..]
+        &self.words[1..]
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
-/// A structure of many addresses, as many as the kernel expects.
-pub(crate) struct Addresses<'a>(pub &'a [u64]);
+/// A structure of many addresses, as many as the kernel expects, and the bytes that it reads there.
+pub(crate) struct Addresses<'a>(pub &'a [u64], pub usize);
 
 impl Arg for Addresses<'_> {
     fn word(&self) -> u64 {
@@ -124,6 +158,10 @@ impl Arg for Addresses<'_> {
 
     fn rest(&self) -> &[u64] {
         &self.0[1..]
+    }
+
+    fn bytes(&self) -> usize {
+        self.1
     }
 }
 
@@ -156,12 +194,20 @@ impl Arg for Tensor {
     fn word(&self) -> u64 {
         self.address()
     }
+
+    fn bytes(&self) -> usize {
+        self.len() * self.dtype().bytes()
+    }
 }
 
 /// A tensor that may be absent: a null pointer.
 impl<T: Arg> Arg for Option<T> {
     fn word(&self) -> u64 {
         self.as_ref().map_or(0, Arg::word)
+    }
+
+    fn bytes(&self) -> usize {
+        self.as_ref().map_or(0, Arg::bytes)
     }
 }
 
@@ -172,6 +218,10 @@ impl<T: Arg> Arg for &T {
 
     fn rest(&self) -> &[u64] {
         (*self).rest()
+    }
+
+    fn bytes(&self) -> usize {
+        (*self).bytes()
     }
 }
 

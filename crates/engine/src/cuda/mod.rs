@@ -32,7 +32,7 @@ mod upload;
 pub use driver::{Driver, Properties};
 pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, weight_rows};
 pub use gpu::{Gpu, Precision};
-pub(crate) use launch::{Arg, Grid, Table, at_once};
+pub(crate) use launch::{Arg, Grid, Piece, Table, at_once};
 pub(crate) use memory::Memory;
 pub use memory::Pinned;
 pub use nvrtc::Nvrtc;

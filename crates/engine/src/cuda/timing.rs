@@ -20,8 +20,9 @@ pub enum Between {
 pub(super) struct Marks {
     pub between: Between,
     marks: Mutex<Vec<Mark>>,
-    /// What the kernel that was recorded last belongs to.
+    /// What the kernel that was recorded last belongs to, and the bytes that were moved since the last mark.
     part: Mutex<Option<Part>>,
+    bytes: Mutex<usize>,
     /// On an emulated GPU.
     passed: Arc<Mutex<Vec<Instant>>>,
 }
@@ -30,6 +31,7 @@ pub(super) struct Marks {
 struct Mark {
     part: Part,
     kernel: &'static str,
+    bytes: usize,
     event: Option<Event>,
 }
 
@@ -42,16 +44,26 @@ pub struct KernelTime {
     pub backward: bool,
     /// Empty where parts are timed.
     pub kernel: &'static str,
+    /// Of memory that kernels and copies read or wrote, each kernel's operands counted once.
+    pub bytes: usize,
     pub seconds: f64,
 }
 
 impl Marks {
     pub fn new(between: Between) -> Marks {
-        Marks { between, marks: Mutex::default(), part: Mutex::default(), passed: Arc::default() }
+        let (marks, part, bytes, passed) = Default::default();
+        Marks { between, marks, part, bytes, passed }
     }
 }
 
 impl Gpu {
+    /// Counts bytes that what is recorded next reads and writes.
+    pub(super) fn count_bytes(&self, queue: &Queue, bytes: usize) {
+        if let Some(marks) = &queue.marks {
+            *lock(&marks.bytes) += bytes;
+        }
+    }
+
     /// Before a kernel is recorded: ends the part before, where it belongs to another.
     pub(super) fn mark_part(&self, queue: &Queue) {
         let Some(marks) = queue.marks.as_ref().filter(|marks| marks.between == Between::Parts) else { return };
@@ -82,7 +94,8 @@ impl Gpu {
                 None
             }
         };
-        lock(&marks.marks).push(Mark { part, kernel, event });
+        let bytes = std::mem::take(&mut *lock(&marks.bytes));
+        lock(&marks.marks).push(Mark { part, kernel, bytes, event });
     }
 }
 
@@ -102,8 +115,8 @@ impl Recording {
             _ => (passed[i] - passed[i - 1]).as_secs_f64(),
         };
         let time = |i: usize| {
-            let Mark { part, kernel, .. } = all[i];
-            KernelTime { part: part.name(), backward: part.is_backward(), kernel, seconds: seconds(i) }
+            let Mark { part, kernel, bytes, .. } = all[i];
+            KernelTime { part: part.name(), backward: part.is_backward(), kernel, bytes, seconds: seconds(i) }
         };
         let last = if marks.between == Between::Kernels { all.len() - 1 } else { all.len() };
         (1..last).map(time).collect()
@@ -112,6 +125,7 @@ impl Recording {
 
 #[cfg(test)]
 mod tests {
+    use super::KernelTime;
     use crate::check::random;
     use crate::cuda::{Between, test_gpu};
     use crate::ops::{linear, multiply};
@@ -135,14 +149,12 @@ mod tests {
         assert!(times.iter().all(|time| time.seconds > 0.0 && !time.backward), "{times:?}");
         let parts: Vec<&str> = times.iter().map(|time| time.part).collect();
         assert_eq!((parts.first(), parts.last()), (Some(&"layer"), Some(&"square")), "{times:?}");
-        let parts: Vec<&str> = profile::measure(|| gpu.record_marked(Between::Parts, f))
-            .0
-            .0
-            .times()
-            .iter()
-            .map(|time| time.part)
-            .collect();
-        assert_eq!(parts, ["layer", "square"]);
+        // A square reads its factor twice and writes as much, 36 bytes each.
+        assert_eq!(times.last().map(|time| time.bytes), Some(3 * 36), "{times:?}");
+        let parts = profile::measure(|| gpu.record_marked(Between::Parts, f)).0.0.times();
+        assert_eq!(parts.iter().map(|time| time.part).collect::<Vec<_>>(), ["layer", "square"]);
+        let bytes = |times: &[KernelTime]| times.iter().map(|time| time.bytes).sum::<usize>();
+        assert_eq!(bytes(&parts), bytes(&times));
         assert!(gpu.record(f).0.times().is_empty());
     }
 }

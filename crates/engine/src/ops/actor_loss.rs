@@ -40,6 +40,7 @@ fn actor_loss_gpu(
     let full: Vec<[Tensor; 2]> = likelihoods.iter().map(|pair| pair.map(|x| gpu.full(x))).collect();
     (0..2).for_each(|i| table.addresses(KEYS, full.iter().map(|pair| pair[i].address())));
     (0..2).for_each(|_| table.addresses(KEYS, [].into_iter()));
+    table.moves(8 * keys * n);
     let args: [&dyn Arg; 7] = [&table, &keys, &adv, &weight, &scale, &n, &y];
     gpu.launch("targets", "actor_loss", Grid::elements(n), &args);
     let inputs: Vec<&Tensor> = likelihoods.iter().flatten().copied().collect();
@@ -52,6 +53,7 @@ fn actor_loss_gpu(
         let mut table = Table::default();
         (0..2).for_each(|_| table.addresses(KEYS, [].into_iter()));
         (0..2).for_each(|i| table.addresses(KEYS, grads.iter().skip(i).step_by(2).map(Tensor::address)));
+        table.moves(8 * keys * n);
         let args: [&dyn Arg; 7] = [&table, &keys, &adv, &weight, &scale, &n, &gpu.full(dy)];
         gpu.launch("targets", "actor_loss_grad", Grid::elements(n), &args);
         grads.into_iter().map(Some).collect()

@@ -143,6 +143,8 @@ fn copy(gpu: &'static Gpu, jobs: &[Job]) {
     for i in 0..4 {
         table.numbers(JOBS, jobs.iter().map(|job| strides(job)[i] / unit));
     }
+    let moved = |job: &Job| job.size.iter().product::<usize>() * if job.from.is_some() { 2 } else { 1 };
+    table.moves(jobs.iter().map(moved).sum());
     let len = |job: &Job| job.size.iter().product::<usize>() / unit;
     table.numbers(JOBS, jobs.iter().map(|job| job.size[1]));
     table.numbers(JOBS, jobs.iter().map(|job| job.size[2] / unit));

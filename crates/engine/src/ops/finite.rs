@@ -1,6 +1,6 @@
 //! Finds numbers that are not finite.
 
-use crate::cuda::{Gpu, Grid, Table};
+use crate::cuda::{Arg, Gpu, Grid, Table};
 use crate::tensor::{Device, Tensor};
 
 /// Numbers that one block of threads looks at.
@@ -59,6 +59,7 @@ fn count(gpu: &'static Gpu, tensors: &[&Tensor]) -> Tensor {
         let mut table = Table::default();
         table.addresses(TENSORS, tensors.iter().map(|x| x.address()));
         table.numbers(TENSORS, tensors.iter().map(|x| x.len()));
+        table.moves(tensors.iter().map(|x| x.bytes()).sum());
         let blocks = table.ends(TENSORS, tensors.iter().map(|x| slices(x)));
         let bits = |some: &[&Tensor]| some.iter().rev().fold(0, |bits, x| bits << 1 | x.is_wide() as usize);
         table.numbers(TENSORS.div_ceil(32) * 2, tensors.chunks(32).map(bits));

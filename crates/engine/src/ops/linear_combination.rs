@@ -44,6 +44,7 @@ const TERMS: usize = 200;
 fn table(pairs: &[[Tensor; 2]]) -> Table {
     let mut table = Table::default();
     (0..2).for_each(|i| table.addresses(TERMS, pairs.iter().map(|pair| pair[i].address())));
+    table.moves(pairs.iter().flatten().map(Arg::bytes).sum());
     table
 }
 

@@ -65,6 +65,7 @@ fn launch(
     table.addresses(MEANS, terms.iter().map(|(x, _)| x.address()));
     table.numbers(MEANS, terms.iter().map(|(x, _)| x.len()));
     table.floats(MEANS, terms.iter().map(|(_, scale)| *scale));
+    table.moves(terms.iter().map(|(x, _)| x.bytes()).sum());
     table.numbers(MEANS, terms.iter().map(|(x, _)| x.is_wide() as usize));
     let exact = total.map(|_| gpu.empty(&[2 * terms.len()])); // float64
     let args: [&dyn Arg; 7] = [&table, &terms.len(), &means, &exact, &gpu.counters(1), &(accumulate as u32), &total];
@@ -80,6 +81,7 @@ fn grads_gpu(gpu: &'static Gpu, dy: &Tensor, kept: &[(bool, Vec<usize>, f32)]) -
         table.numbers(MEANS, some.iter().map(|(x, _)| x.len()));
         let blocks = table.ends(MEANS, some.iter().map(|(x, _)| x.len().div_ceil(BLOCK)));
         table.floats(MEANS, some.iter().map(|(_, scale)| *scale));
+        table.moves(some.iter().map(|(x, _)| x.bytes()).sum());
         let args: [&dyn Arg; 3] = [&table, &some.len(), &gpu.full(dy)];
         gpu.launch("elementwise", "fill_from", Grid::blocks(blocks, BLOCK as u32), &args);
     }

@@ -24,9 +24,10 @@ impl Row {
     }
 }
 
-/// Some rows as a kernel's argument, with the number of their slices.
-fn table(rows: &[Row]) -> (Table, usize) {
+/// Some rows as a kernel's argument, with the number of their slices; the kernel reads or writes `each` bytes for every number.
+fn table(rows: &[Row], each: usize) -> (Table, usize) {
     let mut table = Table::default();
+    table.moves(rows.iter().map(|row| each * row.len).sum());
     for column in 0..4 {
         table.addresses(TENSORS, rows.iter().map(|row| row.addresses[column]));
     }
@@ -63,7 +64,7 @@ pub(super) fn launch(
     let counters = gpu.counters(rows.len() + 1);
     let (mut tensor0, mut slice0) = (0, 0);
     for some in rows.chunks(TENSORS) {
-        let (table, slices) = table(some);
+        let (table, slices) = table(some, 8); // parameter and gradient
         #[rustfmt::skip] // tensors and where they begin; constants; results
         let args: [&dyn Arg; 10] = [
             &table, &some.len(), &tensor0, &slice0, &step.agc, &PARAM_NORM_MIN, &sums, &squares, &clips, &counters,
@@ -75,7 +76,7 @@ pub(super) fn launch(
     let nesterov = rule.nesterov as u32;
     let (mut tensor0, mut slice0, all) = (watched.len(), 0, rows.len());
     for some in rows[tensor0..].chunks(TENSORS) {
-        let (table, slices) = table(some);
+        let (table, slices) = table(some, 28); // reads all four, writes all but the gradient
         let last = tensor0 + some.len() == all;
         let total = if last { slice0 + slices } else { 0 };
         #[rustfmt::skip] // tensors and where they begin; constants; sums and results
@@ -104,6 +105,7 @@ pub(super) fn mix_all(gpu: &'static Gpu, pairs: &[(&Tensor, &Tensor)], mix: f32,
         table.addresses(PAIRS, some.iter().map(|(source, _)| source.address()));
         table.addresses(PAIRS, some.iter().map(|(_, target)| target.address()));
         table.numbers(PAIRS, some.iter().map(|(source, _)| source.len()));
+        table.moves(some.iter().map(|(source, _)| 12 * source.len()).sum());
         let blocks = table.ends(PAIRS, some.iter().map(|(source, _)| source.len().div_ceil(BLOCK)));
         gpu.launch("optimizer", "ema", Grid::blocks(blocks, 256), &[&table, &some.len(), &mix, &verdict]);
     }

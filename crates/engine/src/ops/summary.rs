@@ -1,7 +1,7 @@
 //! What metrics and running statistics say of many numbers.
 
 use super::normalize;
-use crate::cuda::{Grid, Table};
+use crate::cuda::{Arg, Grid, Table};
 use crate::tensor::{Device, Tensor};
 
 /// Places of the numbers of a [`summary`].
@@ -50,6 +50,7 @@ pub fn summaries(xs: &[(&Tensor, Option<&Tensor>)]) -> Vec<Tensor> {
         table.addresses(SUMMARIES, full.iter().map(Tensor::address));
         table.addresses(SUMMARIES, xs.iter().map(|(_, stats)| stats.map_or(0, Tensor::address)));
         table.numbers(SUMMARIES, full.iter().map(Tensor::len));
+        table.moves(full.iter().map(Arg::bytes).sum());
         let y = y.view(i * SUMMARIES * COUNT, &[xs.len(), COUNT]);
         gpu.launch("targets", "summaries", Grid::blocks(xs.len(), 1024), &[&table, &y]);
     }

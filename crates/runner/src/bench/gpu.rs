@@ -66,9 +66,10 @@ impl OnGpu {
             (part.forward_gflop, part.backward_gflop) = (forward.flops as f64 / 1e9, backward.flops as f64 / 1e9);
             part.official_gflop = (forward.official + backward.official) as f64 / 1e9;
         }
-        for KernelTime { part, backward, seconds, .. } in &times {
+        for KernelTime { part, backward, bytes, seconds, .. } in &times {
             let part = parts.entry(part.to_string()).or_default();
             *(if *backward { &mut part.backward_ms } else { &mut part.forward_ms }) += seconds * 1e3;
+            part.gigabytes += *bytes as f64 / 1e9;
         }
         Ok(parts)
     }
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn kernels_are_added_up_by_name() {
-        let time = |kernel, seconds| KernelTime { part: "scan", backward: false, kernel, seconds };
+        let time = |kernel, seconds| KernelTime { part: "scan", backward: false, kernel, bytes: 0, seconds };
         let kernels = by_kernel(&[time("a", 1e-3), time("b", 5e-3), time("a", 2e-3)]);
         let seen: Vec<_> = kernels.iter().map(|k| (k.name, k.launches, k.ms.round())).collect();
         assert_eq!(seen, [("b", 1, 5.0), ("a", 2, 3.0)]);

@@ -19,6 +19,10 @@ pub struct PartCost {
     pub official_gflop: f64,
     /// Both directions as a share of the measured rate of multiply-adds, for what counts operations.
     pub share_of_peak: f64,
+    /// On a GPU, both directions: memory that kernels read or wrote, each kernel's operands counted once, and its rate as a
+    /// share of the measured rate of copies. What the second cache keeps is counted too.
+    pub gigabytes: f64,
+    pub share_of_copy: f64,
 }
 
 impl PartCost {
@@ -26,6 +30,11 @@ impl PartCost {
     pub fn rate(&mut self, peak_gflops: f64) {
         let (gflop, ms) = (self.forward_gflop + self.backward_gflop, self.forward_ms + self.backward_ms);
         self.share_of_peak = share(gflop, ms, peak_gflops);
+    }
+
+    /// Compares with the best rate of copies, 10^9 bytes a second.
+    pub fn rate_of_copy(&mut self, copy_gbs: f64) {
+        self.share_of_copy = share(self.gigabytes, self.forward_ms + self.backward_ms, copy_gbs);
     }
 }
 

@@ -121,6 +121,9 @@ pub fn bench(config: &Config, size: &str, case: &Case, updates: usize) -> Result
     let peak_gflops = gpu.as_ref().map_or_else(|| before.max(measure::peak()), |gpu| gpu.peak_tflops * 1e3);
 
     parts.values_mut().for_each(|part| part.rate(peak_gflops));
+    if let Some(gpu) = &gpu {
+        parts.values_mut().for_each(|part| part.rate_of_copy(gpu.copy_gbs));
+    }
     let sum = |f: fn(&PartCost) -> f64| parts.values().map(f).sum::<f64>();
     let gflop = sum(|p| p.forward_gflop + p.backward_gflop);
     let (median, update_ms_min) = (measure::median(&mut times), times.iter().copied().fold(f64::INFINITY, f64::min));

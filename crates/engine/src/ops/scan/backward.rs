@@ -4,7 +4,7 @@ use super::forward::Kept;
 use super::pack::Backward;
 use super::{Chain, Layer, MANY_PANELS, MOST_CLASSES, ROWS, Scan, Sizes, at, panels, spans};
 use crate::cpu::norm::{Act as Plain, Norm as NormKind};
-use crate::cuda::{Arg, Gpu};
+use crate::cuda::{Arg, Gpu, Piece};
 use crate::ops::affine::{Term, parameter_grads};
 use crate::ops::norm_act::{Act, Norm, norm_act, norm_act_grad};
 use crate::profile;
@@ -113,7 +113,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Where step `t` of the gradient of an output begins.
-    fn given(&self, output: usize, t: Option<usize>) -> Option<u64> {
+    fn given(&self, output: usize, t: Option<usize>) -> Option<Piece> {
         Some(at(self.grads[output].as_ref()?, t?))
     }
 

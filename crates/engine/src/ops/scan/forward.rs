@@ -2,7 +2,7 @@
 
 use super::pack::Forward;
 use super::{Chain, MANY_PANELS, ROWS, Scan, ScanInputs, Sizes, at, panels};
-use crate::cuda::{Arg, Gpu, Grid};
+use crate::cuda::{Arg, Gpu, Grid, Piece};
 use crate::ops::affine::{Term, affine};
 use crate::ops::latent::Draw;
 use crate::ops::noise::DrawArgs;
@@ -121,7 +121,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Where the step after `t` begins in x, if there is one.
-    fn later(&self, x: &Tensor, t: usize) -> Option<u64> {
+    fn later(&self, x: &Tensor, t: usize) -> Option<Piece> {
         (t + 1 < self.s.steps).then(|| at(x, t + 1))
     }
 
@@ -129,9 +129,11 @@ impl<'a> Pass<'a> {
     fn inputs(&self, t: usize) {
         let (Pass { s, kept, w, .. }, core) = (self, &self.scan.core);
         let [of_deter, of_stoch] = &core.embeddings;
+        let chosen_rows =
+            Piece { bytes: w.stoch.bytes().min(s.rows * s.groups * s.h * w.stoch.dtype().bytes()), ..at(&w.stoch, 0) };
         #[rustfmt::skip] // inputs, sizes, results
         let args: [&dyn Arg; 15] = [
-            &at(&kept.embedded[0], t), &w.stoch, &Some(&self.dense).filter(|_| t == 0), &self.chosen,
+            &at(&kept.embedded[0], t), &chosen_rows, &Some(&self.dense).filter(|_| t == 0), &self.chosen,
             &at(&kept.keep, t), &of_stoch.bias, of_deter.scale(), of_stoch.scale(),
             &s.steps, &s.h, &s.groups, &s.classes, &core.eps,
             &at(&kept.embedded[1], t), &at(&kept.inputs, t),

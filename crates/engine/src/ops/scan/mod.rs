@@ -8,7 +8,7 @@ pub(super) mod pack;
 mod tests;
 
 use super::latent::Draw;
-use crate::cuda::{Arg, Gpu, Grid, Precision};
+use crate::cuda::{Arg, Gpu, Grid, Piece, Precision};
 use crate::graph::{record, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -196,9 +196,10 @@ fn bytes(x: &Tensor) -> usize {
     x.len() * x.dtype().bytes()
 }
 
-/// Where step `t` of x [rows, steps, ..] begins.
-fn at(x: &Tensor, t: usize) -> u64 {
-    x.address() + (t * x.width() * x.dtype().bytes()) as u64
+/// Step `t` of x [rows, steps, ..].
+fn at(x: &Tensor, t: usize) -> Piece {
+    let (width, each) = (x.width(), x.dtype().bytes());
+    Piece { address: x.address() + (t * width * each) as u64, bytes: x.dim(0) * width * each }
 }
 
 /// Starts kernels of the chain, each of which begins while the one before it ends.

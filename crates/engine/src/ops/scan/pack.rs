@@ -98,6 +98,8 @@ impl Packer {
             numbers(&|_, place, _| place.step);
             numbers(&|_, _, spans| spans);
             numbers(&|_, place, _| place.span);
+            let packed = |part: &Part| part.tiles() * SPAN * PANEL * (4 + self.gpu.activations().bytes());
+            table.moves(parts.iter().map(|part| packed(&part.1)).sum());
             let blocks = |part: &Part| (part.tiles() * SPAN * PANEL / 8).div_ceil(THREADS);
             let end = table.ends(PARTS, parts.iter().map(|part| blocks(&part.1)));
             self.gpu.launch("scan", "pack", Grid::blocks(end, THREADS as u32), &[&table, &parts.len()]);

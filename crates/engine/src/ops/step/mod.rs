@@ -217,6 +217,7 @@ fn table(layers: &[(Tensor, &Layer)]) -> Table {
     let mut table = Table::default();
     let words = layers.iter().flat_map(|(w, l)| [w.address(), l.bias.address(), address(l.scale.as_ref())]);
     table.addresses(3 * LAYERS, words);
+    table.moves(layers.iter().map(|(w, _)| w.bytes()).sum());
     table
 }
 
