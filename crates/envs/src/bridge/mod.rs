@@ -17,10 +17,11 @@ mod tests;
 pub use alone::Alone;
 
 use crate::{Env, Rng};
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Error, Result, anyhow, ensure};
 use hello::Ask;
 use indexmap::IndexSet;
 use serde_json::{Value, json};
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +114,8 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
             kwargs: options.get("kwargs").cloned().unwrap_or(json!({})),
         };
         let launch = Launch { command: arguments(task, options)?, ask, rng: Rng::new(seed, start), timeout };
-        workers.push((count, Worker::start(launch, restarts)?));
+        let worker = Worker::start(launch, restarts).map_err(|error| name_another_python(error, task))?;
+        workers.push((count, worker));
     }
     let (mut envs, mut notes): (Vec<Box<dyn Env>>, IndexSet<String>) = Default::default();
     for (count, starting) in workers {
@@ -124,6 +126,15 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
     }
     notes.iter().for_each(|note| eprintln!("note: {note}"));
     Ok(envs)
+}
+
+/// Says what helps where there is no Python to start.
+fn name_another_python(error: Error, task: &str) -> Error {
+    let absent = error.root_cause().downcast_ref::<io::Error>().is_some_and(|x| x.kind() == io::ErrorKind::NotFound);
+    if absent && !task.starts_with("exec:") {
+        return error.context("install Python 3, or name where it is with --env.python");
+    }
+    error
 }
 
 /// Environments in one worker, of `count` in all.

@@ -60,10 +60,7 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0) // Ctrl-C is for the trainer, and all that the worker starts ends with it
             .spawn()
-            .with_context(|| {
-                let cure = "it must be installed and on the PATH; --env.python names another Python";
-                format!("the program '{program}' of the worker could not be started ({cure})")
-            })?;
+            .with_context(|| format!("the program '{program}' of the worker could not be started"))?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
         if let Some(stderr) = child.stderr.take() {
             let log = log.clone();

@@ -272,6 +272,7 @@ fn workers_that_cannot_start_say_why() {
     assert!(error(&worker(), json!({"slots": -1})).contains("env.slots is -1"));
     let python = error("gym_CartPole-v1", json!({"python": "no-such-python"}));
     assert!(python.contains("'no-such-python' of the worker could not be started"), "{python}");
+    assert!(python.contains("--env.python") && !absent.contains("--env.python"), "{python}");
 }
 
 #[test]
