@@ -167,7 +167,7 @@ impl Gemm<'_> {
             if self.transposed() { ("gemm_transposed", tile.input_grad) } else { ("gemm", tile.forward) };
         gpu.launch(module, kernel, tile.grid([m, n], blocks * parts), &args);
         if let Some(sums) = sums {
-            sum_parts(gpu, &sums, [m, n], self.bias, add, c.piece(m * n, blocks), [c.row, c.block], flags);
+            sum_parts(gpu, &sums, [m, n], self.bias, add, (c.piece(m * n, blocks), [c.row, c.block]), flags);
         }
     }
 }
@@ -184,8 +184,7 @@ fn sum_parts(
     [m, n]: [usize; 2],
     bias: Option<&Tensor>,
     add: Option<Piece>,
-    c: Piece,
-    [c_row, c_block]: [usize; 2],
+    (c, [c_row, c_block]): (Piece, [usize; 2]),
     flags: u32,
 ) {
     let (count, blocks) = (parts.dim(0), parts.dim(1));
@@ -282,7 +281,7 @@ impl WeightGrad {
             [&addresses, &shift, &depth, &x_row, &x_block, &dy_row, &n, &out, &block, &k, &n, &blocks, &out_flags];
         gpu.launch("gemm_weight_grad", tile.weight_grad, tile.grid([k, n], blocks * parts), &args);
         if let Some(sums) = sums {
-            sum_parts(gpu, &sums, [k, n], None, None, whole, [n, block], flags);
+            sum_parts(gpu, &sums, [k, n], None, None, (whole, [n, block]), flags);
         }
     }
 }
