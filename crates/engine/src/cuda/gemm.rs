@@ -147,7 +147,7 @@ impl Gemm<'_> {
         let flags = if whole { FOURS } else { 0 } | full;
         let sums = (parts > 1).then(|| gpu.empty(&[parts, blocks, m, n]));
         let (out, out_bias, out_add, out_flags) = match &sums {
-            Some(sums) => (Piece { address: sums.address(), bytes: sums.bytes() }, None, None, parts_flags(n)),
+            Some(sums) => (Piece::of(sums), None, None, parts_flags(n)),
             None => (c.piece(m * n, blocks), self.bias, add, flags),
         };
         let [t0, t1, t2] = &terms;
@@ -273,7 +273,7 @@ impl WeightGrad {
         let flags = accumulate | FULL | if grad.in_fours() && n.is_multiple_of(4) { FOURS } else { 0 };
         let sums = (parts > 1).then(|| gpu.empty(&[parts, blocks, k, n]));
         let (out, out_flags) = match &sums {
-            Some(sums) => (Piece { address: sums.address(), bytes: sums.bytes() }, parts_flags(n)),
+            Some(sums) => (Piece::of(sums), parts_flags(n)),
             None => (whole, flags),
         };
         #[rustfmt::skip]

@@ -349,7 +349,7 @@ impl Gpu {
         let each = to.dtype().bytes();
         let (source, target, bytes) = (from.address(), to.address() + (each * at) as u64, each * from.len());
         let queue = self.queue();
-        self.count_bytes(&queue, 2 * bytes);
+        self.count_bytes(&queue, || 2 * bytes);
         match &self.backend {
             // SAFETY: both tensors' memory holds as many bytes, by the check above.
             Backend::Cuda(cuda) => self.done(unsafe { cuda.copy(source, target, bytes, queue.stream()) }),
@@ -373,10 +373,10 @@ impl Gpu {
             return; // nothing to do, which the driver would refuse
         }
         let function = self.function(module, name, grid.shared);
-        let bytes = args.iter().map(|arg| arg.bytes()).sum();
-        let (mut args, queue) = (Arguments::new(args), self.queue());
+        let queue = self.queue();
         self.mark_part(&queue);
-        self.count_bytes(&queue, bytes);
+        self.count_bytes(&queue, || args.iter().map(|arg| arg.bytes()).sum());
+        let mut args = Arguments::new(args);
         let Grid { blocks, threads, shared } = grid;
         match &self.backend {
             Backend::Cuda(cuda) => {

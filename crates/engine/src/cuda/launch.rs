@@ -67,6 +67,13 @@ pub(crate) struct Piece {
     pub bytes: usize,
 }
 
+impl Piece {
+    /// All of a tensor.
+    pub fn of(x: &Tensor) -> Piece {
+        Piece { address: x.address(), bytes: x.bytes() }
+    }
+}
+
 impl Arg for Piece {
     fn word(&self) -> u64 {
         self.address

@@ -81,15 +81,8 @@ fn time_of_products() {
                 let (c, terms) = (Matrix::new(&y, 0, blocks * n, n), vec![Product { a, b, k }]);
                 Gemm { terms, laps: [1, 0, 0], c, bias: None, add: None, size: [m, n], blocks }.run_as(gpu, each)
             });
-            let model = expected(&each, [m, n], blocks, k);
-            print(
-                what,
-                &format!("{} in {parts}", tile.forward),
-                tile.forward == chosen.tile.forward,
-                flop,
-                micros,
-                model,
-            );
+            let (name, is_chosen) = (format!("{} in {parts}", tile.forward), tile == chosen.tile);
+            print(what, &name, is_chosen, flop, micros, expected(&each, [m, n], blocks, k));
         }
     }
 }
@@ -111,15 +104,8 @@ fn time_of_weight_gradients() {
             let (each, part) =
                 (Plan { tile, parts }, WeightGrad { blocks, k, n, start: 0, block: k * n, shared: false });
             let micros = microseconds(gpu, || part.run_as(gpu, &uses, &grad, false, each));
-            let model = expected(&each, [k, n], blocks, m);
-            print(
-                what,
-                &format!("{} in {parts}", tile.weight_grad),
-                tile.forward == chosen.tile.forward,
-                flop,
-                micros,
-                model,
-            );
+            let (name, is_chosen) = (format!("{} in {parts}", tile.weight_grad), tile == chosen.tile);
+            print(what, &name, is_chosen, flop, micros, expected(&each, [k, n], blocks, m));
         }
     }
 }

@@ -58,9 +58,9 @@ impl Marks {
 
 impl Gpu {
     /// Counts bytes that what is recorded next reads and writes.
-    pub(super) fn count_bytes(&self, queue: &Queue, bytes: usize) {
+    pub(super) fn count_bytes(&self, queue: &Queue, bytes: impl FnOnce() -> usize) {
         if let Some(marks) = &queue.marks {
-            *lock(&marks.bytes) += bytes;
+            *lock(&marks.bytes) += bytes();
         }
     }
 

@@ -33,22 +33,45 @@ inline void* body_args;
 alignas(1024) inline char shared[256 << 10];
 inline unsigned long long exchange[1024];  // one word a thread, for shuffles
 
+inline void must(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "emulator: %s\n", what);
+  std::abort();
+}
+
+// What a thread has started and not waited for, in groups.
+template <class T, unsigned MOST> struct Later {
+  T started[MOST];
+  unsigned groups[MOST], count = 0, group = 0;
+  void add(const T& x) {
+    must(count < MOST, "more is under way than there is room for");
+    groups[count] = group, started[count++] = x;
+  }
+  // Does all but the last few groups.
+  template <class Do> void finish(unsigned but, Do act) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < count; i++) {
+      if (groups[i] + but < group) act(started[i]);
+      else groups[kept] = groups[i], started[kept++] = started[i];
+    }
+    count = kept;
+  }
+};
+
 // Copies to shared memory that arrive later: those of a thread, in groups, of which it waits for all but the last few.
 // They are done here when they are waited for, so that who does not wait finds what was there before.
-struct Copy { char* to; const void* from; unsigned bytes, group; };  // zeros where `from` is null
-struct Copies { Copy copies[512]; unsigned count = 0, group = 0; };
-inline Copies copies[1024];
+struct Copy { char* to; const void* from; unsigned bytes; };  // zeros where `from` is null
+inline Later<Copy, 512> copies[1024];
 
 // Products of warpgroups are computed when they are waited for and not before, as copies are done: every thread adds to its
 // own sums.
 struct WarpgroupProduct {
   float (*sums)[4];
-  unsigned down, group;
+  unsigned down;
   unsigned long long left, right;
   bool left_across, right_across;
 };
-struct WarpgroupProducts { WarpgroupProduct products[64]; unsigned count = 0, group = 0; };
-inline WarpgroupProducts products[1024];
+inline Later<WarpgroupProduct, 64> products[1024];
 
 // Back to the scheduler, until it comes here again.
 inline void leave(Wait kind) {
@@ -94,7 +117,7 @@ inline void run_block() {
   for (unsigned i = 0; i < count; i++) {
     fibers[i].thread = Dim{i, 0, 0};
     fibers[i].wait = NOTHING;
-    copies[i].count = products[i].count = 0;
+    copies[i].count = products[i].count = 0;  // of a block before
   }
   for (;;) {
     bool ran = false, live = false;
@@ -173,12 +196,6 @@ inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   wait(WARP);
 }
 
-inline void must(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "emulator: %s\n", what);
-  std::abort();
-}
-
 // Four 8x8 matrices of halves from shared memory (product.cuh): lanes 8 i to 8 i + 7 say where the rows of matrix i are,
 // which must lie in different banks. With g = lane / 4 and t = lane % 4 a lane gets the pair (g, 2t) of each matrix, or of
 // its transpose.
@@ -219,13 +236,11 @@ inline float of_factor(unsigned long long factor, bool across, unsigned line, un
 }
 inline void start_product(float (*sums)[4], unsigned down, unsigned long long left, unsigned long long right, bool left_across,
                           bool right_across) {
-  WarpgroupProducts& mine = products[current];
   for (unsigned long long factor : {left, right}) {
     must(factor >> 62 == 1, "factors of a warpgroup are swizzled by 128 bytes");
     must((factor << 4 & 1023) < 128, "factors of a warpgroup begin in the first line of eight");
   }
-  must(mine.count < 64, "more products under way than there is room for");
-  mine.products[mine.count++] = WarpgroupProduct{sums, down, mine.group, left, right, left_across, right_across};
+  products[current].add(WarpgroupProduct{sums, down, left, right, left_across, right_across});
 }
 inline void multiply(const WarpgroupProduct& p) {
   unsigned warp = current / 32 % 4, lane = current % 32;
@@ -237,34 +252,18 @@ inline void multiply(const WarpgroupProduct& p) {
     }
 }
 inline void end_products() { products[current].group++; }
-inline void wait_for_products(unsigned but) {
-  WarpgroupProducts& mine = products[current];
-  unsigned kept = 0;
-  for (unsigned i = 0; i < mine.count; i++) {
-    WarpgroupProduct product = mine.products[i];
-    if (product.group + but >= mine.group) mine.products[kept++] = product;
-    else multiply(product);
-  }
-  mine.count = kept;
-}
+inline void wait_for_products(unsigned but) { products[current].finish(but, multiply); }
 
 inline void copy_later(char* to, const void* from, unsigned bytes) {
-  Copies& mine = copies[current];
-  must(mine.count < 512, "more copies under way than there is room for");
   must((size_t)to % bytes == 0 && (size_t)from % bytes == 0, "an asynchronous copy between misaligned addresses");
-  mine.copies[mine.count++] = Copy{to, from, bytes, mine.group};
+  copies[current].add(Copy{to, from, bytes});
 }
 inline void end_group() { copies[current].group++; }
 inline void wait_for_groups(unsigned but) {
-  Copies& mine = copies[current];
-  unsigned kept = 0;
-  for (unsigned i = 0; i < mine.count; i++) {
-    Copy copy = mine.copies[i];
-    if (copy.group + but >= mine.group) mine.copies[kept++] = copy;
-    else if (copy.from) std::memcpy(copy.to, copy.from, copy.bytes);
+  copies[current].finish(but, [](const Copy& copy) {
+    if (copy.from) std::memcpy(copy.to, copy.from, copy.bytes);
     else std::memset(copy.to, 0, copy.bytes);
-  }
-  mine.count = kept;
+  });
 }
 }  // namespace emulator
 

@@ -129,8 +129,8 @@ impl<'a> Pass<'a> {
     fn inputs(&self, t: usize) {
         let (Pass { s, kept, w, .. }, core) = (self, &self.scan.core);
         let [of_deter, of_stoch] = &core.embeddings;
-        let chosen_rows =
-            Piece { bytes: w.stoch.bytes().min(s.rows * s.groups * s.h * w.stoch.dtype().bytes()), ..at(&w.stoch, 0) };
+        let all = Piece::of(&w.stoch);
+        let chosen_rows = Piece { bytes: all.bytes.min(s.rows * s.groups * s.h * w.stoch.dtype().bytes()), ..all };
         #[rustfmt::skip] // inputs, sizes, results
         let args: [&dyn Arg; 15] = [
             &at(&kept.embedded[0], t), &chosen_rows, &Some(&self.dense).filter(|_| t == 0), &self.chosen,
