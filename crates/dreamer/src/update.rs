@@ -51,7 +51,7 @@ pub struct Begun {
 #[derive(Default)]
 pub(crate) struct Repeat {
     /// Shapes of an update that has been computed as it comes, so that kernels are loaded and constants copied.
-    seen: Option<Shape>,
+    seen: Option<Seen>,
     recorded: Option<Recorded>,
 }
 
@@ -64,6 +64,14 @@ struct Recorded {
     varying: Varying,
     recording: Recording,
     updated: Updated,
+}
+
+/// An update that was computed as it comes.
+#[derive(Clone, Copy)]
+struct Seen {
+    shape: Shape,
+    /// Bytes of the GPU that it took.
+    memory: usize,
 }
 
 /// Operations by part of an update (see [`engine::profile`]).
@@ -158,17 +166,19 @@ impl Agent {
     ) -> Result<Updated> {
         let device = Device::Gpu(gpu);
         let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
-        if repeat.seen != Some(shape) {
-            *repeat = Repeat { seen: Some(shape), recorded: None };
-            return self.compute(&batch.to(device), noise, &self.opt.rates().to(device));
-        }
+        let Some(Seen { memory, .. }) = repeat.seen.filter(|seen| seen.shape == shape) else {
+            let batch = batch.to(device);
+            let (updated, memory) = gpu.most_during(|| self.compute(&batch, noise, &self.opt.rates().to(device)));
+            *repeat = Repeat { seen: Some(Seen { shape, memory }), recorded: None };
+            return updated;
+        };
         let places = self.settle();
         repeat.recorded.take_if(|recorded| recorded.shape != shape || recorded.places != places);
         let recorded = match &mut repeat.recorded {
             Some(recorded) => recorded,
             none => {
                 gpu.release_pool(); // a recording has memory of its own
-                none.insert(self.recorded(gpu, shape, places, batch, |f| gpu.record(f))?)
+                none.insert(self.recorded(gpu, shape, places, batch, |f| gpu.record_within(memory, f))?)
             }
         };
         upload.or_else(|| batch.send(device)).iter_mut().for_each(|upload| upload.receive(&recorded.block));
@@ -213,6 +223,24 @@ impl Agent {
         self.opt.step += 1;
         self.slow_count += 1;
         Ok((times, costs))
+    }
+
+    /// Takes the memory of a GPU that updates on such batches need, by recording one without doing it. Kernels and constants
+    /// must have been used before, if by another agent. For tests of memory.
+    #[doc(hidden)]
+    pub fn rehearse(&mut self, carry: &mut Carry, record: &Record) -> Result<()> {
+        let Device::Gpu(gpu) = self.device() else { return Ok(()) };
+        let mut prepared = self.preparer().prepare(record.clone())?;
+        prepared.complete(carry, &self.layout())?;
+        let batch = &prepared.batch;
+        let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
+        let places = self.settle();
+        let (input, varying, noise) = (batch.to(self.device()), Varying::new(self.device()), self.noise());
+        let (updated, memory) = gpu.most_of_recording(|| self.compute(&input, &noise, &varying.rates()));
+        drop(updated?);
+        let recorded = self.recorded(gpu, shape, places, batch, |f| gpu.record_within(memory, f))?;
+        self.repeat = Repeat { seen: Some(Seen { shape, memory }), recorded: Some(recorded) };
+        Ok(())
     }
 
     fn recorded(

@@ -73,10 +73,15 @@ const WAITING: usize = 1 << 14;
 /// Whether rows may be multiplied together with others that wait: as many each, in a power of two.
 fn joins(waiting: Option<&Tensor>, count: usize, x: &Tensor) -> bool {
     waiting.is_none_or(|first| {
-        let rows = x.rows();
-        let alike = first.rows() == rows && first.width() == x.width() && first.dtype() == x.dtype();
-        alike && rows.is_power_of_two() && count < MOST_USES && (count + 1) * rows <= WAITING
+        let alike = first.rows() == x.rows() && first.width() == x.width() && first.dtype() == x.dtype();
+        alike && !full(first, count)
     })
+}
+
+/// Whether no more may wait with `count` tensors like this one.
+fn full(first: &Tensor, count: usize) -> bool {
+    let rows = first.rows();
+    !rows.is_power_of_two() || count >= MOST_USES || (count + 1) * rows > WAITING
 }
 
 impl Entry {
@@ -99,6 +104,11 @@ impl Entry {
             let sum = self.dense.get_or_insert_with(|| zeros(shape, before[0].0.device()));
             multiply(grad, &before, sum, true);
         }
+        // Waiting longer would only keep memory. Where parts of the weight are still to come, they may come without zeros.
+        let full = |x: &Uses| x.uses.first().is_some_and(|(first, _)| full(first, x.uses.len()));
+        if self.uses.values().all(full) && (self.dense.is_some() || covered(&self.uses)) {
+            self.multiply_all();
+        }
     }
 
     fn add_columns(&mut self, dy: Tensor) {
@@ -106,6 +116,9 @@ impl Entry {
             self.sum_columns();
         }
         self.columns.push(dy);
+        if full(&self.columns[0], self.columns.len()) {
+            self.sum_columns();
+        }
     }
 
     fn sum_columns(&mut self) {
@@ -117,12 +130,13 @@ impl Entry {
     /// Does what still waits on a GPU.
     fn settle(&mut self) {
         self.sum_columns();
+        self.multiply_all();
+    }
+
+    fn multiply_all(&mut self) {
         let uses = std::mem::take(&mut self.uses);
         let Some(Uses { shape, uses: first, .. }) = uses.values().next() else { return };
-        // Where products cover all of a weight, one after the other, they need not add to zeros.
-        let next = |at: usize, x: &Uses| if x.grad.start == at { at + x.grad.k * x.grad.n } else { 0 };
-        let covered = uses.values().fold(0, next) == shape.iter().rev().take(2).product();
-        let add = self.dense.is_some() || !covered;
+        let add = self.dense.is_some() || !covered(&uses);
         let Device::Gpu(gpu) = first[0].0.device() else { return };
         let sum = self.dense.get_or_insert_with(|| if add { gpu.zeros(shape) } else { gpu.empty(shape) });
         uses.values().for_each(|x| multiply(x.grad, &x.uses, sum, add));
@@ -132,6 +146,13 @@ impl Entry {
         let waiting = self.uses.values().flat_map(|x| x.uses.first()).map(|(x, _)| x);
         self.dense.iter().chain(waiting).chain(&self.columns).next().map(Tensor::device)
     }
+}
+
+/// Whether products cover all of a weight, one after the other, so that they need not add to zeros.
+fn covered(uses: &BTreeMap<[usize; 2], Uses>) -> bool {
+    let next = |at: usize, x: &Uses| if x.grad.start == at { at + x.grad.k * x.grad.n } else { 0 };
+    let whole = uses.values().next().map(|x| x.shape.iter().rev().take(2).product());
+    whole == Some(uses.values().fold(0, next))
 }
 
 /// `sum = (sum +)` the products of `uses`, on a GPU.

@@ -5,6 +5,7 @@ use super::emulator::Emulator;
 use super::launch::{Arg, Arguments, Grid, at_once};
 use super::loading::LoadedKernels;
 use super::memory::{MEMORY_CALLS, Memory, Pinned};
+use super::pool::Pool;
 use super::queue::{Command, Queue, lock};
 use super::side::Side;
 use super::timing::Between;
@@ -113,13 +114,12 @@ impl Gpu {
 
     /// Memory for `len` numbers, holding whatever a former owner left there.
     pub(crate) fn stale(&'static self, len: usize, dtype: Dtype) -> Memory {
-        let bytes = (len * dtype.bytes()).next_multiple_of(256).max(256);
-        let queue = self.queue();
-        let address = queue.reuse(bytes).unwrap_or_else(|| self.take(bytes));
+        let (bytes, queue) = (Pool::rounded(len * dtype.bytes()), self.queue());
+        let address = queue.take(bytes);
         Memory::new(queue, address, bytes)
     }
 
-    /// Fresh memory.
+    /// Memory from the driver.
     pub(super) fn take(&self, bytes: usize) -> u64 {
         let address = match &self.backend {
             Backend::Cuda(cuda) => {
@@ -127,7 +127,7 @@ impl Gpu {
                     let _call = lock(&MEMORY_CALLS);
                     cuda.alloc(bytes)
                 };
-                // Free memory may be of other sizes than what is asked for.
+                // Other queues may have free memory.
                 self.done(alloc().or_else(|_| {
                     self.release_pool();
                     alloc()
@@ -148,7 +148,7 @@ impl Gpu {
     /// Gives memory back that nobody uses.
     pub(super) fn free(&self, address: u64, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
-        // SAFETY: it came from `stale` with this size, belongs to nobody, and the driver waits for what was started.
+        // SAFETY: it came from `take` with this size, belongs to nobody, and the driver waits for what was started.
         unsafe {
             match &self.backend {
                 // After a failure, which has been told, this fails too; memory may be given back while that unwinds.

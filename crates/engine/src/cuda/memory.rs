@@ -46,7 +46,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // Whoever gets it next uses it after what was started before, as a queue does everything in order.
-        self.queue.recycle(self.address, self.bytes);
+        self.queue.put(self.address, self.bytes);
     }
 }
 

@@ -18,6 +18,7 @@ mod memory;
 mod nccl;
 mod nvrtc;
 mod peak;
+mod pool;
 mod queue;
 mod side;
 mod survey;

@@ -8,10 +8,11 @@ use super::driver;
 use super::gpu::{Backend, Gpu};
 use super::launch::Arguments;
 use super::memory::MEMORY_CALLS;
+use super::pool::Pool;
 use super::team::{Exchange, Team};
 use super::timing::{Between, Marks};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -28,8 +29,10 @@ pub(super) struct Queue {
     packs: Option<Arc<Queue>>,
     /// Zeros that this queue's kernels count with.
     pub counters: u64,
-    /// Free memory by size: a training step reuses the memory of the step before.
-    free: Mutex<BTreeMap<usize, Vec<u64>>>,
+    /// A training step reuses the memory of the step before.
+    pool: Mutex<Pool>,
+    /// Whether free blocks go back to the driver before it is asked for more.
+    thrifty: AtomicBool,
 }
 
 /// Something that an emulated GPU is asked for.
@@ -67,8 +70,8 @@ thread_local! {
 impl Queue {
     pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Queue {
         let counters = gpu.new_counters(stream.as_ref());
-        let (tape, marks, packs, free) = Default::default();
-        Queue { gpu, stream, tape, recording: false, marks, packs, counters, free }
+        let (tape, marks, packs, pool, thrifty) = Default::default();
+        Queue { gpu, stream, tape, recording: false, marks, packs, counters, pool, thrifty }
     }
 
     /// The queue of `gpu` that this thread has entered.
@@ -92,20 +95,50 @@ impl Queue {
         self.gpu
     }
 
-    /// Free memory of this size, whose former users have been queued.
-    pub fn reuse(&self, bytes: usize) -> Option<u64> {
-        lock(&self.free).get_mut(&bytes)?.pop()
+    /// Memory of [rounded](Pool::rounded) size, whose former users have been queued.
+    pub fn take(&self, bytes: usize) -> u64 {
+        let found = lock(&self.pool).take(bytes); // the lock must not be held where the driver has no more
+        found.unwrap_or_else(|| {
+            if self.thrifty.load(Ordering::Relaxed) {
+                self.release();
+            }
+            self.fresh(bytes, Pool::block(bytes))
+        })
     }
 
-    pub fn recycle(&self, address: u64, bytes: usize) {
-        lock(&self.free).entry(bytes).or_default().push(address);
+    /// Runs `f`, with free blocks going back to the driver before it is asked for more; and the most bytes that were taken at
+    /// the same time, beyond those before.
+    fn sparing<T>(&self, f: impl FnOnce() -> T) -> (T, usize) {
+        let (before, _) = lock(&self.pool).used();
+        self.thrifty.store(true, Ordering::Relaxed);
+        let result = f();
+        self.thrifty.store(false, Ordering::Relaxed);
+        (result, lock(&self.pool).used().1 - before)
     }
 
-    /// Gives free memory back to the driver.
-    pub fn release(&self) {
-        for (bytes, addresses) in std::mem::take(&mut *lock(&self.free)) {
-            addresses.into_iter().for_each(|address| self.gpu.free(address, bytes));
+    /// Memory that nobody has used before: the beginning of a new block.
+    pub fn fresh(&self, bytes: usize, block: usize) -> u64 {
+        let start = self.gpu.take(block);
+        lock(&self.pool).add(start, block, bytes);
+        start
+    }
+
+    /// Takes `bytes` from the driver in one piece, for later.
+    fn prepare(&self, bytes: usize) {
+        if bytes > 0 {
+            let start = self.gpu.take(bytes);
+            lock(&self.pool).prepare(start, bytes);
         }
+    }
+
+    pub fn put(&self, address: u64, bytes: usize) {
+        lock(&self.pool).put(address, bytes);
+    }
+
+    /// Gives blocks that nobody uses back to the driver.
+    pub fn release(&self) {
+        let unused = lock(&self.pool).release();
+        unused.into_iter().for_each(|(start, bytes)| self.gpu.free(start, bytes));
     }
 }
 
@@ -145,18 +178,39 @@ impl Gpu {
     /// Runs `f` with everything that it starts on this GPU recorded instead of done. Whatever `f` uses for the first time
     /// (kernels, constants) must have been used before, and it cannot look at values or copy to the GPU.
     pub fn record<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
-        self.record_with(None, f)
+        self.record_with(None, 0, f)
+    }
+
+    /// [`record`](Gpu::record) with `bytes` of memory in one piece to begin with, from which everything is taken as far as it
+    /// goes: what is asked for in an order that was seen before fits without gaps ([`most_during`](Gpu::most_during)).
+    pub fn record_within<T>(&'static self, bytes: usize, f: impl FnOnce() -> T) -> (Recording, T) {
+        self.record_with(None, bytes, f)
     }
 
     /// [`record`](Gpu::record) with marks that tell how long each kernel or part takes ([`Recording::times`]).
     pub fn record_marked<T>(&'static self, between: Between, f: impl FnOnce() -> T) -> (Recording, T) {
-        self.record_with(Some(Marks::new(between)), f)
+        self.record_with(Some(Marks::new(between)), 0, f)
     }
 
-    fn record_with<T>(&'static self, marks: Option<Marks>, f: impl FnOnce() -> T) -> (Recording, T) {
+    fn record_with<T>(&'static self, marks: Option<Marks>, bytes: usize, f: impl FnOnce() -> T) -> (Recording, T) {
         let queue = self.open_recording(marks, None);
+        queue.prepare(bytes);
         let result = queue.during(f);
         (self.close_recording(queue), result)
+    }
+
+    /// Runs `f`, which is not done often, with as little memory as it can do with; and how much of it that is, pieces below a
+    /// megabyte not counted.
+    pub fn most_during<T>(&self, f: impl FnOnce() -> T) -> (T, usize) {
+        self.queue().sparing(f)
+    }
+
+    /// The same from recording `f`; the recording is thrown away.
+    pub fn most_of_recording<T>(&'static self, f: impl FnOnce() -> T) -> (T, usize) {
+        let queue = self.open_recording(None, None);
+        let result = queue.sparing(|| queue.during(f));
+        drop(self.close_recording(queue));
+        result
     }
 
     /// [`record`](Gpu::record) in two: the packing of weights, to be done again where they have changed, and the rest.

@@ -66,7 +66,8 @@ impl Gpu {
 
     fn upload_buffers(&'static self, len: usize) -> Buffers {
         // Fresh memory: what others gave back may still be in use by what they started, and copies do not wait for that.
-        let memory = Memory::new(self.main(), self.take(len), len);
+        let main = self.main();
+        let memory = Memory::new(main.clone(), main.fresh(len, len), len);
         let room = Tensor::on_gpu(&[len / Dtype::F32.bytes()], Dtype::F32, memory);
         Buffers { pinned: self.pinned(len), room, arrived: None, received: None }
     }
