@@ -383,3 +383,75 @@ def test_loconav():
   assert obs['image'].shape == (32, 48, 3) and obs['log/coverage'] == 1
   assert obs['walker_egocentric_camera'].shape == (64, 64, 3)
   assert env.act_space['action'].shape == (8,)
+
+
+def reach_goal(env):
+  """Puts the walker of a maze onto its goal, upright, and takes a step."""
+  inner = env._env._env
+  task, physics = inner.task, inner.physics
+  goal = physics.bind(task._target.geom).xpos[:2]
+  before = env._position()
+  task.walker.set_pose(physics, position=[*goal, task.walker.get_pose(physics)[0][2]])
+  return before, env.step(act(np.zeros(8)))
+
+
+def test_loconav_pays_at_the_goal():
+  env = make('loconav_ant_maze_s_20hz')
+  env.step(act(np.zeros(8), True))
+  _, obs = reach_goal(env)
+  # It pays as long as the episode lasts, wherever the walker goes.
+  assert [obs['reward']] + [env.step(act(np.zeros(8)))['reward'] for _ in range(3)] == [1] * 4
+  again = make('loconav_ant_maze_s_20hz', {'again': True})
+  again.step(act(np.zeros(8), True))
+  before, obs = reach_goal(again)
+  assert obs['reward'] == 1 and not obs['is_last']
+  # Then it pays no more, and the walker is where it may start.
+  assert [again.step(act(np.zeros(8)))['reward'] for _ in range(3)] == [0] * 3
+  assert np.abs(again._position() - before).max() < 1.5
+
+
+def test_loconav_falls_over():
+  for termination in (False, True):
+    env = make('loconav_ant_empty_20hz', {'termination': termination})
+    env.step(act(np.zeros(8), True))
+    inner = env._env._env
+    pose = inner.task.walker.get_pose(inner.physics)[0]
+    # On its back but for 30 degrees: its own up then points down by 0.87.
+    tilted = [np.cos(np.radians(75)), np.sin(np.radians(75)), 0, 0]
+    inner.task.walker.set_pose(inner.physics, position=pose + [0, 0, 0.5], quaternion=tilted)
+    obs = env.step(act(np.zeros(8)))
+    # No terminal, here and officially: dm_control asks for the discount before it finds the fall.
+    assert obs['is_last'] == termination and not obs['is_terminal']
+
+
+def test_loconav_weaker():
+  def ends(weaker, push):
+    env = make('loconav_ant_empty_20hz', {'weaker': weaker}, seed=3)
+    env.step(act(np.zeros(8), True))
+    return [env.step(act(np.full(8, push)))['walker_joints_pos'] for _ in range(5)][-1]
+  assert (ends(0.5, 0.8) == ends(1.0, 0.4)).all()
+  assert (ends(0.5, 0.8) != ends(1.0, 0.8)).any()
+
+
+def test_procgen_takes_the_arguments_of_the_package():
+  def first(seed, **kwargs):
+    return make('procgen_coinrun', {'size': [64, 64]}, seed=seed, **kwargs).step(act(0, True))['image']
+  level = {'num_levels': 1, 'start_level': 5}
+  assert (first(1, **level) == first(2, **level)).all()
+  assert (first(1) != first(2)).any()
+  assert (first(1, **level) != first(1, **level, distribution_mode='easy')).any()
+
+
+def test_atari_by_opencv():
+  cv2 = pytest.importorskip('cv2')
+  options = {'size': [64, 48], 'gray': False, 'sticky': False, 'noops': 0}
+  env, frames = make('atari_pong', {**options, 'resize': 'opencv'}), []
+  for step in range(40):
+    obs = env.step(act(2, step == 0))
+    frames.append(np.maximum(*env._frames))
+  assert obs['image'].shape == (64, 48, 3)
+  assert (obs['image'] == cv2.resize(frames[-1], (48, 64), interpolation=cv2.INTER_AREA)).all()
+  # Both average, over areas of other shapes.
+  pillow = make('atari_pong', options)
+  other = [pillow.step(act(2, step == 0)) for step in range(40)][-1]['image']
+  assert 0 < np.abs(obs['image'].astype(int) - other).mean() < 5
