@@ -57,6 +57,8 @@ pub struct ReplayConfig {
     pub size: usize,
     /// Largest share of the machine's memory, above 0 and at most 1.
     pub memory_share: f64,
+    /// Gigabytes of a GPU's memory for images that were sent there.
+    pub gpu_gb: f64,
     pub online: bool,
     pub fracs: Fracs,
     pub prio: Prio,

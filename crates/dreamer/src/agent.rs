@@ -3,7 +3,7 @@
 use crate::Carry;
 use crate::acting::{Lent, Spare};
 use crate::actor_critic::Normalizers;
-use crate::batch::{Batch, Layout, Preparer, layout};
+use crate::batch::{Batch, Kept, Layout, Preparer, layout};
 use crate::checks;
 use crate::config::AgentConfig;
 use crate::data::encoded_space;
@@ -18,11 +18,11 @@ use crate::policy::Policy;
 use crate::rssm::{Latent, Rssm};
 use crate::update::Repeat;
 use anyhow::Result;
-use engine::cuda::{Member, Side};
+use engine::cuda::{Frames, Member, Side};
 use engine::ops;
 use engine::{Bytes, Device, Tensor};
 use spaces::{Array, Record, Space, Spaces};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// A DreamerV3 agent. Cloning is cheap: parameters and moments are shared until the next update replaces them.
 /// To act in one thread while another trains, take a [`snapshot`](Agent::snapshot).
@@ -42,6 +42,7 @@ pub struct Agent {
     /// What a snapshot acts with on a GPU, beside the update of the agent; and what waits for further snapshots.
     pub(crate) acting: Option<Arc<Lent>>,
     pub(crate) spare: Spare,
+    pub(crate) kept: Option<Kept>,
     /// Where several GPUs work together: this one among them, and the agents of the others, which the first one has.
     pub(crate) member: Option<Member>,
     pub(crate) followers: Vec<Agent>,
@@ -91,6 +92,7 @@ impl Agent {
             repeat,
             acting: None,
             spare: Spare::default(),
+            kept: None,
             member: None,
             followers: vec![],
         })
@@ -118,6 +120,7 @@ impl Agent {
             norms,
             acting,
             spare: Spare::default(),
+            kept: None,
             member: None,
             followers: vec![],
             ..self.clone()
@@ -164,6 +167,7 @@ impl Agent {
             params,
             acting,
             spare: self.spare.clone(),
+            kept: None,
             member: None,
             followers: vec![],
             slow: Params::default(),
@@ -221,13 +225,35 @@ impl Agent {
         out.insert("dyn/stoch".into(), Array::from_u8(&shape(r.stoch), stoch.host().into_owned()));
     }
 
+    /// Has the images of up to `steps` steps of the replay stay on each of the agent's GPUs once they were sent, in `bytes` bytes
+    /// at most. They are known by the replay's `stepid`, so that all batches must come from one replay from then on. The
+    /// steps that there is room for: none on the processor, without images, with a `replay_context` of 0, or where an image's
+    /// bytes are not a multiple of four.
+    pub fn keep_frames(&mut self, bytes: usize, steps: usize) -> usize {
+        let images = encoded_space(&self.obs_space).into_iter().filter(|(_, space)| space.is_image());
+        let sizes: Vec<usize> = images.map(|(_, space)| space.size()).collect();
+        let (each, context) = (sizes.iter().sum::<usize>(), self.config.replay_context);
+        let count = if context > 0 { steps.min(bytes / each.max(1)) } else { 0 };
+        let kept = match self.device() {
+            Device::Gpu(gpu) => Frames::new(gpu, count, &sizes),
+            Device::Cpu => None,
+        };
+        self.kept = kept.map(|frames| Arc::new(Mutex::new(frames)));
+        for follower in &mut self.followers {
+            follower.keep_frames(bytes, steps);
+        }
+        if self.kept.is_some() { count } else { 0 }
+    }
+
     /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.
     pub fn preparer(&self) -> Preparer {
+        let all = || [self].into_iter().chain(&self.followers);
         Preparer {
             config: self.config.clone(),
             obs_space: self.obs_space.clone(),
             act_space: self.act_space.clone(),
-            devices: [self].into_iter().chain(&self.followers).map(Agent::device).collect(),
+            devices: all().map(Agent::device).collect(),
+            kept: all().map(|agent| agent.kept.clone()).collect(),
         }
     }
 

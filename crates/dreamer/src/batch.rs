@@ -8,9 +8,10 @@ use crate::observations::Observations;
 use crate::rssm::Latent;
 use crate::transfer::{Cargo, Map};
 use anyhow::{Result, anyhow, bail, ensure};
-use engine::cuda::Upload;
+use engine::cuda::{Frames, Images, StepId, Upload};
 use engine::{Device, Tensor};
-use spaces::{Array, Record, Spaces};
+use spaces::{Array, Data, Record, Spaces};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A training batch with the replay context taken off: B sequences of T steps.
 pub struct Batch {
@@ -107,6 +108,22 @@ impl Batch {
     }
 }
 
+/// Images of the replay that stay on an agent's GPU, shared with who prepares its batches.
+pub(crate) type Kept = Arc<Mutex<Frames>>;
+
+impl Batch {
+    /// Sends the batch to a GPU; without images of steps that are kept there, where steps have `ids` [B, T, 20].
+    fn send_with(&self, device: Device, kept: Option<&Kept>, ids: Option<&Array>) -> Option<Upload> {
+        let (Some(kept), Some(Data::U8(ids))) = (kept, ids.map(|ids| &ids.data)) else { return self.send(device) };
+        let bytes = self.bytes();
+        let pixels: Vec<_> = bytes.iter().map(|(at, x)| (*at, x.host())).collect();
+        let images: Vec<Images> = pixels.iter().map(|(at, pixels)| Images { at: *at, pixels }).collect();
+        let ids: &[StepId] = ids.as_chunks().0;
+        let mut frames = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(frames.send(self.size(), &images, ids, |out| self.write_tensors(out)))
+    }
+}
+
 impl Cargo for Batch {
     fn map(&self, f: &mut impl Map) -> Batch {
         let obs = self.obs.map(f);
@@ -152,6 +169,8 @@ pub struct Preparer {
     pub(crate) act_space: Spaces,
     /// Of each part of the batch: all of it where there is one.
     pub(crate) devices: Vec<Device>,
+    /// Of each of them.
+    pub(crate) kept: Vec<Option<Kept>>,
 }
 
 /// A batch that is ready for [`Agent::train_prepared`](crate::Agent::train_prepared).
@@ -179,7 +198,7 @@ impl Preparer {
     pub fn prepare(&self, record: Record) -> Result<Prepared> {
         let parts = self.devices.len();
         if parts == 1 {
-            return self.prepare_for(self.devices[0], record);
+            return self.prepare_for(0, record);
         }
         let sequences = record.get("is_first").map_or(0, |flags| flags.shape[0]);
         ensure!(
@@ -187,11 +206,11 @@ impl Preparer {
             "a batch of {sequences} sequences cannot be divided among {parts} GPUs; choose a multiple as batch_size"
         );
         let rows = sequences / parts;
-        let part = |(i, &device): (usize, &Device)| {
+        let part = |i: usize| {
             let record = record.iter().map(|(key, x)| (key.clone(), x.rows(i * rows..(i + 1) * rows))).collect();
-            self.prepare_for(device, record)
+            self.prepare_for(i, record)
         };
-        let mut all = self.devices.iter().enumerate().map(part).collect::<Result<Vec<Prepared>>>()?;
+        let mut all = (0..parts).map(part).collect::<Result<Vec<Prepared>>>()?;
         ensure!(
             all.iter().all(|part| part.carried.is_empty()),
             "several GPUs cannot carry states from batch to batch; use consec_train 1 and a replay_context of at least 1"
@@ -201,7 +220,8 @@ impl Preparer {
         Ok(first)
     }
 
-    fn prepare_for(&self, device: Device, record: Record) -> Result<Prepared> {
+    /// Prepares for device number `index`.
+    fn prepare_for(&self, index: usize, record: Record) -> Result<Prepared> {
         let (l, context) = (self.layout(), self.config.replay_context);
         let batch = Batch::without_carry(&record, &l)?;
         let carried = carried_rows(&record, &l)?;
@@ -210,7 +230,8 @@ impl Preparer {
             None if context > 0 => bail!("the batch lacks the key 'stepid', by which fresh latents are written back"),
             _ => None,
         };
-        let upload = if carried.is_empty() { batch.send(device) } else { None };
+        let send = || batch.send_with(self.devices[index], self.kept[index].as_ref(), ids.as_ref());
+        let upload = if carried.is_empty() { send() } else { None };
         let last = last_actions(&record, batch.b, &l)?;
         Ok(Prepared { record, batch, upload, carried, last, ids, others: vec![] })
     }

@@ -15,14 +15,26 @@ pub trait Cargo: Sized {
 
     /// Bytes that `write` writes.
     fn size(&self) -> usize {
-        let mut size = Written { out: None, at: 0 };
+        let mut size = Written { out: None, at: 0, bytes: true };
         self.map(&mut size);
         size.at
     }
 
     /// Writes everything, from the processor, one after the other.
     fn write(&self, out: &mut [u8]) {
-        self.map(&mut Written { out: Some(out), at: 0 });
+        self.map(&mut Written { out: Some(out), at: 0, bytes: true });
+    }
+
+    /// Writes the tensors, and leaves the places of bytes as they are.
+    fn write_tensors(&self, out: &mut [u8]) {
+        self.map(&mut Written { out: Some(out), at: 0, bytes: false });
+    }
+
+    /// The bytes, with the places where `write` puts them.
+    fn bytes(&self) -> Vec<(usize, Bytes)> {
+        let mut found = Found { bytes: vec![], at: 0 };
+        self.map(&mut found);
+        found.bytes
     }
 
     /// The same shapes with the values that are where `write` puts them, in a float32 tensor on a GPU.
@@ -67,6 +79,8 @@ fn next(at: usize, bytes: usize) -> usize {
 struct Written<'a> {
     out: Option<&'a mut [u8]>,
     at: usize,
+    /// Whether bytes are written, too.
+    bytes: bool,
 }
 
 impl Written<'_> {
@@ -88,7 +102,31 @@ impl Map for Written<'_> {
     }
 
     fn bytes(&mut self, x: &Bytes) -> Bytes {
-        self.put(x.len(), |out| out.copy_from_slice(&x.host()));
+        let written = self.bytes;
+        self.put(x.len(), |out| {
+            if written {
+                out.copy_from_slice(&x.host());
+            }
+        });
+        x.clone()
+    }
+}
+
+/// Collects bytes.
+struct Found {
+    bytes: Vec<(usize, Bytes)>,
+    at: usize,
+}
+
+impl Map for Found {
+    fn tensor(&mut self, x: &Tensor) -> Tensor {
+        self.at = next(self.at, 4 * x.len());
+        x.clone()
+    }
+
+    fn bytes(&mut self, x: &Bytes) -> Bytes {
+        self.bytes.push((self.at, x.clone()));
+        self.at = next(self.at, x.len());
         x.clone()
     }
 }

@@ -134,6 +134,42 @@ fn an_update_may_be_begun_before_the_results_of_the_last_one_are_fetched() {
     assert_eq!(agent.save(), plain.save());
 }
 
+/// The batch with the images and ids of other steps, out of twenty.
+fn of_steps(batch: &Record, round: usize) -> Record {
+    let mut batch = batch.clone();
+    let step = |at: usize| (at * 3 + at * at + round * 7) % 20;
+    for key in ["camera", "depth", "stepid"] {
+        let array = batch.get_mut(key).unwrap();
+        let width = array.shape[2..].iter().product();
+        let Data::U8(bytes) = &mut array.data else { panic!("{key} holds bytes") };
+        for (at, bytes) in bytes.chunks_exact_mut(width).enumerate() {
+            bytes.iter_mut().enumerate().for_each(|(i, x)| *x = (step(at) * (i % 11 + 1)) as u8);
+        }
+    }
+    batch
+}
+
+#[test]
+fn images_that_stay_on_a_gpu_change_nothing() {
+    let Some((agent, _, batch)) = on_gpu(&tiny()) else { return };
+    let steps_in_memory = |count: usize| 960 * count + 100;
+    for count in [5, 17, 100] {
+        let (mut plain, mut kept) = (agent.clone(), agent.clone());
+        assert_eq!(kept.keep_frames(steps_in_memory(count), 50), count.min(50));
+        let (mut plain_carry, mut carry) = (plain.initial(3), plain.initial(3));
+        for round in 0..5 {
+            let batch = of_steps(&batch, round);
+            let expected = plain.train(&mut plain_carry, &batch).unwrap();
+            assert_eq!(kept.train(&mut carry, &batch).unwrap().metrics, expected.metrics, "{count} steps, {round}");
+        }
+        assert_eq!(kept.save(), plain.save());
+    }
+    // There is nothing to keep without a GPU, or where the replay's steps are not known.
+    assert_eq!(agent.to(Device::Cpu).keep_frames(1 << 30, 50), 0);
+    let without = AgentConfig { replay_context: 0, ..tiny() };
+    assert_eq!(on_gpu(&without).map(|(mut agent, ..)| agent.keep_frames(1 << 30, 50)), Some(0));
+}
+
 #[test]
 fn what_the_processor_computes_in_chunks_is_what_a_gpu_computes_at_once() {
     // 320 states: five chunks of imagination, three of the heads and of the recurrence.

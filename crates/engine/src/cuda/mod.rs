@@ -8,6 +8,7 @@
 mod cache;
 mod driver;
 mod emulator;
+mod frames;
 mod gemm;
 mod gpu;
 mod kernels;
@@ -31,6 +32,7 @@ mod trust;
 mod upload;
 
 pub use driver::{Driver, Properties};
+pub use frames::{Frames, Images, StepId};
 pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, weight_rows};
 pub use gpu::{Gpu, Precision};
 pub(crate) use launch::{Arg, Grid, Piece, Table, at_once};

@@ -5,6 +5,7 @@ use super::memory::{Memory, Pinned};
 use super::queue::{Queue, lock};
 use super::side::{Point, Side};
 use crate::tensor::{Device, Dtype, Tensor};
+use std::ops::Range;
 
 /// Bytes in pinned memory, and room for them on a GPU, to which they are copied beside what it is doing.
 pub struct Upload {
@@ -29,6 +30,17 @@ impl Gpu {
     /// Starts to copy `len` bytes, a multiple of [`ALIGNED`], that `fill` writes. Waits for nothing. The copy goes to the queue
     /// that this thread has entered, so that acting does not wait for a batch, or to one for batches.
     pub fn upload_ahead(&'static self, len: usize, fill: impl FnOnce(&mut [u8])) -> Upload {
+        self.upload_parts(len, &[0..len], fill, |_| ())
+    }
+
+    /// The same where only some parts travel; `then` is what is done with the room that they are for once they are there.
+    pub(super) fn upload_parts(
+        &'static self,
+        len: usize,
+        parts: &[Range<usize>],
+        fill: impl FnOnce(&mut [u8]),
+        then: impl Fn(&Tensor),
+    ) -> Upload {
         assert!(len.is_multiple_of(ALIGNED), "{len} bytes");
         let free = {
             let mut free = lock(&self.uploads);
@@ -40,18 +52,20 @@ impl Gpu {
         let to = buffers.room.address();
         let mut send = || {
             buffers.received.take().inspect(Point::precede);
-            // SAFETY: there is as much room, which was read by its last user before; and nobody writes to pinned memory
-            // before the buffers are given back, which is after the copy has arrived.
-            unsafe {
-                match &self.backend {
-                    Backend::Cuda(cuda) => {
-                        self.done(cuda.upload_later(&buffers.pinned, to, self.queue().stream()));
-                    }
-                    Backend::Emulator(_) => {
-                        std::ptr::copy_nonoverlapping(buffers.pinned.as_ptr(), to as *mut u8, len);
+            for part in parts.iter().filter(|part| !part.is_empty()) {
+                let (bytes, to) = (&buffers.pinned[part.clone()], to + part.start as u64);
+                // SAFETY: there is as much room, which was read by its last user before; and nobody writes to pinned memory
+                // before the buffers are given back, which is after the copy has arrived.
+                unsafe {
+                    match &self.backend {
+                        Backend::Cuda(cuda) => self.done(cuda.upload_later(bytes, to, self.queue().stream())),
+                        Backend::Emulator(_) => {
+                            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
+                        }
                     }
                 }
             }
+            then(&buffers.room);
             buffers.arrived = Some(self.point());
         };
         match Queue::entered(self) {
@@ -79,7 +93,7 @@ impl Upload {
         let buffers = self.buffers.as_mut().expect("there until it is dropped");
         let Device::Gpu(gpu) = to.device() else { panic!("uploads are for tensors on a GPU") };
         buffers.arrived.iter().for_each(Point::precede);
-        gpu.copy(&buffers.room, to, 0);
+        gpu.copy(&buffers.room.view(0, to.shape()), to, 0);
         buffers.received = Some(gpu.point());
     }
 }

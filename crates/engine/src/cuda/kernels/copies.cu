@@ -98,3 +98,17 @@ KERNEL class_index(const float* x, u32 groups, u32 classes, u8* y) {
   y[i] = (u8)index;
 }
 EXPORT(class_index)
+
+// Images of a batch [n, words]: out of the slots of a store, or, for a source of -1 - i, the i-th of those that were sent with
+// it; these are put into a slot as well, where one is named. No slot is both read and filled.
+KERNEL frames(const u32* sent, u32* store, const int* source, const int* slot, u32 n, u32 words, u32* out) {
+  wait_for_previous();
+  u64 at = global_thread();
+  if (at >= (u64)n * words) return;
+  u32 step = at / words, word = at % words;
+  int from = source[step], to = slot[step];
+  u32 value = from < 0 ? sent[(u64)(-1 - from) * words + word] : store[(u64)from * words + word];
+  out[at] = value;
+  if (to >= 0) store[(u64)to * words + word] = value;
+}
+EXPORT(frames)

@@ -1,0 +1,234 @@
+//! `Frames`: images that were sent to a GPU once and stay there, so that of a batch only those travel that are new.
+
+use super::gpu::Gpu;
+use super::launch::Grid;
+use super::memory::Memory;
+use super::upload::{ALIGNED, Upload};
+use crate::tensor::{Dtype, Tensor};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Names a step: the same images whenever it comes.
+pub type StepId = [u8; 20];
+
+/// Room for the images of some steps on a GPU. What was sent longest ago leaves first.
+pub struct Frames {
+    gpu: &'static Gpu,
+    /// Bytes of a step's image, and the memory for all slots, for each key.
+    stores: Vec<(usize, Tensor)>,
+    slots: Slots,
+}
+
+/// Which step is in which slot.
+struct Slots {
+    by_id: HashMap<StepId, usize>,
+    ids: Vec<Option<StepId>>,
+    /// The last batch that a slot was used by, and whether its images came with that batch, as the how manieth of those sent.
+    used: Vec<(u64, Option<usize>)>,
+    batch: u64,
+    /// The slot that is filled next, unless the batch uses it.
+    next: usize,
+}
+
+/// Where the images of a batch come from, and which of them stay.
+#[derive(Default)]
+struct Plan {
+    /// For each step: its slot, or -1 - i for what is sent as number i.
+    source: Vec<i32>,
+    /// The slot to be filled with it, or -1.
+    slot: Vec<i32>,
+    /// The steps whose images are sent.
+    sent: Vec<usize>,
+}
+
+/// A part of a batch's block that is images [n, bytes].
+pub struct Images<'a> {
+    /// Where it begins.
+    pub at: usize,
+    pub pixels: &'a [u8],
+}
+
+impl Frames {
+    /// Room for `count` steps with images of so many bytes, one for each key; multiples of four, or there is none.
+    pub fn new(gpu: &'static Gpu, count: usize, bytes: &[usize]) -> Option<Frames> {
+        if count == 0 || bytes.is_empty() || bytes.iter().any(|bytes| *bytes == 0 || !bytes.is_multiple_of(4)) {
+            return None;
+        }
+        let store = |&bytes: &usize| {
+            // Used by the queue that sends, so not a piece that another one may still be busy with.
+            let (queue, total) = (gpu.main(), (count * bytes).next_multiple_of(ALIGNED));
+            let memory = Memory::new(queue.clone(), queue.fresh(total, total), total);
+            (bytes, Tensor::on_gpu(&[total / 4], Dtype::F32, memory))
+        };
+        Some(Frames { gpu, stores: bytes.iter().map(store).collect(), slots: Slots::new(count) })
+    }
+
+    /// Sends a block of `len` bytes, a multiple of [`ALIGNED`], beside what the GPU is doing. `fill` writes all of it but the
+    /// `images`, one part for each key in order, whose steps are named by `ids`; those travel that are not there yet.
+    pub fn send(&mut self, len: usize, images: &[Images], ids: &[StepId], fill: impl FnOnce(&mut [u8])) -> Upload {
+        assert_eq!(images.len(), self.stores.len());
+        let (n, plan) = (ids.len(), self.slots.plan(ids));
+        let column = (4 * n).next_multiple_of(ALIGNED);
+        let (source, slot) = (len, len + column);
+        let mut end = len + 2 * column;
+        let mut begin = |bytes: usize| {
+            let at = end;
+            end += (n * bytes).next_multiple_of(ALIGNED);
+            at
+        };
+        let staged: Vec<usize> = self.stores.iter().map(|(bytes, _)| begin(*bytes)).collect();
+
+        // What travels: the block but for its images, the plan, and the images that are new.
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        let mut from = 0;
+        for (Images { at, .. }, (bytes, _)) in images.iter().zip(&self.stores) {
+            parts.push(from..*at);
+            from = at + (n * bytes).next_multiple_of(ALIGNED);
+        }
+        parts.push(from..len + 2 * column);
+        parts.extend(staged.iter().zip(&self.stores).map(|(&at, (bytes, _))| at..at + plan.sent.len() * bytes));
+
+        let write = |out: &mut [u8]| {
+            fill(&mut out[..len]);
+            for (at, numbers) in [(source, &plan.source), (slot, &plan.slot)] {
+                out[at..at + 4 * n].copy_from_slice(bytemuck::cast_slice(numbers));
+            }
+            for ((&at, (bytes, _)), images) in staged.iter().zip(&self.stores).zip(images) {
+                for (to, &step) in out[at..].chunks_exact_mut(*bytes).zip(&plan.sent) {
+                    to.copy_from_slice(&images.pixels[step * bytes..(step + 1) * bytes]);
+                }
+            }
+        };
+        self.gpu.upload_parts(end, &parts, write, |room| {
+            let view = |at: usize, bytes: usize| room.view(at / 4, &[bytes / 4]);
+            let (source, slot) = (view(source, 4 * n), view(slot, 4 * n));
+            for ((&at, (bytes, store)), images) in staged.iter().zip(&self.stores).zip(images) {
+                let (sent, out, words) = (view(at, n * bytes), view(images.at, n * bytes), bytes / 4);
+                let grid = Grid::elements(n * words);
+                self.gpu.launch("copies", "frames", grid, &[&sent, store, &source, &slot, &n, &words, &out]);
+            }
+        })
+    }
+}
+
+impl Slots {
+    fn new(count: usize) -> Slots {
+        let (by_id, ids, used) = (HashMap::new(), vec![None; count], vec![(0, None); count]);
+        Slots { by_id, ids, used, batch: 0, next: 0 }
+    }
+
+    fn plan(&mut self, ids: &[StepId]) -> Plan {
+        self.batch += 1;
+        let mut plan = Plan::default();
+        // Of what is sent and found no slot.
+        let mut passing: HashMap<StepId, usize> = HashMap::new();
+        for (step, id) in ids.iter().enumerate() {
+            let (mut source, mut filled) = (-1, -1);
+            if let Some(&slot) = self.by_id.get(id) {
+                // What came with this batch is not in its slot yet.
+                let fresh = self.used[slot].1.filter(|_| self.used[slot].0 == self.batch);
+                source = fresh.map_or(slot as i32, |i| -1 - i as i32);
+                self.used[slot] = (self.batch, fresh);
+            } else if let Some(&i) = passing.get(id) {
+                source -= i as i32;
+            } else {
+                let i = plan.sent.len();
+                source -= i as i32;
+                plan.sent.push(step);
+                match self.free() {
+                    Some(slot) => {
+                        self.ids[slot].replace(*id).and_then(|old| self.by_id.remove(&old));
+                        self.by_id.insert(*id, slot);
+                        self.used[slot] = (self.batch, Some(i));
+                        filled = slot as i32;
+                    }
+                    None => drop(passing.insert(*id, i)),
+                }
+            }
+            plan.source.push(source);
+            plan.slot.push(filled);
+        }
+        plan
+    }
+
+    /// The next slot that this batch does not use.
+    fn free(&mut self) -> Option<usize> {
+        let count = self.ids.len();
+        let slot = (0..count).map(|i| (self.next + i) % count).find(|&slot| self.used[slot].0 != self.batch)?;
+        self.next = (slot + 1) % count;
+        Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::test_gpu;
+    use crate::tensor::Device;
+
+    fn id(step: usize) -> StepId {
+        let mut id = [0; 20];
+        id[..8].copy_from_slice(&step.to_le_bytes());
+        id
+    }
+
+    /// The images of a step: bytes that tell step and key.
+    fn image(step: usize, key: usize, bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|i| (step * 31 + key * 7 + i) as u8).collect()
+    }
+
+    /// Batches of eight steps out of twenty, some of them twice, with room for `count`.
+    fn batches(count: usize) {
+        let Some(gpu) = test_gpu() else { return };
+        let (bytes, n) = ([12, 260], 8);
+        let mut frames = Frames::new(gpu, count, &bytes).unwrap();
+        let at = [ALIGNED, 2 * ALIGNED];
+        let len = 2 * ALIGNED + (n * bytes[1]).next_multiple_of(ALIGNED) + ALIGNED;
+        let block = Tensor::zeros(&[len / 4]).to(Device::Gpu(gpu));
+        for batch in 0..30 {
+            let steps: Vec<usize> = (0..n).map(|i| (batch * 5 + i * i * (batch % 3 + 1)) % 20).collect();
+            let pixels = [0, 1].map(|key| steps.iter().flat_map(|&s| image(s, key, bytes[key])).collect::<Vec<u8>>());
+            let images = [0, 1].map(|key| Images { at: at[key], pixels: &pixels[key] });
+            let ids: Vec<StepId> = steps.iter().map(|&step| id(step)).collect();
+            let mut upload = frames.send(len, &images, &ids, |out| {
+                out[..ALIGNED].fill(batch as u8);
+                out[len - ALIGNED..].fill(batch as u8 + 100);
+            });
+            upload.receive(&block);
+            let host = block.host();
+            let got: &[u8] = bytemuck::cast_slice(host.data());
+            assert!(got[..ALIGNED].iter().all(|&x| x == batch as u8));
+            assert!(got[len - ALIGNED..].iter().all(|&x| x == batch as u8 + 100));
+            for key in [0, 1] {
+                assert_eq!(
+                    &got[at[key]..at[key] + n * bytes[key]],
+                    &pixels[key][..],
+                    "batch {batch}, room for {count}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn batches_are_whole_whatever_is_there_already() {
+        [1, 3, 8, 11, 40].into_iter().for_each(batches);
+    }
+
+    #[test]
+    fn only_what_is_new_is_sent() {
+        let mut slots = Slots::new(6);
+        let mut sent = |steps: &[usize]| slots.plan(&steps.iter().map(|&step| id(step)).collect::<Vec<_>>()).sent;
+        assert_eq!(sent(&[1, 2, 1, 3]), [0, 1, 3]);
+        assert_eq!(sent(&[3, 2, 4, 4]), [2]);
+        assert_eq!(sent(&[5, 6, 7, 2]), [0, 1, 2]); // 7 takes the place of 1, which came first
+        assert_eq!(sent(&[2, 3, 4, 1]), [3]); // and this one that of 5, as 2 to 4 are in use
+        assert_eq!(sent(&[6, 7, 5, 1]), [2]);
+    }
+
+    #[test]
+    fn odd_sizes_and_no_room_are_refused() {
+        let Some(gpu) = test_gpu() else { return };
+        assert!(Frames::new(gpu, 10, &[12, 27]).is_none());
+        assert!(Frames::new(gpu, 0, &[12]).is_none() && Frames::new(gpu, 3, &[]).is_none());
+    }
+}
