@@ -30,7 +30,7 @@ impl Gpu {
     /// Starts to copy `len` bytes, a multiple of [`ALIGNED`], that `fill` writes. Waits for nothing. The copy goes to the queue
     /// that this thread has entered, so that acting does not wait for a batch, or to one for batches.
     pub fn upload_ahead(&'static self, len: usize, fill: impl FnOnce(&mut [u8])) -> Upload {
-        self.upload_parts(len, &[0..len], fill, |_| ())
+        self.upload_parts(len, std::slice::from_ref(&(0..len)), fill, |_| ())
     }
 
     /// The same where only some parts travel; `then` is what is done with the room that they are for once they are there.
