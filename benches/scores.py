@@ -17,7 +17,7 @@ with gzip.open(sys.argv[1], 'rt') as f:
   for run in json.load(f):
     task = run['task'].split('_', 1)[1]  # without the suite
     for x, y in zip(run['xs'], run['ys']):
-      if y == y:  # not where a seed has no score
+      if y is not None and y == y:  # not where a seed has no score
         curves[task][int(x)].append(y)
 print('task,frames,mean,sd,seeds')
 for task, curve in sorted(curves.items()):

@@ -39,7 +39,7 @@ impl Config {
         let share = config.replay.memory_share;
         ensure!(share > 0.0 && share <= 1.0, "'replay.memory_share' is {share}, but must be above 0 and at most 1");
         let kept = config.replay.gpu_gb;
-        ensure!((0.0..1e6).contains(&kept), "'replay.gpu_gb' is {kept}, but must be gigabytes, from 0 on");
+        ensure!((0.0..1e6).contains(&kept), "'replay.gpu_gb' is {kept}, but must be gigabytes, from 0 to a million");
         let needed = config.batch_size * (config.consec_train * config.batch_length + config.replay_context);
         let size = config.replay.size;
         ensure!(size >= needed, "'replay.size' is {size}, but must be at least {needed} steps: one training batch");

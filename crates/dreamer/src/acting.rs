@@ -110,7 +110,6 @@ impl Agent {
         let noise = noise.with_step_at(&seen.step);
         // Weights that were packed as they came would not be packed again.
         self.params.forget_packed();
-        gpu.release_pool(); // recordings have memory of their own
         let ([packing, stepping], taken) = gpu.record_apart(|| self.step(&carry, &seen, &noise));
         self.params.forget_packed(); // who acts as it comes does not know when the recording packs
         Step { packing, stale: true, stepping, high, block, carry, taken }

@@ -22,6 +22,7 @@ use engine::cuda::{Frames, Member, Side};
 use engine::ops;
 use engine::{Bytes, Device, Tensor};
 use spaces::{Array, Record, Space, Spaces};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// A DreamerV3 agent. Cloning is cheap: parameters and moments are shared until the next update replaces them.
@@ -42,7 +43,7 @@ pub struct Agent {
     /// What a snapshot acts with on a GPU, beside the update of the agent; and what waits for further snapshots.
     pub(crate) acting: Option<Arc<Lent>>,
     pub(crate) spare: Spare,
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Kept,
     /// Where several GPUs work together: this one among them, and the agents of the others, which the first one has.
     pub(crate) member: Option<Member>,
     pub(crate) followers: Vec<Agent>,
@@ -92,7 +93,7 @@ impl Agent {
             repeat,
             acting: None,
             spare: Spare::default(),
-            kept: None,
+            kept: Kept::default(),
             member: None,
             followers: vec![],
         })
@@ -120,7 +121,7 @@ impl Agent {
             norms,
             acting,
             spare: Spare::default(),
-            kept: None,
+            kept: Kept::default(),
             member: None,
             followers: vec![],
             ..self.clone()
@@ -167,7 +168,7 @@ impl Agent {
             params,
             acting,
             spare: self.spare.clone(),
-            kept: None,
+            kept: Kept::default(),
             member: None,
             followers: vec![],
             slow: Params::default(),
@@ -225,24 +226,24 @@ impl Agent {
         out.insert("dyn/stoch".into(), Array::from_u8(&shape(r.stoch), stoch.host().into_owned()));
     }
 
-    /// Has the images of up to `steps` steps of the replay stay on each of the agent's GPUs once they were sent, in `bytes` bytes
-    /// at most. They are known by the replay's `stepid`, so that all batches must come from one replay from then on. The
-    /// steps that there is room for: none on the processor, without images, with a `replay_context` of 0, or where an image's
-    /// bytes are not a multiple of four.
+    /// Has the images of up to `steps` steps of the replay stay on each of the agent's GPUs once they were sent, in about `bytes`
+    /// bytes of its memory, beside what one batch takes once more. They are known by the replay's `stepid`, so that all batches
+    /// must come from one replay from then on. Returns for how many steps there is room: none on the processor, without
+    /// images, with a `replay_context` of 0, where an image's bytes are no multiple of four, or where the GPU has not as much.
     pub fn keep_frames(&mut self, bytes: usize, steps: usize) -> usize {
         let images = encoded_space(&self.obs_space).into_iter().filter(|(_, space)| space.is_image());
-        let sizes: Vec<usize> = images.map(|(_, space)| space.size()).collect();
+        let sizes: BTreeMap<String, usize> = images.map(|(key, space)| (key, space.size())).collect(); // as in a batch
+        let sizes: Vec<usize> = sizes.into_values().collect();
         let (each, context) = (sizes.iter().sum::<usize>(), self.config.replay_context);
         let count = if context > 0 { steps.min(bytes / each.max(1)) } else { 0 };
-        let kept = match self.device() {
-            Device::Gpu(gpu) => Frames::new(gpu, count, &sizes),
-            Device::Cpu => None,
+        let room = |device| match device {
+            Device::Gpu(gpu) => Kept(Frames::new(gpu, count, &sizes).map(|frames| Arc::new(Mutex::new(frames)))),
+            Device::Cpu => Kept::default(),
         };
-        self.kept = kept.map(|frames| Arc::new(Mutex::new(frames)));
-        for follower in &mut self.followers {
-            follower.keep_frames(bytes, steps);
-        }
-        if self.kept.is_some() { count } else { 0 }
+        self.followers.iter_mut().for_each(|follower| follower.kept = room(follower.device()));
+        self.kept = room(self.device());
+        let everywhere = [&*self].into_iter().chain(&self.followers).all(|agent| agent.kept.0.is_some());
+        if everywhere { count } else { 0 }
     }
 
     /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.
@@ -253,7 +254,7 @@ impl Agent {
             obs_space: self.obs_space.clone(),
             act_space: self.act_space.clone(),
             devices: all().map(Agent::device).collect(),
-            kept: all().map(|agent| agent.kept.clone()).collect(),
+            kept: all().map(|agent| agent.kept.0.clone()).collect(),
         }
     }
 

@@ -11,7 +11,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use engine::cuda::{Frames, Images, StepId, Upload};
 use engine::{Device, Tensor};
 use spaces::{Array, Data, Record, Spaces};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A training batch with the replay context taken off: B sequences of T steps.
 pub struct Batch {
@@ -108,18 +108,26 @@ impl Batch {
     }
 }
 
-/// Images of the replay that stay on an agent's GPU, shared with who prepares its batches.
-pub(crate) type Kept = Arc<Mutex<Frames>>;
+/// Images of the replay that stay on an agent's GPU, if any do, shared with who prepares its batches. A clone of the agent,
+/// which may be trained from another replay, starts without.
+#[derive(Default)]
+pub(crate) struct Kept(pub Option<Arc<Mutex<Frames>>>);
+
+impl Clone for Kept {
+    fn clone(&self) -> Kept {
+        Kept::default()
+    }
+}
 
 impl Batch {
     /// Sends the batch to a GPU; without images of steps that are kept there, where steps have `ids` [B, T, 20].
-    fn send_with(&self, device: Device, kept: Option<&Kept>, ids: Option<&Array>) -> Option<Upload> {
+    fn send_with(&self, device: Device, kept: Option<&Mutex<Frames>>, ids: Option<&Array>) -> Option<Upload> {
         let (Some(kept), Some(Data::U8(ids))) = (kept, ids.map(|ids| &ids.data)) else { return self.send(device) };
+        let Ok(mut frames) = kept.lock() else { return self.send(device) }; // not known what is there after a panic
         let bytes = self.bytes();
         let pixels: Vec<_> = bytes.iter().map(|(at, x)| (*at, x.host())).collect();
         let images: Vec<Images> = pixels.iter().map(|(at, pixels)| Images { at: *at, pixels }).collect();
         let ids: &[StepId] = ids.as_chunks().0;
-        let mut frames = kept.lock().unwrap_or_else(PoisonError::into_inner);
         Some(frames.send(self.size(), &images, ids, |out| self.write_tensors(out)))
     }
 }
@@ -170,7 +178,7 @@ pub struct Preparer {
     /// Of each part of the batch: all of it where there is one.
     pub(crate) devices: Vec<Device>,
     /// Of each of them.
-    pub(crate) kept: Vec<Option<Kept>>,
+    pub(crate) kept: Vec<Option<Arc<Mutex<Frames>>>>,
 }
 
 /// A batch that is ready for [`Agent::train_prepared`](crate::Agent::train_prepared).
@@ -226,11 +234,13 @@ impl Preparer {
         let batch = Batch::without_carry(&record, &l)?;
         let carried = carried_rows(&record, &l)?;
         let ids = match record.get("stepid") {
-            Some(ids) if context > 0 => Some(skip_steps(ids, context)),
+            Some(_) if context > 0 => {
+                Some(skip_steps(fetch(&record, "stepid", &[batch.b, batch.t + context], &[20])?, context))
+            }
             None if context > 0 => bail!("the batch lacks the key 'stepid', by which fresh latents are written back"),
             _ => None,
         };
-        let send = || batch.send_with(self.devices[index], self.kept[index].as_ref(), ids.as_ref());
+        let send = || batch.send_with(self.devices[index], self.kept[index].as_deref(), ids.as_ref());
         let upload = if carried.is_empty() { send() } else { None };
         let last = last_actions(&record, batch.b, &l)?;
         Ok(Prepared { record, batch, upload, carried, last, ids, others: vec![] })

@@ -56,6 +56,11 @@ impl Agent {
         if count == 0 {
             bail!("no tensor of the agent matches the regular expression '{}'", regex.unwrap_or(""));
         }
+        // It is the same agent as before, with the same replay.
+        loaded.kept = std::mem::take(&mut self.kept);
+        for (new, old) in loaded.followers.iter_mut().zip(&mut self.followers) {
+            new.kept = std::mem::take(&mut old.kept);
+        }
         *self = loaded;
         self.refresh_followers();
         Ok(())

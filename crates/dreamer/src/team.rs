@@ -48,8 +48,12 @@ impl Agent {
 
     /// Makes the agents of other GPUs as this one is, after it was loaded.
     pub(crate) fn refresh_followers(&mut self) {
-        let members: Vec<Member> = self.followers.iter().filter_map(|agent| agent.member.clone()).collect();
-        self.followers = members.iter().map(|member| self.member(member)).collect();
+        let followers = std::mem::take(&mut self.followers);
+        let refreshed = |mut follower: Agent| {
+            let member = follower.member.take().expect("a follower is one of several");
+            Agent { kept: std::mem::take(&mut follower.kept), ..self.member(&member) }
+        };
+        self.followers = followers.into_iter().map(refreshed).collect();
     }
 
     /// An update on all GPUs. Each has a thread of its own, as they wait for each other.

@@ -127,3 +127,22 @@ fn what_cannot_be_divided_is_a_sentence() {
     let error = two.train(&mut one.initial(3), &odd).err().unwrap().to_string();
     assert!(error.contains("3 sequences cannot be divided among 2 GPUs"), "{error}");
 }
+
+#[test]
+fn images_stay_on_all_gpus_and_outlive_a_load() {
+    let (Some((_, mut plain, batch)), Some((_, mut kept, _))) = (agents(), agents()) else { return };
+    let mut batch = batch;
+    let Data::U8(ids) = &mut batch.get_mut("stepid").unwrap().data else { unreachable!("ids are bytes") };
+    ids.chunks_exact_mut(20).enumerate().for_each(|(step, id)| id[19] = step as u8);
+    assert_eq!(kept.keep_frames(1 << 20, 30), 30);
+    let (mut plain_carry, mut carry) = (plain.initial(4), kept.initial(4));
+    let before = plain.save();
+    for step in 0..4 {
+        if step == 3 {
+            [&mut plain, &mut kept].into_iter().for_each(|agent| agent.load(&before, None).unwrap());
+        }
+        let expected = train(&mut plain, &mut plain_carry, &batch);
+        assert_eq!(train(&mut kept, &mut carry, &batch).metrics, expected.metrics, "step {step}");
+    }
+    assert!(kept.kept.0.is_some() && kept.followers[0].kept.0.is_some());
+}

@@ -50,8 +50,10 @@ pub struct Begun {
 /// A recorded update, with the tensors that it reads and writes. A clone of the agent starts without one.
 #[derive(Default)]
 pub(crate) struct Repeat {
-    /// Shapes of an update that has been computed as it comes, so that kernels are loaded and constants copied.
-    seen: Option<Seen>,
+    /// The shape of the last update.
+    last: Option<Shape>,
+    /// Updates that were computed as they come, so that kernels are loaded and constants copied.
+    seen: Vec<Seen>,
     recorded: Option<Recorded>,
 }
 
@@ -166,12 +168,12 @@ impl Agent {
     ) -> Result<Updated> {
         let device = Device::Gpu(gpu);
         let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
-        let Some(Seen { memory, .. }) = repeat.seen.filter(|seen| seen.shape == shape) else {
-            let batch = batch.to(device);
-            let (updated, memory) = gpu.most_during(|| self.compute(&batch, noise, &self.opt.rates().to(device)));
-            *repeat = Repeat { seen: Some(Seen { shape, memory }), recorded: None };
-            return updated;
-        };
+        let memory = repeat.seen.iter().find(|seen| seen.shape == shape).map(|seen| seen.memory);
+        if repeat.last.replace(shape) != Some(shape) {
+            repeat.recorded = None;
+            return self.compute_anew(gpu, &batch.to(device), noise, memory.is_none().then_some((shape, repeat)));
+        }
+        let memory = memory.unwrap_or(0);
         let places = self.settle();
         repeat.recorded.take_if(|recorded| recorded.shape != shape || recorded.places != places);
         let recorded = match &mut repeat.recorded {
@@ -188,6 +190,24 @@ impl Agent {
             None => recorded.recording.run(),
         }
         Ok(recorded.updated.kept())
+    }
+
+    /// An update that is computed as it comes; the first of its shape is noted, and done with little memory.
+    fn compute_anew(
+        &mut self,
+        gpu: &'static Gpu,
+        batch: &Batch,
+        noise: &Noise,
+        first: Option<(Shape, &mut Repeat)>,
+    ) -> Result<Updated> {
+        let rates = self.opt.rates().to(self.device());
+        let Some((shape, repeat)) = first else { return self.compute(batch, noise, &rates) };
+        let (updated, memory) = gpu.most_during(|| self.compute(batch, noise, &rates));
+        repeat.seen.push(Seen { shape, memory });
+        // What goes on living must not keep blocks that a recording will not need.
+        let updated = updated?;
+        gpu.release_pool();
+        Ok(updated.kept())
     }
 
     /// One update on a GPU, after one or more of the same shapes: how long each of its kernels or parts took, and the
@@ -225,11 +245,14 @@ impl Agent {
         Ok((times, costs))
     }
 
-    /// Takes the memory of a GPU that updates on such batches need, by recording one without doing it. Kernels and constants
-    /// must have been used before, if by another agent. For tests of memory.
+    /// Takes the memory of a GPU that updates on such batches need, by recording one without doing it. It must be an emulated GPU,
+    /// where that saves hours; kernels and constants must have been used before, if by another agent. For tests of memory.
     #[doc(hidden)]
     pub fn rehearse(&mut self, carry: &mut Carry, record: &Record) -> Result<()> {
         let Device::Gpu(gpu) = self.device() else { return Ok(()) };
+        if self.member.is_some() {
+            return Ok(()); // one GPU cannot do the work of several
+        }
         let mut prepared = self.preparer().prepare(record.clone())?;
         prepared.complete(carry, &self.layout())?;
         let batch = &prepared.batch;
@@ -237,9 +260,9 @@ impl Agent {
         let places = self.settle();
         let (input, varying, noise) = (batch.to(self.device()), Varying::new(self.device()), self.noise());
         let (updated, memory) = gpu.most_of_recording(|| self.compute(&input, &noise, &varying.rates()));
-        drop(updated?);
+        let _results = updated?.kept(); // those of the first update, which are still fetched while the second is recorded
         let recorded = self.recorded(gpu, shape, places, batch, |f| gpu.record_within(memory, f))?;
-        self.repeat = Repeat { seen: Some(Seen { shape, memory }), recorded: Some(recorded) };
+        self.repeat = Repeat { last: Some(shape), seen: vec![Seen { shape, memory }], recorded: Some(recorded) };
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! Recorded updates against those that are computed as they come.
 
-use crate::common::{batch, everything, tiny};
+use crate::common::{batch, everything, obs_space, spaces, tiny};
 use crate::{Agent, AgentConfig, Carry, Trained};
 use engine::Device;
 use engine::cuda::{Between, Precision, test_gpu_in};
-use spaces::{Data, Record};
+use spaces::{Data, Record, Space};
 
 /// An agent on the test's GPU with a batch for it; none where there is no GPU.
 fn on_gpu(config: &AgentConfig) -> Option<(Agent, Carry, Record)> {
@@ -134,11 +134,21 @@ fn an_update_may_be_begun_before_the_results_of_the_last_one_are_fetched() {
     assert_eq!(agent.save(), plain.save());
 }
 
-/// The batch with the images and ids of other steps, out of twenty.
+/// An agent on the test's GPU with two images, which are not declared in the order of their names, and a batch for it.
+fn with_images(config: &AgentConfig) -> Option<(Agent, Record)> {
+    let gpu = test_gpu_in(Precision::Float32)?;
+    let obs = obs_space(&[("right", Space::image(12, 20, 3)), ("left", Space::image(12, 20, 1))]);
+    let act = spaces(&[("turn", Space::discrete(&[], 3)), ("reset", Space::boolean())]);
+    let agent = Agent::new(&obs, &act, config).unwrap();
+    let batch = batch(&agent, &obs, &act);
+    Some((agent.to(Device::Gpu(gpu)), batch))
+}
+
+/// The batch with the images and ids of other steps, out of twenty; in every third one, states are carried.
 fn of_steps(batch: &Record, round: usize) -> Record {
     let mut batch = batch.clone();
     let step = |at: usize| (at * 3 + at * at + round * 7) % 20;
-    for key in ["camera", "depth", "stepid"] {
+    for key in ["left", "right", "stepid"] {
         let array = batch.get_mut(key).unwrap();
         let width = array.shape[2..].iter().product();
         let Data::U8(bytes) = &mut array.data else { panic!("{key} holds bytes") };
@@ -146,28 +156,31 @@ fn of_steps(batch: &Record, round: usize) -> Record {
             bytes.iter_mut().enumerate().for_each(|(i, x)| *x = (step(at) * (i % 11 + 1)) as u8);
         }
     }
+    let Data::I32(consec) = &mut batch.get_mut("consec").unwrap().data else { panic!("consec holds numbers") };
+    consec.fill((round % 3 == 2) as i32);
     batch
 }
 
 #[test]
 fn images_that_stay_on_a_gpu_change_nothing() {
-    let Some((agent, _, batch)) = on_gpu(&tiny()) else { return };
-    let steps_in_memory = |count: usize| 960 * count + 100;
-    for count in [5, 17, 100] {
+    let Some((agent, batch)) = with_images(&tiny()) else { return };
+    let bytes = |steps: usize| 960 * steps + 100;
+    for room in [5, 17, 100] {
         let (mut plain, mut kept) = (agent.clone(), agent.clone());
-        assert_eq!(kept.keep_frames(steps_in_memory(count), 50), count.min(50));
+        assert_eq!(kept.keep_frames(bytes(room), 50), room.min(50));
         let (mut plain_carry, mut carry) = (plain.initial(3), plain.initial(3));
-        for round in 0..5 {
+        for round in 0..6 {
             let batch = of_steps(&batch, round);
             let expected = plain.train(&mut plain_carry, &batch).unwrap();
-            assert_eq!(kept.train(&mut carry, &batch).unwrap().metrics, expected.metrics, "{count} steps, {round}");
+            assert_eq!(kept.train(&mut carry, &batch).unwrap().metrics, expected.metrics, "{room} steps, {round}");
         }
         assert_eq!(kept.save(), plain.save());
+        assert!(kept.kept.0.is_some() && kept.clone().kept.0.is_none(), "a clone may have another replay");
     }
     // There is nothing to keep without a GPU, or where the replay's steps are not known.
     assert_eq!(agent.to(Device::Cpu).keep_frames(1 << 30, 50), 0);
     let without = AgentConfig { replay_context: 0, ..tiny() };
-    assert_eq!(on_gpu(&without).map(|(mut agent, ..)| agent.keep_frames(1 << 30, 50)), Some(0));
+    assert_eq!(with_images(&without).map(|(mut agent, _)| agent.keep_frames(1 << 30, 50)), Some(0));
 }
 
 #[test]

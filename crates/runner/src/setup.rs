@@ -66,19 +66,27 @@ pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
     let (obs, act) = agent_spaces(driver);
     let agent = Agent::new(&obs, &act, &config.agent).map_err(|error| with_cure(error, config))?;
     let mut agent = device::place(agent, config)?;
-    keep_frames(&mut agent, config);
+    keep_frames(&mut agent, config)?;
     Ok(Some(agent))
 }
 
 /// Has images of the replay stay on the GPU as `replay.gpu_gb` says.
-fn keep_frames(agent: &mut Agent, config: &Config) {
-    let (gigabytes, trains) = (config.replay.gpu_gb, config.script != "eval_only");
-    if gigabytes > 0.0 && trains && agent.keep_frames((gigabytes * 1e9) as usize, config.replay.size) == 0 {
+fn keep_frames(agent: &mut Agent, config: &Config) -> Result<()> {
+    let gigabytes = config.replay.gpu_gb;
+    if gigabytes == 0.0 || config.script == "eval_only" {
+        return Ok(());
+    }
+    for gpu in device::gpus(config)? {
+        let memory = gpu.properties().memory as f64 / 1e9;
+        ensure!(gigabytes < memory, "replay.gpu_gb is {gigabytes}, but {gpu:?} has {memory:.1} GB; choose less");
+    }
+    if agent.keep_frames((gigabytes * 1e9) as usize, config.replay.size) == 0 {
         eprintln!(
-            "note: replay.gpu_gb is {gigabytes}, but nothing is kept: it is for images on a GPU, of a multiple of four bytes, with a \
-             replay_context of at least 1"
+            "note: replay.gpu_gb is {gigabytes}, but nothing is kept: it is for images on a GPU that has room for them, of a \
+             multiple of four bytes, with a replay_context of at least 1"
         );
     }
+    Ok(())
 }
 
 /// An error about the size of images, with the option that changes it where the task's suite has one.

@@ -3,6 +3,8 @@
 use super::gpu::Gpu;
 use super::launch::Grid;
 use super::memory::Memory;
+use super::queue::Queue;
+use super::side::Point;
 use super::upload::{ALIGNED, Upload};
 use crate::tensor::{Dtype, Tensor};
 use std::collections::HashMap;
@@ -17,13 +19,15 @@ pub struct Frames {
     /// Bytes of a step's image, and the memory for all slots, for each key.
     stores: Vec<(usize, Tensor)>,
     slots: Slots,
+    /// When the last batch has been put together.
+    last: Option<Point>,
 }
 
 /// Which step is in which slot.
 struct Slots {
     by_id: HashMap<StepId, usize>,
     ids: Vec<Option<StepId>>,
-    /// The last batch that a slot was used by, and whether its images came with that batch, as the how manieth of those sent.
+    /// The last batch that a slot was used by and, if its images came with that batch, their number among those sent.
     used: Vec<(u64, Option<usize>)>,
     batch: u64,
     /// The slot that is filled next, unless the batch uses it.
@@ -49,25 +53,39 @@ pub struct Images<'a> {
 }
 
 impl Frames {
-    /// Room for `count` steps with images of so many bytes, one for each key; multiples of four, or there is none.
+    /// Room for `count` steps with images of so many bytes, one for each key. None where these are not multiples of four, or
+    /// the GPU has no such room.
     pub fn new(gpu: &'static Gpu, count: usize, bytes: &[usize]) -> Option<Frames> {
-        if count == 0 || bytes.is_empty() || bytes.iter().any(|bytes| *bytes == 0 || !bytes.is_multiple_of(4)) {
+        let odd = bytes.iter().any(|bytes| *bytes == 0 || !bytes.is_multiple_of(4));
+        if count == 0 || bytes.is_empty() || odd || i32::try_from(count).is_err() {
             return None;
         }
         let store = |&bytes: &usize| {
             // Used by the queue that sends, so not a piece that another one may still be busy with.
-            let (queue, total) = (gpu.main(), (count * bytes).next_multiple_of(ALIGNED));
-            let memory = Memory::new(queue.clone(), queue.fresh(total, total), total);
-            (bytes, Tensor::on_gpu(&[total / 4], Dtype::F32, memory))
+            let (queue, total) = (gpu.main(), count.checked_mul(bytes)?.next_multiple_of(ALIGNED));
+            let memory = Memory::new(queue.clone(), queue.try_fresh(total)?, total);
+            Some((bytes, Tensor::on_gpu(&[total / 4], Dtype::F32, memory)))
         };
-        Some(Frames { gpu, stores: bytes.iter().map(store).collect(), slots: Slots::new(count) })
+        let stores = bytes.iter().map(store).collect::<Option<_>>()?;
+        Some(Frames { gpu, stores, slots: Slots::new(count), last: None })
     }
 
     /// Sends a block of `len` bytes, a multiple of [`ALIGNED`], beside what the GPU is doing. `fill` writes all of it but the
     /// `images`, one part for each key in order, whose steps are named by `ids`; those travel that are not there yet.
+    ///
+    /// Panics where the images are not as many and as large as they should be, or do not follow each other in the block; and
+    /// within another queue, as all batches are put together by the one that sends.
     pub fn send(&mut self, len: usize, images: &[Images], ids: &[StepId], fill: impl FnOnce(&mut [u8])) -> Upload {
-        assert_eq!(images.len(), self.stores.len());
-        let (n, plan) = (ids.len(), self.slots.plan(ids));
+        let n = ids.len();
+        assert!(Queue::entered(self.gpu).is_none(), "batches with images that are kept are sent from the main queue");
+        assert_eq!(images.len(), self.stores.len(), "as many images as keys");
+        let mut free = 0;
+        for (Images { at, pixels }, (bytes, _)) in images.iter().zip(&self.stores) {
+            assert_eq!(pixels.len(), n * bytes, "the images of {n} steps");
+            assert!(at.is_multiple_of(ALIGNED) && *at >= free && at + pixels.len() <= len, "images at {at} of {len}");
+            free = at + pixels.len();
+        }
+        let plan = self.slots.plan(ids);
         let column = (4 * n).next_multiple_of(ALIGNED);
         let (source, slot) = (len, len + column);
         let mut end = len + 2 * column;
@@ -99,7 +117,8 @@ impl Frames {
                 }
             }
         };
-        self.gpu.upload_parts(end, &parts, write, |room| {
+        let mut last = None;
+        let upload = self.gpu.upload_parts(len, end, &parts, write, |room| {
             let view = |at: usize, bytes: usize| room.view(at / 4, &[bytes / 4]);
             let (source, slot) = (view(source, 4 * n), view(slot, 4 * n));
             for ((&at, (bytes, store)), images) in staged.iter().zip(&self.stores).zip(images) {
@@ -107,7 +126,17 @@ impl Frames {
                 let grid = Grid::elements(n * words);
                 self.gpu.launch("copies", "frames", grid, &[&sent, store, &source, &slot, &n, &words, &out]);
             }
-        })
+            last = Some(self.gpu.point());
+        });
+        self.last = last;
+        upload
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        // The memory goes back to the main queue, which does not wait for the one that sends. A failure has been told.
+        self.last.take().map_or(Ok(()), |last| last.reached()).ok();
     }
 }
 

@@ -108,6 +108,11 @@ impl Gpu {
         self.precision
     }
 
+    /// Whether the processor stands in for it.
+    pub fn is_emulated(&self) -> bool {
+        matches!(self.backend, Backend::Emulator(_))
+    }
+
     pub fn properties(&self) -> &Properties {
         &self.properties
     }
@@ -121,6 +126,11 @@ impl Gpu {
 
     /// Memory from the driver.
     pub(super) fn take(&self, bytes: usize) -> u64 {
+        self.done(self.try_take(bytes))
+    }
+
+    /// The same; an Err says why there is none.
+    pub(super) fn try_take(&self, bytes: usize) -> Result<u64, String> {
         let address = match &self.backend {
             Backend::Cuda(cuda) => {
                 let alloc = || {
@@ -128,16 +138,16 @@ impl Gpu {
                     cuda.alloc(bytes)
                 };
                 // Other queues may have free memory.
-                self.done(alloc().or_else(|_| {
+                alloc().or_else(|_| {
                     self.release_pool();
                     alloc()
-                }))
+                })?
             }
             Backend::Emulator(_) => Box::leak(vec![u64::MAX; bytes / 8].into_boxed_slice()).as_ptr() as u64,
         };
         let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.most.fetch_max(held, Ordering::Relaxed);
-        address
+        Ok(address)
     }
 
     /// The most bytes of its memory that were held at the same time, since this was last asked.
@@ -163,7 +173,7 @@ impl Gpu {
         }
     }
 
-    /// Gives free memory back to the driver, for instance between agents of different sizes.
+    /// Gives blocks of memory that nobody uses any part of back to the driver, for instance between agents of different sizes.
     pub fn release_pool(&self) {
         self.main.get().into_iter().chain(self.sides.iter().flat_map(OnceLock::get)).for_each(|queue| queue.release());
     }

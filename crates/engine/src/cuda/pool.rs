@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everybody gets a multiple of so many bytes, and begins at one as far as blocks do.
-pub const GRAIN: usize = 256;
+const GRAIN: usize = 256;
 /// Less than this comes from blocks of its own, so that a few numbers that are kept do not keep a large block.
 const SMALL: usize = 1 << 20;
-/// Blocks are multiples of this; so are the pages of a GPU.
+/// What a block is asked for with for want of room is a multiple of this; so are the pages of a GPU.
 const PAGE: usize = 2 << 20;
 
 /// Free memory of a queue, and where its blocks are.
@@ -74,6 +74,16 @@ impl Pool {
     /// Blocks that nobody uses any part of, start and bytes: they are not the pool's any more.
     pub fn release(&mut self) -> Vec<(u64, usize)> {
         [&mut self.small, &mut self.large].into_iter().flat_map(Area::release).collect()
+    }
+
+    /// Moves blocks that nobody uses any part of to another pool.
+    pub fn hand_over(&mut self, to: &mut Pool) {
+        for (from, to) in [(&mut self.small, &mut to.small), (&mut self.large, &mut to.large)] {
+            for (start, bytes) in from.release() {
+                to.blocks.insert(start, bytes);
+                to.insert(start, bytes);
+            }
+        }
     }
 
     fn area(&mut self, bytes: usize) -> &mut Area {
@@ -165,13 +175,35 @@ mod tests {
         assert_eq!(pool.take(PAGE), Some(7 * PAGE as u64));
     }
 
+    #[test]
+    fn unused_blocks_go_to_another_pool() {
+        let (mut pool, mut other) = (Pool::default(), Pool::default());
+        pool.add(0, PAGE, GRAIN);
+        pool.add(PAGE as u64, 4 * PAGE, 3 * PAGE);
+        pool.add(9 * PAGE as u64, 2 * PAGE, 2 * PAGE);
+        pool.put(PAGE as u64, 3 * PAGE);
+        pool.hand_over(&mut other);
+        assert_eq!((pool.take(4 * PAGE), other.take(4 * PAGE)), (None, Some(PAGE as u64)));
+        assert_eq!((pool.take(GRAIN), other.take(GRAIN)), (Some(GRAIN as u64), None));
+    }
+
     proptest! {
         /// Sizes from some bytes to some pages, taken and given back in any order.
         #[test]
-        fn nothing_is_given_twice_and_everything_comes_back(steps in prop::collection::vec((0usize..1 << 16, any::<bool>()), 1..200)) {
-            let (mut pool, mut next) = (Pool::default(), PAGE as u64);
+        fn nothing_is_given_twice_and_everything_comes_back(
+            first in 0usize..8,
+            steps in prop::collection::vec((0usize..1 << 16, any::<bool>()), 1..200)
+        ) {
+            let (mut pool, mut next) = (Pool::default(), ((1 + first) * PAGE) as u64);
+            if first > 0 {
+                pool.prepare(PAGE as u64, first * PAGE);
+            }
             let mut taken: Vec<(u64, usize)> = Vec::new();
+            let mut released = 0;
             for (choice, take) in steps {
+                if choice % 16 == 0 {
+                    released += pool.release().iter().map(|(_, bytes)| bytes).sum::<usize>();
+                }
                 if take || taken.is_empty() {
                     let bytes = Pool::rounded(1 << (choice % 24));
                     let address = pool.take(bytes).unwrap_or_else(|| {
@@ -190,7 +222,8 @@ mod tests {
                 }
             }
             taken.into_iter().for_each(|(address, bytes)| pool.put(address, bytes));
-            let released: usize = pool.release().iter().map(|(_, bytes)| bytes).sum();
+            released += pool.release().iter().map(|(_, bytes)| bytes).sum::<usize>();
+            prop_assert_eq!(pool.used().0, 0);
             prop_assert_eq!(released as u64, next - PAGE as u64);
         }
     }

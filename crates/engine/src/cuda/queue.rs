@@ -12,7 +12,7 @@ use super::pool::Pool;
 use super::team::{Exchange, Team};
 use super::timing::{Between, Marks};
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -31,8 +31,8 @@ pub(super) struct Queue {
     pub counters: u64,
     /// A training step reuses the memory of the step before.
     pool: Mutex<Pool>,
-    /// Whether free blocks go back to the driver before it is asked for more.
-    thrifty: AtomicBool,
+    /// How many want free blocks to go back to the driver before it is asked for more.
+    thrifty: AtomicUsize,
 }
 
 /// Something that an emulated GPU is asked for.
@@ -99,7 +99,7 @@ impl Queue {
     pub fn take(&self, bytes: usize) -> u64 {
         let found = lock(&self.pool).take(bytes); // the lock must not be held where the driver has no more
         found.unwrap_or_else(|| {
-            if self.thrifty.load(Ordering::Relaxed) {
+            if self.thrifty.load(Ordering::Relaxed) > 0 {
                 self.release();
             }
             self.fresh(bytes, Pool::block(bytes))
@@ -107,13 +107,20 @@ impl Queue {
     }
 
     /// Runs `f`, with free blocks going back to the driver before it is asked for more; and the most bytes that were taken at
-    /// the same time, beyond those before.
+    /// the same time, beyond those before. What other threads do on this queue meanwhile counts, too.
     fn sparing<T>(&self, f: impl FnOnce() -> T) -> (T, usize) {
+        struct Counted<'a>(&'a AtomicUsize);
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
         let (before, _) = lock(&self.pool).used();
-        self.thrifty.store(true, Ordering::Relaxed);
+        self.thrifty.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(&self.thrifty);
         let result = f();
-        self.thrifty.store(false, Ordering::Relaxed);
-        (result, lock(&self.pool).used().1 - before)
+        drop(counted);
+        (result, lock(&self.pool).used().1.saturating_sub(before))
     }
 
     /// Memory that nobody has used before: the beginning of a new block.
@@ -123,10 +130,18 @@ impl Queue {
         start
     }
 
-    /// Takes `bytes` from the driver in one piece, for later.
+    /// A new block with nothing else in it, if the driver has it.
+    pub fn try_fresh(&self, bytes: usize) -> Option<u64> {
+        let start = self.gpu.try_take(bytes).ok()?;
+        lock(&self.pool).add(start, bytes, bytes);
+        Some(start)
+    }
+
+    /// Takes `bytes` from the driver in one piece, for later; if it has no such piece, smaller ones will have to do.
     fn prepare(&self, bytes: usize) {
-        if bytes > 0 {
-            let start = self.gpu.take(bytes);
+        if bytes > 0
+            && let Ok(start) = self.gpu.try_take(bytes)
+        {
             lock(&self.pool).prepare(start, bytes);
         }
     }
@@ -182,7 +197,7 @@ impl Gpu {
     }
 
     /// [`record`](Gpu::record) with `bytes` of memory in one piece to begin with, from which everything is taken as far as it
-    /// goes: what is asked for in an order that was seen before fits without gaps ([`most_during`](Gpu::most_during)).
+    /// goes: what is asked for in an order that was seen before fits nearly without gaps ([`most_during`](Gpu::most_during)).
     pub fn record_within<T>(&'static self, bytes: usize, f: impl FnOnce() -> T) -> (Recording, T) {
         self.record_with(None, bytes, f)
     }
@@ -205,17 +220,22 @@ impl Gpu {
         self.queue().sparing(f)
     }
 
-    /// The same from recording `f`; the recording is thrown away.
+    /// The same from recording `f` on an emulated GPU; the recording is thrown away, as its memory has gone back on the way.
     pub fn most_of_recording<T>(&'static self, f: impl FnOnce() -> T) -> (T, usize) {
+        assert!(self.is_emulated(), "a real GPU can do the work itself");
         let queue = self.open_recording(None, None);
         let result = queue.sparing(|| queue.during(f));
-        drop(self.close_recording(queue));
+        drop(self.close_recording(queue.clone()));
+        queue.release();
         result
     }
 
-    /// [`record`](Gpu::record) in two: the packing of weights, to be done again where they have changed, and the rest.
+    /// [`record`](Gpu::record) in two: the packing of weights, to be done again where they have changed, and the rest. The
+    /// packed weights lie where those were that the queue of this thread has packed as they came, if that is free; the recordings
+    /// are to be run on that queue.
     pub fn record_apart<T>(&'static self, f: impl FnOnce() -> T) -> ([Recording; 2], T) {
         let packs = self.open_recording(None, None);
+        lock(&self.queue().pool).hand_over(&mut lock(&packs.pool));
         let queue = self.open_recording(None, Some(packs.clone()));
         let result = queue.during(f);
         ([packs, queue].map(|queue| self.close_recording(queue)), result)

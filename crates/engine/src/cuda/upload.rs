@@ -11,6 +11,8 @@ use std::ops::Range;
 pub struct Upload {
     /// None once it has been given back.
     buffers: Option<Buffers>,
+    /// Bytes of what is received.
+    block: usize,
 }
 
 /// What an upload needs, kept for the next one: pinned memory is slow to come by.
@@ -30,16 +32,18 @@ impl Gpu {
     /// Starts to copy `len` bytes, a multiple of [`ALIGNED`], that `fill` writes. Waits for nothing. The copy goes to the queue
     /// that this thread has entered, so that acting does not wait for a batch, or to one for batches.
     pub fn upload_ahead(&'static self, len: usize, fill: impl FnOnce(&mut [u8])) -> Upload {
-        self.upload_parts(len, std::slice::from_ref(&(0..len)), fill, |_| ())
+        self.upload_parts(len, len, std::slice::from_ref(&(0..len)), fill, |_| ())
     }
 
-    /// The same where only some parts travel; `then` is what is done with the room that they are for once they are there.
+    /// The same where only some parts of `len` bytes travel; `then` is what is done with the room for all of them once they are
+    /// there. The first `block` bytes are what is received.
     pub(super) fn upload_parts(
         &'static self,
+        block: usize,
         len: usize,
         parts: &[Range<usize>],
         fill: impl FnOnce(&mut [u8]),
-        then: impl Fn(&Tensor),
+        mut then: impl FnMut(&Tensor),
     ) -> Upload {
         assert!(len.is_multiple_of(ALIGNED), "{len} bytes");
         let free = {
@@ -75,7 +79,7 @@ impl Gpu {
             }
             None => self.aside(Side::Send, send),
         }
-        Upload { buffers: Some(buffers) }
+        Upload { buffers: Some(buffers), block }
     }
 
     fn upload_buffers(&'static self, len: usize) -> Buffers {
@@ -90,6 +94,7 @@ impl Gpu {
 impl Upload {
     /// Copies what was sent over `to`, once it has arrived, before whatever this thread starts next.
     pub fn receive(&mut self, to: &Tensor) {
+        assert_eq!(to.len() * to.dtype().bytes(), self.block, "bytes that are received where so many were sent");
         let buffers = self.buffers.as_mut().expect("there until it is dropped");
         let Device::Gpu(gpu) = to.device() else { panic!("uploads are for tensors on a GPU") };
         buffers.arrived.iter().for_each(Point::precede);
