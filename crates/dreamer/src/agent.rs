@@ -248,13 +248,12 @@ impl Agent {
 
     /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.
     pub fn preparer(&self) -> Preparer {
-        let all = || [self].into_iter().chain(&self.followers);
+        let all = [self].into_iter().chain(&self.followers);
         Preparer {
             config: self.config.clone(),
             obs_space: self.obs_space.clone(),
             act_space: self.act_space.clone(),
-            devices: all().map(Agent::device).collect(),
-            kept: all().map(|agent| agent.kept.0.clone()).collect(),
+            devices: all.map(|agent| (agent.device(), agent.kept.0.clone())).collect(),
         }
     }
 

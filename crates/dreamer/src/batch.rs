@@ -175,10 +175,8 @@ pub struct Preparer {
     pub(crate) config: AgentConfig,
     pub(crate) obs_space: Spaces,
     pub(crate) act_space: Spaces,
-    /// Of each part of the batch: all of it where there is one.
-    pub(crate) devices: Vec<Device>,
-    /// Of each of them.
-    pub(crate) kept: Vec<Option<Arc<Mutex<Frames>>>>,
+    /// Where each part of the batch goes, all of it where there is one, and the images that are kept there.
+    pub(crate) devices: Vec<(Device, Option<Arc<Mutex<Frames>>>)>,
 }
 
 /// A batch that is ready for [`Agent::train_prepared`](crate::Agent::train_prepared).
@@ -206,7 +204,7 @@ impl Preparer {
     pub fn prepare(&self, record: Record) -> Result<Prepared> {
         let parts = self.devices.len();
         if parts == 1 {
-            return self.prepare_for(0, record);
+            return self.prepare_for(&self.devices[0], record);
         }
         let sequences = record.get("is_first").map_or(0, |flags| flags.shape[0]);
         ensure!(
@@ -214,11 +212,11 @@ impl Preparer {
             "a batch of {sequences} sequences cannot be divided among {parts} GPUs; choose a multiple as batch_size"
         );
         let rows = sequences / parts;
-        let part = |i: usize| {
+        let part = |(i, device)| {
             let record = record.iter().map(|(key, x)| (key.clone(), x.rows(i * rows..(i + 1) * rows))).collect();
-            self.prepare_for(i, record)
+            self.prepare_for(device, record)
         };
-        let mut all = (0..parts).map(part).collect::<Result<Vec<Prepared>>>()?;
+        let mut all = self.devices.iter().enumerate().map(part).collect::<Result<Vec<Prepared>>>()?;
         ensure!(
             all.iter().all(|part| part.carried.is_empty()),
             "several GPUs cannot carry states from batch to batch; use consec_train 1 and a replay_context of at least 1"
@@ -228,8 +226,7 @@ impl Preparer {
         Ok(first)
     }
 
-    /// Prepares for device number `index`.
-    fn prepare_for(&self, index: usize, record: Record) -> Result<Prepared> {
+    fn prepare_for(&self, (device, kept): &(Device, Option<Arc<Mutex<Frames>>>), record: Record) -> Result<Prepared> {
         let (l, context) = (self.layout(), self.config.replay_context);
         let batch = Batch::without_carry(&record, &l)?;
         let carried = carried_rows(&record, &l)?;
@@ -240,7 +237,7 @@ impl Preparer {
             None if context > 0 => bail!("the batch lacks the key 'stepid', by which fresh latents are written back"),
             _ => None,
         };
-        let send = || batch.send_with(self.devices[index], self.kept[index].as_deref(), ids.as_ref());
+        let send = || batch.send_with(*device, kept.as_deref(), ids.as_ref());
         let upload = if carried.is_empty() { send() } else { None };
         let last = last_actions(&record, batch.b, &l)?;
         Ok(Prepared { record, batch, upload, carried, last, ids, others: vec![] })

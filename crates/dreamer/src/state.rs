@@ -57,10 +57,7 @@ impl Agent {
             bail!("no tensor of the agent matches the regular expression '{}'", regex.unwrap_or(""));
         }
         // It is the same agent as before, with the same replay.
-        loaded.kept = std::mem::take(&mut self.kept);
-        for (new, old) in loaded.followers.iter_mut().zip(&mut self.followers) {
-            new.kept = std::mem::take(&mut old.kept);
-        }
+        (loaded.kept, loaded.followers) = (std::mem::take(&mut self.kept), std::mem::take(&mut self.followers));
         *self = loaded;
         self.refresh_followers();
         Ok(())

@@ -15,26 +15,26 @@ pub trait Cargo: Sized {
 
     /// Bytes that `write` writes.
     fn size(&self) -> usize {
-        let mut size = Written { out: None, at: 0, bytes: true };
+        let mut size = Written { out: None, at: 0, bytes: None };
         self.map(&mut size);
         size.at
     }
 
     /// Writes everything, from the processor, one after the other.
     fn write(&self, out: &mut [u8]) {
-        self.map(&mut Written { out: Some(out), at: 0, bytes: true });
+        self.map(&mut Written { out: Some(out), at: 0, bytes: None });
     }
 
     /// Writes the tensors, and leaves the places of bytes as they are.
     fn write_tensors(&self, out: &mut [u8]) {
-        self.map(&mut Written { out: Some(out), at: 0, bytes: false });
+        self.map(&mut Written { out: Some(out), at: 0, bytes: Some(vec![]) });
     }
 
     /// The bytes, with the places where `write` puts them.
     fn bytes(&self) -> Vec<(usize, Bytes)> {
-        let mut found = Found { bytes: vec![], at: 0 };
+        let mut found = Written { out: None, at: 0, bytes: Some(vec![]) };
         self.map(&mut found);
-        found.bytes
+        found.bytes.unwrap_or_default()
     }
 
     /// The same shapes with the values that are where `write` puts them, in a float32 tensor on a GPU.
@@ -79,8 +79,8 @@ fn next(at: usize, bytes: usize) -> usize {
 struct Written<'a> {
     out: Option<&'a mut [u8]>,
     at: usize,
-    /// Whether bytes are written, too.
-    bytes: bool,
+    /// Bytes with their places, where these are left free for them.
+    bytes: Option<Vec<(usize, Bytes)>>,
 }
 
 impl Written<'_> {
@@ -102,31 +102,13 @@ impl Map for Written<'_> {
     }
 
     fn bytes(&mut self, x: &Bytes) -> Bytes {
-        let written = self.bytes;
-        self.put(x.len(), |out| {
-            if written {
-                out.copy_from_slice(&x.host());
+        match &mut self.bytes {
+            None => self.put(x.len(), |out| out.copy_from_slice(&x.host())),
+            Some(left) => {
+                left.push((self.at, x.clone()));
+                self.at = next(self.at, x.len());
             }
-        });
-        x.clone()
-    }
-}
-
-/// Collects bytes.
-struct Found {
-    bytes: Vec<(usize, Bytes)>,
-    at: usize,
-}
-
-impl Map for Found {
-    fn tensor(&mut self, x: &Tensor) -> Tensor {
-        self.at = next(self.at, 4 * x.len());
-        x.clone()
-    }
-
-    fn bytes(&mut self, x: &Bytes) -> Bytes {
-        self.bytes.push((self.at, x.clone()));
-        self.at = next(self.at, x.len());
+        }
         x.clone()
     }
 }

@@ -50,7 +50,7 @@ pub struct Begun {
 /// A recorded update, with the tensors that it reads and writes. A clone of the agent starts without one.
 #[derive(Default)]
 pub(crate) struct Repeat {
-    /// The shape of the last update.
+    /// The shape of the last update, and of what is recorded.
     last: Option<Shape>,
     /// Updates that were computed as they come, so that kernels are loaded and constants copied.
     seen: Vec<Seen>,
@@ -58,7 +58,6 @@ pub(crate) struct Repeat {
 }
 
 struct Recorded {
-    shape: Shape,
     /// Where the agent's tensors were.
     places: Vec<u64>,
     /// What the batch's tensors are views of.
@@ -171,16 +170,22 @@ impl Agent {
         let memory = repeat.seen.iter().find(|seen| seen.shape == shape).map(|seen| seen.memory);
         if repeat.last.replace(shape) != Some(shape) {
             repeat.recorded = None;
-            return self.compute_anew(gpu, &batch.to(device), noise, memory.is_none().then_some((shape, repeat)));
+            let (batch, rates) = (batch.to(device), self.opt.rates().to(device));
+            if memory.is_some() {
+                return self.compute(&batch, noise, &rates);
+            }
+            let (updated, memory) = self.compute_sparing(gpu, &batch, noise, &rates);
+            repeat.seen.push(Seen { shape, memory });
+            return updated;
         }
-        let memory = memory.unwrap_or(0);
+        let memory = memory.unwrap_or(0); // each shape is seen before it is the last one
         let places = self.settle();
-        repeat.recorded.take_if(|recorded| recorded.shape != shape || recorded.places != places);
+        repeat.recorded.take_if(|recorded| recorded.places != places);
         let recorded = match &mut repeat.recorded {
             Some(recorded) => recorded,
             none => {
                 gpu.release_pool(); // a recording has memory of its own
-                none.insert(self.recorded(gpu, shape, places, batch, |f| gpu.record_within(memory, f))?)
+                none.insert(self.recorded(gpu, places, batch, |f| gpu.record_within(memory, f))?)
             }
         };
         upload.or_else(|| batch.send(device)).iter_mut().for_each(|upload| upload.receive(&recorded.block));
@@ -192,22 +197,21 @@ impl Agent {
         Ok(recorded.updated.kept())
     }
 
-    /// An update that is computed as it comes; the first of its shape is noted, and done with little memory.
-    fn compute_anew(
+    /// An update that is computed as it comes, with little memory, and how much that was.
+    fn compute_sparing(
         &mut self,
         gpu: &'static Gpu,
         batch: &Batch,
         noise: &Noise,
-        first: Option<(Shape, &mut Repeat)>,
-    ) -> Result<Updated> {
-        let rates = self.opt.rates().to(self.device());
-        let Some((shape, repeat)) = first else { return self.compute(batch, noise, &rates) };
-        let (updated, memory) = gpu.most_during(|| self.compute(batch, noise, &rates));
-        repeat.seen.push(Seen { shape, memory });
+        rates: &Tensor,
+    ) -> (Result<Updated>, usize) {
+        let (updated, memory) = gpu.most_during(|| self.compute(batch, noise, rates));
         // What goes on living must not keep blocks that a recording will not need.
-        let updated = updated?;
-        gpu.release_pool();
-        Ok(updated.kept())
+        let kept = |updated: Updated| {
+            gpu.release_pool();
+            updated.kept()
+        };
+        (updated.map(kept), memory)
     }
 
     /// One update on a GPU, after one or more of the same shapes: how long each of its kernels or parts took, and the
@@ -226,7 +230,6 @@ impl Agent {
         let mut prepared = self.preparer().prepare(record.clone())?;
         prepared.complete(carry, &self.layout())?;
         let batch = &prepared.batch;
-        let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
         let places = self.settle();
         gpu.release_pool();
         let mut costs = PartCosts::new();
@@ -235,7 +238,7 @@ impl Agent {
             costs = measured;
             recorded
         };
-        let recorded = self.recorded(gpu, shape, places, batch, record)?;
+        let recorded = self.recorded(gpu, places, batch, record)?;
         batch.send(self.device()).iter_mut().for_each(|upload| upload.receive(&recorded.block));
         recorded.varying.set(self.opt.constants().varying(), self.opt.step);
         let times = recorded.recording.times();
@@ -261,7 +264,7 @@ impl Agent {
         let (input, varying, noise) = (batch.to(self.device()), Varying::new(self.device()), self.noise());
         let (updated, memory) = gpu.most_of_recording(|| self.compute(&input, &noise, &varying.rates()));
         let _results = updated?.kept(); // those of the first update, which are still fetched while the second is recorded
-        let recorded = self.recorded(gpu, shape, places, batch, |f| gpu.record_within(memory, f))?;
+        let recorded = self.recorded(gpu, places, batch, |f| gpu.record_within(memory, f))?;
         self.repeat = Repeat { last: Some(shape), seen: vec![Seen { shape, memory }], recorded: Some(recorded) };
         Ok(())
     }
@@ -269,7 +272,6 @@ impl Agent {
     fn recorded(
         &mut self,
         gpu: &'static Gpu,
-        shape: Shape,
         places: Vec<u64>,
         batch: &Batch,
         record: impl FnOnce(&mut dyn FnMut() -> Result<Updated>) -> (Recording, Result<Updated>),
@@ -279,7 +281,7 @@ impl Agent {
         let batch = batch.over(&block);
         let (noise, rates) = (self.noise().with_step_at(&varying.step()), varying.rates());
         let (recording, updated) = record(&mut || self.compute(&batch, &noise, &rates));
-        Ok(Recorded { shape, places, block, varying, recording, updated: updated? })
+        Ok(Recorded { places, block, varying, recording, updated: updated? })
     }
 
     /// Makes every tensor that an update changes this agent's alone, and says where they are.

@@ -52,6 +52,16 @@ pub struct Images<'a> {
     pub pixels: &'a [u8],
 }
 
+/// What is done with one key's images of a batch.
+struct Key<'a> {
+    /// Of a step.
+    bytes: usize,
+    store: &'a Tensor,
+    images: &'a Images<'a>,
+    /// Where those lie that are sent.
+    sent: usize,
+}
+
 impl Frames {
     /// Room for `count` steps with images of so many bytes, one for each key. None where these are not multiples of four, or
     /// the GPU has no such room.
@@ -63,7 +73,7 @@ impl Frames {
         let store = |&bytes: &usize| {
             // Used by the queue that sends, so not a piece that another one may still be busy with.
             let (queue, total) = (gpu.main(), count.checked_mul(bytes)?.next_multiple_of(ALIGNED));
-            let memory = Memory::new(queue.clone(), queue.try_fresh(total)?, total);
+            let memory = Memory::new(queue.clone(), queue.try_fresh(total, total).ok()?, total);
             Some((bytes, Tensor::on_gpu(&[total / 4], Dtype::F32, memory)))
         };
         let stores = bytes.iter().map(store).collect::<Option<_>>()?;
@@ -89,30 +99,29 @@ impl Frames {
         let column = (4 * n).next_multiple_of(ALIGNED);
         let (source, slot) = (len, len + column);
         let mut end = len + 2 * column;
-        let mut begin = |bytes: usize| {
-            let at = end;
+        let mut keys = Vec::new();
+        for ((bytes, store), images) in self.stores.iter().zip(images) {
+            keys.push(Key { bytes: *bytes, store, images, sent: end });
             end += (n * bytes).next_multiple_of(ALIGNED);
-            at
-        };
-        let staged: Vec<usize> = self.stores.iter().map(|(bytes, _)| begin(*bytes)).collect();
+        }
 
         // What travels: the block but for its images, the plan, and the images that are new.
         let mut parts: Vec<Range<usize>> = Vec::new();
         let mut from = 0;
-        for (Images { at, .. }, (bytes, _)) in images.iter().zip(&self.stores) {
-            parts.push(from..*at);
-            from = at + (n * bytes).next_multiple_of(ALIGNED);
+        for key in &keys {
+            parts.push(from..key.images.at);
+            from = key.images.at + (n * key.bytes).next_multiple_of(ALIGNED);
         }
         parts.push(from..len + 2 * column);
-        parts.extend(staged.iter().zip(&self.stores).map(|(&at, (bytes, _))| at..at + plan.sent.len() * bytes));
+        parts.extend(keys.iter().map(|key| key.sent..key.sent + plan.sent.len() * key.bytes));
 
         let write = |out: &mut [u8]| {
             fill(&mut out[..len]);
             for (at, numbers) in [(source, &plan.source), (slot, &plan.slot)] {
                 out[at..at + 4 * n].copy_from_slice(bytemuck::cast_slice(numbers));
             }
-            for ((&at, (bytes, _)), images) in staged.iter().zip(&self.stores).zip(images) {
-                for (to, &step) in out[at..].chunks_exact_mut(*bytes).zip(&plan.sent) {
+            for &Key { bytes, images, sent, .. } in &keys {
+                for (to, &step) in out[sent..].chunks_exact_mut(bytes).zip(&plan.sent) {
                     to.copy_from_slice(&images.pixels[step * bytes..(step + 1) * bytes]);
                 }
             }
@@ -121,8 +130,8 @@ impl Frames {
         let upload = self.gpu.upload_parts(len, end, &parts, write, |room| {
             let view = |at: usize, bytes: usize| room.view(at / 4, &[bytes / 4]);
             let (source, slot) = (view(source, 4 * n), view(slot, 4 * n));
-            for ((&at, (bytes, store)), images) in staged.iter().zip(&self.stores).zip(images) {
-                let (sent, out, words) = (view(at, n * bytes), view(images.at, n * bytes), bytes / 4);
+            for &Key { bytes, store, images, sent } in &keys {
+                let (sent, out, words) = (view(sent, n * bytes), view(images.at, n * bytes), bytes / 4);
                 let grid = Grid::elements(n * words);
                 self.gpu.launch("copies", "frames", grid, &[&sent, store, &source, &slot, &n, &words, &out]);
             }

@@ -321,12 +321,8 @@ pub(crate) fn column_sums(gpu: &'static Gpu, xs: &[Tensor], n: usize) -> Tensor 
             (Dtype::Bf16, true) => "column_sums_act_wide",
         };
         let grid = Grid::of([columns.div_ceil(lanes), slices, 1], 256);
-        gpu.launch(
-            "gemm",
-            kernel,
-            grid,
-            &[&Addresses(&addresses, rows * n * xs[0].dtype().bytes()), &shift, &rows, &n, &slice, &lanes, &out],
-        );
+        let addresses = Addresses(&addresses, rows * n * xs[0].dtype().bytes());
+        gpu.launch("gemm", kernel, grid, &[&addresses, &shift, &rows, &n, &slice, &lanes, &out]);
         out
     };
     let rows: usize = xs.iter().map(|x| x.len() / n.max(1)).sum();

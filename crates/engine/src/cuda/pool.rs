@@ -48,16 +48,12 @@ impl Pool {
 
     /// Adds a block of the driver's, with the first `bytes` of it taken.
     pub fn add(&mut self, start: u64, block: usize, bytes: usize) {
-        let area = self.area(bytes);
-        area.blocks.insert(start, block);
-        area.insert(start + bytes as u64, block - bytes);
-        area.use_more(bytes);
+        self.area(bytes).add(start, block, bytes);
     }
 
     /// Adds a block of the driver's for large pieces.
     pub fn prepare(&mut self, start: u64, block: usize) {
-        self.large.blocks.insert(start, block);
-        self.large.insert(start, block);
+        self.large.add(start, block, 0);
     }
 
     /// Bytes that large pieces take, and the most that they took since this was last asked.
@@ -79,10 +75,7 @@ impl Pool {
     /// Moves blocks that nobody uses any part of to another pool.
     pub fn hand_over(&mut self, to: &mut Pool) {
         for (from, to) in [(&mut self.small, &mut to.small), (&mut self.large, &mut to.large)] {
-            for (start, bytes) in from.release() {
-                to.blocks.insert(start, bytes);
-                to.insert(start, bytes);
-            }
+            from.release().into_iter().for_each(|(start, bytes)| to.add(start, bytes, 0));
         }
     }
 
@@ -92,6 +85,13 @@ impl Pool {
 }
 
 impl Area {
+    /// Adds a block with the first `taken` bytes in use.
+    fn add(&mut self, start: u64, block: usize, taken: usize) {
+        self.blocks.insert(start, block);
+        self.insert(start + taken as u64, block - taken);
+        self.use_more(taken);
+    }
+
     fn take(&mut self, bytes: usize) -> Option<u64> {
         let &(size, start) = self.by_size.range((bytes, 0)..).next()?;
         self.remove(start);

@@ -125,16 +125,14 @@ impl Queue {
 
     /// Memory that nobody has used before: the beginning of a new block.
     pub fn fresh(&self, bytes: usize, block: usize) -> u64 {
-        let start = self.gpu.take(block);
-        lock(&self.pool).add(start, block, bytes);
-        start
+        self.gpu.done(self.try_fresh(bytes, block))
     }
 
-    /// A new block with nothing else in it, if the driver has it.
-    pub fn try_fresh(&self, bytes: usize) -> Option<u64> {
-        let start = self.gpu.try_take(bytes).ok()?;
-        lock(&self.pool).add(start, bytes, bytes);
-        Some(start)
+    /// The same; an Err says why there is none.
+    pub fn try_fresh(&self, bytes: usize, block: usize) -> Result<u64, String> {
+        let start = self.gpu.try_take(block)?;
+        lock(&self.pool).add(start, block, bytes);
+        Ok(start)
     }
 
     /// Takes `bytes` from the driver in one piece, for later; if it has no such piece, smaller ones will have to do.
