@@ -124,6 +124,12 @@ if wants speed; then
         --json "$out/$size-$obs.json" || { echo "$size $obs failed"; failed=1; }
     done
   done
+  echo "== speed with all steps of the recurrence in one launch"
+  for case in size1m:cluster size1m:grid size12m:grid size50m:grid; do
+    size=${case%:*} scan=${case#*:}
+    DREAMER_SCAN=$scan within 60 "$programs/dreamer" bench --device cuda --configs "$size" --obs vector --updates 50 \
+      --json "$out/$size-$scan.json" || { echo "$size by $scan failed"; failed=1; }
+  done
 fi
 
 if wants tiles; then

@@ -4,6 +4,7 @@ mod context;
 
 pub use context::{Cuda, Event, Graph, Module, Stream};
 
+use super::launch::Meeting;
 use super::library::{DRIVER, Loaded};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::ManuallyDrop;
@@ -99,7 +100,7 @@ struct LaunchConfig {
 struct LaunchAttribute {
     number: c_int,
     padding: c_int,
-    value: [c_int; 16],
+    value: [c_uint; 16],
 }
 
 /// The architecture whose warpgroups multiply what lies in shared memory (kernels/wgmma.cuh).
@@ -121,6 +122,11 @@ impl Properties {
     /// Whether there are kernels by warpgroups: on Hopper, and, to test them, on an emulated GPU.
     pub(crate) fn multiplies_by_warpgroups(&self) -> bool {
         self.arch == HOPPER || self.arch == 0
+    }
+
+    /// Blocks of threads that can be one cluster: none where there are no clusters.
+    pub(crate) fn most_in_cluster(&self) -> usize {
+        if self.multiplies_by_warpgroups() { Meeting::CLUSTER } else { 0 }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::driver::{Cuda, Driver, Event, Properties, Stream};
 use super::emulator::Emulator;
-use super::launch::{Arg, Arguments, Grid, at_once};
+use super::launch::{Arg, Arguments, Grid, Meeting, at_once};
 use super::loading::LoadedKernels;
 use super::memory::{MEMORY_CALLS, Memory, Pinned};
 use super::pool::Pool;
@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub struct Gpu {
     properties: Properties,
     precision: Precision,
+    /// How blocks of threads of the recurrence are to meet.
+    meeting: Meeting,
     pub(super) backend: Backend,
     /// Where everybody's work goes who has not entered another queue.
     main: OnceLock<Arc<Queue>>,
@@ -67,22 +69,42 @@ impl Gpu {
                 "GPU {index} ({name}) has compute capability {major}.{minor}, and kernels need 8.0 (Ampere) at least; compute with --device cpu"
             ));
         }
+        let meeting = Meeting::wanted()?;
         let cuda = Cuda::open(driver, index)?;
         let stream = cuda.stream(false)?;
-        Ok(Gpu::leak(properties.clone(), precision, Backend::Cuda(cuda), Some(stream)))
+        Ok(Gpu::leak(properties.clone(), precision, meeting, Backend::Cuda(cuda), Some(stream)))
     }
 
     /// A GPU emulated by the processor, for tests.
     pub fn emulated(precision: Precision) -> Result<&'static Gpu, String> {
         let properties =
-            Properties { index: 0, name: "emulated GPU".into(), arch: 0, multiprocessors: 1, memory: 1 << 30 };
-        Ok(Gpu::leak(properties, precision, Backend::Emulator(Emulator::open()?), None))
+            Properties { index: 0, name: "emulated GPU".into(), arch: 0, multiprocessors: 32, memory: 1 << 30 };
+        Ok(Gpu::leak(properties, precision, Meeting::wanted()?, Backend::Emulator(Emulator::open()?), None))
     }
 
-    fn leak(properties: Properties, precision: Precision, backend: Backend, stream: Option<Stream>) -> &'static Gpu {
+    fn leak(
+        properties: Properties,
+        precision: Precision,
+        meeting: Meeting,
+        backend: Backend,
+        stream: Option<Stream>,
+    ) -> &'static Gpu {
         let (main, loaded, constants, uploads) = Default::default();
         let (sides, events, held, most) = Default::default();
-        let gpu = Gpu { properties, precision, backend, main, loaded, constants, uploads, sides, events, held, most };
+        let gpu = Gpu {
+            properties,
+            precision,
+            meeting,
+            backend,
+            main,
+            loaded,
+            constants,
+            uploads,
+            sides,
+            events,
+            held,
+            most,
+        };
         let gpu: &Gpu = Box::leak(Box::new(gpu));
         gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
         gpu
@@ -115,6 +137,11 @@ impl Gpu {
 
     pub fn properties(&self) -> &Properties {
         &self.properties
+    }
+
+    /// How blocks of threads of the recurrence are to meet.
+    pub(crate) fn meeting(&self) -> Meeting {
+        self.meeting
     }
 
     /// Memory for `len` numbers, holding whatever a former owner left there.
@@ -387,17 +414,19 @@ impl Gpu {
         self.mark_part(&queue);
         self.count_bytes(&queue, || args.iter().map(|arg| arg.bytes()).sum());
         let mut args = Arguments::new(args);
-        let Grid { blocks, threads, shared } = grid;
         match &self.backend {
             Backend::Cuda(cuda) => {
                 let (stream, mut args) = (queue.stream(), args.pointers());
                 // SAFETY: operations hand in what their kernels take, which their tests check on every device.
                 // Every kernel waits for the one before it by itself; with a mark in between there is nothing to overlap with.
                 let overlaps = queue.marks.as_ref().is_none_or(|marks| marks.between == Between::Parts);
-                let started = unsafe { cuda.launch(function, blocks, threads, shared, overlaps, stream, &mut args) };
+                let started = unsafe { cuda.launch(function, grid, overlaps, stream, &mut args) };
                 self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
             }
-            Backend::Emulator(_) => self.emulate(&queue, Command::Launch { function, blocks, threads, args }),
+            Backend::Emulator(_) => {
+                let Grid { blocks, threads, .. } = grid;
+                self.emulate(&queue, Command::Launch { function, blocks, threads, args });
+            }
         }
         self.mark_kernel(&queue, name);
     }

@@ -19,6 +19,8 @@ macro_rules! scan_source {
         concat!(
             "#line 1 \"scan.cuh\"\n",
             include_str!("kernels/scan.cuh"),
+            "\n#line 1 \"meeting.cuh\"\n",
+            include_str!("kernels/meeting.cuh"),
             "\n#line 1 \"",
             $name,
             "\"\n",
@@ -109,7 +111,8 @@ mod tests {
             for kernel in
                 source.lines().filter_map(|line| line.strip_prefix("KERNEL")?.split_once(' ')?.1.split('(').next())
             {
-                assert!(source.contains(&format!("EXPORT({kernel})")), "{kernel} in {name}.cu");
+                let exports = ["EXPORT", "EXPORT_MEETING"].map(|export| format!("{export}({kernel})"));
+                assert!(exports.iter().any(|export| source.contains(export)), "{kernel} in {name}.cu");
             }
         }
     }
@@ -117,19 +120,21 @@ mod tests {
     /// A kernel that does not would read what the one before it has yet to write, which an emulated GPU cannot show.
     #[test]
     fn every_kernel_waits_for_the_one_before_it() {
-        const WAIT: &str = "wait_for_previous";
+        const WAITS: [&str; 2] = ["wait_for_previous", "turn.wait();"]; // the latter as a launch, or after a meeting
         let mut seen = 0;
         for (name, source) in SOURCES {
             for (at, _) in source.match_indices("KERNEL").filter(|(at, _)| starts_a_line(source, *at)) {
                 seen += 1;
                 let text = &source[at..];
-                let body = &text[..text.find("EXPORT(").expect("kernels are exported")];
+                let body = &text[..text.find("EXPORT").expect("kernels are exported")];
                 // Either itself or the function that is all of it.
-                let called = body.split_once("{ ").and_then(|(_, call)| call.split('<').next()).unwrap_or("none");
+                let called =
+                    body.split_once("{ ").and_then(|(_, call)| call.split(['<', '(']).next()).unwrap_or("none");
                 let function =
                     source.split_once(&format!("void {called}(")).and_then(|(_, text)| text.split("\n}").next());
                 let first = body.lines().next().unwrap_or_default();
-                assert!(body.contains(WAIT) || function.is_some_and(|x| x.contains(WAIT)), "{first} in {name}.cu");
+                let waits = |text: &str| WAITS.iter().any(|wait| text.contains(wait));
+                assert!(waits(body) || function.is_some_and(waits), "{first} in {name}.cu");
             }
         }
         assert!(seen > 90, "{seen} kernels are not all");

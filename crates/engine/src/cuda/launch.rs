@@ -10,6 +10,33 @@ pub struct Grid {
     pub threads: u32,
     /// Bytes of dynamic shared memory for each block.
     pub shared: u32,
+    pub meeting: Meeting,
+}
+
+/// Whether blocks of threads wait for each other, for which all must run at the same time (kernels/meeting.cuh).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Meeting {
+    #[default]
+    Never,
+    /// By a counter in memory: no more blocks than multiprocessors.
+    Grid,
+    /// As one cluster, by the barrier that the hardware has for it: [`Meeting::CLUSTER`] blocks at most, on Hopper or newer.
+    Cluster,
+}
+
+impl Meeting {
+    /// How the recurrence meets: as DREAMER_SCAN says, for measurements; an Err says what it may say.
+    pub(super) fn wanted() -> Result<Meeting, String> {
+        match std::env::var("DREAMER_SCAN").as_deref() {
+            Err(_) | Ok("launches") => Ok(Meeting::Never),
+            Ok("grid") => Ok(Meeting::Grid),
+            Ok("cluster") => Ok(Meeting::Cluster),
+            Ok(other) => Err(format!("DREAMER_SCAN is '{other}'; it may be launches, grid or cluster")),
+        }
+    }
+
+    /// Blocks of a cluster: as many as Hopper takes where it is asked to take more than other GPUs would.
+    pub const CLUSTER: usize = 16;
 }
 
 impl Grid {
@@ -33,7 +60,7 @@ impl Grid {
             blocks[1].max(blocks[2]) < 1 << 16,
             "{blocks:?} blocks: CUDA takes fewer than 65536 beside the first axis"
         );
-        Grid { blocks, threads, shared: 0 }
+        Grid { blocks, threads, shared: 0, meeting: Meeting::Never }
     }
 }
 
@@ -124,6 +151,14 @@ impl Table {
         assert!(values.len() <= len && len.is_multiple_of(2), "{} of {len} numbers", values.len());
         values.resize(len, 0);
         self.addresses(len / 2, values.chunks_exact(2).map(|x| x[0] as u64 | (x[1] as u64) << 32));
+    }
+
+    /// A structure of addresses, then numbers of 32 bits, an even number of them, then as many floats.
+    pub fn args(&mut self, addresses: &[&dyn Arg], numbers: &[&dyn Arg], floats: &[f32]) {
+        self.addresses(addresses.len(), addresses.iter().map(|arg| arg.word()));
+        self.words(numbers.len(), numbers.iter().map(|arg| arg.word() as u32));
+        self.floats(floats.len(), floats.iter().copied());
+        self.bytes += addresses.iter().map(|arg| arg.bytes()).sum::<usize>();
     }
 
     /// Adds a column of `len` numbers of which each is the sum of all given so far, as `table_row` in the kernels takes them;

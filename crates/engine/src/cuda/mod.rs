@@ -35,7 +35,7 @@ pub use driver::{Driver, Properties};
 pub use frames::{Frames, Images, StepId};
 pub(crate) use gemm::{Gemm, MOST_USES, Matrix, Product, WeightGrad, column_sums, weight_rows};
 pub use gpu::{Gpu, Precision};
-pub(crate) use launch::{Arg, Grid, Piece, Table, at_once};
+pub(crate) use launch::{Arg, Grid, Meeting, Piece, Table, at_once};
 pub(crate) use memory::Memory;
 pub use memory::Pinned;
 pub use nvrtc::Nvrtc;

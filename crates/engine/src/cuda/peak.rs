@@ -25,7 +25,7 @@ impl Gpu {
     /// Measures for some hundredths of a second. Waits for everything else.
     pub fn peaks(&'static self) -> Peaks {
         let real = self.properties().arch > 0;
-        let blocks = BLOCKS * self.properties().multiprocessors as usize;
+        let blocks = BLOCKS * if real { self.properties().multiprocessors as usize } else { 1 };
         let out = self.empty(&[blocks * THREADS]);
         let (kernel, rounds, each) = match self.precision() {
             Precision::Bfloat16 => ("peak_bf16", 20_000, THREADS / 32 * CHAINS * 2 * 16 * 8 * 16),

@@ -1,11 +1,13 @@
 //! `Cuda`: one GPU used through the driver, with its streams, events, recordings and kernels.
 
 use super::{Driver, Handle, LaunchAttribute, LaunchConfig, Status};
+use crate::cuda::launch::{Grid, Meeting};
 use std::ffi::{CString, c_int, c_uint, c_void};
 use std::sync::Arc;
 
-/// An attribute of functions, by its number in cuda.h.
+/// Attributes of functions, by their numbers in cuda.h.
 const MAX_DYNAMIC_SHARED: c_int = 8;
+const LARGE_CLUSTERS: c_int = 14; // CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 /// Bytes up to which the driver copies from ordinary memory before a call returns (documented for host to device).
 const TAKEN_AT_ONCE: usize = 64 << 10;
 /// A stream that does not wait for the one everybody shares.
@@ -19,7 +21,10 @@ const EXTERNAL: c_uint = 1;
 /// A capture that lets every thread go on using the driver, this one included: for memory.
 const CAPTURE_RELAXED: c_int = 2;
 
-/// The kernel may start while the one before it on the stream ends: it waits for that one's results by itself.
+/// Attributes of launches: all blocks run at the same time; so many of them are a cluster; and the kernel may start while the
+/// one before it on the stream ends, as it waits for that one's results by itself.
+const COOPERATIVE: c_int = 2; // CU_LAUNCH_ATTRIBUTE_COOPERATIVE
+const CLUSTER: c_int = 4; // CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
 const OVERLAPS: c_int = 6; // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 /// The first version of CUDA that records this in graphs, and the first architecture that does it.
 const OVERLAPPING: ((i32, i32), u32) = ((12, 3), 90);
@@ -293,31 +298,40 @@ impl Cuda {
         Ok(function as u64)
     }
 
-    /// Where the kernel `overlaps`, it may start while the one before it ends, if this GPU and its driver can do that.
+    /// Where the kernel `overlaps`, it may start while the one before it ends, if this GPU and its driver can do that and
+    /// its blocks do not meet.
     ///
     /// # Safety
     /// `function` is a kernel of this GPU, and `args` are what it takes, with memory as large as it assumes. Where it overlaps
     /// it waits by itself (`griddepcontrol.wait`) before it touches what others write.
-    #[allow(clippy::too_many_arguments)] // those of the driver's function
     pub unsafe fn launch(
         &self,
         function: u64,
-        [x, y, z]: [u32; 3],
-        threads: u32,
-        shared: u32,
+        grid: Grid,
         overlaps: bool,
         stream: &Stream,
         args: &mut [*mut c_void],
     ) -> Result<(), String> {
         let (kernel, none) = (function as Handle, std::ptr::null_mut());
+        let Grid { blocks: [x, y, z], threads, shared, meeting } = grid;
+        let attribute = match meeting {
+            Meeting::Never if overlaps && self.overlapping => Some((OVERLAPS, [1, 0, 0])),
+            Meeting::Never => None,
+            Meeting::Grid => Some((COOPERATIVE, [1, 0, 0])),
+            Meeting::Cluster => Some((CLUSTER, [x, y, z])),
+        };
+        if meeting == Meeting::Cluster {
+            // SAFETY: the caller promises that it is a kernel.
+            self.call("allowing large clusters", |d| unsafe { (d.function_attribute)(kernel, LARGE_CLUSTERS, 1) })?;
+        }
         // SAFETY: as the caller promises.
         self.call(&format!("starting {x} x {y} x {z} blocks of {threads} threads"), |d| unsafe {
-            if !(overlaps && self.overlapping) {
+            let Some((number, first)) = attribute else {
                 return (d.launch)(kernel, x, y, z, threads, 1, 1, shared, stream.0, args.as_mut_ptr(), none);
-            }
+            };
             let mut value = [0; 16];
-            value[0] = 1;
-            let attributes = LaunchAttribute { number: OVERLAPS, padding: 0, value };
+            value[..3].copy_from_slice(&first);
+            let attributes = LaunchAttribute { number, padding: 0, value };
             let (blocks, threads, stream) = ([x, y, z], [threads, 1, 1], stream.0);
             let config = LaunchConfig { blocks, threads, shared, stream, attributes: &attributes, count: 1 };
             (d.launch_with)(&config, kernel, args.as_mut_ptr(), none)

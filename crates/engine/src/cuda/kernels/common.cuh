@@ -4,6 +4,7 @@
 // The same for blocks of up to 1024 threads, which leaves 64 registers for each.
 #define KERNEL_1024 extern "C" __global__ void __launch_bounds__(1024)
 #define EXPORT(name)
+#define EXPORT_MEETING(name)
 #define SHARED(type, name) extern __shared__ __align__(1024) char shared_bytes[]; type* name = (type*)shared_bytes
 #endif
 

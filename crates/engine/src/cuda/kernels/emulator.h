@@ -1,6 +1,7 @@
 // Runs kernels on the processor, one block after the other, for tests on machines without a GPU: every thread of a
-// block is a fiber, and fibers change where threads wait for one another. Slow, and exact about barriers: a block
-// whose threads do not all reach one ends the program. Fibers are made once, by makecontext, and then change by setjmp
+// block is a fiber, and fibers change where threads wait for one another. Where blocks meet (meeting.cuh), each goes as
+// far as the meeting, in turn. Slow, and exact about barriers: a block whose threads do not all reach one ends the
+// program. Fibers are made once, by makecontext, and then change by setjmp
 // and longjmp, which ask nothing of the system.
 #include <setjmp.h>
 #include <ucontext.h>
@@ -17,14 +18,15 @@ struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 
 namespace emulator {
-enum Wait { NOTHING, WARP, BLOCK, DONE };
+enum Wait { NOTHING, WARP, BLOCK, GRID, DONE };
 struct Fiber {
   jmp_buf place;
   bool made = false;
   Dim thread;
   Wait wait = DONE;
 };
-inline Fiber fibers[1024];
+inline Fiber of_first[1024];
+inline Fiber* fibers = of_first;  // of the block at hand
 inline jmp_buf scheduler;
 inline unsigned current = 0, count = 0;
 inline Dim block, blocks;
@@ -113,12 +115,16 @@ inline void release(unsigned start, unsigned end) {
   for (unsigned i = start; i < end; i++)
     if (fibers[i].wait != DONE) fibers[i].wait = NOTHING;
 }
-inline void run_block() {
+inline void begin_block() {
   for (unsigned i = 0; i < count; i++) {
     fibers[i].thread = Dim{i, 0, 0};
     fibers[i].wait = NOTHING;
     copies[i].count = products[i].count = 0;  // of a block before
   }
+}
+// Runs the block at hand to its end, or until all of its threads wait for other blocks; whether it has ended.
+inline bool run_block() {
+  std::memset(shared, 0xff, sizeof shared);  // NaN: nobody may rely on what was there
   for (;;) {
     bool ran = false, live = false;
     for (unsigned i = 0; i < count; i++) {
@@ -132,31 +138,54 @@ inline void run_block() {
     }
     if (all_wait(0, count, BLOCK)) release(0, count), ran = true;
     for (unsigned i = 0; i < count; i++) live |= fibers[i].wait != DONE;
-    if (!live) return;
-    if (!ran) {
-      std::fprintf(stderr, "emulator: the threads of a block wait for each other in different places\n");
-      std::abort();
-    }
+    if (!live) return true;
+    if (all_wait(0, count, GRID)) return false;
+    must(ran, "the threads of a block wait for each other in different places");
   }
 }
 
 template <class... A, size_t... I>
 void call(void (*f)(A...), void** args, std::index_sequence<I...>) { f(*(A*)args[I]...); }
 
+inline void run_each() {
+  for (block.z = 0; block.z < blocks.z; block.z++)
+    for (block.y = 0; block.y < blocks.y; block.y++)
+      for (block.x = 0; block.x < blocks.x; block.x++) {
+        begin_block();
+        must(run_block(), "blocks of this kernel are not meant to meet");
+      }
+}
+
+// Blocks that run at the same time, each with fibers of its own.
+constexpr unsigned MOST_TOGETHER = 32;  // multiprocessors of an emulated GPU
+inline Fiber* of_block(unsigned i) {
+  static Fiber* sets[MOST_TOGETHER];
+  must(i < MOST_TOGETHER, "so many blocks cannot meet here");
+  if (!sets[i]) sets[i] = new Fiber[1024];
+  return sets[i];
+}
+inline void run_together() {
+  must(blocks.y * blocks.z == 1, "blocks that meet are in a line");
+  for (block = Dim{0, 0, 0}; block.x < blocks.x; block.x++) fibers = of_block(block.x), begin_block();
+  for (;;) {
+    unsigned ended = 0;
+    for (block.x = 0; block.x < blocks.x; block.x++) fibers = of_block(block.x), ended += run_block();
+    must(ended == 0 || ended == blocks.x, "blocks wait for others that have ended");
+    if (ended > 0) break;
+    for (unsigned i = 0; i < blocks.x; i++) fibers = of_block(i), release(0, count);
+  }
+  fibers = of_first;
+}
+
 // Runs a kernel with the driver's calling convention: pointers to the arguments.
 template <class... A>
-void run(void (*f)(A...), const unsigned* grid, unsigned threads, void** args) {
+void run(void (*f)(A...), void (*all)(), const unsigned* grid, unsigned threads, void** args) {
   struct Call { void (*f)(A...); void** args; } c{f, args};
   body = [](void* p) { Call* c = (Call*)p; call(c->f, c->args, std::index_sequence_for<A...>{}); };
   body_args = &c;
   count = threads;
   blocks = Dim{grid[0], grid[1], grid[2]};
-  for (block.z = 0; block.z < blocks.z; block.z++)
-    for (block.y = 0; block.y < blocks.y; block.y++)
-      for (block.x = 0; block.x < blocks.x; block.x++) {
-        std::memset(shared, 0xff, sizeof shared);  // NaN: nobody may rely on what was there
-        run_block();
-      }
+  all();
 }
 
 template <class T> T shuffle(T value, unsigned from) {
@@ -308,6 +337,10 @@ template <class T> T max(T a, T b) { return a < b ? b : a; }
 
 #define KERNEL extern "C" void
 #define KERNEL_1024 extern "C" void
-#define EXPORT(name) \
-  extern "C" void emulate_##name(const unsigned* grid, unsigned threads, void** args) { emulator::run(name, grid, threads, args); }
+#define EXPORT_AS(name, all) \
+  extern "C" void emulate_##name(const unsigned* grid, unsigned threads, void** args) { \
+    emulator::run(name, emulator::all, grid, threads, args); \
+  }
+#define EXPORT(name) EXPORT_AS(name, run_each)
+#define EXPORT_MEETING(name) EXPORT_AS(name, run_together)
 #define SHARED(type, name) type* name = (type*)emulator::shared

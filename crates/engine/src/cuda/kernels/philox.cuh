@@ -40,4 +40,5 @@ struct Draws {
   }
 };
 #define DRAWS u32 key0, u32 key1, u32 stream, u32 step, const u32 *step_at, u32 first, u32 stride, u32 width
-#define DRAWS_VALUE Draws{key0, key1, stream, step, step_at, first, stride, width}
+#define DRAWS_NAMES key0, key1, stream, step, step_at, first, stride, width
+#define DRAWS_VALUE Draws{DRAWS_NAMES}

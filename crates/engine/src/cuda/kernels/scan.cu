@@ -1,4 +1,5 @@
-// The posterior of a recurrent state-space model over sequences, forward (ops/scan.rs): five launches a step.
+// The posterior of a recurrent state-space model over sequences, forward (ops/scan.rs): five launches a step, or one
+// for all steps (`forward`), whose blocks of threads take turns at what the launches do.
 //
 //   inputs   the embeddings of deter and stoch, normed
 //   hidden   their product with each block of the first layer
@@ -76,14 +77,20 @@ EXPORT(start)
 
 // A block for each row. The embedding of stoch is the sum of the chosen rows of its weight `w` [z, h], or at the first
 // step `dense` [rows, h]; that of deter is there. Both are normed: inputs [2 h].
-KERNEL inputs(const act* embedded, const act* w, const act* dense, const u32* chosen, const float* keep,
-              const float* bias, const float* scale_deter, const float* scale_stoch, u32 steps, u32 h, u32 groups,
-              u32 classes, float epsilon, act* of_stoch, act* inputs) {
+#define INPUTS_ARGS                                                                                             \
+  const act* embedded, const act* w, const act* dense, const u32* chosen, const float* keep, const float* bias, \
+  const float* scale_deter, const float* scale_stoch, u32 steps, u32 h, u32 groups, u32 classes, float epsilon, \
+  act* of_stoch, act* inputs
+#define INPUTS_VALUES                                                                                             \
+  embedded, w, dense, chosen, keep, bias, scale_deter, scale_stoch, steps, h, groups, classes, epsilon, of_stoch, \
+  inputs
+template <class Turn>
+__device__ __forceinline__ void inputs_row(const Turn& turn, INPUTS_ARGS) {
   SHARED(float, sums);  // [parts, columns]: parts of the groups are added up side by side
   __shared__ float squares[2][WARPS];
   u32 eights = ceil_div(h, 8), parts = max(1u, THREADS / eights), columns = eights * 8;
-  u64 row = blockIdx.x;
-  wait_for_previous();
+  u64 row = turn.x;
+  turn.wait();
   bool kept = !dense && __ldg(keep + row * steps) != 0.0f;
   for (u32 i = threadIdx.x; i < eights * parts; i += THREADS) {
     u32 part = i / eights, n = i % eights * 8;
@@ -123,20 +130,23 @@ KERNEL inputs(const act* embedded, const act* w, const act* dense, const u32* ch
     inputs[h + n] = rounded<act>(silu(sums[n] * inverse[1] * scale_stoch[n]));
   }
 }
+KERNEL inputs(INPUTS_ARGS) { inputs_row(Launched(), INPUTS_VALUES); }
 EXPORT(inputs)
 
 // y = [deter of the block, inputs] w + actions, and its squares. Blocks of threads: [panels of each block / N] by rows
 // / 16.
-template <u32 N>
-__device__ __forceinline__ void hidden_panels(const act* w, u32 stays, const act* prev, const act* inputs,
-                                              const act* actions, u32 rows, u32 steps, u32 d, u32 own, u32 h, act* y,
-                                              float* squares) {
+#define HIDDEN_ARGS                                                                                            \
+  const act* w, u32 stays, const act* prev, const act* inputs, const act* actions, u32 rows, u32 steps, u32 d, \
+  u32 own, u32 h, act* y, float* squares
+#define HIDDEN_VALUES w, stays, prev, inputs, actions, rows, steps, d, own, h, y, squares
+template <u32 N, class Turn>
+__device__ __forceinline__ void hidden_panels(const Turn& turn, HIDDEN_ARGS) {
   SHARED(float, shared);
-  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts,
-      panel0 = blockIdx.x % parts * N;
-  u32 row0 = blockIdx.y * ROWS, first = ceil_div(own, SPAN), spans = first + ceil_div(2 * h, SPAN);
+  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = turn.x / parts,
+      panel0 = turn.x % parts * N;
+  u32 row0 = turn.y * ROWS, first = ceil_div(own, SPAN), spans = first + ceil_div(2 * h, SPAN);
   Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, spans, min(N, panels - panel0), stays);
-  wait_for_previous();
+  turn.wait();
   u64 at = (u64)row0 * steps;
   Plain deter{prev + at * d + block * own, (u64)steps * d, rows - row0, own};
   Plain embedded{inputs + at * 2 * h, (u64)steps * 2 * h, rows - row0, 2 * h};
@@ -151,39 +161,38 @@ __device__ __forceinline__ void hidden_panels(const act* w, u32 stays, const act
     y[at + column] = x;
     square += number(x) * number(x);
   }
-  leave(squares, rows, row0, square);
+  leave(squares, turn.x, rows, row0, square);
 }
-
-#define HIDDEN_ARGS                                                                                            \
-  const act *w, u32 stays, const act *prev, const act *inputs, const act *actions, u32 rows, u32 steps, u32 d, \
-      u32 own, u32 h, act *y, float *squares
-#define HIDDEN_VALUES w, stays, prev, inputs, actions, rows, steps, d, own, h, y, squares
-KERNEL hidden(HIDDEN_ARGS) { hidden_panels<1>(HIDDEN_VALUES); }
+KERNEL hidden(HIDDEN_ARGS) { hidden_panels<1>(Launched(), HIDDEN_VALUES); }
 EXPORT(hidden)
-KERNEL hidden_wide(HIDDEN_ARGS) { hidden_panels<2>(HIDDEN_VALUES); }
+KERNEL hidden_wide(HIDDEN_ARGS) { hidden_panels<2>(Launched(), HIDDEN_VALUES); }
 EXPORT(hidden_wide)
 
 // The gates [.., blocks, 3, own] of silu(norm(y)), and with them the next deter, which the next step starts from as
 // prev_next where it is kept (null at the last step). `inverse` [rows, steps] is left for the gradient. For each of its
 // PANELS panels a block of threads has those of the three gates, which a packed weight has side by side.
-template <u32 PANELS>
-__device__ __forceinline__ void gates_panels(const act* w, u32 stays, const act* y, const float* squares, u32 slots,
-                                             const float* scale, const float* bias, const act* prev,
-                                             const float* keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon,
-                                             act* gates, act* deter, act* prev_next, float* inverse) {
+#define GATES_ARGS                                                                                                     \
+  const act* w, u32 stays, const act* y, const float* squares, u32 slots, const float* scale, const float* bias,       \
+  const act* prev, const float* keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon, act* gates, act* deter, \
+  act* prev_next, float* inverse
+#define GATES_VALUES                                                                                                \
+  w, stays, y, squares, slots, scale, bias, prev, keep_next, rows, steps, d, own, epsilon, gates, deter, prev_next, \
+  inverse
+template <u32 PANELS, class Turn>
+__device__ __forceinline__ void gates_panels(const Turn& turn, GATES_ARGS) {
   SHARED(float, shared);
   __shared__ float factor[ROWS];
-  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, PANELS), block = blockIdx.x / parts;
-  u32 panel0 = blockIdx.x % parts * PANELS, row0 = blockIdx.y * ROWS, spans = ceil_div(own, SPAN);
+  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, PANELS), block = turn.x / parts;
+  u32 panel0 = turn.x % parts * PANELS, row0 = turn.y * ROWS, spans = ceil_div(own, SPAN);
   u32 used = min(PANELS, panels - panel0);
   Product<3 * PANELS> product(w + (u64)(block * panels + panel0) * 3 * spans * TILE, spans, spans, 3 * used, stays);
-  wait_for_previous();
+  turn.wait();
   add_up(squares, slots, rows, row0, factor);
   __syncthreads();
   if (threadIdx.x < ROWS) factor[threadIdx.x] = inverse_of(factor[threadIdx.x], d, epsilon);
   __syncthreads();
   u32 row = row0 + own_row();
-  if (blockIdx.x == 0 && own_column() == 0 && row < rows) inverse[(u64)row * steps] = factor[own_row()];
+  if (turn.x == 0 && own_column() == 0 && row < rows) inverse[(u64)row * steps] = factor[own_row()];
   Plain x{y + (u64)row0 * steps * d + block * own, (u64)steps * d, rows - row0, own};
   product.run(Normed{x, scale + block * own, factor});
   product.share(shared);
@@ -204,32 +213,28 @@ __device__ __forceinline__ void gates_panels(const act* w, u32 stays, const act*
     if (prev_next) prev_next[at] = __ldg(keep_next + (u64)row * steps) != 0.0f ? next : rounded<act>(0.0f);
   }
 }
-
-#define GATES_ARGS                                                                                               \
-  const act *w, u32 stays, const act *y, const float *squares, u32 slots, const float *scale, const float *bias, \
-      const act *prev, const float *keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon, act *gates,   \
-      act *deter, act *prev_next, float *inverse
-#define GATES_VALUES                                                                                                \
-  w, stays, y, squares, slots, scale, bias, prev, keep_next, rows, steps, d, own, epsilon, gates, deter, prev_next, \
-      inverse
-KERNEL gates(GATES_ARGS) { gates_panels<1>(GATES_VALUES); }
+KERNEL gates(GATES_ARGS) { gates_panels<1>(Launched(), GATES_VALUES); }
 EXPORT(gates)
-KERNEL gates_wide(GATES_ARGS) { gates_panels<2>(GATES_VALUES); }
+KERNEL gates_wide(GATES_ARGS) { gates_panels<2>(Launched(), GATES_VALUES); }
 EXPORT(gates_wide)
 
 // Panels from `first` on of two products: what the posterior's first layer makes of deter, plus tokens, with its
 // squares; and the embedding of prev, the same deter where the next step keeps it. Without `of_posterior`, the weight,
 // the first is the tokens alone.
-KERNEL project(const act* of_posterior, const act* of_deter, u32 stays, const act* deter, const act* prev,
-               const act* tokens, const float* bias, u32 rows, u32 steps, u32 d, u32 h, u32 first, act* posterior,
-               float* squares, act* embedded) {
+#define PROJECT_ARGS                                                                                             \
+  const act* of_posterior, const act* of_deter, u32 stays, const act* deter, const act* prev, const act* tokens, \
+  const float* bias, u32 rows, u32 steps, u32 d, u32 h, u32 first, act* posterior, float* squares, act* embedded
+#define PROJECT_VALUES                                                                                             \
+  of_posterior, of_deter, stays, deter, prev, tokens, bias, rows, steps, d, h, first, posterior, squares, embedded
+template <class Turn>
+__device__ __forceinline__ void project_panel(const Turn& turn, PROJECT_ARGS) {
   SHARED(float, shared);
-  u32 panels = ceil_div(h, PANEL), panel = first + blockIdx.x, row0 = blockIdx.y * ROWS, spans = ceil_div(d, SPAN);
+  u32 panels = ceil_div(h, PANEL), panel = first + turn.x, row0 = turn.y * ROWS, spans = ceil_div(d, SPAN);
   bool post = panel < panels;
   if (!post) panel -= panels;
   const act *x = post ? deter : prev, *w = post ? of_posterior : of_deter;
   Product<1> product(w + (u64)panel * spans * TILE, spans, w ? spans : 0, 1, stays);
-  wait_for_previous();
+  turn.wait();
   product.run(Plain{x + (u64)row0 * steps * d, (u64)steps * d, rows - row0, d});
   product.share(shared);
   u32 row = row0 + own_row(), column = panel * PANEL + own_column();
@@ -242,31 +247,38 @@ KERNEL project(const act* of_posterior, const act* of_deter, u32 stays, const ac
   }
   act y = rounded<act>(there ? sum + fresh(tokens + at) : 0.0f);
   if (there) posterior[at] = y;
-  leave(squares, rows, row0, number(y) * number(y));
+  leave(squares, turn.x, rows, row0, number(y) * number(y));
 }
+KERNEL project(PROJECT_ARGS) { project_panel(Launched(), PROJECT_VALUES); }
 EXPORT(project)
 
 // The posterior's logits, from silu(norm(posterior)), of `per` groups a block of threads, and a sample of each: the
 // class in whose share of the unit interval a number falls, or the largest log-probability plus Gumbel noise. `noise`
 // is of all steps, of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups, classes] for 1,
 // drawn here for 2. The next step starts from it as prev_next where it is kept (null at the last step).
-KERNEL latent(const act* w, u32 stays, const act* posterior, const float* squares, u32 slots, const float* scale,
-              const float* bias, const float* noise, u32 kind, DRAWS, u32 t, const float* keep_next, u32 rows,
-              u32 steps, u32 h, u32 groups, u32 classes, u32 per, float unimix, float epsilon, act* logit, act* stoch,
-              act* prev_next, u32* chosen, float* inverse) {
+#define LATENT_ARGS                                                                                                   \
+  const act* w, u32 stays, const act* posterior, const float* squares, u32 slots, const float* scale,                 \
+  const float* bias, const float* noise, u32 kind, DRAWS, u32 t, const float* keep_next, u32 rows, u32 steps, u32 h,  \
+  u32 groups, u32 classes, u32 per, float unimix, float epsilon, act* logit, act* stoch, act* prev_next, u32* chosen, \
+  float* inverse
+#define LATENT_VALUES                                                                                               \
+  w, stays, posterior, squares, slots, scale, bias, noise, kind, DRAWS_NAMES, t, keep_next, rows, steps, h, groups, \
+  classes, per, unimix, epsilon, logit, stoch, prev_next, chosen, inverse
+template <class Turn>
+__device__ __forceinline__ void latent_groups(const Turn& turn, LATENT_ARGS) {
   constexpr u32 N = 4;
   SHARED(float, shared);
   __shared__ float factor[ROWS];
   float* logits = shared + WARPS * ROWS * Product<N>::WIDTH;  // [ROWS, own]
-  u32 own = per * classes, panels = ceil_div(own, PANEL), spans = ceil_div(h, SPAN), row0 = blockIdx.y * ROWS;
-  w += (u64)blockIdx.x * panels * spans * TILE, bias += blockIdx.x * own;
+  u32 own = per * classes, panels = ceil_div(own, PANEL), spans = ceil_div(h, SPAN), row0 = turn.y * ROWS;
+  w += (u64)turn.x * panels * spans * TILE, bias += turn.x * own;
   Product<N> product(w, spans, spans, min(N, panels), stays);
-  wait_for_previous();
+  turn.wait();
   add_up(squares, slots, rows, row0, factor);
   __syncthreads();
   if (threadIdx.x < ROWS) factor[threadIdx.x] = inverse_of(factor[threadIdx.x], h, epsilon);
   __syncthreads();
-  if (blockIdx.x == 0 && own_column() == 0 && row0 + own_row() < rows)
+  if (turn.x == 0 && own_column() == 0 && row0 + own_row() < rows)
     inverse[(u64)(row0 + own_row()) * steps] = factor[own_row()];
   Normed x{Plain{posterior + (u64)row0 * steps * h, (u64)steps * h, rows - row0, h}, scale, factor};
   for (u32 panel = 0; panel < panels; panel += N) {
@@ -285,7 +297,7 @@ KERNEL latent(const act* w, u32 stays, const act* posterior, const float* square
   u32 side_by_side = WARP / part.width, pairs = ROWS * per;  // of a row and a group
   for (u32 pair0 = threadIdx.x / WARP * side_by_side; pair0 < pairs; pair0 += WARPS * side_by_side) {
     u32 pair = min(pair0 + lane_of_warp() / part.width, pairs - 1), row = row0 + pair / per,
-        group = blockIdx.x * per + pair % per;
+        group = turn.x * per + pair % per;
     const float* l = logits + pair / per * own + pair % per * classes;
     Mixture m = mixture_of(part, l, classes, unimix);
     u64 at = (u64)min(row, rows - 1) * steps * groups + group;
@@ -303,4 +315,74 @@ KERNEL latent(const act* w, u32 stays, const act* posterior, const float* square
     }
   }
 }
+KERNEL latent(LATENT_ARGS) { latent_groups(Launched(), LATENT_VALUES); }
 EXPORT(latent)
+
+// ---- All steps in one launch.
+
+struct Forward {
+  const act *of_posterior, *of_deter, *of_hidden, *of_gates, *of_logits, *of_stoch;  // packed weights
+  const float *bias_deter, *scale_deter, *bias_stoch, *scale_stoch, *scale_hidden, *bias_gates, *scale_posterior,
+      *bias_logits;
+  const act *tokens, *actions, *dense;
+  const float *keep, *noise;
+  const u32* step_at;
+  act *prev, *prev_stoch, *embedded, *embedded_stoch, *inputs, *hidden, *gates, *posterior, *deter, *stoch, *logit;
+  float *hidden_inverse, *posterior_inverse, *hidden_squares, *posterior_squares;
+  u32 *chosen, *count;
+  u32 rows, steps, d, own, h, groups, classes, per, kind, key0, key1, stream, step, first, stride, width;
+  u32 project_stays, hidden_stays, gates_stays, latent_stays;
+  float unimix, epsilon;
+};
+
+template <u32 N>
+__device__ __forceinline__ void forward_steps(const Forward& f) {
+  wait_for_previous<WAIT_ALONE>();
+  Meeting meeting(f.count);
+  u32 rows = f.rows, steps = f.steps, d = f.d, own = f.own, h = f.h;
+  u32 groups = f.groups, classes = f.classes, per = f.per, z = groups * classes;
+  u32 tiles = ceil_div(rows, ROWS), of_h = ceil_div(h, PANEL), parts = d / own * ceil_div(ceil_div(own, PANEL), N);
+  for (u32 t = 0; t <= steps; t++) {
+    // Between the deter of the step before and the embedding that step t starts with.
+    bool later = t > 0, more = t < steps, stay = t + 1 < steps;
+    u64 past = t - 1, now = t;
+    const float* keep_now = more ? f.keep + now : nullptr;
+    u32 first = later ? 0 : of_h;
+    meeting.kernel((more ? 2 * of_h : of_h) - first, tiles, [&](const Meeting::Turn& turn) {
+      project_panel(turn, f.of_posterior, f.of_deter, stay && f.project_stays, later ? f.deter + past * d : nullptr,
+                    more ? f.prev + now * d : nullptr, later ? f.tokens + past * h : nullptr, f.bias_deter, rows, steps,
+                    d, h, first, later ? f.posterior + past * h : nullptr, f.posterior_squares,
+                    more ? f.embedded + now * h : nullptr);
+    });
+    if (later)
+      meeting.kernel(groups / per, tiles, [&](const Meeting::Turn& turn) {
+        latent_groups(turn, f.of_logits, more && f.latent_stays, f.posterior + past * h, f.posterior_squares, of_h,
+                      f.scale_posterior, f.bias_logits, f.noise, f.kind, f.key0, f.key1, f.stream, f.step, f.step_at,
+                      f.first, f.stride, f.width, past, keep_now, rows, steps, h, groups, classes, per, f.unimix,
+                      f.epsilon, f.logit + past * z, f.stoch + past * z, more ? f.prev_stoch + now * z : nullptr,
+                      f.chosen, f.posterior_inverse + past);
+      });
+    if (!more) break;
+    meeting.kernel(rows, 1, [&](const Meeting::Turn& turn) {
+      inputs_row(turn, f.embedded + now * h, f.of_stoch, later ? nullptr : f.dense, f.chosen, keep_now, f.bias_stoch,
+                 f.scale_deter, f.scale_stoch, steps, h, groups, classes, f.epsilon, f.embedded_stoch + now * h,
+                 f.inputs + now * 2 * h);
+    });
+    meeting.kernel(parts, tiles, [&](const Meeting::Turn& turn) {
+      hidden_panels<N>(turn, f.of_hidden, stay && f.hidden_stays, f.prev + now * d, f.inputs + now * 2 * h,
+                       f.actions + now * d, rows, steps, d, own, h, f.hidden + now * d, f.hidden_squares);
+    });
+    meeting.kernel(parts, tiles, [&](const Meeting::Turn& turn) {
+      gates_panels<N>(turn, f.of_gates, stay && f.gates_stays, f.hidden + now * d, f.hidden_squares, parts,
+                      f.scale_hidden, f.bias_gates, f.prev + now * d, stay ? f.keep + now + 1 : nullptr, rows, steps, d,
+                      own, f.epsilon, f.gates + now * 3 * d, f.deter + now * d,
+                      stay ? f.prev + (now + 1) * d : nullptr, f.hidden_inverse + now);
+    });
+  }
+  meeting.wait();
+}
+
+KERNEL forward(const __grid_constant__ Forward f) { forward_steps<1>(f); }
+EXPORT_MEETING(forward)
+KERNEL forward_wide(const __grid_constant__ Forward f) { forward_steps<2>(f); }
+EXPORT_MEETING(forward_wide)

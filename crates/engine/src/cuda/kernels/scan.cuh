@@ -276,7 +276,12 @@ struct Product {
   __device__ __forceinline__ void begin() {
 #ifdef ACT_BF16
 #pragma unroll
-    for (u32 i = 0; i < AHEAD; i++) load(i, next + i * WARPS);
+    for (u32 i = 0; i < AHEAD; i++) {
+      // What is not loaded would otherwise be what was there a step before, and kept for that.
+#pragma unroll
+      for (u32 n = 0; n < N; n++) ahead[i][n][0] = ahead[i][n][1] = uint4{};
+      load(i, next + i * WARPS);
+    }
 #endif
   }
 
@@ -294,7 +299,7 @@ struct Product {
     u32 g = lane_of_warp() / 4, t = lane_of_warp() % 4;
     auto upper = rows.row(g, 8 * t), lower = rows.row(g + 8, 8 * t);
     for (u32 span = next; span < last; span += AHEAD * WARPS) {
-      Eight top[AHEAD], low[AHEAD];
+      Eight top[AHEAD] = {}, low[AHEAD] = {};
 #pragma unroll
       for (u32 i = 0; i < AHEAD; i++) {
         if (span + i * WARPS >= last) continue;
@@ -382,11 +387,11 @@ __device__ __forceinline__ u32 own_column() { return threadIdx.x % PANEL; }
 // ---- Sums over rows that many blocks have parts of: each block leaves one number a row in slots [blocks, rows], and
 // whoever needs the sum adds them up in order.
 
-// Leaves the sum of `x` over the threads that have the same row.
-__device__ __forceinline__ void leave(float* slots, u32 rows, u32 row0, float x) {
+// Leaves the sum of `x` over the threads that have the same row in slot `slot`.
+__device__ __forceinline__ void leave(float* slots, u32 slot, u32 rows, u32 row0, float x) {
   x = sum_among(x, PANEL);
   u32 row = row0 + own_row();
-  if (own_column() == 0 && row < rows) slots[(u64)blockIdx.x * rows + row] = x;
+  if (own_column() == 0 && row < rows) slots[(u64)slot * rows + row] = x;
 }
 
 // Adds up `count` slots for each row of the block: out [ROWS] in shared memory.

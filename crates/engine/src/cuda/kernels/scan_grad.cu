@@ -1,5 +1,6 @@
-// The gradient of scan.cu, from the last step to the first: six launches a step. What is added up over all steps, the
-// gradients of weights, biases and scales, follows in a few products of its own (ops/scan_grad.rs).
+// The gradient of scan.cu, from the last step to the first: six launches a step, or one for all steps (`backward`).
+// What is added up over all steps, the gradients of weights, biases and scales, follows in a few products of its own
+// (ops/scan/backward.rs).
 //
 //   latent_grad     of the logits, through the sample to their probabilities and on to the next step's embedding of it
 //   posterior_grad  of the posterior's hidden layer
@@ -14,19 +15,25 @@
 // next step, `dembedded` [rows, ..] w, of the last `spans` spans that there are (none at the last step). From it
 // `dlogit`: that of the mixed probabilities, plus `dlogit_out` (may be null). Without logits it goes to `dstart` [rows,
 // z] as it is.
-KERNEL latent_grad(const act* w, u32 stays, const act* dembedded, u32 stride, const act* dstoch, const act* dlogit_out,
-                   const act* logit, u32 rows, u32 steps, u32 h, u32 groups, u32 classes, u32 per, u32 last,
-                   float unimix, act* dlogit, act* dstart) {
+#define LATENT_GRAD_ARGS                                                                                               \
+  const act* w, u32 stays, const act* dembedded, u32 stride, const act* dstoch, const act* dlogit_out,                 \
+  const act* logit, u32 rows, u32 steps, u32 h, u32 groups, u32 classes, u32 per, u32 last, float unimix, act* dlogit, \
+  act* dstart
+#define LATENT_GRAD_VALUES                                                                                            \
+  w, stays, dembedded, stride, dstoch, dlogit_out, logit, rows, steps, h, groups, classes, per, last, unimix, dlogit, \
+  dstart
+template <class Turn>
+__device__ __forceinline__ void latent_grad_groups(const Turn& turn, LATENT_GRAD_ARGS) {
   constexpr u32 N = 4;
   SHARED(float, shared);
-  u32 width = per * classes, panels = ceil_div(width, PANEL), spans = ceil_div(h, SPAN), row0 = blockIdx.y * ROWS;
+  u32 width = per * classes, panels = ceil_div(width, PANEL), spans = ceil_div(h, SPAN), row0 = turn.y * ROWS;
   float* dsample = shared + WARPS * ROWS * Product<N>::WIDTH;  // [ROWS, width]
   float* logits = dsample + ROWS * width;                      // [ROWS, width]
-  w += (u64)blockIdx.x * panels * spans * TILE;
+  w += (u64)turn.x * panels * spans * TILE;
   Product<N> product(w, spans, last, min(N, panels), stays);
-  wait_for_previous();
+  turn.wait();
   u32 row = row0 + own_row(), z = groups * classes;
-  u64 from = (u64)row * steps * z + blockIdx.x * width;
+  u64 from = (u64)row * steps * z + turn.x * width;
   for (u32 panel = 0; panel < panels; panel += N) {
     if (panel > 0) product = Product<N>(w + (u64)panel * spans * TILE, spans, last, min(N, panels - panel), stays);
     product.run(Plain{dembedded + (u64)row0 * stride, stride, rows - row0, h});
@@ -36,7 +43,7 @@ KERNEL latent_grad(const act* w, u32 stays, const act* dembedded, u32 stride, co
       if (column >= width) continue;
       float x = product.sum(shared, own_row(), n, own_column());
       if (row < rows && dstoch) x += fresh(dstoch + from + column);
-      if (row < rows && !logit) dstart[(u64)row * z + blockIdx.x * width + column] = rounded<act>(x);
+      if (row < rows && !logit) dstart[(u64)row * z + turn.x * width + column] = rounded<act>(x);
       dsample[own_row() * width + column] = x;
       logits[own_row() * width + column] = row < rows && logit ? fresh(logit + from + column) : 0.0f;
     }
@@ -53,13 +60,14 @@ KERNEL latent_grad(const act* w, u32 stays, const act* dembedded, u32 stride, co
     for (u32 k = part.first; k < part.last; k++) mean += m.soft(k) * dsample[start + k];
     mean = part.sum(mean);
     if (of_row >= rows) continue;
-    u64 at = ((u64)of_row * steps * groups + blockIdx.x * per + pair % per) * classes;
+    u64 at = ((u64)of_row * steps * groups + turn.x * per + pair % per) * classes;
     for (u32 k = part.first; k < part.last; k++) {
       float x = (1.0f - unimix) * m.soft(k) * (dsample[start + k] - mean);
       dlogit[at + k] = rounded<act>(x + (dlogit_out ? fresh(dlogit_out + at + k) : 0.0f));
     }
   }
 }
+KERNEL latent_grad(LATENT_GRAD_ARGS) { latent_grad_groups(Launched(), LATENT_GRAD_VALUES); }
 EXPORT(latent_grad)
 
 // What the gradient `dy` of y = silu(norm(x)) adds to the sum that NormGrad's mean is of.
@@ -69,15 +77,19 @@ __device__ __forceinline__ float of_norm(float x, float inverse, float scale, fl
 }
 
 // dactivated = dlogit w, the gradient of silu(norm(posterior)), and its sums for NormGrad.
-KERNEL posterior_grad(const act* w, u32 stays, const act* dlogit, const act* posterior, const float* inverse,
-                      const float* scale, u32 rows, u32 steps, u32 z, u32 h, act* dactivated, float* sums) {
+#define POSTERIOR_GRAD_ARGS                                                                                   \
+  const act* w, u32 stays, const act* dlogit, const act* posterior, const float* inverse, const float* scale, \
+  u32 rows, u32 steps, u32 z, u32 h, act* dactivated, float* sums
+#define POSTERIOR_GRAD_VALUES w, stays, dlogit, posterior, inverse, scale, rows, steps, z, h, dactivated, sums
+template <class Turn>
+__device__ __forceinline__ void posterior_grad_panel(const Turn& turn, POSTERIOR_GRAD_ARGS) {
   SHARED(float, shared);
-  u32 spans = ceil_div(z, SPAN), row0 = blockIdx.y * ROWS;
-  Product<1> product(w + (u64)blockIdx.x * spans * TILE, spans, spans, 1, stays);
-  wait_for_previous();
+  u32 spans = ceil_div(z, SPAN), row0 = turn.y * ROWS;
+  Product<1> product(w + (u64)turn.x * spans * TILE, spans, spans, 1, stays);
+  turn.wait();
   product.run(Plain{dlogit + (u64)row0 * steps * z, (u64)steps * z, rows - row0, z});
   product.share(shared);
-  u32 row = row0 + own_row(), column = blockIdx.x * PANEL + own_column();
+  u32 row = row0 + own_row(), column = turn.x * PANEL + own_column();
   float sum = 0.0f;
   if (row < rows && column < h) {
     u64 at = (u64)row * steps * h + column;
@@ -85,8 +97,9 @@ KERNEL posterior_grad(const act* w, u32 stays, const act* dlogit, const act* pos
     dactivated[at] = x;
     sum = of_norm(fresh(posterior + at), __ldg(inverse + (u64)row * steps), __ldg(scale + column), number(x));
   }
-  leave(sums, rows, row0, sum);
+  leave(sums, turn.x, rows, row0, sum);
 }
+KERNEL posterior_grad(POSTERIOR_GRAD_ARGS) { posterior_grad_panel(Launched(), POSTERIOR_GRAD_VALUES); }
 EXPORT(posterior_grad)
 
 // What NormGrad needs of the block's rows, in shared memory: the factors of their norms, and means over n numbers.
@@ -109,19 +122,22 @@ __device__ __forceinline__ void load_norms(const float* inverse, const float* su
 // what follows from deter: by way of the posterior's hidden layer, if `of_posterior` is there, and of the next step's
 // embedding `dembedded` [rows, ..]. From it the gradients of the gates and, in `carried`, of the state before, as far
 // as it passes the gates. Without gates it goes to `dstart` [rows, d] as it is.
-template <u32 N>
-__device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const act* of_deter, u32 stays,
-                                                  const act* dactivated, const act* posterior, const float* inverse,
-                                                  const float* sums, u32 slots, const float* scale,
-                                                  const act* dembedded, u32 stride, u32 next, const act* gates,
-                                                  const act* prev, const act* ddeter, u32 rows, u32 steps, u32 h, u32 d,
-                                                  u32 own, float* carried, act* dgates, act* dstart) {
+#define GATES_GRAD_ARGS                                                                                               \
+  const act* of_posterior, const act* of_deter, u32 stays, const act* dactivated, const act* posterior,               \
+  const float* inverse, const float* sums, u32 slots, const float* scale, const act* dembedded, u32 stride, u32 next, \
+  const act* gates, const act* prev, const act* ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own, float* carried,   \
+  act* dgates, act* dstart
+#define GATES_GRAD_VALUES                                                                                            \
+  of_posterior, of_deter, stays, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, next, gates, \
+  prev, ddeter, rows, steps, h, d, own, carried, dgates, dstart
+template <u32 N, class Turn>
+__device__ __forceinline__ void gates_grad_panels(const Turn& turn, GATES_GRAD_ARGS) {
   SHARED(float, shared);
   __shared__ Norms norms;
-  u32 spans = ceil_div(h, SPAN), panels = ceil_div(d, PANEL), panel0 = blockIdx.x * N, row0 = blockIdx.y * ROWS;
+  u32 spans = ceil_div(h, SPAN), panels = ceil_div(d, PANEL), panel0 = turn.x * N, row0 = turn.y * ROWS;
   u64 start = (u64)panel0 * spans * TILE;
   Product<N> product(of_deter + start, spans, next ? spans : 0, min(N, panels - panel0), stays);
-  wait_for_previous();
+  turn.wait();
   product.run(Plain{dembedded + (u64)row0 * stride, stride, rows - row0, h});
   if (of_posterior) {
     product.with(of_posterior + start, spans, spans);
@@ -154,31 +170,24 @@ __device__ __forceinline__ void gates_grad_panels(const act* of_posterior, const
     *carry = dy * (1.0f - u);
   }
 }
-
-#define GATES_GRAD_ARGS                                                                                           \
-  const act *of_posterior, const act *of_deter, u32 stays, const act *dactivated, const act *posterior,           \
-      const float *inverse, const float *sums, u32 slots, const float *scale, const act *dembedded, u32 stride,   \
-      u32 next, const act *gates, const act *prev, const act *ddeter, u32 rows, u32 steps, u32 h, u32 d, u32 own, \
-      float *carried, act *dgates, act *dstart
-#define GATES_GRAD_VALUES                                                                                            \
-  of_posterior, of_deter, stays, dactivated, posterior, inverse, sums, slots, scale, dembedded, stride, next, gates, \
-      prev, ddeter, rows, steps, h, d, own, carried, dgates, dstart
-KERNEL gates_grad(GATES_GRAD_ARGS) { gates_grad_panels<1>(GATES_GRAD_VALUES); }
+KERNEL gates_grad(GATES_GRAD_ARGS) { gates_grad_panels<1>(Launched(), GATES_GRAD_VALUES); }
 EXPORT(gates_grad)
-KERNEL gates_grad_wide(GATES_GRAD_ARGS) { gates_grad_panels<2>(GATES_GRAD_VALUES); }
+KERNEL gates_grad_wide(GATES_GRAD_ARGS) { gates_grad_panels<2>(Launched(), GATES_GRAD_VALUES); }
 EXPORT(gates_grad_wide)
 
 // dactivated = dgates w of each block, the gradient of silu(norm(y)), and its sums for NormGrad.
-template <u32 N>
-__device__ __forceinline__ void hidden_grad_panels(const act* w, u32 stays, const act* dgates, const act* y,
-                                                   const float* inverse, const float* scale, u32 rows, u32 steps, u32 d,
-                                                   u32 own, act* dactivated, float* sums) {
+#define HIDDEN_GRAD_ARGS                                                                                        \
+  const act* w, u32 stays, const act* dgates, const act* y, const float* inverse, const float* scale, u32 rows, \
+  u32 steps, u32 d, u32 own, act* dactivated, float* sums
+#define HIDDEN_GRAD_VALUES w, stays, dgates, y, inverse, scale, rows, steps, d, own, dactivated, sums
+template <u32 N, class Turn>
+__device__ __forceinline__ void hidden_grad_panels(const Turn& turn, HIDDEN_GRAD_ARGS) {
   SHARED(float, shared);
-  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = blockIdx.x / parts,
-      panel0 = blockIdx.x % parts * N;
-  u32 row0 = blockIdx.y * ROWS, spans = ceil_div(3 * own, SPAN), row = row0 + own_row();
+  u32 panels = ceil_div(own, PANEL), parts = ceil_div(panels, N), block = turn.x / parts,
+      panel0 = turn.x % parts * N;
+  u32 row0 = turn.y * ROWS, spans = ceil_div(3 * own, SPAN), row = row0 + own_row();
   Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, spans, min(N, panels - panel0), stays);
-  wait_for_previous();
+  turn.wait();
   u64 apart = (u64)steps * 3 * d;
   product.run(Plain{dgates + row0 * apart + block * 3 * own, apart, rows - row0, 3 * own});
   product.share(shared);
@@ -191,32 +200,29 @@ __device__ __forceinline__ void hidden_grad_panels(const act* w, u32 stays, cons
     dactivated[at] = x;
     sum += of_norm(fresh(y + at), __ldg(inverse + (u64)row * steps), __ldg(scale + block * own + column), number(x));
   }
-  leave(sums, rows, row0, sum);
+  leave(sums, turn.x, rows, row0, sum);
 }
-
-#define HIDDEN_GRAD_ARGS                                                                                        \
-  const act *w, u32 stays, const act *dgates, const act *y, const float *inverse, const float *scale, u32 rows, \
-      u32 steps, u32 d, u32 own, act *dactivated, float *sums
-#define HIDDEN_GRAD_VALUES w, stays, dgates, y, inverse, scale, rows, steps, d, own, dactivated, sums
-KERNEL hidden_grad(HIDDEN_GRAD_ARGS) { hidden_grad_panels<1>(HIDDEN_GRAD_VALUES); }
+KERNEL hidden_grad(HIDDEN_GRAD_ARGS) { hidden_grad_panels<1>(Launched(), HIDDEN_GRAD_VALUES); }
 EXPORT(hidden_grad)
-KERNEL hidden_grad_wide(HIDDEN_GRAD_ARGS) { hidden_grad_panels<2>(HIDDEN_GRAD_VALUES); }
+KERNEL hidden_grad_wide(HIDDEN_GRAD_ARGS) { hidden_grad_panels<2>(Launched(), HIDDEN_GRAD_VALUES); }
 EXPORT(hidden_grad_wide)
 
 // The gradient of y from `dactivated`, times w of each block: panels of the block's own deter, added to what is
 // `carried` [rows, d] where the state was kept, then panels of its part of the gradient of both embeddings: parts
 // [blocks, rows, 2 h].
-template <u32 N>
-__device__ __forceinline__ void inputs_grad_panels(const act* w, u32 stays, const act* dactivated, const act* y,
-                                                   const float* inverse, const float* sums, u32 slots,
-                                                   const float* scale, const float* keep, u32 rows, u32 steps, u32 d,
-                                                   u32 own, u32 h, float* carried, float* parts) {
+#define INPUTS_GRAD_ARGS                                                                                            \
+  const act* w, u32 stays, const act* dactivated, const act* y, const float* inverse, const float* sums, u32 slots, \
+  const float* scale, const float* keep, u32 rows, u32 steps, u32 d, u32 own, u32 h, float* carried, float* parts
+#define INPUTS_GRAD_VALUES                                                                           \
+  w, stays, dactivated, y, inverse, sums, slots, scale, keep, rows, steps, d, own, h, carried, parts
+template <u32 N, class Turn>
+__device__ __forceinline__ void inputs_grad_panels(const Turn& turn, INPUTS_GRAD_ARGS) {
   SHARED(float, shared);
   __shared__ Norms norms;
   u32 of_own = ceil_div(own, PANEL), panels = of_own + ceil_div(2 * h, PANEL), each = ceil_div(panels, N);
-  u32 block = blockIdx.x / each, panel0 = blockIdx.x % each * N, row0 = blockIdx.y * ROWS, spans = ceil_div(own, SPAN);
+  u32 block = turn.x / each, panel0 = turn.x % each * N, row0 = turn.y * ROWS, spans = ceil_div(own, SPAN);
   Product<N> product(w + (u64)(block * panels + panel0) * spans * TILE, spans, spans, min(N, panels - panel0), stays);
-  wait_for_previous();
+  turn.wait();
   load_norms(inverse, sums, slots, rows, row0, steps, d, norms);
   u64 at = (u64)row0 * steps * d + block * own, apart = (u64)steps * d;
   product.run(NormGrad{Plain{y + at, apart, rows - row0, own}, Plain{dactivated + at, apart, rows - row0, own},
@@ -236,30 +242,29 @@ __device__ __forceinline__ void inputs_grad_panels(const act* w, u32 stays, cons
     if (panel >= of_own && column < 2 * h) parts[((u64)block * rows + row) * 2 * h + column] = x;
   }
 }
-
-#define INPUTS_GRAD_ARGS                                                                                            \
-  const act *w, u32 stays, const act *dactivated, const act *y, const float *inverse, const float *sums, u32 slots, \
-      const float *scale, const float *keep, u32 rows, u32 steps, u32 d, u32 own, u32 h, float *carried, float *parts
-#define INPUTS_GRAD_VALUES \
-  w, stays, dactivated, y, inverse, sums, slots, scale, keep, rows, steps, d, own, h, carried, parts
-KERNEL inputs_grad(INPUTS_GRAD_ARGS) { inputs_grad_panels<1>(INPUTS_GRAD_VALUES); }
+KERNEL inputs_grad(INPUTS_GRAD_ARGS) { inputs_grad_panels<1>(Launched(), INPUTS_GRAD_VALUES); }
 EXPORT(inputs_grad)
-KERNEL inputs_grad_wide(INPUTS_GRAD_ARGS) { inputs_grad_panels<4>(INPUTS_GRAD_VALUES); }
+KERNEL inputs_grad_wide(INPUTS_GRAD_ARGS) { inputs_grad_panels<4>(Launched(), INPUTS_GRAD_VALUES); }
 EXPORT(inputs_grad_wide)
 
 // A block for each row and embedding: adds up the blocks' parts of the gradient of silu(norm(embedding)), leaves it in
 // ddeter or dstoch [h], and the embedding's own gradient, where the state was kept, in dembedded [rows, 2 h].
-KERNEL embed_grad(const float* parts, const act* of_deter, const act* of_stoch, const float* scale_deter,
-                  const float* scale_stoch, const float* keep, u32 rows, u32 steps, u32 h, u32 blocks, float epsilon,
-                  act* ddeter, act* dstoch, act* dembedded) {
+#define EMBED_GRAD_ARGS                                                                                              \
+  const float* parts, const act* of_deter, const act* of_stoch, const float* scale_deter, const float* scale_stoch,  \
+  const float* keep, u32 rows, u32 steps, u32 h, u32 blocks, float epsilon, act* ddeter, act* dstoch, act* dembedded
+#define EMBED_GRAD_VALUES                                                                                     \
+  parts, of_deter, of_stoch, scale_deter, scale_stoch, keep, rows, steps, h, blocks, epsilon, ddeter, dstoch, \
+  dembedded
+template <class Turn>
+__device__ __forceinline__ void embed_grad_row(const Turn& turn, EMBED_GRAD_ARGS) {
   SHARED(float, dy);  // [h]
   __shared__ float totals[2][WARPS];
-  u64 row = blockIdx.x;
-  bool second = blockIdx.y > 0;
+  u64 row = turn.x;
+  bool second = turn.y > 0;
   const act* x = (second ? of_stoch : of_deter) + row * steps * h;
   const float* scale = second ? scale_stoch : scale_deter;
   act* out = (second ? dstoch : ddeter) + row * steps * h;
-  wait_for_previous();
+  turn.wait();
   float squares = 0.0f;
   for (u32 n = threadIdx.x; n < h; n += THREADS) squares += fresh(x + n) * fresh(x + n);
   squares = warp_sum(squares);
@@ -289,4 +294,85 @@ KERNEL embed_grad(const float* parts, const act* of_deter, const act* of_stoch, 
     dembedded[row * 2 * h + (second ? h : 0) + n] = rounded<act>(kept ? d : 0.0f);
   }
 }
+KERNEL embed_grad(EMBED_GRAD_ARGS) { embed_grad_row(Launched(), EMBED_GRAD_VALUES); }
 EXPORT(embed_grad)
+
+// ---- All steps in one launch.
+
+struct Backward {
+  const act *of_posterior, *of_deter, *of_hidden, *of_gates, *of_logits, *of_stoch;  // packed weights, transposed
+  const float *scale_deter, *scale_stoch, *scale_hidden, *scale_posterior;
+  const act *given_deter, *given_stoch, *given_logit;  // gradients of the outputs, of which any may be null
+  const float *keep, *hidden_inverse, *posterior_inverse;
+  const act *prev, *embedded, *embedded_stoch, *hidden, *gates, *posterior, *logit;  // of the forward pass
+  act *dembedded_deter, *dembedded_stoch, *dhidden, *dgates, *dposterior, *dlogit;   // left for what follows
+  act *first_deter, *first_stoch, *dembedded;
+  float *hidden_sums, *posterior_sums, *carried, *parts;
+  u32* count;
+  u32 rows, steps, d, own, h, groups, classes, per;
+  u32 latent_stays, posterior_stays, gates_stays, hidden_stays, inputs_stays, unused;
+  float unimix, epsilon;
+};
+
+// M: panels of the embeddings' gradients that a block of threads takes.
+template <u32 N, u32 M>
+__device__ __forceinline__ void backward_steps(const Backward& b) {
+  wait_for_previous<WAIT_ALONE>();
+  Meeting meeting(b.count);
+  u32 rows = b.rows, steps = b.steps, d = b.d, own = b.own, h = b.h, blocks = d / own;
+  u32 groups = b.groups, classes = b.classes, per = b.per, z = groups * classes;
+  u32 tiles = ceil_div(rows, ROWS), of_h = ceil_div(h, PANEL), of_own = ceil_div(own, PANEL);
+  u32 parts = blocks * ceil_div(of_own, N), inputs = blocks * ceil_div(of_own + ceil_div(2 * h, PANEL), M);
+  for (u32 left = steps;; left--) {
+    // Step t, or, where none is left, the state before the first.
+    bool any = left > 0, stay = left > 1, next = left < steps;
+    u64 t = left - 1;
+    meeting.kernel(groups / per, tiles, [&](const Meeting::Turn& turn) {
+      latent_grad_groups(turn, b.of_stoch, stay && b.latent_stays, b.dembedded + h, 2 * h,
+                         any && b.given_stoch ? b.given_stoch + t * z : nullptr,
+                         any && b.given_logit ? b.given_logit + t * z : nullptr, any ? b.logit + t * z : nullptr, rows,
+                         steps, h, groups, classes, per, next ? ceil_div(h, SPAN) : 0, b.unimix,
+                         any ? b.dlogit + t * z : nullptr, any ? nullptr : b.first_stoch);
+    });
+    if (any)
+      meeting.kernel(of_h, tiles, [&](const Meeting::Turn& turn) {
+        posterior_grad_panel(turn, b.of_logits, stay && b.posterior_stays, b.dlogit + t * z, b.posterior + t * h,
+                             b.posterior_inverse + t, b.scale_posterior, rows, steps, z, h, b.dposterior + t * h,
+                             b.posterior_sums);
+      });
+    meeting.kernel(ceil_div(ceil_div(d, PANEL), N), tiles, [&](const Meeting::Turn& turn) {
+      gates_grad_panels<N>(turn, any ? b.of_posterior : nullptr, b.of_deter, stay && b.gates_stays,
+                           b.dposterior + t * h, b.posterior + t * h, b.posterior_inverse + t, b.posterior_sums, of_h,
+                           b.scale_posterior, b.dembedded, 2 * h, next, any ? b.gates + t * 3 * d : nullptr,
+                           b.prev + t * d, any && b.given_deter ? b.given_deter + t * d : nullptr, rows, steps, h, d,
+                           own, b.carried, b.dgates + t * 3 * d, b.first_deter);
+    });
+    if (!any) break;
+    meeting.kernel(parts, tiles, [&](const Meeting::Turn& turn) {
+      hidden_grad_panels<N>(turn, b.of_gates, stay && b.hidden_stays, b.dgates + t * 3 * d, b.hidden + t * d,
+                            b.hidden_inverse + t, b.scale_hidden, rows, steps, d, own, b.dhidden + t * d,
+                            b.hidden_sums);
+    });
+    meeting.kernel(inputs, tiles, [&](const Meeting::Turn& turn) {
+      inputs_grad_panels<M>(turn, b.of_hidden, stay && b.inputs_stays, b.dhidden + t * d, b.hidden + t * d,
+                            b.hidden_inverse + t, b.hidden_sums, parts, b.scale_hidden, b.keep + t, rows, steps, d, own,
+                            h, b.carried, b.parts);
+    });
+    u32 both = gridDim.x < 2 * rows;  // a block for each row takes one embedding after the other
+    meeting.kernel(rows, 2 - both, [&](const Meeting::Turn& turn) {
+      turn.wait();
+      for (u32 y = turn.y; y <= turn.y + both; y++) {
+        __syncthreads();
+        embed_grad_row(Meeting::Begun{turn.x, y}, b.parts, b.embedded + t * h, b.embedded_stoch + t * h, b.scale_deter,
+                       b.scale_stoch, b.keep + t, rows, steps, h, blocks, b.epsilon, b.dembedded_deter + t * h,
+                       b.dembedded_stoch + t * h, b.dembedded);
+      }
+    });
+  }
+  meeting.wait();
+}
+
+KERNEL backward(const __grid_constant__ Backward b) { backward_steps<1, 4>(b); }
+EXPORT_MEETING(backward)
+KERNEL backward_wide(const __grid_constant__ Backward b) { backward_steps<2, 6>(b); }
+EXPORT_MEETING(backward_wide)

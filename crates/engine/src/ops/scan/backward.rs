@@ -1,10 +1,11 @@
-//! The scan backward: six launches a step (kernels/scan_grad.cu), then everything that is added up over all steps.
+//! The scan backward: six launches a step, or one for all (kernels/scan_grad.cu), then everything that is added up over
+//! all steps.
 
 use super::forward::Kept;
 use super::pack::Backward;
-use super::{Chain, Layer, MANY_PANELS, MOST_CLASSES, ROWS, Scan, Sizes, at, panels, spans};
+use super::{Chain, Layer, MANY_PANELS, MOST_CLASSES, ROWS, Scan, Sizes, Together, at, panels, spans};
 use crate::cpu::norm::{Act as Plain, Norm as NormKind};
-use crate::cuda::{Arg, Gpu, Piece};
+use crate::cuda::{Arg, Gpu, Piece, Table};
 use crate::ops::affine::{Term, parameter_grads};
 use crate::ops::norm_act::{Act, Norm, norm_act, norm_act_grad};
 use crate::profile;
@@ -28,6 +29,7 @@ pub(super) fn run(
     gpu: &'static Gpu,
     scan: &Scan,
     s: &Sizes,
+    together: Option<Together>,
     kept: &Kept,
     grads: &[Option<Tensor>],
     sink: &mut Sink,
@@ -43,19 +45,7 @@ pub(super) fn run(
     if s.rows * s.steps > 0 {
         let flops = s.flops(scan).iter().sum();
         profile::count(flops, flops);
-        // The kernel after the packing of weights must not be one that reads them before it waits for its predecessor: at the
-        // last step `latent` has no embedding to go through.
-        let sweep = Sweep::new(gpu, scan, s, kept, &left, grads, &first);
-        for t in (0..s.steps).rev() {
-            sweep.latent(Some(t));
-            sweep.posterior(t);
-            sweep.gates(Some(t));
-            sweep.hidden(t);
-            sweep.inputs(t);
-            sweep.embeddings(t);
-        }
-        sweep.latent(None);
-        sweep.gates(None);
+        Sweep::new(gpu, scan, s, kept, &left, grads, &first).run(together);
     }
     let [tokens, actions] = parameters(gpu, scan, s, kept, &left, sink);
     let [deter, stoch] = first;
@@ -110,6 +100,51 @@ impl<'a> Sweep<'a> {
             dembedded: gpu.empty_act(&[s.rows, 2 * s.h]),
             parts: gpu.empty(&[s.blocks, s.rows, 2 * s.h]),
         }
+    }
+
+    fn run(&self, together: Option<Together>) {
+        if let Some(together) = together {
+            return self.together(&together);
+        }
+        // The kernel after the packing of weights must not be one that reads them before it waits for its predecessor: at
+        // the last step `latent` has no embedding to go through.
+        for t in (0..self.s.steps).rev() {
+            self.latent(Some(t));
+            self.posterior(t);
+            self.gates(Some(t));
+            self.hidden(t);
+            self.inputs(t);
+            self.embeddings(t);
+        }
+        self.latent(None);
+        self.gates(None);
+    }
+
+    /// All steps in one launch.
+    fn together(&self, together: &Together) {
+        let (Sweep { s, kept, left, w, scan, .. }, core) = (self, &self.scan.core);
+        let [of_deter, of_stoch] = &core.embeddings;
+        let count = self.chain.gpu.zeros(&[1]);
+        #[rustfmt::skip] // as in `Backward` of kernels/scan_grad.cu: weights, parameters, inputs, results, what is handed on
+        let addresses: [&dyn Arg; 37] = [
+            &w.posterior, &w.deter, &w.hidden, &w.gates, &w.logits, &w.stoch,
+            of_deter.scale(), of_stoch.scale(), core.hidden.scale(), scan.posterior.scale(),
+            &self.grads[0], &self.grads[1], &self.grads[2], &kept.keep, &kept.hidden_inverse, &kept.posterior_inverse,
+            &kept.prev, &kept.embedded[0], &kept.embedded[1], &kept.hidden, &kept.gates, &kept.posterior, &kept.logit,
+            &left.embedded[0], &left.embedded[1], &left.hidden, &left.gates, &left.posterior, &left.logit,
+            &self.first[0], &self.first[1], &self.dembedded,
+            &self.hidden_sums, &self.posterior_sums, &self.carried, &self.parts, &together.counter(&count),
+        ];
+        let [latent, posterior, gates, hidden, inputs] = w.stay(true);
+        #[rustfmt::skip]
+        let numbers: [&dyn Arg; 14] = [
+            &s.rows, &s.steps, &s.d, &s.own, &s.h, &s.groups, &s.classes, &s.per,
+            &latent, &posterior, &gates, &hidden, &inputs, &0u32,
+        ];
+        let mut table = Table::default();
+        table.args(&addresses, &numbers, &[scan.unimix, core.eps]);
+        table.moves((s.steps - 1) * w.step_bytes());
+        self.chain.together(if together.many { "backward_wide" } else { "backward" }, together, &table);
     }
 
     /// Where step `t` of the gradient of an output begins.

@@ -1,8 +1,8 @@
-//! The scan forward: five launches a step (kernels/scan.cu).
+//! The scan forward: five launches a step, or one for all (kernels/scan.cu).
 
 use super::pack::Forward;
-use super::{Chain, MANY_PANELS, ROWS, Scan, ScanInputs, Sizes, at, panels};
-use crate::cuda::{Arg, Gpu, Grid, Piece};
+use super::{Chain, MANY_PANELS, ROWS, Scan, ScanInputs, Sizes, Together, at, panels};
+use crate::cuda::{Arg, Gpu, Grid, Piece, Table};
 use crate::ops::affine::{Term, affine};
 use crate::ops::latent::Draw;
 use crate::ops::noise::DrawArgs;
@@ -51,7 +51,7 @@ impl Kept {
     }
 }
 
-pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> Kept {
+pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, together: Option<Together>, x: &ScanInputs) -> Kept {
     let kept = Kept::new(gpu, s, x.keep);
     if s.rows * s.steps == 0 {
         return kept;
@@ -59,6 +59,10 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> 
     let [flops, of_stoch] = s.flops(scan);
     profile::count(flops, flops + of_stoch); // rows of the embedding of stoch are added up instead
     let pass = Pass::new(gpu, scan, s, &kept, x);
+    if let Some(together) = together {
+        pass.together(&together);
+        return kept;
+    }
     pass.project(None, Some(0));
     for t in 0..s.steps {
         pass.inputs(t);
@@ -118,6 +122,37 @@ impl<'a> Pass<'a> {
                 Draw::Counter(rng, at) => (None, 2, DrawArgs::new(rng, at)),
             },
         }
+    }
+
+    /// All steps in one launch.
+    fn together(&self, together: &Together) {
+        let (Pass { s, kept, w, scan, .. }, (noise, kind, draws)) = (self, &self.noise);
+        let [of_deter, of_stoch] = &scan.core.embeddings;
+        let (hidden, gates) = (&scan.core.hidden, &scan.core.gates);
+        let count = self.chain.gpu.zeros(&[1]);
+        let given = draws.args();
+        #[rustfmt::skip] // as in `Forward` of kernels/scan.cu: weights, parameters, inputs, results, what is handed on
+        let addresses: [&dyn Arg; 37] = [
+            &w.posterior, &w.deter, &w.hidden, &w.gates, &w.logits, &w.stoch,
+            &of_deter.bias, of_deter.scale(), &of_stoch.bias, of_stoch.scale(), hidden.scale(), &gates.bias,
+            scan.posterior.scale(), &scan.logits.bias,
+            &self.tokens, &self.actions, &self.dense, &kept.keep, noise, given[4],
+            &kept.prev, &kept.prev_stoch, &kept.embedded[0], &kept.embedded[1], &kept.inputs, &kept.hidden, &kept.gates,
+            &kept.posterior, &kept.deter, &kept.stoch, &kept.logit,
+            &kept.hidden_inverse, &kept.posterior_inverse, &self.hidden_squares, &self.posterior_squares,
+            &self.chosen, &together.counter(&count),
+        ];
+        let [project, of_hidden, of_gates, latent] = w.stay(true);
+        #[rustfmt::skip]
+        let numbers: [&dyn Arg; 20] = [
+            &s.rows, &s.steps, &s.d, &s.own, &s.h, &s.groups, &s.classes, &s.per,
+            kind, given[0], given[1], given[2], given[3], given[5], given[6], given[7],
+            &project, &of_hidden, &of_gates, &latent,
+        ];
+        let mut table = Table::default();
+        table.args(&addresses, &numbers, &[scan.unimix, scan.core.eps]);
+        table.moves((s.steps - 1) * w.step_bytes()); // weights, which are read again at each step
+        self.chain.together(if together.many { "forward_wide" } else { "forward" }, together, &table);
     }
 
     /// Where the step after `t` begins in x, if there is one.

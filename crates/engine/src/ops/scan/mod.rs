@@ -1,5 +1,6 @@
 //! The posterior of a recurrent state-space model over whole sequences, on a GPU (official rssm.py, `observe`): a few
-//! kernels a step instead of an operation for each layer, and weight gradients in one product each after the last step.
+//! kernels a step instead of an operation for each layer, or one kernel for all steps, and weight gradients in one product
+//! each after the last step.
 
 mod backward;
 mod forward;
@@ -8,7 +9,7 @@ pub(super) mod pack;
 mod tests;
 
 use super::latent::Draw;
-use crate::cuda::{Arg, Gpu, Grid, Piece, Precision};
+use crate::cuda::{Arg, Gpu, Grid, Meeting, Piece, Precision, Table};
 use crate::graph::{record, recording};
 use crate::tensor::{Device, Tensor};
 
@@ -83,8 +84,15 @@ impl Scan {
     /// deter [B, T, D], stoch [B, T, Z] and logits [B, T, Z] of the posterior at each step.
     pub fn run(&self, x: &ScanInputs) -> [Tensor; 3] {
         let Device::Gpu(gpu) = x.tokens.device() else { panic!("the fused scan runs on a GPU") };
+        self.run_by(gpu.meeting(), x)
+    }
+
+    /// The same with blocks of threads that meet in this way between kernels, or a launch for each kernel.
+    fn run_by(&self, meeting: Meeting, x: &ScanInputs) -> [Tensor; 3] {
+        let Device::Gpu(gpu) = x.tokens.device() else { panic!("the fused scan runs on a GPU") };
         let sizes = Sizes::new(self, x.tokens.dim(0), x.tokens.dim(1));
-        let kept = forward::run(gpu, self, &sizes, x);
+        let together = Together::new(gpu, &sizes, meeting);
+        let kept = forward::run(gpu, self, &sizes, together, x);
         let outputs = vec![kept.deter.clone(), kept.stoch.clone(), kept.logit.clone()];
         let mut inputs = vec![x.deter, x.stoch, x.tokens, x.actions];
         inputs.extend(self.parameters());
@@ -93,7 +101,7 @@ impl Scan {
             true => {
                 let (model, count) = (self.clone(), inputs.len());
                 record(&inputs, outputs, move |grads, sink| {
-                    let mut found = backward::run(gpu, &model, &sizes, &kept, grads, sink).map(Some).to_vec();
+                    let mut found = backward::run(gpu, &model, &sizes, together, &kept, grads, sink).map(Some).to_vec();
                     found.resize(count, None); // those of parameters are in the sink
                     found
                 })
@@ -148,6 +156,11 @@ impl Sizes {
         let most = (PANEL / classes).max(1);
         let per = (1..=most).rev().find(|per| groups % per == 0).unwrap_or(1);
         Sizes { rows, steps, d: blocks * own, blocks, own, h, z, groups, classes, per }
+    }
+
+    /// Tiles of 16 rows.
+    fn tiles(&self) -> usize {
+        self.rows.div_ceil(ROWS)
     }
 
     /// Operations of all steps' products, forward or with respect to inputs, and how many are with stoch.
@@ -206,7 +219,6 @@ fn at(x: &Tensor, t: usize) -> Piece {
 struct Chain {
     gpu: &'static Gpu,
     module: &'static str,
-    /// Tiles of 16 rows.
     rows: usize,
 }
 
@@ -222,7 +234,61 @@ impl Chain {
         let grid = Grid { shared: shared as u32, ..Grid::of(blocks, THREADS) };
         self.gpu.launch(self.module, name, grid, args);
     }
+
+    /// All steps of the chain at once.
+    fn together(&self, name: &'static str, together: &Together, args: &Table) {
+        let Together { meeting, blocks, .. } = *together;
+        let grid = Grid { shared: TOGETHER, meeting, ..Grid::blocks(blocks, THREADS) };
+        self.gpu.launch(self.module, name, grid, &[args]);
+    }
 }
+
+/// Bytes of shared memory of a launch for all steps: as much as any of its kernels takes.
+const TOGETHER: u32 = (4 * WARPS * ROWS * (6 * PANEL + 8)) as u32;
+
+/// One launch for all steps, whose blocks of threads meet between the kernels of the chain (kernels/meeting.cuh).
+#[derive(Clone, Copy, Debug)]
+struct Together {
+    meeting: Meeting,
+    /// As many as the kernel with the most.
+    blocks: usize,
+    /// Whether a block takes two panels of the core's layers and six of its inputs, or one and four.
+    many: bool,
+}
+
+impl Together {
+    /// None where the chain is one of launches: where that is wanted, where there is next to no chain, and where not all
+    /// blocks of threads could run at the same time.
+    fn new(gpu: &Gpu, s: &Sizes, meeting: Meeting) -> Option<Together> {
+        let properties = gpu.properties();
+        let most = match meeting {
+            Meeting::Cluster => properties.most_in_cluster(),
+            _ => properties.multiprocessors as usize,
+        };
+        let of_blocks = |panels: usize, n: usize| s.blocks * panels.div_ceil(n) * s.tiles();
+        let found = [false, true].into_iter().find_map(|many| {
+            let core = of_blocks(panels(s.own), 1 + many as usize);
+            let inputs = of_blocks(panels(s.own) + panels(2 * s.h), if many { 6 } else { 4 });
+            let others = [s.rows, 2 * panels(s.h) * s.tiles(), s.chunks().0 * s.tiles()];
+            let blocks = others.into_iter().fold(core.max(inputs), usize::max);
+            (blocks <= most).then_some(Together { meeting, blocks, many })
+        });
+        match meeting {
+            Meeting::Never => None,
+            _ if s.steps < FEW_STEPS => None,
+            Meeting::Cluster => found.or_else(|| Together::new(gpu, s, Meeting::Grid)),
+            Meeting::Grid => found,
+        }
+    }
+
+    /// The counter of a meeting that needs one, from a zero.
+    fn counter<'a>(&self, zero: &'a Tensor) -> Option<&'a Tensor> {
+        Some(zero).filter(|_| self.meeting == Meeting::Grid)
+    }
+}
+
+/// Steps below which launches do.
+const FEW_STEPS: usize = 4;
 
 const WARPS: usize = 8;
 const THREADS: u32 = 256;

@@ -185,6 +185,12 @@ impl Forward {
         let project = bytes(&self.deter) + self.posterior.as_ref().map_or(0, bytes);
         stays([project, bytes(&self.hidden), bytes(&self.gates), bytes(&self.logits)], more)
     }
+
+    /// Bytes of weights that a step reads; of the embedding of stoch it reads a few rows.
+    pub fn step_bytes(&self) -> usize {
+        let all = [&self.deter, &self.hidden, &self.gates, &self.logits];
+        all.into_iter().chain(&self.posterior).map(bytes).sum()
+    }
 }
 
 /// What the backward pass multiplies with: the same transposed.
@@ -249,6 +255,12 @@ impl Backward {
     pub fn stay(&self, more: bool) -> [u32; 5] {
         let deter = bytes(&self.deter) + self.posterior.as_ref().map_or(0, bytes);
         stays([bytes(&self.stoch), bytes(&self.logits), deter, bytes(&self.gates), bytes(&self.hidden)], more)
+    }
+
+    /// Bytes of weights that a step reads.
+    pub fn step_bytes(&self) -> usize {
+        let all = [&self.deter, &self.hidden, &self.gates, &self.logits, &self.stoch];
+        all.into_iter().chain(&self.posterior).map(bytes).sum()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The fused scan against the same steps as operations of their own on the processor, values and all gradients.
 
-use super::{Core, Layer, Scan, ScanInputs};
+use super::{Core, Layer, Scan, ScanInputs, Sizes, Together};
 use crate::check::{assert_close, random};
-use crate::cuda::{Precision, test_gpu_in};
+use crate::cuda::{Meeting, Precision, test_gpu_in};
 use crate::graph::{Leaf, backward};
 use crate::ops::norm_act::{Act, Norm, norm_act};
 use crate::ops::{Draw, DrawnRows, Term, affine, gru, latent, linear, mask_rows, stack_time, unstack_time};
@@ -180,23 +180,27 @@ impl Case {
         outputs.iter().map(|list| stack_time(list)).collect()
     }
 
-    fn fused(&self, x: &[Tensor], keep: &Tensor, noise: &Tensor) -> Vec<Tensor> {
+    fn fused(&self, x: &[Tensor], keep: &Tensor, noise: &Tensor, meeting: Meeting) -> Vec<Tensor> {
         let model = self.model(x);
         assert!(model.fits(keep.device()));
         let [deter, stoch, tokens, actions] = [&x[0], &x[1], &x[2], &x[3]];
-        model.run(&ScanInputs { deter, stoch, tokens, actions, keep, draw: self.draw(noise) }).to_vec()
+        model.run_by(meeting, &ScanInputs { deter, stoch, tokens, actions, keep, draw: self.draw(noise) }).to_vec()
     }
 
     /// Outputs, and the gradients of all inputs for a random weighting of the outputs.
     fn evaluate(&self, device: Device, weighted: [bool; 3]) -> Evaluated {
-        self.evaluate_by(device, device != Device::Cpu, weighted)
+        self.evaluate_by(device, (device != Device::Cpu).then_some(Meeting::Never), weighted)
     }
 
-    fn evaluate_by(&self, device: Device, fused: bool, weighted: [bool; 3]) -> Evaluated {
+    /// The same by the fused scan with such meetings, or step by step.
+    fn evaluate_by(&self, device: Device, fused: Option<Meeting>, weighted: [bool; 3]) -> Evaluated {
         let leaves: Vec<(Leaf, Vec<usize>)> = self.shapes().into_iter().map(|shape| (Leaf::new(), shape)).collect();
         let x: Vec<Tensor> = self.values().iter().zip(&leaves).map(|(x, (leaf, _))| x.to(device).leaf(*leaf)).collect();
         let (keep, noise) = (self.keep().to(device), self.draws().to(device));
-        let outputs = if fused { self.fused(&x, &keep, &noise) } else { self.by_steps(&x, &keep, &noise) };
+        let outputs = match fused {
+            Some(meeting) => self.fused(&x, &keep, &noise, meeting),
+            None => self.by_steps(&x, &keep, &noise),
+        };
         let mut sink = Sink::new();
         let weights = |(i, y): (usize, &Tensor)| random(y.shape(), 90 + i as u32, 1.0).to(device);
         let ends: Vec<(&Tensor, Tensor)> =
@@ -303,6 +307,59 @@ fn draws_of_a_counter() {
     assert_eq!(got[1].host().data(), expected[1].data());
 }
 
+/// The kernels are the same, and so are the numbers, where a block of threads takes as many panels.
+#[test]
+fn one_launch_for_all_steps() {
+    let [grid, cluster] = [Meeting::Grid, Meeting::Cluster];
+    let wide = Case { rows: 5, blocks: 5, own: 56, h: 24, ..SMALL };
+    // Whether a block takes several panels on an emulated GPU, where sixteen can be a cluster and 32 run at the same time.
+    let cases = [
+        (SMALL, grid, false),
+        (SMALL, cluster, false),
+        (Case { steps: 5, absolute: true, gumbel: false, ..SMALL }, cluster, false),
+        (Case { rows: 18, own: 24, h: 40, groups: 3, classes: 24, ..SMALL }, grid, false),
+        (wide, cluster, true),
+        (Case { rows: 18, ..wide }, grid, true),
+    ];
+    for (precision, tolerances) in [(Precision::Float32, [1e-5, 1e-4]), (Precision::Bfloat16, [2e-2, 5e-2])] {
+        let Some(gpu) = test_gpu_in(precision) else { return };
+        for (case, meeting, many) in cases {
+            let case = Case { noise: if case.gumbel { 1e3 } else { 1.0 }, ..case };
+            let found = Together::new(gpu, &Sizes::new(&case.model(&case.values()), case.rows, case.steps), meeting);
+            let found = found.expect("a model that is small enough for one launch");
+            assert!(!gpu.is_emulated() || (found.meeting, found.many) == (meeting, many), "{found:?}");
+            let run = |meeting| case.evaluate_by(Device::Gpu(gpu), Some(meeting), [true; 3]);
+            let (once, launches) = (run(meeting), run(Meeting::Never));
+            let what = format!("of {} blocks of {} in {precision:?}, {meeting:?}", case.blocks, case.own);
+            compare(&what, &once, &launches, tolerances);
+            assert!(found.many || once == launches, "{what}: other numbers than by launches");
+        }
+    }
+}
+
+#[test]
+fn a_model_too_large_for_one_launch_has_many() {
+    let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
+    let together = |case: Case, meeting| {
+        let sizes = Sizes::new(&case.model(&case.values()), case.rows, case.steps);
+        Together::new(gpu, &sizes, meeting).map(|together| together.meeting)
+    };
+    assert_eq!(together(SMALL, Meeting::Never), None);
+    assert_eq!(together(Case { steps: 1, ..SMALL }, Meeting::Grid), None);
+    assert_eq!(together(Case { rows: 17, ..SMALL }, Meeting::Cluster), Some(Meeting::Grid));
+    assert_eq!(together(Case { rows: 4000, ..SMALL }, Meeting::Cluster), None);
+}
+
+/// Outputs that nobody uses, and a model that does not pass anything on.
+#[test]
+fn one_launch_without_some_gradients() {
+    let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
+    for weighted in [[true, false, false], [false, true, false], [false, false, true]] {
+        let run = |meeting| SMALL.evaluate_by(Device::Gpu(gpu), Some(meeting), weighted);
+        assert!(run(Meeting::Grid) == run(Meeting::Never), "gradients of {weighted:?}");
+    }
+}
+
 #[test]
 fn nothing_to_scan() {
     let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
@@ -331,11 +388,14 @@ fn a_training_batch_on_a_real_gpu() {
             // A class that falls the other way, as logits round, would change all that follows.
             let case =
                 Case { rows: 16, steps: 64, blocks: 8, own, h, groups: 32, classes, noise: 1e5, resets, ..SMALL };
-            let run = |fused: bool| case.evaluate_by(Device::Gpu(gpu), fused, [true; 3]);
-            let once = run(true);
-            compare(&format!("of blocks of {own} in {precision:?}"), &once, &run(false), tolerances);
-            for _ in 0..3 {
-                assert!(run(true) == once, "two runs of a scan with blocks of {own} in {precision:?} differ");
+            let run = |fused| case.evaluate_by(Device::Gpu(gpu), fused, [true; 3]);
+            let by_steps = run(None);
+            for meeting in [Meeting::Never, Meeting::Grid, Meeting::Cluster] {
+                let (once, what) = (run(Some(meeting)), format!("with blocks of {own} in {precision:?}, {meeting:?}"));
+                compare(&what, &once, &by_steps, tolerances);
+                for _ in 0..3 {
+                    assert!(run(Some(meeting)) == once, "two runs of a scan {what} differ");
+                }
             }
         }
     }

@@ -1,0 +1,74 @@
+// How the kernels of a chain (scan.cu, scan_grad.cu) follow each other: as launches of their own, or as turns of one
+// launch whose blocks of threads meet where the next launch would begin.
+//
+// What a kernel does is a function of a turn, which says which of the kernel's blocks of threads this is, and waits for
+// the kernel before it once the first weights are on their way.
+
+// A block of threads of a launch of its own.
+struct Launched {
+  u32 x = blockIdx.x, y = blockIdx.y;
+  __device__ __forceinline__ void wait() const { wait_for_previous(); }
+};
+
+// The blocks of threads of one launch, all of which run at the same time. What was written before `arrive` is seen
+// after `wait` by whoever reads past the first cache; shared memory is everyone's own, and does not last from one turn
+// to the next.
+struct Meeting {
+  u32* count;  // how often threads have come here for their blocks, zero at first; null where blocks are a cluster
+  u32 all;     // of it when the last one has come
+
+  __device__ __forceinline__ Meeting(u32* count) : count(count), all(0) { arrive(); }
+
+#ifdef EMULATED
+  __device__ __forceinline__ void arrive() {}
+  __device__ __forceinline__ void wait() const { emulator::wait(emulator::GRID); }
+#else
+  __device__ __forceinline__ void arrive() {
+    if (!count) return cluster_arrive();
+    all += gridDim.x;
+    __syncthreads();
+    if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
+  }
+  __device__ __forceinline__ void wait() const {
+    if (!count) return cluster_wait();
+    if (threadIdx.x == 0) {
+      u32 now;
+      do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(count) : "memory");
+      while (now < all);
+    }
+    __syncthreads();
+  }
+  static __device__ __forceinline__ void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+#endif
+  }
+  static __device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+#endif
+  }
+#endif
+
+  // One of the blocks of threads that a kernel would have.
+  struct Turn {
+    const Meeting& meeting;
+    u32 x, y;
+    __device__ __forceinline__ void wait() const { meeting.wait(); }
+  };
+  // The same once it has waited.
+  struct Begun {
+    u32 x, y;
+    __device__ __forceinline__ void wait() const {}
+  };
+
+  // Does what a kernel of columns x tiles blocks of threads does, of which there are as many here, or more.
+  template <class Work>
+  __device__ __forceinline__ void kernel(u32 columns, u32 tiles, Work work) {
+    if (blockIdx.x < columns * tiles)
+      work(Turn{*this, blockIdx.x % columns, blockIdx.x / columns});
+    else
+      wait();
+    arrive();
+  }
+};
