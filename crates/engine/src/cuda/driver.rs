@@ -124,7 +124,7 @@ impl Properties {
         self.arch == HOPPER || self.arch == 0
     }
 
-    /// Blocks of threads that can be one cluster: none where there are no clusters.
+    /// Blocks of threads that can be one cluster: none but on Hopper and, to test them, on an emulated GPU.
     pub(crate) fn most_in_cluster(&self) -> usize {
         if self.multiplies_by_warpgroups() { Meeting::CLUSTER } else { 0 }
     }

@@ -133,7 +133,9 @@ mod tests {
                 let function =
                     source.split_once(&format!("void {called}(")).and_then(|(_, text)| text.split("\n}").next());
                 let first = body.lines().next().unwrap_or_default();
-                let waits = |text: &str| WAITS.iter().any(|wait| text.contains(wait));
+                // A launch whose blocks meet waits for the one before it by itself, too.
+                let enough = if text[body.len()..].starts_with("EXPORT_MEETING") { &WAITS[..1] } else { &WAITS[..] };
+                let waits = |text: &str| enough.iter().any(|wait| text.contains(wait));
                 assert!(waits(body) || function.is_some_and(waits), "{first} in {name}.cu");
             }
         }

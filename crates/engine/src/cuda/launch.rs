@@ -20,7 +20,7 @@ pub enum Meeting {
     Never,
     /// By a counter in memory: no more blocks than multiprocessors.
     Grid,
-    /// As one cluster, by the barrier that the hardware has for it: [`Meeting::CLUSTER`] blocks at most, on Hopper or newer.
+    /// As one cluster, by the barrier that Hopper has for it: [`Meeting::CLUSTER`] blocks at most.
     Cluster,
 }
 
@@ -35,7 +35,7 @@ impl Meeting {
         }
     }
 
-    /// Blocks of a cluster: as many as Hopper takes where it is asked to take more than other GPUs would.
+    /// The most blocks of a cluster that Hopper allows; more than eight have to be allowed for each kernel.
     pub const CLUSTER: usize = 16;
 }
 
@@ -153,7 +153,7 @@ impl Table {
         self.addresses(len / 2, values.chunks_exact(2).map(|x| x[0] as u64 | (x[1] as u64) << 32));
     }
 
-    /// A structure of addresses, then numbers of 32 bits, an even number of them, then as many floats.
+    /// A structure of addresses, then numbers of 32 bits, then floats, an even number of each.
     pub fn args(&mut self, addresses: &[&dyn Arg], numbers: &[&dyn Arg], floats: &[f32]) {
         self.addresses(addresses.len(), addresses.iter().map(|arg| arg.word()));
         self.words(numbers.len(), numbers.iter().map(|arg| arg.word() as u32));

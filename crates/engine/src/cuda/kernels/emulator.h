@@ -1,8 +1,9 @@
 // Runs kernels on the processor, one block after the other, for tests on machines without a GPU: every thread of a
-// block is a fiber, and fibers change where threads wait for one another. Where blocks meet (meeting.cuh), each goes as
-// far as the meeting, in turn. Slow, and exact about barriers: a block whose threads do not all reach one ends the
-// program. Fibers are made once, by makecontext, and then change by setjmp
-// and longjmp, which ask nothing of the system.
+// block is a fiber, and fibers change where threads wait for one another. Slow, and exact about barriers: a block
+// whose threads do not all reach one ends the program. Where blocks meet (meeting.cuh), each goes as far as the
+// meeting, now in one order and now in the other, so that a turn that needs what another block does in the same turn
+// gives other numbers; what the hardware does to make one block's numbers seen by others is not emulated. Fibers are
+// made once, by makecontext, and then change by setjmp and longjmp, which ask nothing of the system.
 #include <setjmp.h>
 #include <ucontext.h>
 #include <cmath>
@@ -24,6 +25,7 @@ struct Fiber {
   bool made = false;
   Dim thread;
   Wait wait = DONE;
+  bool arrived = false;  // at a meeting
 };
 inline Fiber of_first[1024];
 inline Fiber* fibers = of_first;  // of the block at hand
@@ -115,10 +117,21 @@ inline void release(unsigned start, unsigned end) {
   for (unsigned i = start; i < end; i++)
     if (fibers[i].wait != DONE) fibers[i].wait = NOTHING;
 }
+// At a meeting a thread arrives and then waits, once each.
+inline void arrive() {
+  must(!fibers[current].arrived, "a thread arrives twice at a meeting");
+  fibers[current].arrived = true;
+}
+inline void meet() {
+  must(fibers[current].arrived, "a thread waits for a meeting at which it has not arrived");
+  wait(GRID);
+  fibers[current].arrived = false;
+}
 inline void begin_block() {
   for (unsigned i = 0; i < count; i++) {
     fibers[i].thread = Dim{i, 0, 0};
     fibers[i].wait = NOTHING;
+    fibers[i].arrived = false;
     copies[i].count = products[i].count = 0;  // of a block before
   }
 }
@@ -167,9 +180,14 @@ inline Fiber* of_block(unsigned i) {
 inline void run_together() {
   must(blocks.y * blocks.z == 1, "blocks that meet are in a line");
   for (block = Dim{0, 0, 0}; block.x < blocks.x; block.x++) fibers = of_block(block.x), begin_block();
-  for (;;) {
+  for (unsigned round = 0;; round++) {
     unsigned ended = 0;
-    for (block.x = 0; block.x < blocks.x; block.x++) fibers = of_block(block.x), ended += run_block();
+    bool backwards = round * 0x9e3779b9u >> 31;  // neither always nor in turn
+    for (unsigned i = 0; i < blocks.x; i++) {
+      block.x = backwards ? blocks.x - 1 - i : i;
+      fibers = of_block(block.x);
+      ended += run_block();
+    }
     must(ended == 0 || ended == blocks.x, "blocks wait for others that have ended");
     if (ended > 0) break;
     for (unsigned i = 0; i < blocks.x; i++) fibers = of_block(i), release(0, count);

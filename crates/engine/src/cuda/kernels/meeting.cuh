@@ -10,18 +10,19 @@ struct Launched {
   __device__ __forceinline__ void wait() const { wait_for_previous(); }
 };
 
-// The blocks of threads of one launch, all of which run at the same time. What was written before `arrive` is seen
+// The blocks of threads of one launch, all of which run at the same time, and no more than there are multiprocessors: a
+// second one would find room on each, so that kernels of other streams do. What was written before `arrive` is seen
 // after `wait` by whoever reads past the first cache; shared memory is everyone's own, and does not last from one turn
-// to the next.
+// to the next. Every arrival needs its wait.
 struct Meeting {
-  u32* count;  // how often threads have come here for their blocks, zero at first; null where blocks are a cluster
-  u32 all;     // of it when the last one has come
+  u32* count;  // arrivals of blocks so far, zero at first; null where blocks are a cluster
+  u32 all;     // arrivals that are waited for
 
   __device__ __forceinline__ Meeting(u32* count) : count(count), all(0) { arrive(); }
 
 #ifdef EMULATED
-  __device__ __forceinline__ void arrive() {}
-  __device__ __forceinline__ void wait() const { emulator::wait(emulator::GRID); }
+  __device__ __forceinline__ void arrive() { emulator::arrive(); }
+  __device__ __forceinline__ void wait() const { emulator::meet(); }
 #else
   __device__ __forceinline__ void arrive() {
     if (!count) return cluster_arrive();
@@ -41,6 +42,8 @@ struct Meeting {
   static __device__ __forceinline__ void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+#else
+    __trap();
 #endif
   }
   static __device__ __forceinline__ void cluster_wait() {

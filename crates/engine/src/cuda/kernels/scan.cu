@@ -334,10 +334,11 @@ struct Forward {
   u32 project_stays, hidden_stays, gates_stays, latent_stays;
   float unimix, epsilon;
 };
+static_assert(sizeof(Forward) == 37 * 8 + 22 * 4, "what ops/scan/forward.rs hands in");
 
 template <u32 N>
 __device__ __forceinline__ void forward_steps(const Forward& f) {
-  wait_for_previous<WAIT_ALONE>();
+  wait_for_previous<WAIT_ALONE>();  // and the next kernel does not start before the end: it would be in the way
   Meeting meeting(f.count);
   u32 rows = f.rows, steps = f.steps, d = f.d, own = f.own, h = f.h;
   u32 groups = f.groups, classes = f.classes, per = f.per, z = groups * classes;

@@ -313,11 +313,12 @@ struct Backward {
   u32 latent_stays, posterior_stays, gates_stays, hidden_stays, inputs_stays, unused;
   float unimix, epsilon;
 };
+static_assert(sizeof(Backward) == 37 * 8 + 16 * 4, "what ops/scan/backward.rs hands in");
 
 // M: panels of the embeddings' gradients that a block of threads takes.
 template <u32 N, u32 M>
 __device__ __forceinline__ void backward_steps(const Backward& b) {
-  wait_for_previous<WAIT_ALONE>();
+  wait_for_previous<WAIT_ALONE>();  // and the next kernel does not start before the end: it would be in the way
   Meeting meeting(b.count);
   u32 rows = b.rows, steps = b.steps, d = b.d, own = b.own, h = b.h, blocks = d / own;
   u32 groups = b.groups, classes = b.classes, per = b.per, z = groups * classes;
@@ -326,7 +327,7 @@ __device__ __forceinline__ void backward_steps(const Backward& b) {
   for (u32 left = steps;; left--) {
     // Step t, or, where none is left, the state before the first.
     bool any = left > 0, stay = left > 1, next = left < steps;
-    u64 t = left - 1;
+    u64 t = any ? left - 1 : 0;
     meeting.kernel(groups / per, tiles, [&](const Meeting::Turn& turn) {
       latent_grad_groups(turn, b.of_stoch, stay && b.latent_stays, b.dembedded + h, 2 * h,
                          any && b.given_stoch ? b.given_stoch + t * z : nullptr,

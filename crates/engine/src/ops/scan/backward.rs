@@ -22,6 +22,8 @@ struct Left {
     /// Of the posterior's first layer after norm and activation.
     posterior: Tensor,
     logit: Tensor,
+    /// Of deter [B, D] and stoch [B, Z] before the first step.
+    first: [Tensor; 2],
 }
 
 /// Gradients of the first deter and stoch, of tokens and of actions, from those of deter, stoch and logits.
@@ -40,15 +42,15 @@ pub(super) fn run(
         gates: s.act(gpu, 3 * s.d),
         posterior: s.act(gpu, s.h),
         logit: s.act(gpu, s.z),
+        first: [s.d, s.z].map(|width| gpu.empty_act(&[s.rows, width])),
     };
-    let first = [s.d, s.z].map(|width| gpu.empty_act(&[s.rows, width]));
     if s.rows * s.steps > 0 {
         let flops = s.flops(scan).iter().sum();
         profile::count(flops, flops);
-        Sweep::new(gpu, scan, s, kept, &left, grads, &first).run(together);
+        Sweep::new(gpu, scan, s, together, kept, &left, grads).run();
     }
     let [tokens, actions] = parameters(gpu, scan, s, kept, &left, sink);
-    let [deter, stoch] = first;
+    let [deter, stoch] = left.first;
     [deter, stoch, tokens, actions]
 }
 
@@ -57,13 +59,12 @@ struct Sweep<'a> {
     chain: Chain,
     scan: &'a Scan,
     s: &'a Sizes,
+    together: Option<Together>,
     kept: &'a Kept,
     left: &'a Left,
     w: Backward,
     /// Of deter, stoch and logits, where somebody used them.
     grads: Vec<Option<Tensor>>,
-    /// Of deter and stoch before the first step.
-    first: &'a [Tensor; 2],
     /// Sums that gradients of norms are made of, by blocks of threads and rows.
     hidden_sums: Tensor,
     posterior_sums: Tensor,
@@ -80,21 +81,21 @@ impl<'a> Sweep<'a> {
         gpu: &'static Gpu,
         scan: &'a Scan,
         s: &'a Sizes,
+        together: Option<Together>,
         kept: &'a Kept,
         left: &'a Left,
         grads: &[Option<Tensor>],
-        first: &'a [Tensor; 2],
     ) -> Sweep<'a> {
         Sweep {
             chain: Chain { gpu, module: "scan_grad", rows: s.rows },
             scan,
             s,
+            together,
             kept,
             left,
             w: Backward::new(gpu, scan, s),
             grads: grads.iter().map(|grad| grad.as_ref().map(|x| gpu.act(x))).collect(),
-            first,
-            hidden_sums: gpu.empty(&[s.blocks_of(panels(s.own), 2).0, s.rows]),
+            hidden_sums: gpu.empty(&[s.slots(together), s.rows]),
             posterior_sums: gpu.empty(&[panels(s.h), s.rows]),
             carried: gpu.empty(&[s.rows, s.d]),
             dembedded: gpu.empty_act(&[s.rows, 2 * s.h]),
@@ -102,9 +103,9 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    fn run(&self, together: Option<Together>) {
-        if let Some(together) = together {
-            return self.together(&together);
+    fn run(&self) {
+        if let Some(together) = &self.together {
+            return self.together(together);
         }
         // The kernel after the packing of weights must not be one that reads them before it waits for its predecessor: at
         // the last step `latent` has no embedding to go through.
@@ -124,7 +125,7 @@ impl<'a> Sweep<'a> {
     fn together(&self, together: &Together) {
         let (Sweep { s, kept, left, w, scan, .. }, core) = (self, &self.scan.core);
         let [of_deter, of_stoch] = &core.embeddings;
-        let count = self.chain.gpu.zeros(&[1]);
+        let count = together.counter(self.chain.gpu);
         #[rustfmt::skip] // as in `Backward` of kernels/scan_grad.cu: weights, parameters, inputs, results, what is handed on
         let addresses: [&dyn Arg; 37] = [
             &w.posterior, &w.deter, &w.hidden, &w.gates, &w.logits, &w.stoch,
@@ -132,8 +133,8 @@ impl<'a> Sweep<'a> {
             &self.grads[0], &self.grads[1], &self.grads[2], &kept.keep, &kept.hidden_inverse, &kept.posterior_inverse,
             &kept.prev, &kept.embedded[0], &kept.embedded[1], &kept.hidden, &kept.gates, &kept.posterior, &kept.logit,
             &left.embedded[0], &left.embedded[1], &left.hidden, &left.gates, &left.posterior, &left.logit,
-            &self.first[0], &self.first[1], &self.dembedded,
-            &self.hidden_sums, &self.posterior_sums, &self.carried, &self.parts, &together.counter(&count),
+            &left.first[0], &left.first[1], &self.dembedded,
+            &self.hidden_sums, &self.posterior_sums, &self.carried, &self.parts, &count,
         ];
         let [latent, posterior, gates, hidden, inputs] = w.stay(true);
         #[rustfmt::skip]
@@ -168,7 +169,7 @@ impl<'a> Sweep<'a> {
         let args: [&dyn Arg; 17] = [
             &w.stoch, &stays, &of_stoch, &(2 * s.h), &self.given(1, t), &self.given(2, t), &now(&kept.logit),
             &s.rows, &s.steps, &s.h, &s.groups, &s.classes, &s.per, &last, &self.scan.unimix,
-            &now(&left.logit), &Some(&self.first[1]).filter(|_| t.is_none()),
+            &now(&left.logit), &Some(&left.first[1]).filter(|_| t.is_none()),
         ];
         self.chain.launch("latent_grad", s.chunks().0, [4, ROOM], &args);
     }
@@ -200,7 +201,7 @@ impl<'a> Sweep<'a> {
             &self.dembedded, &(2 * s.h), &(self.has_next(t) as u32),
             &now(&kept.gates), &now(&kept.prev), &self.given(0, t),
             &s.rows, &s.steps, &s.h, &s.d, &s.own,
-            &self.carried, &now(&left.gates), &Some(&self.first[0]).filter(|_| t.is_none()),
+            &self.carried, &now(&left.gates), &Some(&left.first[0]).filter(|_| t.is_none()),
         ];
         let many = panels(s.d) > MANY_PANELS;
         let (name, n) = if many { ("gates_grad_wide", 2) } else { ("gates_grad", 1) };

@@ -58,7 +58,7 @@ pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, together: Option<To
     }
     let [flops, of_stoch] = s.flops(scan);
     profile::count(flops, flops + of_stoch); // rows of the embedding of stoch are added up instead
-    let pass = Pass::new(gpu, scan, s, &kept, x);
+    let pass = Pass::new(gpu, scan, s, together, &kept, x);
     if let Some(together) = together {
         pass.together(&together);
         return kept;
@@ -95,7 +95,14 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(gpu: &'static Gpu, scan: &'a Scan, s: &'a Sizes, kept: &'a Kept, x: &ScanInputs) -> Pass<'a> {
+    fn new(
+        gpu: &'static Gpu,
+        scan: &'a Scan,
+        s: &'a Sizes,
+        together: Option<Together>,
+        kept: &'a Kept,
+        x: &ScanInputs,
+    ) -> Pass<'a> {
         let &Sizes { rows, steps, d, z, .. } = s;
         let w = Forward::new(gpu, scan, s);
         let first_stoch = gpu.empty_act(&[rows, z]);
@@ -114,7 +121,7 @@ impl<'a> Pass<'a> {
             actions: gpu.act(x.actions),
             dense: gpu.act(&dense),
             chosen: gpu.empty(&[rows, s.groups]),
-            hidden_squares: gpu.empty(&[s.blocks_of(panels(s.own), 2).0, rows]),
+            hidden_squares: gpu.empty(&[s.slots(together), rows]),
             posterior_squares: gpu.empty(&[panels(s.h), rows]),
             noise: match x.draw {
                 Draw::Uniform(noise) => (Some(gpu.full(noise)), 0, DrawArgs::none()),
@@ -129,7 +136,7 @@ impl<'a> Pass<'a> {
         let (Pass { s, kept, w, scan, .. }, (noise, kind, draws)) = (self, &self.noise);
         let [of_deter, of_stoch] = &scan.core.embeddings;
         let (hidden, gates) = (&scan.core.hidden, &scan.core.gates);
-        let count = self.chain.gpu.zeros(&[1]);
+        let count = together.counter(self.chain.gpu);
         let given = draws.args();
         #[rustfmt::skip] // as in `Forward` of kernels/scan.cu: weights, parameters, inputs, results, what is handed on
         let addresses: [&dyn Arg; 37] = [
@@ -140,7 +147,7 @@ impl<'a> Pass<'a> {
             &kept.prev, &kept.prev_stoch, &kept.embedded[0], &kept.embedded[1], &kept.inputs, &kept.hidden, &kept.gates,
             &kept.posterior, &kept.deter, &kept.stoch, &kept.logit,
             &kept.hidden_inverse, &kept.posterior_inverse, &self.hidden_squares, &self.posterior_squares,
-            &self.chosen, &together.counter(&count),
+            &self.chosen, &count,
         ];
         let [project, of_hidden, of_gates, latent] = w.stay(true);
         #[rustfmt::skip]
@@ -151,7 +158,7 @@ impl<'a> Pass<'a> {
         ];
         let mut table = Table::default();
         table.args(&addresses, &numbers, &[scan.unimix, scan.core.eps]);
-        table.moves((s.steps - 1) * w.step_bytes()); // weights, which are read again at each step
+        table.moves((s.steps - 1) * w.step_bytes()); // read again at each step, as little beside it is
         self.chain.together(if together.many { "forward_wide" } else { "forward" }, together, &table);
     }
 

@@ -163,6 +163,14 @@ impl Sizes {
         self.rows.div_ceil(ROWS)
     }
 
+    /// Parts that each block of threads leaves of sums over the core's rows.
+    fn slots(&self, together: Option<Together>) -> usize {
+        match together {
+            Some(together) => self.blocks * panels(self.own).div_ceil(PANELS[together.many as usize][0]),
+            None => self.blocks_of(panels(self.own), 2).0,
+        }
+    }
+
     /// Operations of all steps' products, forward or with respect to inputs, and how many are with stoch.
     fn flops(&self, scan: &Scan) -> [usize; 2] {
         let &Sizes { rows, steps, d, own, h, z, .. } = self;
@@ -252,9 +260,12 @@ struct Together {
     meeting: Meeting,
     /// As many as the kernel with the most.
     blocks: usize,
-    /// Whether a block takes two panels of the core's layers and six of its inputs, or one and four.
+    /// Whether a block takes the larger number of panels.
     many: bool,
 }
+
+/// Panels of the core's layers and of the gradients of its inputs that a block takes, few or many, as the kernels do.
+const PANELS: [[usize; 2]; 2] = [[1, 4], [2, 6]];
 
 impl Together {
     /// None where the chain is one of launches: where that is wanted, where there is next to no chain, and where not all
@@ -265,10 +276,10 @@ impl Together {
             Meeting::Cluster => properties.most_in_cluster(),
             _ => properties.multiprocessors as usize,
         };
-        let of_blocks = |panels: usize, n: usize| s.blocks * panels.div_ceil(n) * s.tiles();
         let found = [false, true].into_iter().find_map(|many| {
-            let core = of_blocks(panels(s.own), 1 + many as usize);
-            let inputs = of_blocks(panels(s.own) + panels(2 * s.h), if many { 6 } else { 4 });
+            let [core, inputs] = PANELS[many as usize];
+            let core = s.blocks * panels(s.own).div_ceil(core) * s.tiles();
+            let inputs = s.blocks * (panels(s.own) + panels(2 * s.h)).div_ceil(inputs) * s.tiles();
             let others = [s.rows, 2 * panels(s.h) * s.tiles(), s.chunks().0 * s.tiles()];
             let blocks = others.into_iter().fold(core.max(inputs), usize::max);
             (blocks <= most).then_some(Together { meeting, blocks, many })
@@ -281,9 +292,9 @@ impl Together {
         }
     }
 
-    /// The counter of a meeting that needs one, from a zero.
-    fn counter<'a>(&self, zero: &'a Tensor) -> Option<&'a Tensor> {
-        Some(zero).filter(|_| self.meeting == Meeting::Grid)
+    /// The counter of a meeting that needs one.
+    fn counter(&self, gpu: &'static Gpu) -> Option<Tensor> {
+        (self.meeting == Meeting::Grid).then(|| gpu.zeros(&[1]))
     }
 }
 

