@@ -65,24 +65,33 @@ __device__ __forceinline__ u32 split_of(u32 panels, u32 spans) { return max(1u, 
 template <u32 N>
 struct Stream {
   static constexpr u32 AHEAD = N == 1 ? 4 : 2;  // tiles, of N panels each, that are loaded ahead
+  // Where a warp is: at a span of a part of the depth of a panel. Counted without divisions, which would take longer
+  // than the products.
   struct Place {
-    u32 job, span;
-    __device__ __forceinline__ void move(const Stream& s) {
+    u32 panel, part, span;
+    // To the next part of a panel that is this warp's.
+    __device__ __forceinline__ void turn(const Stream& s, u32 by) {
+      panel += by;
+      while (panel >= s.panels) panel -= s.panels, part++;
+      span = part;
+    }
+    // To the next span; whether that is one of another panel or part.
+    __device__ __forceinline__ bool move(const Stream& s) {
       span += s.split;
-      if (span < s.spans) return;
-      job += CREW;
-      span = job / s.panels;
+      if (span < s.spans) return false;
+      turn(s, CREW);
+      return true;
     }
   };
   const act* w;
-  u32 panels, spans, split, jobs;
+  u32 panels, spans, split;
   Place now, later;
 #ifdef ACT_BF16
   uint4 ahead[AHEAD][N][2];
 
   __device__ __forceinline__ void load(u32 i) {
-    if (later.job >= jobs) return;
-    const uint4* tiles = (const uint4*)(w + (u64)(later.job % panels) * N * spans * TILE) + lane_of_warp();
+    if (later.part >= split) return;
+    const uint4* tiles = (const uint4*)(w + (u64)later.panel * N * spans * TILE) + lane_of_warp();
 #pragma unroll
     for (u32 n = 0; n < N; n++) {
       const uint4* tile = tiles + (u64)(n * spans + later.span) * (TILE / 8);
@@ -94,28 +103,29 @@ struct Stream {
 #endif
 
   __device__ __forceinline__ Stream(const act* w, u32 panels, u32 spans, u32 split)
-      : w(w), panels(panels), spans(spans), split(split), jobs(panels * split) {
-    u32 warp = threadIdx.x / WARP;
-    now = later = Place{warp, warp / panels};
+      : w(w), panels(panels), spans(spans), split(split), now{} {
+    now.turn(*this, threadIdx.x / WARP);
+    later = now;
 #ifdef ACT_BF16
 #pragma unroll
     for (u32 i = 0; i < AHEAD; i++) load(i);
 #endif
   }
 
-  // `at(panel, row, k)` gives eight numbers of a row; `done(panel, part, row, column, sums)` takes N sums of a part of
-  // the depth.
-  template <class At, class Done>
-  __device__ __forceinline__ void run(At at, Done done) {
+  // `origin(panel)` is what a panel's rows need to be known by, and `at(origin, row, k)` gives eight numbers of one;
+  // `done(panel, part, row, column, sums)` takes N sums of a part of the depth.
+  template <class Origin, class At, class Done>
+  __device__ __forceinline__ void run(Origin origin, At at, Done done) {
+    u32 start = origin(now.panel);
 #ifdef ACT_BF16
     u32 g = lane_of_warp() / 4, t = lane_of_warp() % 4;
     float sums[N][2][4] = {};
-    while (now.job < jobs) {
+    while (now.part < split) {
 #pragma unroll
       for (u32 i = 0; i < AHEAD; i++) {
-        if (now.job >= jobs) continue;
-        u32 panel = now.job % panels, part = now.job / panels, k = now.span * SPAN + 8 * t;
-        Eight top = at(panel, g, k), low = at(panel, g + 8, k);
+        if (now.part >= split) continue;
+        u32 k = now.span * SPAN + 8 * t;
+        Eight top = at(start, g, k), low = at(start, g + 8, k);
         u32 first[4] = {top.pair[0], low.pair[0], top.pair[1], low.pair[1]};
         u32 second[4] = {top.pair[2], low.pair[2], top.pair[3], low.pair[3]};
 #pragma unroll
@@ -127,26 +137,26 @@ struct Stream {
             mma(sums[n][half], second, b.z, b.w);
           }
         load(i);
-        u32 job = now.job;
-        now.move(*this);
-        if (now.job == job) continue;
+        Place last = now;
+        if (!now.move(*this)) continue;
+        start = origin(now.panel);
 #pragma unroll
         for (u32 r = 0; r < 8; r++) {
           float v[N];
           for (u32 n = 0; n < N; n++) v[n] = sums[n][r / 4][r % 4], sums[n][r / 4][r % 4] = 0.0f;
-          done(panel, part, g + r % 4 / 2 * 8, r / 4 * 8 + 2 * t + r % 2, v);
+          done(last.panel, last.part, g + r % 4 / 2 * 8, r / 4 * 8 + 2 * t + r % 2, v);
         }
       }
     }
 #else
     u32 row = lane_of_warp() / 2, half = lane_of_warp() % 2 * 8;
-    for (; now.job < jobs; now.job += CREW) {
-      u32 panel = now.job % panels, part = now.job / panels;
+    for (; now.part < split; now.turn(*this, CREW), start = origin(now.panel)) {
+      u32 panel = now.panel, part = now.part;
       float sums[N][8] = {};
       for (u32 span = part; span < spans; span += split) {
         float some[N][8] = {};  // added up span by span: a long sum in one go rounds more
         for (u32 k = 0; k < SPAN; k += 8) {
-          Eight x = at(panel, row, span * SPAN + k);
+          Eight x = at(start, row, span * SPAN + k);
           for (u32 n = 0; n < N; n++) {
             const float* tile = w + ((u64)(panel * N + n) * spans + span) * TILE + k * PANEL + half;
             for (u32 e = 0; e < 8; e++)
@@ -166,12 +176,16 @@ struct Stream {
   }
 
   // Leaves the sums of each part in shared memory [split, ROWS, ..].
-  template <class At>
-  __device__ __forceinline__ void leave(At at, float* shared) {
+  template <class Origin, class At>
+  __device__ __forceinline__ void leave(Origin origin, At at, float* shared) {
     u32 stride = sums_stride(panels);
-    run(at, [&](u32 panel, u32 part, u32 row, u32 column, const float (&v)[N]) {
+    run(origin, at, [&](u32 panel, u32 part, u32 row, u32 column, const float (&v)[N]) {
       shared[(part * ROWS + row) * stride + panel * PANEL + column] = v[0];
     });
+  }
+  // The same of rows that all panels take as they are.
+  __device__ __forceinline__ void leave(const Shelf& from, float* shared) {
+    leave([](u32) { return 0u; }, [&](u32, u32 i, u32 k) { return from.at(i, k); }, shared);
   }
 };
 
@@ -202,7 +216,7 @@ __device__ __forceinline__ Stream<1> stream_of(const Layer& l, u32 depth, u32 co
 // A layer with norm and activation: rows of one shelf, by way of `sums`, to n columns of another.
 __device__ __forceinline__ void dense(const Layer& l, Stream<1>& stream, const Shelf& from, float* sums, u32 n,
                                       float epsilon, const Shelf& to) {
-  stream.leave([&](u32, u32 i, u32 k) { return from.at(i, k); }, sums);
+  stream.leave(from, sums);
   __syncthreads();
   u32 row = threadIdx.x / WARP, stride = sums_stride(stream.panels);
   norm_row(
@@ -289,16 +303,18 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
   __syncthreads();
 
   // The core's first layer: each block of the model takes its own deter and all embeddings.
+  auto block_start = [&](u32 panel) { return panel / each * own; };
   product.leave(
-      [&](u32 panel, u32 i, u32 k) {
-        return k < of_own * SPAN ? state.at(i, panel / each * own + k) : narrow.at(i, k - of_own * SPAN);
+      block_start,
+      [&](u32 start, u32 i, u32 k) {
+        return k < of_own * SPAN ? state.at(i, start + k) : narrow.at(i, k - of_own * SPAN);
       },
       sums);
   __syncthreads();
   norm_row(
       d, l.at[3].scale, epsilon,
       [&](u32 i) {
-        u32 column = i / own * each * PANEL + i % own;
+        u32 column = own % PANEL == 0 ? i : i / own * each * PANEL + i % own;
         return sum_of(sums, product.split, sums_stride(panels), warp, column) + l.at[3].bias[i];
       },
       wide.row(warp));
@@ -306,7 +322,7 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
   __syncthreads();
 
   // Gates and the next deter: a thread has all three gates of its numbers.
-  gates.run([&](u32 panel, u32 i, u32 k) { return wide.at(i, panel / each * own + k); },
+  gates.run(block_start, [&](u32 start, u32 i, u32 k) { return wide.at(i, start + k); },
             [&](u32 panel, u32, u32 i, u32 column, const float (&v)[3]) {
               u32 block = panel / each, j = panel % each * PANEL + column;
               if (j >= own) return;
@@ -329,7 +345,7 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
     __syncthreads();
     from = to, to = i % 2 == 0 ? wide : narrow;
   }
-  product.leave([&](u32, u32 i, u32 k) { return from.at(i, k); }, sums);
+  product.leave(from, sums);
   __syncthreads();
   u32 apart = sums_stride(product.panels);
   float* logits = sums + warp * apart;
