@@ -10,8 +10,8 @@ struct Launched {
   __device__ __forceinline__ void wait() const { wait_for_previous(); }
 };
 
-// The blocks of threads of one launch, all of which run at the same time, and no more than there are multiprocessors: a
-// second one would find room on each, so that kernels of other streams do. What was written before `arrive` is seen
+// The blocks of threads of one launch, all of which run at the same time, and no more than there are multiprocessors, so
+// that most GPUs have room left on each for kernels of other streams. What was written before `arrive` is seen
 // after `wait` by whoever reads past the first cache; shared memory is everyone's own, and does not last from one turn
 // to the next. Every arrival needs its wait.
 struct Meeting {
@@ -21,8 +21,16 @@ struct Meeting {
   __device__ __forceinline__ Meeting(u32* count) : count(count), all(0) { arrive(); }
 
 #ifdef EMULATED
-  __device__ __forceinline__ void arrive() { emulator::arrive(); }
-  __device__ __forceinline__ void wait() const { emulator::meet(); }
+  __device__ __forceinline__ void arrive() {
+    emulator::arrive();
+    all += gridDim.x;
+    if (count && threadIdx.x == 0) ++*count;
+  }
+  __device__ __forceinline__ void wait() const {
+    emulator::meet();
+    // Those who go on first may arrive at the next one before the others have looked.
+    emulator::must(!count || (*count >= all && *count <= all + gridDim.x), "a counter of arrivals was not cleared");
+  }
 #else
   __device__ __forceinline__ void arrive() {
     if (!count) return cluster_arrive();

@@ -65,8 +65,8 @@ __device__ __forceinline__ u32 split_of(u32 panels, u32 spans) { return max(1u, 
 template <u32 N>
 struct Stream {
   static constexpr u32 AHEAD = N == 1 ? 4 : 2;  // tiles, of N panels each, that are loaded ahead
-  // Where a warp is: at a span of a part of the depth of a panel. Counted without divisions, which would take longer
-  // than the products.
+  // Where a warp is: at a span of a part of the depth of a panel. Counted without divisions, which would be a third of
+  // all instructions here.
   struct Place {
     u32 panel, part, span;
     // To the next part of a panel that is this warp's.
@@ -112,7 +112,7 @@ struct Stream {
 #endif
   }
 
-  // `origin(panel)` is what a panel's rows need to be known by, and `at(origin, row, k)` gives eight numbers of one;
+  // `origin(panel)` is what `at` needs to know of a panel, found once for each; `at(origin, row, k)` gives eight numbers;
   // `done(panel, part, row, column, sums)` takes N sums of a part of the depth.
   template <class Origin, class At, class Done>
   __device__ __forceinline__ void run(Origin origin, At at, Done done) {

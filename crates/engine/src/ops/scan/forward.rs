@@ -158,7 +158,7 @@ impl<'a> Pass<'a> {
         ];
         let mut table = Table::default();
         table.args(&addresses, &numbers, &[scan.unimix, scan.core.eps]);
-        table.moves((s.steps - 1) * w.step_bytes()); // read again at each step, as little beside it is
+        table.moves((s.steps - 1) * w.step_bytes()); // weights, which are read again at each step
         self.chain.together(if together.many { "forward_wide" } else { "forward" }, together, &table);
     }
 

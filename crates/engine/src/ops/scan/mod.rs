@@ -163,7 +163,7 @@ impl Sizes {
         self.rows.div_ceil(ROWS)
     }
 
-    /// Parts that each block of threads leaves of sums over the core's rows.
+    /// Parts of a row's sum over the core's columns, one from each block of threads.
     fn slots(&self, together: Option<Together>) -> usize {
         match together {
             Some(together) => self.blocks * panels(self.own).div_ceil(PANELS[together.many as usize][0]),

@@ -310,7 +310,7 @@ fn draws_of_a_counter() {
     }
 }
 
-/// As in training: the launches of a recording, again and again.
+/// As in training, forward: a recording, again and again.
 #[test]
 fn one_launch_is_recorded() {
     let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
@@ -347,7 +347,8 @@ fn one_launch_for_all_steps() {
     for (precision, tolerances) in [(Precision::Float32, [1e-5, 1e-4]), (Precision::Bfloat16, [2e-2, 5e-2])] {
         let Some(gpu) = test_gpu_in(precision) else { return };
         for (case, meeting, many) in cases {
-            let case = Case { noise: if case.gumbel { 1e3 } else { 1.0 }, ..case };
+            // In bfloat16 with choices that do not depend on logits: another compiler may round these differently.
+            let case = Case { noise: 1e3, gumbel: case.gumbel || precision == Precision::Bfloat16, ..case };
             let found = Together::new(gpu, &Sizes::new(&case.model(&case.values()), case.rows, case.steps), meeting);
             let found = found.expect("a model that is small enough for one launch");
             assert!(!gpu.is_emulated() || (found.meeting, found.many) == (meeting, many), "{found:?}");
@@ -379,7 +380,9 @@ fn one_launch_without_some_gradients() {
     let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
     for weighted in [[true, false, false], [false, true, false], [false, false, true]] {
         let run = |meeting| SMALL.evaluate_by(Device::Gpu(gpu), Some(meeting), weighted);
-        compare(&format!("of {weighted:?}"), &run(Meeting::Grid), &run(Meeting::Never), [1e-5, 1e-4]);
+        let (once, launches) = (run(Meeting::Grid), run(Meeting::Never));
+        compare(&format!("of {weighted:?}"), &once, &launches, [1e-5, 1e-4]);
+        assert!(!gpu.is_emulated() || once == launches, "of {weighted:?}: other numbers than by launches");
     }
 }
 
