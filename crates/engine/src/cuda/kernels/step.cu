@@ -365,13 +365,14 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
 }
 EXPORT(prior_step)
 
-// `count` layers of width n on the rows of x [rows, of_x] and y [rows, of_y] (which may have none) side by side.
+// `count` layers of width n on the rows of x [rows, of_x] and y [rows, of_y] (which may have none) side by side; or, where
+// it has `begun`, from x [rows, n] on, which is what the first layer makes of them before its norm.
 KERNEL mlp(const __grid_constant__ Layers l, const act* x, const act* y, u32 rows, u32 of_x, u32 of_y, u32 n, u32 count,
-           float epsilon, act* out) {
+           u32 begun, float epsilon, act* out) {
   wait_for_previous();
   SHARED(char, memory);
   u32 row0 = blockIdx.x * ROWS, warp = threadIdx.x / WARP, row = row0 + warp;
-  Stream<1> product = stream_of(l.at[0], of_x + of_y, n);
+  Stream<1> product = begun ? stream_of(l.at[1], n, n) : stream_of(l.at[0], of_x + of_y, n);
   Shelf first = shelf(memory, of_x + of_y), even = shelf(memory, n), odd = shelf(memory, n);
   float* sums = (float*)memory;
   __syncthreads();
@@ -379,7 +380,12 @@ KERNEL mlp(const __grid_constant__ Layers l, const act* x, const act* y, u32 row
   fill_shelf(first, of_x, y, rows, row0, of_y);
   __syncthreads();
   Shelf from = first;
-  for (u32 i = 0; i < count; i++) {
+  if (begun) {
+    norm_row(n, l.at[0].scale, epsilon, [&](u32 i) { return number(first.row(warp)[i]); }, even.row(warp));
+    __syncthreads();
+    from = even;
+  }
+  for (u32 i = begun; i < count; i++) {
     Shelf to = i % 2 == 0 ? even : odd;
     dense(l.at[i], product, from, sums, n, epsilon, to);
     if (i + 1 < count) product = stream_of(l.at[i + 1], n, n);

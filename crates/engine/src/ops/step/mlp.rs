@@ -2,7 +2,7 @@
 
 use super::super::scan::pack::Packer;
 use super::super::scan::{Layer, panels, spans};
-use super::{LAYERS, ROOM, rows_grid, shelf_bytes, sums_bytes, table};
+use super::{LAYERS, ROOM, Term, affine, rows_grid, shelf_bytes, sums_bytes, table};
 use crate::cuda::{Arg, Gpu, Precision};
 use crate::graph::recording;
 use crate::profile;
@@ -10,33 +10,53 @@ use crate::tensor::{Device, Tensor};
 
 /// Weights up to which one kernel is faster than a few for each layer: each 16 rows read all of them.
 const SMALL: usize = 300_000;
+/// Rows up to which that holds for the layers after one that is too large: as many blocks of threads as run at once.
+const FEW_ROWS: usize = 2048;
 
-/// Layers, each with an rms norm and silu, on the concatenation of `xs` [.., K]: [.., N]. `None` where that is not
-/// faster in one kernel, or not possible: on the processor, for more than two inputs, where a gradient is needed, for
-/// large layers.
+/// Layers, each with an rms norm and silu, on the concatenation of `xs` [.., K]: [.., N]. Where the first one is too
+/// large, it is a product of its own before the kernel. `None` where that is not faster, or not possible: on the
+/// processor, for more than two inputs, where a gradient is needed, for large layers.
 pub fn mlp(xs: &[&Tensor], layers: &[Layer], eps: f32) -> Option<Tensor> {
-    let (Device::Gpu(gpu), [x, rest @ ..]) = (xs.first()?.device(), xs) else { return None };
+    let (Device::Gpu(gpu), (first, rest)) = (xs.first()?.device(), layers.split_first()?) else { return None };
     let widths: Vec<usize> = xs.iter().map(|x| x.width()).collect();
     let parameters: Vec<&Tensor> = layers.iter().flat_map(Layer::parameters).collect();
-    if xs.len() > 2 || recording(xs) || recording(&parameters) || !fits(gpu, &widths, layers) {
+    if xs.len() > 2 || recording(xs) || recording(&parameters) || layers.len() > LAYERS {
         return None;
     }
-    let n = layers[0].weight.width();
-    let [x, y] = [Some(*x), rest.first().copied()].map(|x| x.map(|x| gpu.act(x)));
+    let (rows, n) = (xs[0].rows(), first.weight.width());
+    let begun = !fits(gpu, &widths, layers);
+    if begun && (rows > FEW_ROWS || !fits(gpu, &[n], rest)) {
+        return None;
+    }
+    let [x, y, w] = match begun {
+        true => [Some(gpu.act(&product(xs, first))), None, Some(first.bias.clone())], // its weight has been used
+        false => [xs.first(), xs.get(1), None].map(|x| x.map(|x| gpu.act(x))),
+    };
     let mut packer = Packer::new(gpu);
-    let packed: Vec<(Tensor, &Layer)> =
-        layers.iter().map(|layer| (packer.dense(&layer.weight, layer.weight.dim(0)), layer)).collect();
+    let mut pack = |layer: &Layer| packer.dense(&layer.weight, layer.weight.dim(0));
+    let mut packed = vec![(w.unwrap_or_else(|| pack(first)), first)];
+    packed.extend(rest.iter().map(|layer| (pack(layer), layer)));
     packer.run();
     let mut shape = xs[0].shape().to_vec();
     *shape.last_mut()? = n;
-    let (out, rows) = (gpu.empty_act(&shape), xs[0].rows());
-    let (of_x, of_y) = (widths[0], widths.get(1).copied().unwrap_or(0));
-    let (table, count) = (table(&packed), layers.len());
-    let flops = 2 * rows * layers.iter().map(|layer| layer.weight.len()).sum::<usize>();
+    let out = gpu.empty_act(&shape);
+    let width = |x: &Option<Tensor>| x.as_ref().map_or(0, Tensor::width);
+    let (table, count, begun) = (table(&packed), layers.len(), begun as usize);
+    let flops = 2 * rows * layers[begun..].iter().map(|layer| layer.weight.len()).sum::<usize>();
     profile::count(flops, flops);
-    let args: [&dyn Arg; 10] = [&table, &x, &y, &rows, &of_x, &of_y, &n, &count, &eps, &out];
+    let args: [&dyn Arg; 11] = [&table, &x, &y, &rows, &width(&x), &width(&y), &n, &count, &begun, &eps, &out];
     gpu.launch("step", "mlp", rows_grid(rows), &args);
     Some(out)
+}
+
+/// What a layer makes of `xs` before its norm.
+fn product(xs: &[&Tensor], layer: &Layer) -> Tensor {
+    let (mut terms, mut row) = (Vec::new(), 0);
+    for x in xs {
+        terms.push(Term::new(x, row));
+        row += x.width();
+    }
+    affine(&terms, &layer.weight, Some(&layer.bias), None)
 }
 
 fn fits(gpu: &'static Gpu, widths: &[usize], layers: &[Layer]) -> bool {
@@ -49,5 +69,5 @@ fn fits(gpu: &'static Gpu, widths: &[usize], layers: &[Layer]) -> bool {
     let room = shelf_bytes(k, bytes) + 2 * shelf_bytes(n, bytes) + sums;
     let weights: usize = layers.iter().map(|layer| layer.weight.len()).sum();
     let whole = gpu.precision() == Precision::Float32 || eights;
-    alike && whole && layers.len() <= LAYERS && room <= ROOM && weights <= SMALL
+    alike && whole && room <= ROOM && weights <= SMALL
 }

@@ -158,10 +158,18 @@ fn steps_of_a_model_that_is_not_small() {
 
 #[test]
 fn small_perceptrons() {
+    // Rows, widths of both inputs, width and number of layers; the last ones have a first layer that is too large.
+    const CASES: [(usize, [usize; 2], usize, usize); 5] = [
+        (21, [40, 16], 24, 3),
+        (2, [8, 0], 72, 1),
+        (3, [40, 16], 264, 2),
+        (18, [1600, 8], 192, 3),
+        (1, [1608, 0], 192, 2),
+    ];
     for (precision, tolerance) in [(Precision::Float32, 1e-5), (Precision::Bfloat16, 1e-2)] {
         let Some(gpu) = test_gpu_in(precision) else { return };
         let device = Device::Gpu(gpu);
-        for (rows, [k0, k1], n, count) in [(21, [40, 16], 24, 3), (2, [8, 0], 72, 1), (3, [40, 16], 264, 2)] {
+        for (rows, [k0, k1], n, count) in CASES {
             let layers: Vec<Layer> =
                 (0..count).map(|i| layer(&[if i == 0 { k0 + k1 } else { n }, n], n, true, 10 + 3 * i as u32)).collect();
             let xs = [random(&[rows, k0], 1, 1.0), random(&[rows, k1], 2, 1.0)];
@@ -173,4 +181,15 @@ fn small_perceptrons() {
             assert_close(&format!("in {precision:?}"), &doubles(&got), &doubles(&expected), tolerance);
         }
     }
+}
+
+/// Neither one large layer nor many rows after one.
+#[test]
+fn perceptrons_that_are_not_small() {
+    let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
+    let device = Device::Gpu(gpu);
+    let layers: Vec<Layer> = [1608, 192].map(|k| to(&layer(&[k, 192], 192, true, 10), device)).into_iter().collect();
+    let fits =
+        |rows: usize, layers: &[Layer]| mlp(&[&Tensor::full(&[rows, 1608], 0.5).to(device)], layers, EPS).is_some();
+    assert_eq!([fits(2, &layers), fits(2, &layers[..1]), fits(2049, &layers)], [true, false, false]);
 }
