@@ -227,7 +227,7 @@ impl Mlp {
         rest.iter().fold(x, |x, layer| layer.apply(p, &x))
     }
 
-    /// The same by one kernel of a GPU, where that can do it.
+    /// The same by one kernel of a GPU, or by one beside the first layer, where that can do it.
     fn at_once(&self, p: &Params, xs: &[&Tensor]) -> Option<Tensor> {
         if p.device() == Device::Cpu {
             return None;

@@ -14,6 +14,7 @@ pub fn tiny() -> AgentConfig {
     for head in [&mut c.rewhead, &mut c.conhead, &mut c.policy, &mut c.value] {
         (head.units, head.layers, head.bins) = (8, 1, 15);
     }
+    c.policy.layers = 2; // of which a GPU can do the second one apart from the first
     (c.batch_size, c.batch_length, c.imag_length) = (3, 4, 3);
     c.enc.simple.mults = vec![2, 4];
     c.dec.simple.mults = vec![2, 4];

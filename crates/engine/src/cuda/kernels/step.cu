@@ -372,7 +372,7 @@ KERNEL mlp(const __grid_constant__ Layers l, const act* x, const act* y, u32 row
   wait_for_previous();
   SHARED(char, memory);
   u32 row0 = blockIdx.x * ROWS, warp = threadIdx.x / WARP, row = row0 + warp;
-  Stream<1> product = begun ? stream_of(l.at[1], n, n) : stream_of(l.at[0], of_x + of_y, n);
+  Stream<1> product = stream_of(l.at[begun], of_x + of_y, n);
   Shelf first = shelf(memory, of_x + of_y), even = shelf(memory, n), odd = shelf(memory, n);
   float* sums = (float*)memory;
   __syncthreads();

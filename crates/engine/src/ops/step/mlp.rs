@@ -1,4 +1,4 @@
-//! A small multilayer perceptron in one kernel, without gradient.
+//! A small multilayer perceptron in one kernel, or all of it but the first layer, without gradient.
 
 use super::super::scan::pack::Packer;
 use super::super::scan::{Layer, panels, spans};
@@ -10,12 +10,14 @@ use crate::tensor::{Device, Tensor};
 
 /// Weights up to which one kernel is faster than a few for each layer: each 16 rows read all of them.
 const SMALL: usize = 300_000;
-/// Rows up to which that holds for the layers after one that is too large: as many blocks of threads as run at once.
+/// Rows up to which that holds for the layers after one that does not fit: no more blocks of threads than a large GPU runs at
+/// once.
 const FEW_ROWS: usize = 2048;
 
-/// Layers, each with an rms norm and silu, on the concatenation of `xs` [.., K]: [.., N]. Where the first one is too
-/// large, it is a product of its own before the kernel. `None` where that is not faster, or not possible: on the
-/// processor, for more than two inputs, where a gradient is needed, for large layers.
+/// Layers, each with an rms norm and silu, on the concatenation of `xs` [.., K]: [.., N]. Where the first one does not fit
+/// (it is too large, or in bfloat16 its inputs are no multiples of eight), it is a product of its own before the kernel.
+/// `None` where that is not faster, or not possible: on the processor, for more than two inputs, where a gradient is
+/// needed, for large layers.
 pub fn mlp(xs: &[&Tensor], layers: &[Layer], eps: f32) -> Option<Tensor> {
     let (Device::Gpu(gpu), (first, rest)) = (xs.first()?.device(), layers.split_first()?) else { return None };
     let widths: Vec<usize> = xs.iter().map(|x| x.width()).collect();
@@ -24,19 +26,23 @@ pub fn mlp(xs: &[&Tensor], layers: &[Layer], eps: f32) -> Option<Tensor> {
         return None;
     }
     let (rows, n) = (xs[0].rows(), first.weight.width());
+    let alike = rest.iter().all(|layer| layer.weight.shape() == [n, n]);
     let begun = !fits(gpu, &widths, layers);
-    if begun && (rows > FEW_ROWS || !fits(gpu, &[n], rest)) {
+    if !alike || begun && (rows > FEW_ROWS || !fits(gpu, &[n], rest)) {
         return None;
     }
-    let [x, y, w] = match begun {
-        true => [Some(gpu.act(&product(xs, first))), None, Some(first.bias.clone())], // its weight has been used
-        false => [xs.first(), xs.get(1), None].map(|x| x.map(|x| gpu.act(x))),
-    };
     let mut packer = Packer::new(gpu);
-    let mut pack = |layer: &Layer| packer.dense(&layer.weight, layer.weight.dim(0));
-    let mut packed = vec![(w.unwrap_or_else(|| pack(first)), first)];
-    packed.extend(rest.iter().map(|layer| (pack(layer), layer)));
+    let mut pack = |(i, layer): (usize, &'_ Layer)| match begun && i == 0 {
+        true => layer.bias.clone(), // a place holder: of this layer the kernel reads the scale alone
+        false => packer.dense(&layer.weight, layer.weight.dim(0)),
+    };
+    let packed: Vec<Tensor> = layers.iter().enumerate().map(&mut pack).collect();
     packer.run();
+    let packed: Vec<(Tensor, &Layer)> = packed.into_iter().zip(layers).collect();
+    let [x, y] = match begun {
+        true => [Some(gpu.act(&product(xs, first))), None],
+        false => [xs.first(), xs.get(1)].map(|x| x.map(|x| gpu.act(x))),
+    };
     let mut shape = xs[0].shape().to_vec();
     *shape.last_mut()? = n;
     let out = gpu.empty_act(&shape);
@@ -62,12 +68,11 @@ fn product(xs: &[&Tensor], layer: &Layer) -> Tensor {
 fn fits(gpu: &'static Gpu, widths: &[usize], layers: &[Layer]) -> bool {
     let Some(first) = layers.first().map(|layer| &layer.weight) else { return false };
     let (k, n) = (first.dim(0), first.width());
-    let alike = layers[1..].iter().all(|layer| layer.weight.shape() == [n, n]);
     let eights = widths.iter().all(|n| n.is_multiple_of(8)) && n.is_multiple_of(8);
     let bytes = gpu.activations().bytes();
     let sums = sums_bytes([panels(n), spans(k)]).max(sums_bytes([panels(n), spans(n)]));
     let room = shelf_bytes(k, bytes) + 2 * shelf_bytes(n, bytes) + sums;
     let weights: usize = layers.iter().map(|layer| layer.weight.len()).sum();
     let whole = gpu.precision() == Precision::Float32 || eights;
-    alike && whole && room <= ROOM && weights <= SMALL
+    whole && room <= ROOM && weights <= SMALL
 }

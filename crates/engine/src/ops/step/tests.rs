@@ -158,13 +158,14 @@ fn steps_of_a_model_that_is_not_small() {
 
 #[test]
 fn small_perceptrons() {
-    // Rows, widths of both inputs, width and number of layers; the last ones have a first layer that is too large.
-    const CASES: [(usize, [usize; 2], usize, usize); 5] = [
+    // Rows, widths of both inputs, width and number of layers; the last ones have a first layer that does not fit.
+    const CASES: [(usize, [usize; 2], usize, usize); 6] = [
         (21, [40, 16], 24, 3),
         (2, [8, 0], 72, 1),
         (3, [40, 16], 264, 2),
         (18, [1600, 8], 192, 3),
-        (1, [1608, 0], 192, 2),
+        (1, [1608, 0], 200, 2),
+        (17, [13, 5], 40, 4), // in bfloat16
     ];
     for (precision, tolerance) in [(Precision::Float32, 1e-5), (Precision::Bfloat16, 1e-2)] {
         let Some(gpu) = test_gpu_in(precision) else { return };
@@ -183,13 +184,17 @@ fn small_perceptrons() {
     }
 }
 
-/// Neither one large layer nor many rows after one.
+/// Neither one large layer, nor many rows after one, nor layers of several widths.
 #[test]
 fn perceptrons_that_are_not_small() {
     let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
     let device = Device::Gpu(gpu);
-    let layers: Vec<Layer> = [1608, 192].map(|k| to(&layer(&[k, 192], 192, true, 10), device)).into_iter().collect();
-    let fits =
-        |rows: usize, layers: &[Layer]| mlp(&[&Tensor::full(&[rows, 1608], 0.5).to(device)], layers, EPS).is_some();
+    let dense = |k: usize, n: usize| to(&layer(&[k, n], n, true, 10), device);
+    let fits = |rows: usize, layers: &[Layer]| {
+        let x = Tensor::full(&[rows, layers[0].weight.dim(0)], 0.5).to(device);
+        mlp(&[&x], layers, EPS).is_some()
+    };
+    let layers = [dense(1608, 192), dense(192, 192)];
     assert_eq!([fits(2, &layers), fits(2, &layers[..1]), fits(2049, &layers)], [true, false, false]);
+    assert!(![dense(16, 64), dense(6008, 64)].into_iter().any(|first| fits(2, &[first, dense(64, 128)])));
 }
