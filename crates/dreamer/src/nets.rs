@@ -33,11 +33,7 @@ impl Linear {
 
     /// The layer on the concatenation of `xs` along the last axis.
     pub fn apply_parts(&self, p: &Params, xs: &[&Tensor]) -> Tensor {
-        let mut row = 0;
-        let term = |x: &&'_ Tensor| row_after(&mut row, x.width());
-        let starts: Vec<usize> = xs.iter().map(term).collect();
-        let terms: Vec<Term> = xs.iter().zip(starts).map(|(x, row)| Term::new(x, row)).collect();
-        ops::affine(&terms, p.get(self.kernel), Some(p.get(self.bias)), None)
+        ops::linear_parts(xs, p.get(self.kernel), p.get(self.bias))
     }
 
     /// The layer's output plus `add` [.., out].
@@ -65,13 +61,6 @@ impl Linear {
         let scale = norm.and_then(|norm| norm.norm(p).scale.cloned());
         ops::Layer { weight: p.get(self.kernel).clone(), bias: p.get(self.bias).clone(), scale }
     }
-}
-
-/// The current row, which then moves on by `width`.
-fn row_after(row: &mut usize, width: usize) -> usize {
-    let at = *row;
-    *row += width;
-    at
 }
 
 /// Normalisation over the last axis followed by an activation.

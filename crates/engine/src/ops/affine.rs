@@ -38,6 +38,16 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {
     affine(&[Term::new(x, 0)], w, Some(bias), None)
 }
 
+/// The same on the concatenation of `xs` along the last axis, which is never made.
+pub fn linear_parts(xs: &[&Tensor], w: &Tensor, bias: &Tensor) -> Tensor {
+    let (mut terms, mut row) = (Vec::with_capacity(xs.len()), 0);
+    for x in xs {
+        terms.push(Term::new(x, row));
+        row += x.width();
+    }
+    affine(&terms, w, Some(bias), None)
+}
+
 /// The sum over all terms of `x w[row..]`, plus `bias` [N], plus `add` [.., N].
 pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Tensor>) -> Tensor {
     let layout = Layout::new(terms, w);

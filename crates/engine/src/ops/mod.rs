@@ -37,7 +37,7 @@ mod twohot;
 mod varying;
 
 pub use actor_loss::actor_loss;
-pub use affine::{Term, affine, linear};
+pub use affine::{Term, affine, linear, linear_parts};
 pub use categorical::{binary_loss, binary_prob, categorical, categorical_loss, one_hot, sample_categorical};
 pub use chunks::{Staged, chunks, stage};
 pub use conv::{Resample, conv_stage};

@@ -31,7 +31,6 @@ pub(super) fn run(
     gpu: &'static Gpu,
     scan: &Scan,
     s: &Sizes,
-    together: Option<Together>,
     kept: &Kept,
     grads: &[Option<Tensor>],
     sink: &mut Sink,
@@ -47,7 +46,7 @@ pub(super) fn run(
     if s.rows * s.steps > 0 {
         let flops = s.flops(scan).iter().sum();
         profile::count(flops, flops);
-        Sweep::new(gpu, scan, s, together, kept, &left, grads).run();
+        Sweep::new(gpu, scan, s, kept, &left, grads).run();
     }
     let [tokens, actions] = parameters(gpu, scan, s, kept, &left, sink);
     let [deter, stoch] = left.first;
@@ -59,7 +58,6 @@ struct Sweep<'a> {
     chain: Chain,
     scan: &'a Scan,
     s: &'a Sizes,
-    together: Option<Together>,
     kept: &'a Kept,
     left: &'a Left,
     w: Backward,
@@ -81,7 +79,6 @@ impl<'a> Sweep<'a> {
         gpu: &'static Gpu,
         scan: &'a Scan,
         s: &'a Sizes,
-        together: Option<Together>,
         kept: &'a Kept,
         left: &'a Left,
         grads: &[Option<Tensor>],
@@ -90,12 +87,11 @@ impl<'a> Sweep<'a> {
             chain: Chain { gpu, module: "scan_grad", rows: s.rows },
             scan,
             s,
-            together,
             kept,
             left,
             w: Backward::new(gpu, scan, s),
             grads: grads.iter().map(|grad| grad.as_ref().map(|x| gpu.act(x))).collect(),
-            hidden_sums: gpu.empty(&[s.slots(together), s.rows]),
+            hidden_sums: gpu.empty(&[s.slots(), s.rows]),
             posterior_sums: gpu.empty(&[panels(s.h), s.rows]),
             carried: gpu.empty(&[s.rows, s.d]),
             dembedded: gpu.empty_act(&[s.rows, 2 * s.h]),
@@ -104,7 +100,7 @@ impl<'a> Sweep<'a> {
     }
 
     fn run(&self) {
-        if let Some(together) = &self.together {
+        if let Some(together) = &self.s.together {
             return self.together(together);
         }
         // The kernel after the packing of weights must not be one that reads them before it waits for its predecessor: at

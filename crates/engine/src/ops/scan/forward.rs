@@ -51,16 +51,16 @@ impl Kept {
     }
 }
 
-pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, together: Option<Together>, x: &ScanInputs) -> Kept {
+pub(super) fn run(gpu: &'static Gpu, scan: &Scan, s: &Sizes, x: &ScanInputs) -> Kept {
     let kept = Kept::new(gpu, s, x.keep);
     if s.rows * s.steps == 0 {
         return kept;
     }
     let [flops, of_stoch] = s.flops(scan);
     profile::count(flops, flops + of_stoch); // rows of the embedding of stoch are added up instead
-    let pass = Pass::new(gpu, scan, s, together, &kept, x);
-    if let Some(together) = together {
-        pass.together(&together);
+    let pass = Pass::new(gpu, scan, s, &kept, x);
+    if let Some(together) = &s.together {
+        pass.together(together);
         return kept;
     }
     pass.project(None, Some(0));
@@ -95,14 +95,7 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(
-        gpu: &'static Gpu,
-        scan: &'a Scan,
-        s: &'a Sizes,
-        together: Option<Together>,
-        kept: &'a Kept,
-        x: &ScanInputs,
-    ) -> Pass<'a> {
+    fn new(gpu: &'static Gpu, scan: &'a Scan, s: &'a Sizes, kept: &'a Kept, x: &ScanInputs) -> Pass<'a> {
         let &Sizes { rows, steps, d, z, .. } = s;
         let w = Forward::new(gpu, scan, s);
         let first_stoch = gpu.empty_act(&[rows, z]);
@@ -121,7 +114,7 @@ impl<'a> Pass<'a> {
             actions: gpu.act(x.actions),
             dense: gpu.act(&dense),
             chosen: gpu.empty(&[rows, s.groups]),
-            hidden_squares: gpu.empty(&[s.slots(together), rows]),
+            hidden_squares: gpu.empty(&[s.slots(), rows]),
             posterior_squares: gpu.empty(&[panels(s.h), rows]),
             noise: match x.draw {
                 Draw::Uniform(noise) => (Some(gpu.full(noise)), 0, DrawArgs::none()),

@@ -90,9 +90,9 @@ impl Scan {
     /// The same with blocks of threads that meet in this way between kernels, or a launch for each kernel.
     fn run_by(&self, meeting: Meeting, x: &ScanInputs) -> [Tensor; 3] {
         let Device::Gpu(gpu) = x.tokens.device() else { panic!("the fused scan runs on a GPU") };
-        let sizes = Sizes::new(self, x.tokens.dim(0), x.tokens.dim(1));
-        let together = Together::new(gpu, &sizes, meeting);
-        let kept = forward::run(gpu, self, &sizes, together, x);
+        let mut sizes = Sizes::new(self, x.tokens.dim(0), x.tokens.dim(1));
+        sizes.together = Together::new(gpu, &sizes, meeting);
+        let kept = forward::run(gpu, self, &sizes, x);
         let outputs = vec![kept.deter.clone(), kept.stoch.clone(), kept.logit.clone()];
         let mut inputs = vec![x.deter, x.stoch, x.tokens, x.actions];
         inputs.extend(self.parameters());
@@ -101,7 +101,7 @@ impl Scan {
             true => {
                 let (model, count) = (self.clone(), inputs.len());
                 record(&inputs, outputs, move |grads, sink| {
-                    let mut found = backward::run(gpu, &model, &sizes, together, &kept, grads, sink).map(Some).to_vec();
+                    let mut found = backward::run(gpu, &model, &sizes, &kept, grads, sink).map(Some).to_vec();
                     found.resize(count, None); // those of parameters are in the sink
                     found
                 })
@@ -146,6 +146,8 @@ struct Sizes {
     classes: usize,
     /// Groups that one block of threads takes: as many as there are columns for.
     per: usize,
+    /// One launch for all steps, where it is wanted and possible.
+    together: Option<Together>,
 }
 
 impl Sizes {
@@ -155,7 +157,7 @@ impl Sizes {
         let groups = z / classes;
         let most = (PANEL / classes).max(1);
         let per = (1..=most).rev().find(|per| groups % per == 0).unwrap_or(1);
-        Sizes { rows, steps, d: blocks * own, blocks, own, h, z, groups, classes, per }
+        Sizes { rows, steps, d: blocks * own, blocks, own, h, z, groups, classes, per, together: None }
     }
 
     /// Tiles of 16 rows.
@@ -164,8 +166,8 @@ impl Sizes {
     }
 
     /// Parts of a row's sum over the core's columns, one from each block of threads.
-    fn slots(&self, together: Option<Together>) -> usize {
-        match together {
+    fn slots(&self) -> usize {
+        match self.together {
             Some(together) => self.blocks * panels(self.own).div_ceil(PANELS[together.many as usize][0]),
             None => self.blocks_of(panels(self.own), 2).0,
         }

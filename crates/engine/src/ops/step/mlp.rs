@@ -2,7 +2,7 @@
 
 use super::super::scan::pack::Packer;
 use super::super::scan::{Layer, panels, spans};
-use super::{LAYERS, ROOM, Term, affine, rows_grid, shelf_bytes, sums_bytes, table};
+use super::{LAYERS, ROOM, linear_parts, rows_grid, shelf_bytes, sums_bytes, table};
 use crate::cuda::{Arg, Gpu, Precision};
 use crate::graph::recording;
 use crate::profile;
@@ -32,15 +32,14 @@ pub fn mlp(xs: &[&Tensor], layers: &[Layer], eps: f32) -> Option<Tensor> {
         return None;
     }
     let mut packer = Packer::new(gpu);
-    let mut pack = |(i, layer): (usize, &'_ Layer)| match begun && i == 0 {
-        true => layer.bias.clone(), // a place holder: of this layer the kernel reads the scale alone
-        false => packer.dense(&layer.weight, layer.weight.dim(0)),
-    };
-    let packed: Vec<Tensor> = layers.iter().enumerate().map(&mut pack).collect();
+    let packed = layers.iter().enumerate().map(|(i, layer)| match begun && i == 0 {
+        true => (first.bias.clone(), first), // a place holder: of this layer the kernel reads the scale alone
+        false => (packer.dense(&layer.weight, layer.weight.dim(0)), layer),
+    });
+    let packed: Vec<(Tensor, &Layer)> = packed.collect();
     packer.run();
-    let packed: Vec<(Tensor, &Layer)> = packed.into_iter().zip(layers).collect();
     let [x, y] = match begun {
-        true => [Some(gpu.act(&product(xs, first))), None],
+        true => [Some(gpu.act(&linear_parts(xs, &first.weight, &first.bias))), None],
         false => [xs.first(), xs.get(1)].map(|x| x.map(|x| gpu.act(x))),
     };
     let mut shape = xs[0].shape().to_vec();
@@ -53,16 +52,6 @@ pub fn mlp(xs: &[&Tensor], layers: &[Layer], eps: f32) -> Option<Tensor> {
     let args: [&dyn Arg; 11] = [&table, &x, &y, &rows, &width(&x), &width(&y), &n, &count, &begun, &eps, &out];
     gpu.launch("step", "mlp", rows_grid(rows), &args);
     Some(out)
-}
-
-/// What a layer makes of `xs` before its norm.
-fn product(xs: &[&Tensor], layer: &Layer) -> Tensor {
-    let (mut terms, mut row) = (Vec::new(), 0);
-    for x in xs {
-        terms.push(Term::new(x, row));
-        row += x.width();
-    }
-    affine(&terms, &layer.weight, Some(&layer.bias), None)
 }
 
 fn fits(gpu: &'static Gpu, widths: &[usize], layers: &[Layer]) -> bool {

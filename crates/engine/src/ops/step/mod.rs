@@ -11,7 +11,7 @@ use super::latent::{Draw, latent};
 use super::noise::DrawArgs;
 use super::scan::pack::Packer;
 use super::scan::{Core, Layer, panels, spans};
-use super::{Act, Norm, Term, affine, gru, linear, norm_act};
+use super::{Act, Norm, Term, affine, gru, linear, linear_parts, norm_act};
 use crate::cpu::norm::{Act as Plain, Norm as NormKind};
 use crate::cuda::{Arg, Gpu, Grid, Precision, Table, weight_rows};
 use crate::profile;
