@@ -49,6 +49,8 @@ fn main() -> std::io::Result<()> {
     let (slots, length) = (ask["slots"].as_u64().unwrap_or(1) as usize, number("length", 10) as i32);
     let path = std::env::temp_dir().join(format!("counter-{}", std::process::id()));
     let path = kwargs["memory"].as_str().map_or(path, |path| path.into());
+    // A file of this name is of a dead worker that had the same number and was killed before it was heard.
+    std::fs::remove_file(&path).ok();
     let memory = File::options().read(true).write(true).create_new(true).open(&path)?;
     memory.set_len((STRIDE * slots) as u64)?;
     let mut hello = hello(slots, &path);

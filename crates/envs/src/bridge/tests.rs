@@ -249,6 +249,7 @@ fn an_error_at_the_start_does_not_wait_for_other_workers() {
 #[test]
 fn the_memory_of_a_worker_that_is_refused_has_no_name_left() {
     let path = once("memory");
+    std::fs::write(&path, "what a dead worker left").unwrap();
     let error = envs(1, json!({"kwargs": {"fault": "version", "memory": path}})).err().unwrap();
     assert!(error.to_string().contains("the worker speaks version 9"), "{error:#}");
     assert!(!path.exists());
