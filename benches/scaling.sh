@@ -11,16 +11,15 @@ row() { # configuration flags
   value() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\)\"\{0,1\},*$/\1/p" "$json" | head -1; }
   awk -v size="$(value size)" -v obs="$(value obs)" -v batch="$(value batch_size)" -v threads="$(value threads)" \
     -v ms="$(value update_ms_min)" -v gflop="$(value gflop)" -v share="$(value share_of_peak)" -v rss="$(value rss_mb)" \
-    -v command="$*" \
-    'BEGIN { printf "| %s | %s | %d | %d | %.0f | %.0f | %.0f | %.0f %% | %.2f | `dreamer bench %s` |\n",
-             size, obs, batch, threads, ms, batch * 64000 / ms, gflop, 100 * share, rss / 1000, command }'
+    'BEGIN { printf "| %s | %s | %d | %d | %.0f | %.0f | %.0f | %.0f %% | %.2f |\n",
+             size, obs, batch, threads, ms, batch * 64000 / ms, gflop, 100 * share, rss / 1000 }'
 }
 
 # 1, 2, 4, ... and all
 threads_list=$(for ((n = 1; n < $(nproc); n *= 2)); do echo $n; done; nproc)
 
-echo "| size | sees | batch | threads | ms per update | steps/s | GFLOP | share of peak | GB | command |"
-echo "|---|---|---|---|---|---|---|---|---|---|"
+echo "| size | obs | batch | threads | ms per update | replayed steps per second | GFLOP | share of peak | GB |"
+echo "|---|---|---|---|---|---|---|---|---|"
 for threads in $threads_list; do
   for batch in 4 16 64; do
     for obs in image vector; do

@@ -16,8 +16,8 @@ VERSION = 2
 BYTES = [bytes([i]) for i in range(256)]
 FAULT = BYTES[255]
 F_SETSIG = 10
-ALONE = ('this program waits for a trainer at its pipes: dreamer train --task gym_CartPole-v1 '
-         'starts it')
+ALONE = ('this program waits for a trainer at its pipes: dreamer train --configs size1m '
+         '--task gym_CartPole-v1 starts it')
 
 
 class Gone(Exception):

@@ -1,4 +1,7 @@
-"""An environment of one's own: `dreamer train --task py:python/examples/my_env.py:MyEnv`."""
+"""An environment of one's own.
+
+`dreamer train --configs quickstart --task py:python/examples/my_env.py:MyEnv` trains on it.
+"""
 
 import numpy as np
 

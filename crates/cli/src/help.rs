@@ -10,7 +10,7 @@ Commands:
   eval      Play with a trained agent and log its scores.
   config    Print the resolved configuration with a comment for each key.
   envs      List the tasks with what they see and do.
-  devices   Tell where this machine can compute, and what a GPU lacks.
+  devices   Show usable devices, and what is missing to use a GPU.
   plot      Draw learning curves of runs as SVG or CSV.
   bench     Measure the speed of updates and of acting on this machine.
   help      Explain a command: `dreamer help train`.
@@ -33,8 +33,8 @@ Train an agent.
 
 Usage: dreamer train [--configs BLOCK...] [--KEY VALUE...]
 
-Without --configs and --task this is the quick start: `--configs quickstart`. The same command
-again with the same --logdir resumes the run. Ctrl-C saves and exits.
+Without --configs and --task this is the quick start: `--configs quickstart`. A CPU wants a small
+model: `--configs size1m`. Ctrl-C saves and exits; the same command with the same --logdir resumes.
 ";
 
 const EVAL: &str = "\
@@ -45,6 +45,7 @@ Usage: dreamer eval RUN [--configs BLOCK...] [--KEY VALUE...]
 
 RUN is a run folder: its configuration and its newest checkpoint are used, and nothing is written
 there. PATH may also be a checkpoint in it. The scores go to a new run folder, see --logdir.
+Plays 10,000 steps with RUN, otherwise until Ctrl-C or --run.steps.
 
 Examples:
   dreamer eval ~/logdir/cartpole
@@ -74,16 +75,16 @@ Examples:
 ";
 
 const DEVICES: &str = "\
-Tell where this machine can compute: its processor, its NVIDIA GPUs, and the libraries that they
-need, with where they were found or how to get them.
+Show where this machine can compute: its CPU, its NVIDIA GPUs, and the libraries that these need,
+with where they were found or how to get them.
 
 Usage: dreamer devices
 
-A GPU computes where one is found that passes a trial, or with `--device cuda`. Nothing of CUDA is
-needed to build or to run this program without one. Libraries are looked for in LD_LIBRARY_PATH,
-CUDA_HOME, the active Python environment (pip install nvidia-cuda-nvrtc), /usr/local/cuda* and the
-system's folders. Several GPUs of the machine share each batch with `--device cuda --devices 0,1`;
-they need NCCL (pip install nvidia-nccl-cu13).
+A GPU is used if one is found and its results agree with the CPU's in a short test, or if
+`--device cuda` asks for it. CUDA is not needed to build this program, nor to run it on a CPU.
+Libraries are looked for in LD_LIBRARY_PATH, CUDA_HOME, the active Python environment (pip install
+nvidia-cuda-nvrtc), /usr/local/cuda* and the system's folders. With `--device cuda --devices 0,1`
+several GPUs share each batch; they need NCCL (pip install nvidia-nccl-cu13).
 ";
 
 const PLOT: &str = "\
@@ -115,18 +116,18 @@ Measure the speed of updates and of acting on this machine, on random data.
 
 Usage: dreamer bench [--configs BLOCK...] [--FLAG VALUE...] [--KEY VALUE...]
 
-Without --configs the agent is size1m. Operations are those of products and convolutions. The peak
-is what multiply-adds in registers reach on as many threads just before and after. Times of parts
-are thread time divided by threads; with `idle` they add up to an update.
+Without --configs the agent is size1m. Operations counted are those of matrix products and
+convolutions; the peak is measured with multiply-adds in registers on as many threads, just before
+and after. Times of parts are thread time divided by threads; with `idle` they add up to an update.
 
-Flags:
-  --obs image,vector  What is seen: 64x64x3 with 6 discrete actions, 24 floats with 6 continuous
+Flags of bench:
+  --obs image,vector  Observations: 64x64x3 with 6 discrete actions, 24 floats with 6 continuous
                       ones, or one after the other (the default).
-  --task TASK         What is seen and done is that of a task.
+  --task TASK         Take observations and actions of a task.
   --env TASK          Time the environments of a task instead, run.envs of them under random
-                      actions; where they run in Python, also without the bridge between.
+                      actions; if they run in Python, also without the bridge between.
   --updates N         Updates to time after two that do not count (10).
-  --json FILE         Where to write the figures as well.
+  --json FILE         Also write the figures to this file.
 
 Examples:
   dreamer bench --configs size12m --obs vector
@@ -148,8 +149,8 @@ may be written 1e6. Quote patterns, so that the shell leaves them alone.
 Main keys:
   --task TASK              What to learn; `dreamer envs` lists the tasks.
   --logdir PATH            Run folder; an existing one is resumed. {timestamp} is the time.
-  --seed N                 Start of all random numbers.
-  --device D               cpu, cuda, or auto: a GPU where a usable one is found.
+  --seed N                 Random seed.
+  --device D               cpu, cuda, or auto: a GPU if a usable one is found.
   --devices 0,1            With cuda: the GPUs that share each batch; the first one by default.
   --threads N              CPU threads; 0 takes all cores.
   --run.steps N            Policy steps after which the run ends.

@@ -264,6 +264,17 @@ fn every_task_takes_the_options_of_the_configuration() {
 }
 
 #[test]
+fn a_model_that_is_too_large_for_a_cpu_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    for (size, large) in [("size1m", false), ("size25m", true)] {
+        let run = dir.path().join(size);
+        let line = format!("train --task memory_3 --configs {size} --run.steps 1 --run.envs 1 --device cpu --logdir ");
+        let text = stdout(&(line + run.to_str().unwrap()));
+        assert_eq!(text.contains("note         a CPU takes many seconds per update of this size"), large, "{text}");
+    }
+}
+
+#[test]
 fn training_without_blocks_is_the_quick_start_and_its_folder_can_be_evaluated() {
     let dir = tempfile::tempdir().unwrap();
     let (run, scores) = (dir.path().join("run"), dir.path().join("scores"));

@@ -17,6 +17,11 @@ const COLUMNS: usize = 100;
 const LABEL: usize = 13;
 /// Steps from which on a run is said to have no end.
 const ENDLESS: u64 = 10_000_000_000;
+/// Parameters from which on an update takes a CPU many seconds.
+const LARGE: usize = 20_000_000;
+
+const LARGE_ON_A_CPU: &str =
+    "a CPU takes many seconds per update of this size; size1m is made for one: --configs size1m";
 
 /// Version, device, spaces, parameters, replay and the arithmetic of steps.
 pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>) -> Result<String> {
@@ -25,7 +30,8 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
     let (obs, act) = setup::agent_spaces(driver);
     let mut lines = Vec::new();
     let version = env!("CARGO_PKG_VERSION");
-    let device = match agent.map_or(Device::Cpu, Agent::device) {
+    let on = agent.map_or(Device::Cpu, Agent::device);
+    let device = match on {
         Device::Cpu => "cpu".to_string(),
         Device::Gpu(gpu) => match agent.map_or(1, Agent::devices) {
             1 => gpu.properties().name.clone(),
@@ -39,6 +45,10 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
     put(&mut lines, "observations", &spaces(&obs));
     put(&mut lines, "actions", &spaces(&act));
     put(&mut lines, "parameters", &[parameters(agent)]);
+    if on == Device::Cpu && agent.map_or(0, count) >= LARGE && config.script != "eval_only" {
+        // The official default is size200m, which surprises whoever names a task alone.
+        put(&mut lines, "note", &[LARGE_ON_A_CPU.to_string()]);
+    }
     if config.script != "eval_only" {
         put(&mut lines, "replay", &[replay_line(config, driver, agent)]);
     }
@@ -82,10 +92,13 @@ fn spaces(spaces: &Spaces) -> Vec<String> {
 
 fn parameters(agent: Option<&Agent>) -> String {
     let Some(agent) = agent else { return "none: actions are random".to_string() };
-    let counts = agent.param_counts();
-    let total: usize = counts.iter().map(|(_, n)| n).sum();
-    let parts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {}", short(*n as f64))).collect();
-    format!("{} = {}", short(total as f64), parts.join(" + "))
+    let parts: Vec<String> =
+        agent.param_counts().iter().map(|(name, n)| format!("{name} {}", short(*n as f64))).collect();
+    format!("{} = {}", short(count(agent) as f64), parts.join(" + "))
+}
+
+fn count(agent: &Agent) -> usize {
+    agent.param_counts().iter().map(|(_, n)| n).sum()
 }
 
 fn replay_line(config: &Config, driver: &Driver, agent: Option<&Agent>) -> String {

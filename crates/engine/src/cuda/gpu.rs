@@ -185,11 +185,13 @@ impl Gpu {
     /// Gives memory back that nobody uses.
     pub(super) fn free(&self, address: u64, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
-        // SAFETY: it came from `take` with this size, belongs to nobody, and the driver waits for what was started.
+        // SAFETY: it came from `take` with this size, belongs to nobody, and what was started with it has been waited for.
         unsafe {
             match &self.backend {
                 // After a failure, which has been told, this fails too; memory may be given back while that unwinds.
                 Backend::Cuda(cuda) => {
+                    // Drivers are known to wait by themselves here, but do not promise it.
+                    self.queues().for_each(|queue| drop(cuda.wait(queue.stream())));
                     let _call = lock(&MEMORY_CALLS);
                     drop(cuda.free(address));
                 }
@@ -202,7 +204,12 @@ impl Gpu {
 
     /// Gives blocks of memory that nobody uses any part of back to the driver, for instance between agents of different sizes.
     pub fn release_pool(&self) {
-        self.main.get().into_iter().chain(self.sides.iter().flat_map(OnceLock::get)).for_each(|queue| queue.release());
+        self.queues().for_each(|queue| queue.release());
+    }
+
+    /// Those that work is done on; what is recorded is run on one of them.
+    fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.main.get().into_iter().chain(self.sides.iter().flat_map(OnceLock::get))
     }
 
     /// Memory of the processor that copies to and from this GPU need not wait for.

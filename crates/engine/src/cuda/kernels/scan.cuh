@@ -204,7 +204,8 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w) {
   return *w;
 #else
   uint4 v;
-  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+  // Volatile: or a compiler may load this before the wait for the kernel that has packed it.
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "l"(w));
   return v;

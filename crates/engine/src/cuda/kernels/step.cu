@@ -223,15 +223,16 @@ __device__ __forceinline__ void dense(const Layer& l, Stream<1>& stream, const S
       n, l.scale, epsilon, [&](u32 i) { return sum_of(sums, stream.split, stride, row, i) + l.bias[i]; }, to.row(row));
 }
 
-// Eight neighbouring numbers of a weight's row, read again and again.
+// Eight neighbouring numbers of a weight's row, read again and again. Not by `__ldg`, which a compiler may put before the
+// wait for the kernel that has rounded the weight.
 __device__ __forceinline__ Eight weight_eight(const act* w, int count) {
   Eight v = {};
 #ifdef ACT_BF16
-  uint4 words = __ldg((const uint4*)w);
+  uint4 words = *(const uint4*)w;
   v.pair[0] = words.x, v.pair[1] = words.y, v.pair[2] = words.z, v.pair[3] = words.w;
 #else
   for (int e = 0; e < 8; e++)
-    if (e < count) v.pair[e] = __ldg(w + e);
+    if (e < count) v.pair[e] = w[e];
 #endif
   return v;
 }

@@ -284,6 +284,8 @@ impl Together {
             let inputs = s.blocks * (panels(s.own) + panels(2 * s.h)).div_ceil(inputs) * s.tiles();
             let others = [s.rows, 2 * panels(s.h) * s.tiles(), s.chunks().0 * s.tiles()];
             let blocks = others.into_iter().fold(core.max(inputs), usize::max);
+            // Larger clusters of other sizes than powers of two are not known to exist; spare blocks only meet the others.
+            let blocks = if meeting == Meeting::Cluster { blocks.next_power_of_two() } else { blocks };
             (blocks <= most).then_some(Together { meeting, blocks, many })
         });
         match meeting {

@@ -292,6 +292,15 @@ fn outputs_that_nobody_uses() {
 /// The draws of a counter are those of its own step by step, and of the processor.
 #[test]
 fn draws_of_a_counter() {
+    check_draws(Meeting::Never);
+}
+
+#[test]
+fn draws_of_a_counter_in_one_launch() {
+    check_draws(Meeting::Grid);
+}
+
+fn check_draws(meeting: Meeting) {
     let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
     let case = Case { gumbel: false, ..SMALL };
     let (device, keep) = (Device::Gpu(gpu), case.keep());
@@ -302,12 +311,9 @@ fn draws_of_a_counter() {
     let expected = case.by_steps(&x, &keep, &noise.view(0, &[case.rows, case.steps, case.groups]));
     let x: Vec<Tensor> = x.iter().map(|x| x.to(device)).collect();
     let [deter, stoch, tokens, actions] = [&x[0], &x[1], &x[2], &x[3]];
-    let keep = &keep.to(device);
-    for meeting in [Meeting::Never, Meeting::Grid] {
-        let draw = Draw::Counter(&rng, &at);
-        let got = case.model(&x).run_by(meeting, &ScanInputs { deter, stoch, tokens, actions, keep, draw });
-        assert_eq!(got[1].host().data(), expected[1].data(), "{meeting:?}");
-    }
+    let (keep, draw) = (&keep.to(device), Draw::Counter(&rng, &at));
+    let got = case.model(&x).run_by(meeting, &ScanInputs { deter, stoch, tokens, actions, keep, draw });
+    assert_eq!(got[1].host().data(), expected[1].data());
 }
 
 /// As in training, forward: a recording, again and again.
@@ -404,6 +410,15 @@ fn the_same_numbers_every_time() {
 /// As many blocks of threads as in training, whose kernels overlap: what an emulation cannot show.
 #[test]
 fn a_training_batch_on_a_real_gpu() {
+    check_a_training_batch(&[Meeting::Never]);
+}
+
+#[test]
+fn a_training_batch_on_a_real_gpu_in_one_launch() {
+    check_a_training_batch(&[Meeting::Grid, Meeting::Cluster]);
+}
+
+fn check_a_training_batch(meetings: &[Meeting]) {
     for (precision, tolerances) in [(Precision::Float32, [1e-4, 1e-3]), (Precision::Bfloat16, [3e-2, 1e-1])] {
         let Some(gpu) = test_gpu_in(precision) else { return };
         if gpu.properties().arch == 0 {
@@ -417,7 +432,7 @@ fn a_training_batch_on_a_real_gpu() {
             let run = |fused| case.evaluate_by(Device::Gpu(gpu), fused, [true; 3]);
             let by_steps = run(None);
             let sizes = Sizes::new(&case.model(&case.values()), case.rows, case.steps);
-            for meeting in [Meeting::Never, Meeting::Grid, Meeting::Cluster] {
+            for &meeting in meetings {
                 if Together::new(gpu, &sizes, meeting).map_or(Meeting::Never, |found| found.meeting) != meeting {
                     eprintln!("SKIPPED: blocks of {own} do not fit into one launch, {meeting:?}");
                     continue;
