@@ -50,15 +50,21 @@ def split(infos, count):
   return out
 
 
-class Frames:
-  """Rendered images under the key `image`, or `render` where the observation has that one."""
+FILM = 160  # Pixels of the longer side of an image that is for videos alone.
 
-  def __init__(self, frame, spaces, size):
+
+class Frames:
+  """Rendered images: for the agent under the key `image`, or `render` if the observation has that one; for
+  videos alone (`film`) under `log/image`."""
+
+  def __init__(self, frame, spaces, size, film=False):
     frame = np.asarray(frame)
     if frame.dtype != np.uint8 or frame.ndim != 3:
       raise Problem("the environment renders no image; it has to be made with render_mode "
                     f"'rgb_array' (it gave {frame.dtype} {frame.shape})")
-    self.key = 'render' if 'image' in spaces else 'image'
+    self.key = 'log/image' if film else 'render' if 'image' in spaces else 'image'
+    if film and not any(size) and max(frame.shape[:2]) > FILM:
+      size = tuple(max(1, side * FILM // max(frame.shape[:2])) for side in frame.shape[:2])
     self.space, self.convert = image(frame.shape, size)
 
 
@@ -71,7 +77,7 @@ class GymEnv(Env):
   is broken shows at the start.
   """
 
-  def __init__(self, env, seed=0, size=(0, 0), repeat=1, render=False):
+  def __init__(self, env, seed=0, size=(0, 0), repeat=1, render=False, film=False):
     self.env = env
     self.repeat = max(1, int(repeat))
     self.act = Act(env.action_space)
@@ -80,8 +86,9 @@ class GymEnv(Env):
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
     self.obs(self.reset()[0])
-    self.frames = Frames(env.render(), self.obs_space, size) if render else None
-    if render:
+    shown = render or film
+    self.frames = Frames(env.render(), self.obs_space, size, not render) if shown else None
+    if shown:
       self.obs_space[self.frames.key] = self.frames.space
     self.seed, self.done = seed, True
 
@@ -154,7 +161,7 @@ class GymVector(VectorEnv):
   """A vector environment of gymnasium, or EnvPool's, that resets an environment in the step after
   its episode's last."""
 
-  def __init__(self, env, seed=0, size=(0, 0), render=False):
+  def __init__(self, env, seed=0, size=(0, 0), render=False, film=False):
     if is_pool(env):
       env = Pool(env)
     else:
@@ -175,8 +182,9 @@ class GymVector(VectorEnv):
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
     self.obs.batch(self.reset()[0], self.count)
-    self.frames = Frames(env.render()[0], self.obs_space, size) if render else None
-    if render:
+    shown = render or film
+    self.frames = Frames(env.render()[0], self.obs_space, size, not render) if shown else None
+    if shown:
       self.obs_space[self.frames.key] = self.frames.space
     self.seed, self.done = seed, np.ones(self.count, bool)
     self.first = np.zeros(self.count, bool)

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 import envs
-from dreamer_envs import Problem, Space
+from dreamer_envs import FLAGS, Problem, Space
 from dreamer_envs.spaces import Act, Obs, stack
 from dreamer_envs.wrap import GymEnv, GymVector
 from trainer import Trainer, WorkerError
@@ -346,3 +346,41 @@ def test_examples():
       total += obs['reward']
     assert total == 10
     assert t.step()['is_first']
+
+
+class Drawn(gymnasium.Env):
+  """Counts its steps on a screen of 300 x 400."""
+  observation_space = spaces.Box(0, 100, (1,))
+  action_space = spaces.Discrete(2)
+
+  def __init__(self, render_mode=None):
+    self.render_mode, self.count = render_mode, 0
+
+  def reset(self, seed=None, options=None):
+    self.count = 0
+    return np.zeros(1, np.float32), {}
+
+  def step(self, action):
+    self.count += 1
+    return np.full(1, self.count, np.float32), 0.0, False, self.count == 3, {}
+
+  def render(self):
+    return np.full((300, 400, 3), self.count, np.uint8) if self.render_mode == 'rgb_array' else None
+
+
+def test_what_is_rendered_is_for_the_agent_or_for_videos():
+  shown = GymEnv(Drawn('rgb_array'), render=True)
+  film = GymEnv(Drawn('rgb_array'), film=True)
+  both = GymEnv(Drawn('rgb_array'), render=True, film=True)
+  small = GymEnv(Drawn('rgb_array'), film=True, size=(48, 64))
+  assert both.obs_space.keys() == shown.obs_space.keys() == {'vector', 'image', *FLAGS}
+  assert shown.obs_space['image'].shape == (300, 400, 3)
+  assert film.obs_space['log/image'].shape == (120, 160, 3)
+  assert small.obs_space['log/image'].shape == (48, 64, 3)
+  for env in (shown, film):
+    for count in range(3):
+      obs = env.step(act(env, reset=count == 0))
+      image = obs['image' if env is shown else 'log/image']
+      assert (image == count).all() and obs['vector'] == count
+  with pytest.raises(Problem, match="render_mode 'rgb_array'"):
+    GymEnv(Drawn(), film=True)

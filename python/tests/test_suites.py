@@ -201,11 +201,15 @@ def test_dmc_options():
   assert keys() == {'orientations', 'height', 'velocity', 'image'}
   assert keys(image=False) == {'orientations', 'height', 'velocity'}
   assert keys(proprio=False) == {'image'}
+  assert keys(film=True) == keys()
+  assert keys(image=False, film=True) == {'orientations', 'height', 'velocity', 'log/image'}
   env = make('dmc_cup_catch', {'image': False})
   assert env.obs_space.keys() == make('dmc_ball_in_cup_catch', {'image': False}).obs_space.keys()
   image = lambda task='walker_walk', fast=True, **o: make(
       f'dmc_{task}', o, fast_render=fast).step(act(0, True))['image']
   assert image(size=[48, 80]).shape == (48, 80, 3)
+  film = make('dmc_walker_walk', {'image': False, 'film': True}, fast_render=True)
+  assert (film.step(act(0, True))['log/image'] == image()).all()
   assert (image() == image(camera=0)).all() and (image() != image(camera=1)).any()
   assert (image() != image(fast=False)).any()
   quadruped = [image('quadruped_walk', camera=x) for x in (-1, 2, 0)]

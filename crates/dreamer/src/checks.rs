@@ -203,10 +203,10 @@ fn observation_space(space: &Spaces, c: &AgentConfig) -> Result<()> {
             bail!("observation key '{key}' is {s}; at most three axes work");
         }
         if s.shape.len() == 3 && !s.is_image() {
-            bail!("observation key '{key}' is {s}; three axes must be a uint8 picture [height, width, channels]");
+            bail!("observation key '{key}' is {s}; three axes must be a uint8 image [height, width, channels]");
         }
         if s.dtype == spaces::DType::U8 && s.shape.len() == 2 {
-            bail!("observation key '{key}' is {s}; give a picture a third axis for its channels");
+            bail!("observation key '{key}' is {s}; give an image a third axis for its channels");
         }
     }
     let images: Vec<(&String, &Space)> = space.iter().filter(|(_, s)| s.is_image()).collect();

@@ -3,6 +3,7 @@
 use crate::checkpoint::{Checkpoints, read_agent};
 use crate::clock::Clock;
 use crate::episodes::Episodes;
+use crate::film::Film;
 use crate::folder::Folder;
 use crate::log::{Fps, Metrics, Usage, insert_scalar, println_above};
 use crate::policy::Policy;
@@ -31,11 +32,13 @@ pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
     // A folder of its own holds the last evaluation only.
     let mut logger = setup::logger(&config, folder.root(), own_folder(&config).then_some(0))?;
     let mut policy = Policy::new(agent.as_ref(), &driver.act_space().clone(), driver.count(), config.seed, Mode::Eval);
-    let mut episodes = Episodes::new(driver.count());
+    let (mut episodes, mut film) = (Episodes::new(driver.count()), Film::default());
     let mut clock = Clock::new(config.run.log_every, true, config.run.sync);
     let (started, mut usage, mut fps, mut step) = (Instant::now(), Usage::new(), Fps::new(), 0);
     while step < config.run.steps && !stop.asked() && !late(&config, started) {
-        for (i, transition) in driver.step(|obs| policy.act(agent.as_ref(), obs))?.iter().enumerate() {
+        let transitions = driver.step(|obs| policy.act(agent.as_ref(), obs))?;
+        film.add(&transitions[0])?; // there is at least one environment
+        for (i, transition) in transitions.iter().enumerate() {
             step += 1;
             fps.step(1);
             if let Some(episode) = episodes.add(i, transition)? {
@@ -54,6 +57,7 @@ pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
         }
         logger.progress(step);
     }
+    logger.add(step, &film.take(), "epstats");
     let seconds = started.elapsed().as_secs_f64();
     let text = banner::end(folder.root(), step, 0, logger.mean_score(), episodes.ended, seconds);
     logger.close()?;

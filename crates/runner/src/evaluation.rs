@@ -3,6 +3,7 @@
 use crate::batches::{Batches, Shared, lock};
 use crate::driver::Driver;
 use crate::episodes::Episodes;
+use crate::film::Film;
 use crate::log::Logger;
 use crate::policy::Policy;
 use crate::signals::Stop;
@@ -41,12 +42,14 @@ impl Evaluation {
         let mut policy = Policy::new(actor.as_ref(), &space, count, config.seed.wrapping_add(step + 1), Mode::Eval);
         self.driver.reset();
         self.episodes.reset();
+        let mut film = Film::default();
         let goal = self.episodes.ended + config.run.eval_eps as u64;
         while self.episodes.ended < goal {
             if stop.asked() && !config.run.sync {
                 return Ok(());
             }
             let steps = self.driver.step(|obs| policy.act(actor.as_ref(), obs))?;
+            film.add(&steps[0])?; // there is at least one environment
             for (i, transition) in steps.iter().enumerate() {
                 lock(&self.replay).add(transition, i)?;
                 if let Some(episode) = self.episodes.add(i, transition)? {
@@ -55,6 +58,7 @@ impl Evaluation {
             }
         }
         logger.add(step, &self.episodes.stats(), "eval/epstats");
+        logger.add(step, &film.take(), "eval/epstats");
         let batches = config.consec_report * config.run.report_batches;
         if let Some(agent) = agent.filter(|_| !lock(&self.replay).is_empty()) {
             logger.add(step, &report(agent, &mut self.stream, batches)?, "eval");

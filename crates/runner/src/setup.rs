@@ -6,7 +6,8 @@ use crate::log::{Logger, Settings};
 use anyhow::{Context, Result, anyhow, ensure};
 use config::Config;
 use dreamer_agent::Agent;
-use envs::{Env, wrappers::RestartOnException};
+use envs::Env;
+use envs::wrappers::{LogImage, RestartOnException};
 use replay::{Options, Replay};
 use spaces::Spaces;
 use std::path::{Path, PathBuf};
@@ -42,11 +43,13 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
     Driver::new(envs, if config.run.sync { 1 } else { threads })
 }
 
-/// One native environment, which is built anew when it crashes, with other random numbers than before.
+/// One native environment, which is rebuilt when it crashes, with other random numbers than before.
 fn environment(config: &Config, index: usize) -> Result<Box<dyn Env>> {
     let (task, seed, options) = (config.task.clone(), config.seed, config.env.clone());
     let build = move |restarts| envs::make(&task, index + restarts * RESTART_INDEX, seed, &options);
-    Ok(Box::new(RestartOnException::new(Box::new(build), RESTARTS, RESTART_WINDOW)?))
+    let env = Box::new(RestartOnException::new(Box::new(build), RESTARTS, RESTART_WINDOW)?);
+    // Drawing would slow training down.
+    Ok(if config.script == "eval_only" { LogImage::around(env) } else { env })
 }
 
 /// The keys that the agent sees and those that it chooses.

@@ -6,6 +6,7 @@ use crate::clock::{Clock, Ratio};
 use crate::driver::Driver;
 use crate::episodes::Episodes;
 use crate::evaluation::Evaluation;
+use crate::film::Film;
 use crate::flight::{Flight, Landed};
 use crate::folder::Folder;
 use crate::log::{Agg, Fps, Logger, Metrics, Usage, Value, insert_scalar};
@@ -34,6 +35,7 @@ pub struct Trainer {
     pub report: Stream,
     pub evaluation: Option<Evaluation>,
     pub episodes: Episodes,
+    film: Film,
     pub losses: Agg,
     pub ratio: Ratio,
     pub clocks: Clocks,
@@ -134,6 +136,7 @@ impl Trainer {
             report: stream(replay::Mode::Report),
             policy: Policy::new(agent.as_ref(), driver.act_space(), driver.count(), config.seed, Mode::Train),
             episodes: Episodes::new(driver.count()),
+            film: Film::default(),
             losses: Agg::new(),
             ratio: Ratio::new(config.run.train_ratio / (config.batch_size * config.batch_length) as f64),
             clocks: Clocks::new(&config.run),
@@ -165,6 +168,7 @@ impl Trainer {
             (None, _) => self.driver.step(|obs| policy.act(agent, obs))?,
         };
         let mut ended = false;
+        self.film.add(&steps[0])?; // there is at least one environment
         for (i, step) in steps.iter().enumerate() {
             self.counters.step += 1;
             self.speed.policy.step(1);
@@ -265,9 +269,10 @@ impl Trainer {
         error.context(text)
     }
 
-    /// Metrics and videos on fresh batches, without an update.
+    /// Metrics and videos on fresh batches, without an update, and what the first environment showed since the last time.
     pub fn report(&mut self) -> Result<()> {
         self.land()?;
+        self.logger.add(self.counters.step, &self.film.take(), "epstats");
         let batches = self.config.consec_report * self.config.run.report_batches;
         let Some(agent) = &self.agent else { return Ok(()) };
         if lock(&self.replay).is_empty() {

@@ -20,13 +20,14 @@ def make(name, options, kwargs, seed, index, slots):
 
 
 class DMC(Env):
-  """One task. `fast_render` draws without shadows and smooth edges, which changes the pixels."""
+  """One task. `fast_render` draws without shadows and smooth edges, which changes the pixels; `film` without
+  `image` draws for videos alone, as `log/image`."""
 
   def __init__(
       self, name, seed, size=(64, 64), repeat=1, proprio=True, image=True, camera=-1,
-      fast_render=False):
+      film=False, fast_render=False):
     domain, task = split(name)
-    suite = load_suite(image)
+    suite = load_suite(image or film)
     if (domain, task) not in suite.ALL_TASKS:
       names = ', '.join('_'.join(x) for x in suite.ALL_TASKS)
       raise Problem(f"unknown task 'dmc_{name}'; there are: {names}")
@@ -36,19 +37,20 @@ class DMC(Env):
       raise Problem(f'the installed mujoco does not fit dm_control ({e})', cure=INSTALL)
     self._env = Dm(env, repeat)
     self._proprio = proprio
-    self._render = image and Camera(
+    self._image = 'image' if image else 'log/image'
+    self._render = (image or film) and Camera(
         lambda: env.physics, size, CAMERAS.get(domain, 0) if camera == -1 else camera, fast_render)
     self.act_space = self._env.act_space
     self.obs_space = dict(self._env.obs_space if proprio else FLAGS)
-    if image:
-      self.obs_space['image'] = Space(np.uint8, (*size, 3))
+    if self._render:
+      self.obs_space[self._image] = Space(np.uint8, (*size, 3))
 
   def step(self, action):
     obs = self._env.step(action)
     if not self._proprio:
       obs = {k: obs[k] for k in FLAGS}
     if self._render:
-      obs['image'] = self._render()
+      obs[self._image] = self._render()
     return obs
 
   def close(self):

@@ -13,19 +13,20 @@ MODULES = {'ALE': 'ale_py'}
 
 def make(name, options, kwargs, seed, index, slots):
   import gymnasium
-  render = bool(options.get('render', False))
+  render, film = (bool(options.get(key, False)) for key in ('render', 'film'))
   size = tuple(options.get('size') or (0, 0))
   repeat = options.get('repeat', 1)
-  if render:
+  if render or film:
     kwargs = {'render_mode': 'rgb_array', **kwargs}
   try:
     if not options.get('vector', False):
-      return GymEnv(gymnasium.make(name, **kwargs), seed, size, repeat, render)
+      return GymEnv(gymnasium.make(name, **kwargs), seed, size, repeat, render, film)
     if repeat != 1:
       raise Problem('gymnasium steps a vector of environments once an action: repeat has to be 1')
     if gymnasium.__version__.startswith('0.'):
       raise Problem('vectors of environments need a newer gymnasium', cure=INSTALL + '>=1.1')
-    return GymVector(gymnasium.make_vec(name, num_envs=slots, **kwargs), seed, size, render)
+    vector = gymnasium.make_vec(name, num_envs=slots, **kwargs)
+    return GymVector(vector, seed, size, render, film)
   except gymnasium.error.DependencyNotInstalled as e:
     cures = re.findall(r'`(pip install [^`]+)`', str(e))
     raise Problem(f"'{name}' needs a package that is missing: {e}", cure=' && '.join(cures) or None)

@@ -14,23 +14,23 @@ INSTALL = None
 
 def make(name, options, kwargs, seed, index, slots):
   function = load(name)
-  render = bool(options.get('render', False))
+  render, film = (bool(options.get(key, False)) for key in ('render', 'film'))
   given = {'seed': seed, 'index': index, 'slots': slots}
-  if render:
+  if render or film:
     given['render_mode'] = 'rgb_array'
   env = function(**{**wanted(function, given), **kwargs})
   size, repeat = tuple(options.get('size') or (0, 0)), options.get('repeat', 1)
   if isinstance(env, (Env, VectorEnv)) or has(env, 'obs_space', 'act_space', 'step'):
-    if any(size) or repeat != 1 or render:
-      raise Problem(f"'{name}' is a dreamer_envs.Env, which env.py.size, repeat and render do not "
-                    'reach: give it arguments of its own, --env.kwargs.NAME VALUE')
+    if any(size) or repeat != 1 or render or film:
+      raise Problem(f"'{name}' is a dreamer_envs.Env, which env.py.size, repeat, render and film do "
+                    'not reach: give it arguments of its own, --env.kwargs.NAME VALUE')
     return env
   if has(env, 'single_observation_space', 'single_action_space', 'num_envs') or is_pool(env):
     if repeat != 1:
       raise Problem('a vector of environments steps once an action: repeat has to be 1')
-    return GymVector(env, seed, size, render)
+    return GymVector(env, seed, size, render, film)
   if has(env, 'observation_space', 'action_space', 'reset', 'step'):
-    return GymEnv(env, seed, size, repeat, render)
+    return GymEnv(env, seed, size, repeat, render, film)
   raise Problem(f"'{name}' gave a {type(env).__name__}, which is no environment: it has to have "
                 'reset, step, observation_space and action_space')
 

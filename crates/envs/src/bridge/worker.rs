@@ -110,7 +110,7 @@ impl Worker {
                 bail!("{text}");
             }
             eprintln!(
-                "warning: an environment's worker failed and is started anew ({count} of {limit} in a row): \
+                "warning: an environment's worker failed and is restarted ({count} of {limit} in a row): \
                  {cause:#}{last_words}"
             );
             match self.relaunch(&mut history.launch, link.generation + 1) {

@@ -36,6 +36,7 @@ macro_rules! forward {
 mod action_repeat;
 mod check_spaces;
 mod clip_action;
+mod log_image;
 mod normalize_action;
 mod resize_image;
 mod restart_on_exception;
@@ -44,6 +45,7 @@ mod time_limit;
 pub use action_repeat::ActionRepeat;
 pub use check_spaces::CheckSpaces;
 pub use clip_action::ClipAction;
+pub use log_image::LogImage;
 pub use normalize_action::NormalizeAction;
 pub use resize_image::ResizeImage;
 pub use restart_on_exception::RestartOnException;

@@ -16,7 +16,7 @@ impl ResizeImage {
     /// `size` is height and width in pixels.
     pub fn new(env: Box<dyn Env>, size: [usize; 2]) -> Result<Self> {
         let [height, width] = size;
-        ensure!(height > 0 && width > 0, "pictures cannot be resized to [{height}, {width}]; neither may be 0");
+        ensure!(height > 0 && width > 0, "images cannot be resized to [{height}, {width}]; neither may be 0");
         let mut obs_space = env.obs_space().clone();
         let mut keys = vec![];
         for (key, space) in &mut obs_space {
@@ -85,8 +85,8 @@ impl Resize {
     /// The picture `[h, w, c]` at the new size; an error where it does not have the old one.
     fn apply(&self, image: &Array) -> Result<Array> {
         let [height, width] = self.from;
-        let Data::U8(pixels) = &image.data else { anyhow::bail!("a picture must be uint8") };
-        ensure!(image.shape.len() == 3 && image.shape[..2] == self.from, "a picture must be [{height}, {width}, …]");
+        let Data::U8(pixels) = &image.data else { anyhow::bail!("an image must be uint8") };
+        ensure!(image.shape.len() == 3 && image.shape[..2] == self.from, "an image must be [{height}, {width}, …]");
         let channels = image.shape[2];
         // Along the width first: [from height, to width, channels].
         let mut wide = vec![0.0; height * self.to[1] * channels];

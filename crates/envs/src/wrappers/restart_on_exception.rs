@@ -74,7 +74,7 @@ impl RestartOnException {
 
     fn rebuild(&mut self) -> Result<()> {
         let build = &self.build;
-        self.env = Some(build(self.restarts).context("the environment could not be built anew")?);
+        self.env = Some(build(self.restarts).context("the environment could not be rebuilt")?);
         Ok(())
     }
 }

@@ -187,7 +187,7 @@ impl Crafter {
         );
         let folder = options.folder(python).with_context(|| {
             format!(
-                "'{python}' has no package crafter, whose pictures env.crafter.engine native draws: run `{python} -m \
+                "'{python}' has no package crafter, whose images env.crafter.engine native draws: run `{python} -m \
                  pip install crafter==1.8.3`, or name their folder with --env.crafter.assets"
             )
         })?;

@@ -55,7 +55,7 @@ impl Texture {
             let pixels = bytes[..info.buffer_size()].chunks_exact(channels).map(pixel).collect();
             Ok(Texture { width: info.width as usize, height: info.height as usize, pixels, alpha })
         };
-        read().with_context(|| format!("the picture {} of the package crafter cannot be read", path.display()))
+        read().with_context(|| format!("the image {} of the package crafter cannot be read", path.display()))
     }
 
     /// A picture of one color.

@@ -34,11 +34,12 @@ struct Options {
     repeat: f64,
     proprio: bool,
     image: bool,
+    film: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { engine: "auto".into(), repeat: 1.0, proprio: true, image: true }
+        Options { engine: "auto".into(), repeat: 1.0, proprio: true, image: true, film: false }
     }
 }
 
@@ -94,6 +95,7 @@ fn models(name: &str, options: &Options, all: &Value) -> Result<PathBuf> {
          preparations in docs/environments.md, or set --env.dmc.engine python"
     );
     ensure!(!options.image, "images are drawn by Python: add --env.dmc.image false, or --env.dmc.engine python");
+    ensure!(!options.film, "videos are drawn by Python: add --env.dmc.film false, or --env.dmc.engine python");
     ensure!(options.proprio, "without images, it needs --env.dmc.proprio true");
     if split(name).is_none() {
         let domains = TASKS.map(|(domain, tasks)| format!("{domain} ({})", tasks.join(", ")));

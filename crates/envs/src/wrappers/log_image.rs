@@ -1,0 +1,77 @@
+//! `LogImage`: what an environment draws, beside observations without an image, for videos.
+
+use crate::Env;
+use anyhow::{Context, Result};
+use spaces::{Array, Record, Spaces};
+
+/// The key, which the agent does not see.
+const KEY: &str = "log/image";
+
+/// Adds [`Env::render`] to each observation as `log/image`.
+pub struct LogImage {
+    env: Box<dyn Env>,
+    obs_space: Spaces,
+}
+
+impl LogImage {
+    /// `env` as it is if it shows an image already, or draws nothing.
+    pub fn around(env: Box<dyn Env>) -> Box<dyn Env> {
+        if env.obs_space().values().any(|space| space.is_image()) {
+            return env;
+        }
+        let Some(image) = env.render() else { return env };
+        let &[height, width, channels] = &image.shape[..] else { return env };
+        let mut obs_space = env.obs_space().clone();
+        obs_space.insert(KEY.into(), spaces::Space::image(height, width, channels));
+        Box::new(LogImage { env, obs_space })
+    }
+
+    fn image(&self) -> Result<Array> {
+        self.env.render().context("the environment draws no image any more")
+    }
+}
+
+impl Env for LogImage {
+    forward!(act_space);
+    forward!(begin);
+    forward!(render);
+    forward!(save, load);
+
+    fn obs_space(&self) -> &Spaces {
+        &self.obs_space
+    }
+
+    fn step(&mut self, action: &Record) -> Result<Record> {
+        let mut obs = self.env.step(action)?;
+        obs.insert(KEY.into(), self.image()?);
+        Ok(obs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Rng, make, random_action};
+    use serde_json::Value;
+
+    #[test]
+    fn vectors_get_an_image_of_the_same_state() {
+        let mut env = LogImage::around(make("cartpole_swingup", 0, 0, &Value::Null).unwrap());
+        assert!(env.obs_space()[KEY].is_image());
+        let mut action = random_action(env.act_space(), &mut Rng::new(0, 0));
+        for reset in [true, false] {
+            action.insert("reset".into(), Array::bool(reset));
+            let obs = env.step(&action).unwrap();
+            assert_eq!(obs[KEY], env.render().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_shows_an_image_or_draws_nothing_stays_as_it_is() {
+        for task in ["catch", "memory_3"] {
+            let env = make(task, 0, 0, &Value::Null).unwrap();
+            let keys: Vec<String> = env.obs_space().keys().cloned().collect();
+            assert!(LogImage::around(env).obs_space().keys().eq(&keys), "{task}");
+        }
+    }
+}
