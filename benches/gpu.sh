@@ -25,18 +25,22 @@ test_program() {
 
 # What the programs are made of, which can be told without git.
 sources() {
-  find crates configs Cargo.toml Cargo.lock -type f | LC_ALL=C sort | xargs sha256sum | sha256sum
+  find crates configs .cargo Cargo.toml Cargo.lock -type f -name '*.rs' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' \
+    -o -name '*.toml' -o -name '*.yaml' -o -name '*.lock' | LC_ALL=C sort | xargs sha256sum | sha256sum
 }
 
 build() {
   mkdir -p "$programs"
+  rm -f "$programs/SOURCES" # which is written last: nothing else says that the programs belong together
+  local before
+  before=$(sources)
   cargo build --release
   cp target/release/dreamer "$programs/dreamer"
   cp "$(test_program engine)" "$programs/engine-tests"
   cp "$(test_program dreamer-agent)" "$programs/agent-tests"
   XDG_CACHE_HOME=$PWD/$programs/cache "$programs/engine-tests" fill_the_cache --ignored --quiet >/dev/null ||
     echo "kernels were not compiled here; they will be where the GPU is" >&2
-  sources >"$programs/SOURCES"
+  echo "$before" >"$programs/SOURCES"
 }
 
 # Runs a command for at most so many seconds, or until the limit.
@@ -99,8 +103,8 @@ failed=0
 if wants test; then
   echo "== operations against float64"
   # Kernels are compiled once, side by side; then each module has a process of its own, as a kernel that fails takes
-  # everything with it that its process does on the GPU. Tests whose blocks of threads wait for each other come last: what is
-  # wrong with that shall not look like a fault of all else.
+  # everything with it that its process does on the GPU. Tests whose blocks of threads wait for each other come last, so
+  # that a fault there does not look like one of everything else.
   within 120 "$programs/engine-tests" cuda::queue --test-threads 1 >"$out/engine.log" 2>&1 || failed=1
   export programs
   modules "$programs/engine-tests" | grep -v '^cpu::' |

@@ -53,6 +53,14 @@ def split(infos, count):
 FILM = 160  # Pixels of the longer side of an image that is for videos alone.
 
 
+def rendered(env):
+  """What it renders; None where it does not."""
+  try:
+    return env.render()
+  except NotImplementedError:
+    return None
+
+
 class Frames:
   """Rendered images: for the agent under the key `image`, or `render` if the observation has that one; for
   videos alone (`film`) under `log/image`."""
@@ -66,6 +74,13 @@ class Frames:
     if film and not any(size) and max(frame.shape[:2]) > FILM:
       size = tuple(max(1, side * FILM // max(frame.shape[:2])) for side in frame.shape[:2])
     self.space, self.convert = image(frame.shape, size)
+    self.film, self.shape, self.last = film, frame.shape, frame
+
+  def __call__(self, frame):
+    # What goes wrong in a video alone, as a window that was resized, shall cost no episode.
+    if self.film:
+      frame = self.last = frame if np.shape(frame) == self.shape else self.last
+    return self.convert(frame)
 
 
 class GymEnv(Env):
@@ -87,7 +102,7 @@ class GymEnv(Env):
     self.seed = seed
     self.obs(self.reset()[0])
     shown = render or film
-    self.frames = Frames(env.render(), self.obs_space, size, not render) if shown else None
+    self.frames = Frames(rendered(env), self.obs_space, size, not render) if shown else None
     if shown:
       self.obs_space[self.frames.key] = self.frames.space
     self.seed, self.done = seed, True
@@ -113,7 +128,7 @@ class GymEnv(Env):
     out['reward'], out['is_first'], out['is_last'], out['is_terminal'] = (
         reward, first, last, terminal)
     if self.frames:
-      out[self.frames.key] = self.frames.convert(self.env.render())
+      out[self.frames.key] = self.frames(self.env.render())
     return out
 
   def reset(self):
@@ -183,8 +198,11 @@ class GymVector(VectorEnv):
     self.seed = seed
     self.obs.batch(self.reset()[0], self.count)
     shown = render or film
-    self.frames = Frames(env.render()[0], self.obs_space, size, not render) if shown else None
+    self.frames = None
     if shown:
+      frames = rendered(env)
+      frame = None if frames is None else frames[0]
+      self.frames = Frames(frame, self.obs_space, size, not render)
       self.obs_space[self.frames.key] = self.frames.space
     self.seed, self.done = seed, np.ones(self.count, bool)
     self.first = np.zeros(self.count, bool)
@@ -212,7 +230,7 @@ class GymVector(VectorEnv):
       out['is_first'], out['is_last'], out['is_terminal'] = (
           bool(first[i]), bool(self.done[i]), bool(terminated[i]))
       if frames is not None:
-        out[self.frames.key] = self.frames.convert(frames[i])
+        out[self.frames.key] = self.frames(frames[i])
     return outs
 
   def reset(self):

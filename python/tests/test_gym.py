@@ -382,5 +382,14 @@ def test_what_is_rendered_is_for_the_agent_or_for_videos():
       obs = env.step(act(env, reset=count == 0))
       image = obs['image' if env is shown else 'log/image']
       assert (image == count).all() and obs['vector'] == count
-  with pytest.raises(Problem, match="render_mode 'rgb_array'"):
-    GymEnv(Drawn(), film=True)
+  without = type('Without', (Drawn,), {'render': gymnasium.Env.render})
+  for none in (Drawn(), without()):
+    with pytest.raises(Problem, match="render_mode 'rgb_array'"):
+      GymEnv(none, film=True)
+  env = film.env
+  env.render = lambda: None
+  assert (film.step(act(film))['log/image'] == 2).all(), 'the last image once more'
+  vector = gymnasium.vector.SyncVectorEnv([lambda: Drawn('rgb_array')] * 2)
+  vector = GymVector(vector, film=True)
+  both = vector.step([act(vector, reset=True)] * 2)
+  assert [obs['log/image'].shape for obs in both] == [(120, 160, 3)] * 2

@@ -20,9 +20,6 @@ const ENDLESS: u64 = 10_000_000_000;
 /// Parameters from which on an update takes a CPU many seconds.
 const LARGE: usize = 20_000_000;
 
-const LARGE_ON_A_CPU: &str =
-    "a CPU takes many seconds per update of this size; size1m is made for one: --configs size1m";
-
 /// Version, device, spaces, parameters, replay and the arithmetic of steps.
 pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>) -> Result<String> {
     let isa = engine::cpu::Isa::detect().map_err(|sentence| anyhow!(sentence))?;
@@ -45,11 +42,10 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
     put(&mut lines, "observations", &spaces(&obs));
     put(&mut lines, "actions", &spaces(&act));
     put(&mut lines, "parameters", &[parameters(agent)]);
-    if on == Device::Cpu && agent.map_or(0, count) >= LARGE && config.script != "eval_only" {
-        // The official default is size200m, which surprises whoever names a task alone.
-        put(&mut lines, "note", &[LARGE_ON_A_CPU.to_string()]);
-    }
     if config.script != "eval_only" {
+        if let Some(note) = note(on, agent.map_or(0, count)) {
+            put(&mut lines, "note", &[note.to_string()]);
+        }
         put(&mut lines, "replay", &[replay_line(config, driver, agent)]);
     }
     put(&mut lines, "steps", &[step_line(config)]);
@@ -95,6 +91,12 @@ fn parameters(agent: Option<&Agent>) -> String {
     let parts: Vec<String> =
         agent.param_counts().iter().map(|(name, n)| format!("{name} {}", short(*n as f64))).collect();
     format!("{} = {}", short(count(agent) as f64), parts.join(" + "))
+}
+
+/// A word of warning. The official default is size200m, which surprises whoever names a task alone.
+fn note(device: Device, parameters: usize) -> Option<&'static str> {
+    (device == Device::Cpu && parameters >= LARGE)
+        .then_some("a CPU may take many seconds per update of this size: try --configs size1m")
 }
 
 fn count(agent: &Agent) -> usize {
@@ -161,6 +163,13 @@ mod tests {
         assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS));
         assert!(lines[0].starts_with("observations key0") && lines[1].starts_with("             key"));
         assert_eq!(lines.join("").matches("key").count(), 20);
+    }
+
+    #[test]
+    fn sizes_that_are_too_large_for_a_cpu_are_noted() {
+        let [size12m, size25m] = [9_700_000, 21_800_000]; // from vectors, which takes the fewest parameters
+        assert_eq!(note(Device::Cpu, size12m), None);
+        assert!(note(Device::Cpu, size25m).is_some_and(|note| note.len() + LABEL <= COLUMNS));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
     let (started, mut usage, mut fps, mut step) = (Instant::now(), Usage::new(), Fps::new(), 0);
     while step < config.run.steps && !stop.asked() && !late(&config, started) {
         let transitions = driver.step(|obs| policy.act(agent.as_ref(), obs))?;
-        film.add(&transitions[0])?; // there is at least one environment
+        film.add(&transitions)?;
         for (i, transition) in transitions.iter().enumerate() {
             step += 1;
             fps.step(1);
@@ -57,7 +57,7 @@ pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
         }
         logger.progress(step);
     }
-    logger.add(step, &film.take(), "epstats");
+    logger.add(step, &film.finish(), "epstats");
     let seconds = started.elapsed().as_secs_f64();
     let text = banner::end(folder.root(), step, 0, logger.mean_score(), episodes.ended, seconds);
     logger.close()?;

@@ -49,7 +49,7 @@ impl Evaluation {
                 return Ok(());
             }
             let steps = self.driver.step(|obs| policy.act(actor.as_ref(), obs))?;
-            film.add(&steps[0])?; // there is at least one environment
+            film.add(&steps)?;
             for (i, transition) in steps.iter().enumerate() {
                 lock(&self.replay).add(transition, i)?;
                 if let Some(episode) = self.episodes.add(i, transition)? {
@@ -58,7 +58,7 @@ impl Evaluation {
             }
         }
         logger.add(step, &self.episodes.stats(), "eval/epstats");
-        logger.add(step, &film.take(), "eval/epstats");
+        logger.add(step, &film.finish(), "eval/epstats");
         let batches = config.consec_report * config.run.report_batches;
         if let Some(agent) = agent.filter(|_| !lock(&self.replay).is_empty()) {
             logger.add(step, &report(agent, &mut self.stream, batches)?, "eval");

@@ -1,13 +1,13 @@
-//! `Film`: what one environment shows in whole episodes, as videos.
+//! `Film`: what the first environment shows in whole episodes, as videos.
 
 use crate::driver::flag;
-use crate::log::{Agg, Metrics, Value};
+use crate::log::{Agg, Metrics};
 use anyhow::Result;
-use spaces::{Array, DType, Data, Record};
+use spaces::{Array, Data, Record};
 
 /// Frames from which on no further episode is begun.
 const ENOUGH: usize = 256;
-/// Bytes of images that are kept; what comes after is left out.
+/// Bytes of an episode's images that are kept; what comes after is left out.
 const BYTES: usize = 64 << 20;
 
 /// The images of one whole episode after the other, short ones as many as make a film of some length. It is part of no
@@ -15,53 +15,63 @@ const BYTES: usize = 64 << 20;
 #[derive(Default)]
 pub struct Film {
     /// Of the running episode, if it was seen from its first step on.
-    running: Option<Agg>,
+    running: Option<Episode>,
     whole: Agg,
+    frames: usize,
+}
+
+#[derive(Default)]
+struct Episode {
+    images: Agg,
     frames: usize,
     bytes: usize,
 }
 
 impl Film {
-    /// Takes in a step: its uint8 images `[H, W, C]`, C 1 or 3. Officially, too, their names get the prefix `policy_`.
-    pub fn add(&mut self, step: &Record) -> Result<()> {
-        if self.frames >= ENOUGH {
-            return Ok(());
-        }
+    /// Takes in a step of all environments: of the first one its uint8 images `[H, W, C]`, C 1 or 3. Their names get the
+    /// prefix `policy_`, as in the official code.
+    pub fn add(&mut self, steps: &[Record]) -> Result<()> {
+        let Some(step) = steps.first() else { return Ok(()) };
         if flag(step, "is_first")? {
-            self.running = Some(Agg::new());
+            self.running = (self.frames < ENOUGH).then(Episode::default);
         }
         let Some(episode) = &mut self.running else { return Ok(()) };
         for (key, value) in step {
-            if let Some(frame) = frame(value).filter(|_| self.bytes < BYTES) {
-                self.bytes += frame.len();
-                episode.add_video(&format!("policy_{key}"), &frame);
+            if let Some(frame) = frame(value).filter(|_| episode.bytes < BYTES) {
+                episode.bytes += frame.len();
+                episode.images.add_video(&format!("policy_{key}"), &frame);
             }
         }
+        episode.frames += 1;
         if flag(step, "is_last")? {
-            let videos = episode.result();
+            self.frames += episode.frames;
+            self.whole.add_metrics(&episode.images.result(), "");
             self.running = None;
-            let lengths = videos.values().map(|video| if let Value::Video(video) = video { video.shape[0] } else { 0 });
-            self.frames += lengths.max().unwrap_or(0);
-            self.whole.add_metrics(&videos, "");
         }
         Ok(())
     }
 
-    /// The videos since the last call, by key: of whole episodes, or of the running one if none has ended. The next film
-    /// begins with the next episode.
+    /// The videos of the episodes that have ended since the last call, by key.
     pub fn take(&mut self) -> Metrics {
-        (self.frames, self.bytes) = (0, 0);
-        let (whole, running) = (self.whole.result(), self.running.take());
-        if whole.is_empty() { running.map(|mut episode| episode.result()).unwrap_or_default() } else { whole }
+        self.frames = 0;
+        self.whole.result()
+    }
+
+    /// The same at the end: if no episode has ended, of the running one.
+    pub fn finish(mut self) -> Metrics {
+        if self.whole.is_empty()
+            && let Some(mut episode) = self.running.take()
+        {
+            return episode.images.result();
+        }
+        self.take()
     }
 }
 
 /// An image as a video `[1, H, W, C]`.
 fn frame(value: &Array) -> Option<Array> {
     match (&value.data, &value.shape[..]) {
-        (Data::U8(pixels), &[h, w, c @ (1 | 3)]) if value.dtype() == DType::U8 => {
-            Some(Array::from_u8(&[1, h, w, c], pixels.clone()))
-        }
+        (Data::U8(pixels), &[h, w, c @ (1 | 3)]) => Some(Array::from_u8(&[1, h, w, c], pixels.clone())),
         _ => None,
     }
 }
@@ -69,15 +79,16 @@ fn frame(value: &Array) -> Option<Array> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Value;
 
-    fn step(first: bool, last: bool, pixel: u8) -> Record {
-        Record::from([
+    fn step(first: bool, last: bool, pixel: u8) -> [Record; 1] {
+        [Record::from([
             ("is_first".to_string(), Array::bool(first)),
             ("is_last".to_string(), Array::bool(last)),
             ("image".to_string(), Array::from_u8(&[1, 1, 3], vec![pixel; 3])),
             ("log/image".to_string(), Array::from_u8(&[1, 2, 1], vec![pixel; 2])),
             ("stack".to_string(), Array::from_u8(&[1, 1, 4], vec![pixel; 4])),
-        ])
+        ])]
     }
 
     fn video(metrics: &Metrics, key: &str) -> Vec<u8> {
@@ -100,13 +111,35 @@ mod tests {
         assert_eq!(videos.keys().collect::<Vec<_>>(), ["policy_image", "policy_log/image"]);
         assert_eq!(video(&videos, "policy_image"), [1, 1, 1, 2, 2, 2, 3, 3, 3]);
         assert_eq!(video(&videos, "policy_log/image"), [1, 1, 2, 2, 3, 3]);
-        film.add(&step(false, true, 5)).unwrap(); // the end of an episode that was cut by `take`
+        // An episode that goes on while videos are taken stays whole.
         assert!(film.take().is_empty());
-        film.add(&step(true, false, 6)).unwrap(); // one that does not end
-        assert_eq!(video(&film.take(), "policy_image"), [6, 6, 6]);
+        film.add(&step(false, true, 5)).unwrap();
+        assert_eq!(video(&film.take(), "policy_log/image"), [4, 4, 5, 5]);
         for i in 0..3 * ENOUGH {
             film.add(&step(i % 100 == 0, i % 100 == 99, 0)).unwrap();
         }
         assert_eq!(video(&film.take(), "policy_image").len(), 3 * 300);
+    }
+
+    #[test]
+    fn the_end_has_the_running_episode_only_if_none_has_ended() {
+        for ended in [false, true] {
+            let mut film = Film::default();
+            film.add(&step(true, ended, 1)).unwrap();
+            film.add(&step(ended, false, 2)).unwrap();
+            let expected: &[u8] = if ended { &[1; 3] } else { &[1, 1, 1, 2, 2, 2] };
+            assert_eq!(video(&film.finish(), "policy_image"), expected);
+        }
+    }
+
+    #[test]
+    fn a_large_episode_is_cut() {
+        let (mut film, side) = (Film::default(), 4096);
+        for i in 0..4 {
+            let mut steps = step(i == 0, i == 3, 0);
+            steps[0].insert("image".into(), Array::from_u8(&[side, side, 3], vec![0; 3 * side * side]));
+            film.add(&steps).unwrap();
+        }
+        assert_eq!(video(&film.take(), "policy_image").len(), 2 * 3 * side * side);
     }
 }

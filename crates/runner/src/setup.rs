@@ -46,10 +46,12 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
 /// One native environment, which is rebuilt when it crashes, with other random numbers than before.
 fn environment(config: &Config, index: usize) -> Result<Box<dyn Env>> {
     let (task, seed, options) = (config.task.clone(), config.seed, config.env.clone());
-    let build = move |restarts| envs::make(&task, index + restarts * RESTART_INDEX, seed, &options);
-    let env = Box::new(RestartOnException::new(Box::new(build), RESTARTS, RESTART_WINDOW)?);
-    // Drawing would slow training down.
-    Ok(if config.script == "eval_only" { LogImage::around(env) } else { env })
+    let drawn = config.script == "eval_only"; // drawing would slow training down
+    let build = move |restarts| {
+        let env = envs::make(&task, index + restarts * RESTART_INDEX, seed, &options)?;
+        Ok(if drawn { LogImage::around(env) } else { env })
+    };
+    Ok(Box::new(RestartOnException::new(Box::new(build), RESTARTS, RESTART_WINDOW)?))
 }
 
 /// The keys that the agent sees and those that it chooses.

@@ -109,6 +109,31 @@ fn so_does_a_run_with_evaluation_and_consecutive_batches() {
 }
 
 #[test]
+fn training_evaluation_and_play_are_filmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, names) = (dir.path(), |folder: &Path| {
+        let files = fs::read_dir(folder.join("videos")).unwrap().map(|x| x.unwrap().file_name().into_string().unwrap());
+        let names = files.filter_map(|name| name.rsplit_once('-').map(|(name, _)| name.to_string()));
+        names.collect::<std::collections::BTreeSet<String>>().into_iter().collect::<Vec<_>>()
+    });
+    finish(&config(run, &[("script", "train_eval"), ("run.eval_every", "60"), ("run.eval_envs", "2")]));
+    let [of_training, of_evaluation] = ["epstats_policy_image", "eval_epstats_policy_image"].map(String::from);
+    let found = names(run);
+    assert!(found.contains(&of_training) && found.contains(&of_evaluation), "{found:?}");
+    crate::eval_only::eval_only(config(run, &[("script", "eval_only"), ("run.steps", "60")]), &Stop::default())
+        .unwrap();
+    assert_eq!(names(&run.join("eval")), [of_training]);
+}
+
+#[test]
+fn a_video_that_cannot_be_written_does_not_end_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("videos"), "in the way").unwrap();
+    finish(&config(dir.path(), &[]));
+    assert!(files(dir.path())[0].contains("epstats/"));
+}
+
+#[test]
 fn more_steps_later_equal_all_steps_at_once() {
     let parts = tempfile::tempdir().unwrap();
     finish(&config(parts.path(), &[("run.steps", "130")]));

@@ -168,7 +168,7 @@ impl Trainer {
             (None, _) => self.driver.step(|obs| policy.act(agent, obs))?,
         };
         let mut ended = false;
-        self.film.add(&steps[0])?; // there is at least one environment
+        self.film.add(&steps)?;
         for (i, step) in steps.iter().enumerate() {
             self.counters.step += 1;
             self.speed.policy.step(1);

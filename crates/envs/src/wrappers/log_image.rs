@@ -2,7 +2,7 @@
 
 use crate::Env;
 use anyhow::{Context, Result};
-use spaces::{Array, Record, Spaces};
+use spaces::{Array, Data, Record, Space, Spaces};
 
 /// The key, which the agent does not see.
 const KEY: &str = "log/image";
@@ -20,9 +20,9 @@ impl LogImage {
             return env;
         }
         let Some(image) = env.render() else { return env };
-        let &[height, width, channels] = &image.shape[..] else { return env };
+        let (Data::U8(_), &[height, width, channels]) = (&image.data, &image.shape[..]) else { return env };
         let mut obs_space = env.obs_space().clone();
-        obs_space.insert(KEY.into(), spaces::Space::image(height, width, channels));
+        obs_space.insert(KEY.into(), Space::image(height, width, channels));
         Box::new(LogImage { env, obs_space })
     }
 

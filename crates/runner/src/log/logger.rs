@@ -171,7 +171,10 @@ impl Logger {
             }
         }
         for (step, name, video) in std::mem::take(&mut self.videos) {
-            self.write_video(step, &name, &video)?;
+            // Training is worth more than a picture of it.
+            if let Err(error) = self.write_video(step, &name, &video) {
+                println_above(&format!("warning: the video '{name}' of step {step} is left out: {error:#}"));
+            }
         }
         if let Some(events) = &mut self.events {
             events.flush()?;

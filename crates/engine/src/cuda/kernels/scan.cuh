@@ -204,7 +204,7 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w) {
   return *w;
 #else
   uint4 v;
-  // Volatile: or a compiler may load this before the wait for the kernel that has packed it.
+  // Volatile keeps it after the wait, as the kernel before may be the one that has packed it.
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "l"(w));
@@ -351,7 +351,7 @@ struct Product {
         for (u32 n = 0; n < used; n++) {
           const float* tile = w + ((u64)n * spans + span) * TILE + offset * PANEL + half;
           for (u32 e = 0; e < 8; e++)
-            for (u32 j = 0; j < 8; j++) part[n][j] += x.pair[e] * __ldg(tile + e * PANEL + j);
+            for (u32 j = 0; j < 8; j++) part[n][j] += x.pair[e] * tile[e * PANEL + j];
         }
       }
       for (u32 n = 0; n < N; n++)

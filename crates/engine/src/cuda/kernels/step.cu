@@ -160,7 +160,7 @@ struct Stream {
           for (u32 n = 0; n < N; n++) {
             const float* tile = w + ((u64)(panel * N + n) * spans + span) * TILE + k * PANEL + half;
             for (u32 e = 0; e < 8; e++)
-              for (u32 j = 0; j < 8; j++) some[n][j] += x.pair[e] * __ldg(tile + e * PANEL + j);
+              for (u32 j = 0; j < 8; j++) some[n][j] += x.pair[e] * tile[e * PANEL + j];
           }
         }
         for (u32 n = 0; n < N; n++)
@@ -223,8 +223,7 @@ __device__ __forceinline__ void dense(const Layer& l, Stream<1>& stream, const S
       n, l.scale, epsilon, [&](u32 i) { return sum_of(sums, stream.split, stride, row, i) + l.bias[i]; }, to.row(row));
 }
 
-// Eight neighbouring numbers of a weight's row, read again and again. Not by `__ldg`, which a compiler may put before the
-// wait for the kernel that has rounded the weight.
+// Eight neighbouring numbers of a weight's row, read again and again.
 __device__ __forceinline__ Eight weight_eight(const act* w, int count) {
   Eight v = {};
 #ifdef ACT_BF16

@@ -373,10 +373,13 @@ fn a_model_too_large_for_one_launch_has_many() {
     let Some(gpu) = test_gpu_in(Precision::Float32) else { return };
     let together = |case: Case, meeting| {
         let sizes = Sizes::new(&case.model(&case.values()), case.rows, case.steps);
-        Together::new(gpu, &sizes, meeting).map(|together| together.meeting)
+        let found = Together::new(gpu, &sizes, meeting);
+        assert!(found.is_none_or(|found| found.meeting != Meeting::Cluster || found.blocks.is_power_of_two()));
+        found.map(|found| found.meeting)
     };
     assert_eq!(together(SMALL, Meeting::Never), None);
     assert_eq!(together(Case { steps: 1, ..SMALL }, Meeting::Grid), None);
+    assert_eq!(together(Case { own: 40, ..SMALL }, Meeting::Cluster), Some(Meeting::Cluster)); // of ten blocks and six spare
     assert_eq!(together(Case { rows: 17, ..SMALL }, Meeting::Cluster), Some(Meeting::Grid));
     assert_eq!(together(Case { rows: 4000, ..SMALL }, Meeting::Cluster), None);
 }
