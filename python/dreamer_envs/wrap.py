@@ -53,14 +53,6 @@ def split(infos, count):
 FILM = 160  # Pixels of the longer side of an image that is for videos alone.
 
 
-def rendered(env):
-  """What it renders; None where it does not."""
-  try:
-    return env.render()
-  except NotImplementedError:
-    return None
-
-
 class Frames:
   """Rendered images: for the agent under the key `image`, or `render` if the observation has that one; for
   videos alone (`film`) under `log/image`."""
@@ -75,6 +67,19 @@ class Frames:
       size = tuple(max(1, side * FILM // max(frame.shape[:2])) for side in frame.shape[:2])
     self.space, self.convert = image(frame.shape, size)
     self.film, self.shape, self.last = film, frame.shape, frame
+
+  @classmethod
+  def wanted(cls, render, film, draw, spaces, size):
+    """Those that `draw` gives, with their space among `spaces`; None if nobody asks for them."""
+    if not (render or film):
+      return None
+    try:
+      frame = draw()
+    except NotImplementedError:
+      frame = None
+    frames = cls(frame, spaces, size, film=not render)
+    spaces[frames.key] = frames.space
+    return frames
 
   def __call__(self, frame):
     # What goes wrong in a video alone, as a window that was resized, shall cost no episode.
@@ -101,10 +106,8 @@ class GymEnv(Env):
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
     self.obs(self.reset()[0])
-    shown = render or film
-    self.frames = Frames(rendered(env), self.obs_space, size, not render) if shown else None
-    if shown:
-      self.obs_space[self.frames.key] = self.frames.space
+    draw = lambda: env.render()  # Not looked up unless it is wanted: some have none.
+    self.frames = Frames.wanted(render, film, draw, self.obs_space, size)
     self.seed, self.done = seed, True
 
   def step(self, action):
@@ -197,13 +200,8 @@ class GymVector(VectorEnv):
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
     self.obs.batch(self.reset()[0], self.count)
-    shown = render or film
-    self.frames = None
-    if shown:
-      frames = rendered(env)
-      frame = None if frames is None else frames[0]
-      self.frames = Frames(frame, self.obs_space, size, not render)
-      self.obs_space[self.frames.key] = self.frames.space
+    first = lambda frames: None if frames is None else frames[0]
+    self.frames = Frames.wanted(render, film, lambda: first(env.render()), self.obs_space, size)
     self.seed, self.done = seed, np.ones(self.count, bool)
     self.first = np.zeros(self.count, bool)
 

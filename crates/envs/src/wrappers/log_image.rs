@@ -2,7 +2,7 @@
 
 use crate::Env;
 use anyhow::{Context, Result};
-use spaces::{Array, Data, Record, Space, Spaces};
+use spaces::{Data, Record, Space, Spaces};
 
 /// The key, which the agent does not see.
 const KEY: &str = "log/image";
@@ -25,10 +25,6 @@ impl LogImage {
         obs_space.insert(KEY.into(), Space::image(height, width, channels));
         Box::new(LogImage { env, obs_space })
     }
-
-    fn image(&self) -> Result<Array> {
-        self.env.render().context("the environment draws no image any more")
-    }
 }
 
 impl Env for LogImage {
@@ -43,7 +39,7 @@ impl Env for LogImage {
 
     fn step(&mut self, action: &Record) -> Result<Record> {
         let mut obs = self.env.step(action)?;
-        obs.insert(KEY.into(), self.image()?);
+        obs.insert(KEY.into(), self.env.render().context("the environment draws no image any more")?);
         Ok(obs)
     }
 }
@@ -53,6 +49,7 @@ mod tests {
     use super::*;
     use crate::{Rng, make, random_action};
     use serde_json::Value;
+    use spaces::Array;
 
     #[test]
     fn vectors_get_an_image_of_the_same_state() {
