@@ -43,6 +43,12 @@ impl Config {
         let needed = config.batch_size * (config.consec_train * config.batch_length + config.replay_context);
         let size = config.replay.size;
         ensure!(size >= needed, "'replay.size' is {size}, but must be at least {needed} steps: one training batch");
+        let needed = 10 * config.batch_size * (config.consec_report * config.report_length + config.replay_context);
+        ensure!(
+            config.script != "train_eval" || size >= needed,
+            "'replay.size' is {size}, but must be at least {needed} steps: the replay of evaluation is a tenth of it, \
+             and holds one batch of reports"
+        );
         let fracs = &config.replay.fracs;
         for (key, frac) in [("uniform", fracs.uniform), ("priority", fracs.priority), ("recency", fracs.recency)] {
             ensure!(frac >= 0.0, "'replay.fracs.{key}' is {frac}, but must not be negative");

@@ -113,7 +113,7 @@ impl Resolver {
 
     fn finish(&mut self) -> Result<Config> {
         self.drop_official_outputs();
-        self.check_counts()?;
+        self.check_numbers()?;
         let mut json = self.tree.to_json();
         for key in SHARED {
             json["agent"][key] = json[key].clone();
@@ -136,10 +136,13 @@ impl Resolver {
         }
     }
 
-    /// Whole numbers are counts and sizes, except among the options of environments.
-    fn check_counts(&self) -> Result<()> {
+    /// Whole numbers are counts and sizes, and one number may be infinite, except among the options of environments.
+    fn check_numbers(&self) -> Result<()> {
         for (key, value) in self.tree.0.iter().filter(|(key, _)| !key.starts_with("env.")) {
             let items = if let Value::List(items) = value { items.as_slice() } else { std::slice::from_ref(value) };
+            if items.iter().any(|x| matches!(x, Value::Float(x) if x.is_infinite())) && key != "replay.prio.initial" {
+                bail!("'{key}' is {}, but must be finite", value.to_yaml());
+            }
             if items.iter().any(|x| matches!(x, Value::Int(x) if *x < 0)) {
                 bail!("'{key}' is {}, but must not be negative", value.to_yaml());
             }

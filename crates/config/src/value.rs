@@ -77,6 +77,11 @@ impl Value {
         };
         match words {
             [] => bail!("given without a value"),
+            [word] if word.starts_with('[') && word.ends_with(']') => {
+                let inner = word[1..word.len() - 1].trim();
+                let items = inner.split(',').map(|item| one(&item.trim().to_string()));
+                Ok(Value::List(if inner.is_empty() { vec![] } else { items.collect() }))
+            }
             [word] => Ok(one(word)),
             words => Ok(Value::List(words.iter().map(one).collect())),
         }

@@ -172,6 +172,10 @@ fn values_that_cannot_work_are_refused() {
     assert_says(&error("--logger.outputs jsonl tensorbord"), &["'tensorbord'", "'tensorboard'"]);
     assert_says(&error("--batch_size 0"), &["'batch_size'", "at least 1"]);
     assert_says(&error("--replay.size 1000"), &["'replay.size'", "1040"]);
+    assert!(resolve("--replay.size 5000").is_ok());
+    assert_says(&error("--replay.size 5000 --script train_eval"), &["'replay.size'", "5280", "evaluation"]);
+    assert_says(&error("--run.save_every inf"), &["'run.save_every'", "must be finite"]);
+    assert_eq!(resolve("--replay.prio.initial inf").unwrap().replay.prio.initial, f64::INFINITY);
     assert_says(&error("--replay.fracs.uniform 0.5"), &["'replay.fracs'", "0.5"]);
     assert_says(&error("--logger.filter ("), &["'logger.filter'", "regular expression"]);
 }
@@ -282,9 +286,11 @@ proptest! {
 
 #[test]
 fn the_users_own_arguments_take_any_name_and_survive_the_printed_form() {
-    let line = "--task py:my.py:Env --env.kwargs.length 30 --env.kwargs.fast true --env.kwargs.map small";
+    let line = "--task py:my.py:Env --env.kwargs.length 30 --env.kwargs.fast true --env.kwargs.map small \
+                --env.kwargs.size [64,64] --env.kwargs.names a b --env.kwargs.one [1] --env.kwargs.none []";
     let config = resolve(line).unwrap();
-    let kwargs = serde_json::json!({"length": 30, "fast": true, "map": "small"});
+    let kwargs = serde_json::json!({"length": 30, "fast": true, "map": "small", "size": [64, 64], "names": ["a", "b"],
+        "one": [1], "none": []});
     assert_eq!(config.env_options()["kwargs"], kwargs);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");

@@ -139,7 +139,8 @@ impl Heads<'_> {
         ops::transpose01_all(&by_step.iter().collect::<Vec<_>>())
     }
 
-    /// The value loss [B, T - 1] over replayed features [B*T, ..], to which gradients flow.
+    /// The value loss [B, T - 1] over replayed features [B*T, ..], to which gradients flow, and the returns that it is
+    /// for.
     pub fn replay_loss(
         &self,
         p: &Params,
@@ -148,9 +149,8 @@ impl Heads<'_> {
         x: &ReplaySteps,
         norm: &mut Normalizer,
         training: bool,
-    ) -> Replayed {
+    ) -> (Tensor, Tensor) {
         let (b, t) = (x.boot.dim(0), x.boot.dim(1));
-        let before = norm.stats();
         let disc = (1.0 - 1.0 / c.horizon) as f32;
         let ret = ops::lambda_return(&x.last, &x.term, &x.rew, &x.boot, disc, c.repl_loss.lam);
         let after = norm.apply(&ret, training);
@@ -162,17 +162,9 @@ impl Heads<'_> {
             let raw = self.val.apply(p, &[&inputs[0], &inputs[1]]);
             let slow = self.slow.pred(&self.slow.apply(slow, &[&inputs[0].detach(), &inputs[1].detach()]));
             let targets = [(&ops::rows(&target, rows.clone()), 1.0), (&slow, c.repl_loss.slowreg)];
-            let (loss, pred) = self.val.loss_and_pred(&raw, &targets);
-            let loss = ops::linear_combination(&[(&loss, &ops::rows(&live, rows))]);
-            vec![loss, pred, slow]
+            vec![ops::linear_combination(&[(&self.val.loss(&raw, &targets), &ops::rows(&live, rows))])]
         });
-        let shape = |x: &Tensor| ops::reshape(x, &[b, t]);
-        Replayed {
-            loss: ops::fit_steps(&shape(&outputs[0]), t - 1),
-            ret,
-            val: norm.denormalize(&shape(&outputs[1]), &before),
-            slowval: norm.denormalize(&shape(&outputs[2]), &before),
-        }
+        (ops::fit_steps(&ops::reshape(&outputs[0], &[b, t]), t - 1), ret)
     }
 }
 
@@ -197,17 +189,6 @@ pub struct ReplaySteps {
     pub term: Tensor,
     pub rew: Tensor,
     pub boot: Tensor,
-}
-
-/// Outcome of the replay value loss.
-#[cfg_attr(not(test), allow(dead_code))] // the golden test compares every part
-pub struct Replayed {
-    /// [B, T - 1]
-    pub loss: Tensor,
-    pub ret: Tensor,
-    /// [B, T]
-    pub val: Tensor,
-    pub slowval: Tensor,
 }
 
 /// Returns, advantages and weights from predictions, with the official metrics. Updates the normalisers where `training`.

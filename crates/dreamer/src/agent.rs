@@ -65,8 +65,9 @@ pub struct Parts {
 const PARTS: [&str; 7] = ["enc", "dyn", "dec", "rew", "con", "pol", "val"];
 
 impl Agent {
-    /// Builds an agent with freshly initialised parameters (keyed by `config.seed`). `act_space` is without `reset`.
-    /// Fails with a sentence that names the key where the configuration cannot work with these spaces.
+    /// Builds an agent with freshly initialised parameters (keyed by `config.seed`). Of the spaces it leaves out `reset`
+    /// and keys that start with `log/`. Fails with a sentence that names the key where the configuration cannot work with
+    /// these spaces.
     pub fn new(obs_space: &Spaces, act_space: &Spaces, config: &AgentConfig) -> Result<Agent> {
         let act_space: Spaces =
             act_space.iter().filter(|(k, _)| *k != "reset").map(|(k, s)| (k.clone(), s.clone())).collect();

@@ -3,12 +3,15 @@
 use crate::config::AgentConfig;
 use crate::data::encoded_space;
 use crate::heads::SCALAR_OUTPUTS;
+use crate::loss::LOSSES;
 use crate::nets::parse_norm;
 use crate::optimizer::SCHEDULES;
 use crate::params::{INITIALIZERS, split_winit};
 use anyhow::{Result, bail};
 use engine::ops::Act;
 use spaces::{Space, Spaces};
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::ops::RangeBounds;
 
 /// Checks `c` against the spaces.
 pub fn check(obs_space: &Spaces, act_space: &Spaces, c: &AgentConfig) -> Result<()> {
@@ -50,9 +53,9 @@ fn names(c: &AgentConfig) -> Result<()> {
     one_of("dyn.typ", &c.dynamics.typ, &["rssm"])?;
     one_of("enc.typ", &c.enc.typ, &["simple"])?;
     one_of("dec.typ", &c.dec.typ, &["simple"])?;
-    one_of("rewhead.output", &c.rewhead.output, &SCALAR_OUTPUTS[..4])?;
+    one_of("rewhead.output", &c.rewhead.output, &SCALAR_OUTPUTS)?;
     one_of("conhead.output", &c.conhead.output, &["binary"])?;
-    one_of("value.output", &c.value.output, &SCALAR_OUTPUTS[..4])?;
+    one_of("value.output", &c.value.output, &SCALAR_OUTPUTS)?;
     one_of("policy_dist_disc", &c.policy_dist_disc, &["categorical", "categorical_unimix"])?;
     one_of("policy_dist_cont", &c.policy_dist_cont, &["bounded_normal", "normal_logstd"])?;
     one_of("opt.schedule", &c.opt.schedule, &SCHEDULES)?;
@@ -124,30 +127,44 @@ fn numbers(c: &AgentConfig) -> Result<()> {
     Ok(())
 }
 
-/// Numbers that must lie in a range, its lower end included and its upper end not.
+/// Numbers that must lie in a range, of which both ends may be left out.
 fn ranges(c: &AgentConfig) -> Result<()> {
-    let tiny = f64::MIN_POSITIVE;
-    let one = 1.0 + f64::EPSILON;
-    let numbers = [
-        ("agent.horizon", c.horizon, one, f64::INFINITY),
-        ("agent.opt.lr", c.opt.lr, 0.0, f64::INFINITY),
-        ("agent.opt.agc", c.opt.agc as f64, 0.0, f64::INFINITY),
-        ("agent.opt.eps", c.opt.eps as f64, 0.0, f64::INFINITY),
-        ("agent.opt.beta1", c.opt.beta1, 0.0, 1.0),
-        ("agent.opt.beta2", c.opt.beta2, 0.0, 1.0),
-        ("agent.dyn.rssm.unimix", c.dynamics.rssm.unimix as f64, 0.0, one),
-        ("agent.policy.unimix", c.policy.unimix as f64, 0.0, one),
-        ("agent.policy.minstd", c.policy.minstd as f64, tiny, f64::INFINITY),
-        ("agent.policy.maxstd", c.policy.maxstd as f64, c.policy.minstd as f64, f64::INFINITY),
-        ("agent.imag_loss.lam", c.imag_loss.lam as f64, 0.0, one),
-        ("agent.repl_loss.lam", c.repl_loss.lam as f64, 0.0, one),
-        ("agent.retnorm.rate", c.retnorm.rate as f64, 0.0, one),
-        ("agent.valnorm.rate", c.valnorm.rate as f64, 0.0, one),
-        ("agent.advnorm.rate", c.advnorm.rate as f64, 0.0, one),
+    let (above_0, from_0) = (Excluded(0.0), Included(0.0));
+    let (any, below_1, to_1) = (Unbounded, Excluded(1.0), Included(1.0));
+    let numbers: [(&str, f64, Bound<f64>, Bound<f64>); 18] = [
+        ("agent.horizon", c.horizon, Excluded(1.0), any),
+        ("agent.opt.lr", c.opt.lr, from_0, any),
+        ("agent.opt.agc", c.opt.agc as f64, from_0, any),
+        // Heads that start with zeros have no gradient for what is before them, and 0 / 0 is no step.
+        ("agent.opt.eps", c.opt.eps as f64, above_0, any),
+        ("agent.opt.beta1", c.opt.beta1, from_0, below_1),
+        ("agent.opt.beta2", c.opt.beta2, from_0, below_1),
+        ("agent.dyn.rssm.unimix", c.dynamics.rssm.unimix as f64, from_0, to_1),
+        ("agent.policy.unimix", c.policy.unimix as f64, from_0, to_1),
+        ("agent.policy.minstd", c.policy.minstd as f64, above_0, any),
+        ("agent.policy.maxstd", c.policy.maxstd as f64, Included(c.policy.minstd as f64), any),
+        ("agent.imag_loss.lam", c.imag_loss.lam as f64, from_0, to_1),
+        ("agent.repl_loss.lam", c.repl_loss.lam as f64, from_0, to_1),
+        ("agent.retnorm.rate", c.retnorm.rate as f64, from_0, to_1),
+        ("agent.valnorm.rate", c.valnorm.rate as f64, from_0, to_1),
+        ("agent.advnorm.rate", c.advnorm.rate as f64, from_0, to_1),
+        ("agent.retnorm.limit", c.retnorm.limit as f64, above_0, any),
+        ("agent.valnorm.limit", c.valnorm.limit as f64, above_0, any),
+        ("agent.advnorm.limit", c.advnorm.limit as f64, above_0, any),
     ];
     for (key, value, low, high) in numbers {
-        if !(low..high).contains(&value) {
-            bail!("{key} is {value}; it must be at least {low:.3} and below {high:.3}");
+        if !(low, high).contains(&value) || !value.is_finite() {
+            let low = match low {
+                Included(low) => format!("at least {low}"),
+                Excluded(low) => format!("above {low}"),
+                Unbounded => unreachable!("every number here has a lower end"),
+            };
+            let high = match high {
+                Included(high) => format!(" and at most {high}"),
+                Excluded(high) => format!(" and below {high}"),
+                Unbounded => String::new(),
+            };
+            bail!("{key} is {value}; it must be {low}{high}");
         }
     }
     Ok(())
@@ -196,6 +213,9 @@ fn observation_space(space: &Spaces, c: &AgentConfig) -> Result<()> {
         bail!("the environment has no observation key besides its flags and log/ keys; there is nothing to see");
     }
     for (key, s) in space {
+        if LOSSES.contains(&key.as_str()) {
+            bail!("observation key '{key}' is the name of a loss, beside which its own would stand; call it obs/{key}");
+        }
         if s.is_image() && s.size() == 0 {
             bail!("image key '{key}' is {s}, which holds no pixels");
         }

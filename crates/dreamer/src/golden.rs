@@ -384,12 +384,16 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
     for (name, x) in policy_outputs(agent, trajectory, noise) {
         put(format!("img/{name}"), &x);
     }
-    if let Some(r) = &checked.replayed {
+    if let Some(ret) = &checked.replayed {
         let boot: Vec<f32> = values(&checked.targets.ret).into_iter().step_by(h).collect();
         put("repl/boot".into(), &boot);
-        put("repl/ret".into(), &values(&r.ret));
-        put("repl/val".into(), &values(&r.val));
-        put("repl/slowval".into(), &values(&r.slowval));
+        put("repl/ret".into(), &values(ret));
+        let feat = [&loss.observed.deter, &loss.observed.stoch];
+        for (name, head, params) in
+            [("val", &agent.parts.val, agent.params.frozen()), ("slowval", &agent.parts.slow, agent.slow.frozen())]
+        {
+            put(format!("repl/{name}"), &values(&head.pred(&head.apply(&params, &feat))));
+        }
     }
     for (name, x) in &loss.losses {
         if name == "policy" || name == "value" {

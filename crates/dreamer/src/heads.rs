@@ -21,8 +21,8 @@ enum Output {
     Binary,
 }
 
-/// The outputs that a scalar head may have.
-pub const SCALAR_OUTPUTS: [&str; 5] = ["symexp_twohot", "mse", "huber", "symlog_mse", "binary"];
+/// The outputs that a head for rewards or values may have.
+pub const SCALAR_OUTPUTS: [&str; 4] = ["symexp_twohot", "mse", "huber", "symlog_mse"];
 
 impl ScalarHead {
     pub fn new(b: &mut Builder, inputs: usize, config: &Config) -> Self {
@@ -67,15 +67,8 @@ impl ScalarHead {
         ops::linear_combination(&losses.iter().map(|(l, c)| (l, c)).collect::<Vec<_>>())
     }
 
-    /// `loss` with `pred`.
-    pub fn loss_and_pred(&self, raw: &Tensor, targets: &[(&Tensor, f32)]) -> (Tensor, Tensor) {
-        match &self.output {
-            Output::TwoHot(bins) => ops::twohot_loss_and_pred(raw, bins, targets),
-            _ => (self.loss(raw, targets), self.pred(raw)),
-        }
-    }
-
-    /// Predictions [..] from raw outputs; of a binary head, the probability. No gradient.
+    /// Predictions [..] from raw outputs; of a binary head, the probability; with `symlog_mse`, as officially, the symlog
+    /// of what is predicted. No gradient.
     pub fn pred(&self, raw: &Tensor) -> Tensor {
         let shape = &raw.shape()[..raw.shape().len() - 1];
         match &self.output {

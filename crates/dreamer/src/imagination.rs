@@ -145,14 +145,7 @@ impl Imagination<'_> {
             let learned = [&deter, &stoch].map(|x| ops::rows(x, 0..steps * n));
             let likelihoods =
                 h.pol.evaluate(self.params, &[&learned[0], &learned[1]], &actions.iter().collect::<Vec<_>>());
-            let value = h.val.apply(self.params, &[&deter, &stoch]);
-            let plain = [&deter.detach(), &stoch.detach()];
-            let predicted = [
-                h.rew.pred(&h.rew.apply(self.frozen, &plain)),
-                h.con.pred(&h.con.apply(self.frozen, &plain)),
-                h.val.pred(&value),
-                h.slow.pred(&h.slow.apply(self.slow, &plain)),
-            ];
+            let (predicted, value) = self.predict(&Latent { deter, stoch }, true);
             let by_step = predicted.map(|x| ops::reshape(&x, &[steps + 1, n]));
             let by_row = ops::transpose01_all(&by_step.iter().collect::<Vec<_>>());
             let [rew, con, val, slow] = by_row.try_into().unwrap_or_else(|_| unreachable!("four predictions"));

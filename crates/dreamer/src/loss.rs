@@ -1,7 +1,5 @@
 //! The loss of one batch: world model, imagination, actor and critic (official agent.py, `loss`).
 
-#[cfg(test)]
-use crate::actor_critic::Replayed;
 use crate::actor_critic::{self, Heads, Normalizers, ReplaySteps};
 use crate::agent::Parts;
 use crate::batch::Batch;
@@ -35,8 +33,8 @@ pub struct Loss {
 /// What only the golden test looks at.
 #[cfg(test)]
 pub struct Checked {
-    /// Without the replay value loss, `None`.
-    pub replayed: Option<Replayed>,
+    /// Returns of the replayed steps [B, T - 1]; without the replay value loss, `None`.
+    pub replayed: Option<Tensor>,
     pub trajectory: Trajectory,
     pub predictions: Predictions,
     pub targets: actor_critic::Targets,
@@ -120,10 +118,10 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
             rew: last(&batch.reward),
             boot: ops::reshape(&ops::column(&targets.ret, 0..b * k, 0), &[b, k]),
         };
-        let out = part("heads", || heads.replay_loss(p, i.slow, c, &steps, &mut norms.val, i.training));
-        losses.push(("repval".to_string(), out.loss.clone()));
+        let (loss, _returns) = part("heads", || heads.replay_loss(p, i.slow, c, &steps, &mut norms.val, i.training));
+        losses.push(("repval".to_string(), loss));
         #[cfg(test)]
-        replayed.replace(out);
+        replayed.replace(_returns);
     }
 
     let terms: Vec<(&Tensor, f32)> = losses.iter().map(|(name, x)| (x, scale(c, name))).collect();
@@ -142,6 +140,9 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
         checked: Checked { replayed, trajectory, predictions, targets },
     })
 }
+
+/// Losses that are of no observation's reconstruction, whose names no observation may have.
+pub const LOSSES: [&str; 7] = ["dyn", "rep", "rew", "con", "policy", "value", "repval"];
 
 /// The scale of a loss.
 fn scale(c: &AgentConfig, name: &str) -> f32 {

@@ -119,8 +119,10 @@ mod tests {
         let linear = Config { schedule: "linear".into(), ..base.clone() };
         assert!(rates(linear, &[10, 20, 30, 99]).iter().zip([1.0, 0.55, 0.1, 0.1]).all(|(a, b)| (a - b).abs() < 1e-12));
         let cosine = Config { schedule: "cosine".into(), ..base.clone() };
-        // lr 1 makes the official floor of a tenth of a tenth into a tenth.
-        assert!(rates(cosine, &[10, 20, 30]).iter().zip([1.0, 0.55, 0.1]).all(|(a, b)| (a - b).abs() < 1e-12));
+        // With lr 1 the official floor, a tenth of the square, is a tenth.
+        assert!(rates(cosine.clone(), &[10, 20, 30]).iter().zip([1.0, 0.55, 0.1]).all(|(a, b)| (a - b).abs() < 1e-12));
+        let small = Config { lr: 1e-2, ..cosine };
+        assert!(rates(small, &[10, 20, 30]).iter().zip([1e-2, 5.005e-3, 1e-5]).all(|(a, b)| (a - b).abs() < 1e-12));
         let bad = Config { schedule: "linear".into(), anneal: 0, ..base };
         assert!(Optimizer::new(&Params::default(), &bad).is_err_and(|e| e.to_string().contains("agent.opt.anneal")));
     }

@@ -219,7 +219,7 @@ fn loading_part_of_a_state_by_regular_expression() {
 #[test]
 fn what_cannot_work_is_refused_with_the_key() {
     type Change = fn(&mut AgentConfig);
-    let cases: [(Change, &str); 11] = [
+    let cases: [(Change, &str); 16] = [
         (|c| c.dynamics.rssm.blocks = 5, "agent.dyn.rssm.blocks"),
         (|c| c.dynamics.rssm.act = "sile".into(), "agent.dyn.rssm.act"),
         (|c| c.enc.simple.norm = "batch".into(), "agent.enc.simple.norm"),
@@ -231,6 +231,11 @@ fn what_cannot_work_is_refused_with_the_key() {
         (|c| c.policy_dist_cont = "beta".into(), "agent.policy_dist_cont"),
         (|c| c.imag_length = 0, "agent.imag_length"),
         (|c| c.opt.wdregex = "(".into(), "agent.opt.wdregex"),
+        (|c| c.opt.eps = 0.0, "agent.opt.eps is 0; it must be above 0"),
+        (|c| c.advnorm.limit = 0.0, "agent.advnorm.limit is 0; it must be above 0"),
+        (|c| c.horizon = 1.0, "agent.horizon is 1; it must be above 1"),
+        (|c| c.imag_loss.lam = 1.5, "agent.imag_loss.lam is 1.5; it must be at least 0 and at most 1"),
+        (|c| c.opt.lr = f64::INFINITY, "agent.opt.lr is inf"),
     ];
     let (obs, act) = everything();
     for (change, key) in cases {
@@ -242,6 +247,9 @@ fn what_cannot_work_is_refused_with_the_key() {
     let mixed = obs_space(&[("a", Space::image(12, 20, 3)), ("b", Space::image(16, 20, 3))]);
     let error = Agent::new(&mixed, &act, &tiny()).err().unwrap().to_string();
     assert!(error.contains("'b'") && error.contains("'a'"), "{error}");
+    let named = obs_space(&[("rep", Space::float(&[2]))]);
+    let error = Agent::new(&named, &act, &tiny()).err().unwrap().to_string();
+    assert!(error.contains("'rep' is the name of a loss") && error.contains("obs/rep"), "{error}");
     assert!(Agent::new(&obs_space(&[]), &act, &tiny()).is_err());
     assert!(Agent::new(&obs, &Spaces::new(), &tiny()).is_err());
 }

@@ -83,7 +83,7 @@ mod encoder {
         let mut out = filled(group_len(s.co, s.h / 2, s.w / 2, 0));
         let mut ties = vec![0u16; s.co * s.h * s.w];
         bencher
-            .counter(ItemsCount::new(s.flops()))
+            .counter(ItemsCount::new(lanes() * s.flops()))
             .bench_local(|| conv_pool(&s, &weights, &x, s.pad(), None, &mut out, 0, &mut ties));
     }
 
@@ -92,7 +92,7 @@ mod encoder {
         let (s, _, x) = conv5(shape);
         let (dy, mut acc) = (filled(group_len(s.co, s.h, s.w, s.pad())), filled(s.weight_grad_len()));
         bencher
-            .counter(ItemsCount::new(s.flops()))
+            .counter(ItemsCount::new(lanes() * s.flops()))
             .bench_local(|| conv_weight_grad(&s, &x, s.pad(), &dy, s.pad(), &mut acc));
     }
 
@@ -101,7 +101,7 @@ mod encoder {
         let (s, weights, mut dx) = conv5(shape);
         let dy = filled(group_len(s.co, s.h, s.w, s.pad()));
         bencher
-            .counter(ItemsCount::new(s.flops()))
+            .counter(ItemsCount::new(lanes() * s.flops()))
             .bench_local(|| conv_input_grad(&s, &weights, &dy, s.pad(), &mut dx, s.pad()));
     }
 
@@ -128,9 +128,7 @@ mod encoder {
     fn one_image(bencher: Bencher, shape: [usize; 3]) {
         let (s, weights, _) = conv5(shape);
         let (image, bias) = (Image::zeros(s.ci, s.h, s.w, s.pad()), filled(s.co));
-        bencher
-            .counter(ItemsCount::new(s.dense_flops() / lanes()))
-            .bench_local(|| conv_image(&s, &weights, &bias, &image));
+        bencher.counter(ItemsCount::new(s.dense_flops())).bench_local(|| conv_image(&s, &weights, &bias, &image));
     }
 }
 
@@ -150,7 +148,7 @@ mod decoder {
         let (s, weights, x) = upsample(shape);
         let mut out = filled(group_len(s.co, 2 * s.h, 2 * s.w, 0));
         bencher
-            .counter(ItemsCount::new(s.low().flops()))
+            .counter(ItemsCount::new(lanes() * s.low().flops()))
             .bench_local(|| upsample_conv(&s, &weights, &x, 1, None, &mut out, 0));
     }
 
@@ -160,7 +158,7 @@ mod decoder {
         let low = s.low();
         let (phases, mut acc) = (filled(group_len(4 * s.co, s.h, s.w, 1)), filled(low.weight_grad_len()));
         bencher
-            .counter(ItemsCount::new(low.flops()))
+            .counter(ItemsCount::new(lanes() * low.flops()))
             .bench_local(|| conv_weight_grad(&low, &x, 1, &phases, 1, &mut acc));
     }
 
@@ -169,7 +167,7 @@ mod decoder {
         let (s, weights, mut dx) = upsample(shape);
         let (low, phases) = (s.low(), filled(group_len(4 * s.co, s.h, s.w, 1)));
         bencher
-            .counter(ItemsCount::new(low.flops()))
+            .counter(ItemsCount::new(lanes() * low.flops()))
             .bench_local(|| conv_input_grad(&low, &weights, &phases, 1, &mut dx, 1));
     }
 

@@ -77,6 +77,7 @@ impl Replay {
         let headers: BTreeMap<u64, Header> = found.iter().filter_map(header).collect();
         let mut order: Vec<_> = found.keys().map(|&id| (reach(&headers, id, self.options.length), id)).collect();
         order.sort_by(|a, b| b.cmp(a));
+        let mut beyond = 0;
         for (reach, id) in order {
             let files = &found[&id];
             let names = files.iter().map(|&(kind, generation)| file_name(id, generation, kind));
@@ -84,6 +85,7 @@ impl Replay {
             if !wanted || (!same && self.has_enough(reach)) {
                 // Left by an interrupted save, or beyond the capacity: gone with the next save.
                 self.disk.files.extend(names);
+                beyond += if wanted { headers.get(&id).map_or(0, |header| header.length) } else { 0 };
                 continue;
             }
             let latents = manifest.map_or(u64::MAX, |_| listed.get(&id).and_then(|f| f.latent).unwrap_or(0));
@@ -95,6 +97,16 @@ impl Replay {
                 self.store.steps += chunk.len();
                 self.store.chunks.insert(id, chunk);
             }
+        }
+        if beyond > 0 {
+            let (steps, bytes) = (self.store.steps, self.options.capacity_bytes);
+            let memory = bytes.map_or(String::new(), |most| format!(" and {:.1} GB of memory", most as f64 / 1e9));
+            self.warnings.push(format!(
+                "{} holds {beyond} steps more than these {steps}, with which the replay is full (replay.size {}{memory}); \
+                 their files are removed by the next save: to keep them, copy the folder first",
+                dir.display(),
+                self.options.capacity
+            ));
         }
     }
 
@@ -171,7 +183,7 @@ impl Replay {
                 let steps = steps.len().min(self.options.length);
                 self.store.streams.insert(worker, Stream { tail, start, steps, inserted });
             } else if steps.len() < self.options.length {
-                // Too short to be sampled and never to grow: its files stay, for a shorter length.
+                // Too short to be sampled and never to grow. The next manifest does not list it.
                 for id in ids {
                     self.forget(id);
                 }

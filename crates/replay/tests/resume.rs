@@ -149,6 +149,21 @@ fn what_came_after_the_last_save_is_gone_and_nothing_else() {
 }
 
 #[test]
+fn what_a_smaller_capacity_leaves_out_is_told_before_it_is_removed() {
+    let dir = common::folder();
+    let options = options(5, 40, 8, Some(dir.path()));
+    trained(&options).save().unwrap();
+    let names = common::files(dir.path(), "");
+    let mut less = open(&Options { capacity: 10, ..options.clone() });
+    let warning = less.warnings().concat();
+    assert!(warning.contains("steps more than these") && warning.contains("replay.size 10"), "{warning}");
+    assert_eq!(common::files(dir.path(), ""), names, "until the next save everything is there");
+    less.save().unwrap();
+    assert!(common::files(dir.path(), "").len() < names.len());
+    assert_eq!(open(&Options { capacity: 10, ..options }).warnings(), Vec::<String>::new());
+}
+
+#[test]
 fn a_save_interrupted_at_any_file_leaves_the_state_before() {
     let dir = common::folder();
     let options = options(5, 40, 8, Some(dir.path()));

@@ -68,5 +68,5 @@ pub use shape::{
 };
 pub use step::{Step, mlp};
 pub use summary::{Summary, summaries, summary};
-pub use twohot::{symexp_bins, twohot_loss, twohot_loss_and_pred, twohot_pred};
+pub use twohot::{symexp_bins, twohot_loss, twohot_pred};
 pub use varying::Varying;

@@ -40,46 +40,28 @@ pub fn twohot_loss(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) ->
     assert_eq!(logits.width(), bins.len());
     match logits.device() {
         Device::Cpu => twohot_loss_cpu(logits, bins, targets),
-        Device::Gpu(gpu) => twohot_gpu(gpu, logits, bins, targets, false).0,
+        Device::Gpu(gpu) => twohot_gpu(gpu, logits, bins, targets),
     }
 }
 
-/// [`twohot_loss`] with [`twohot_pred`].
-pub fn twohot_loss_and_pred(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> (Tensor, Tensor) {
-    match logits.device() {
-        Device::Cpu => (twohot_loss(logits, bins, targets), twohot_pred(logits, bins)),
-        Device::Gpu(gpu) => {
-            let (loss, pred) = twohot_gpu(gpu, logits, bins, targets, true);
-            (loss, pred.expect("asked for"))
-        }
-    }
-}
-
-fn twohot_gpu(
-    gpu: &'static Gpu,
-    logits: &Tensor,
-    bins: &[f32],
-    targets: &[(&Tensor, f32)],
-    predict: bool,
-) -> (Tensor, Option<Tensor>) {
+fn twohot_gpu(gpu: &'static Gpu, logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> Tensor {
     assert!(matches!(targets.len(), 1 | 2), "{} targets", targets.len());
     let (rows, n, bins, kept) = (logits.rows(), logits.width(), gpu.constant(bins), gpu.act(logits));
     let (target0, c0) = (gpu.full(targets[0].0), targets[0].1);
     let (target1, c1) = targets.get(1).map_or((None, 0.0), |(x, c)| (Some(gpu.full(x)), *c));
     let shape = &logits.shape()[..logits.shape().len() - 1];
-    let (y, pred) = (gpu.empty(shape), predict.then(|| gpu.empty(shape)));
-    let args: [&dyn Arg; 10] = [&kept, &bins, &rows, &n, &target0, &c0, &target1, &c1, &y, &pred];
+    let (y, none) = (gpu.empty(shape), None::<&Tensor>);
+    let args: [&dyn Arg; 10] = [&kept, &bins, &rows, &n, &target0, &c0, &target1, &c1, &y, &none];
     gpu.launch("heads", "twohot", Grid::warps(rows), &args);
     if !recording(&[logits]) {
-        return (y, pred);
+        return y;
     }
-    let loss = record1(&[logits], y, move |dy, _| {
+    record1(&[logits], y, move |dy, _| {
         let (dy, dx) = (gpu.full(dy), gpu.empty_act(kept.shape()));
         let args: [&dyn Arg; 10] = [&kept, &bins, &dy, &rows, &n, &target0, &c0, &target1, &c1, &dx];
         gpu.launch("heads", "twohot_grad", Grid::warps(rows), &args);
         vec![Some(dx)]
-    });
-    (loss, pred)
+    })
 }
 
 fn twohot_loss_cpu(logits: &Tensor, bins: &[f32], targets: &[(&Tensor, f32)]) -> Tensor {
@@ -163,9 +145,7 @@ mod tests {
             let target = random(&[m], 9, 2.0);
             check_devices(&[&[m, n]], |x| {
                 let targets = [(&target.to(x[0].device()), 0.7)];
-                let (loss, pred) = twohot_loss_and_pred(&x[0], &bins, &targets);
-                assert_eq!(twohot_loss(&x[0], &bins, &targets).host().data(), loss.host().data());
-                assert_eq!(twohot_pred(&x[0], &bins).host().data(), pred.host().data());
+                let (loss, pred) = (twohot_loss(&x[0], &bins, &targets), twohot_pred(&x[0], &bins));
                 let [one, two] = [1.0, 2.0].map(|v| full(&[m], v, x[0].device()));
                 linear_combination(&[(&loss, &one), (&pred, &two)])
             });
