@@ -1,5 +1,6 @@
 """Steps one environment, or one vector of them, without a trainer, for `dreamer bench --env`: each
-line read, a number of seconds, is answered with the steps a second under random actions."""
+line read, a number of seconds, is answered with the steps a second under random actions. It ends when
+the lines do."""
 
 import json
 import os
@@ -10,33 +11,24 @@ import numpy as np
 
 from . import suites
 from .env import Problem, VectorEnv
-
-
-def actions(space, count, rng):
-  """Random actions, each a dict of arrays."""
-  def draw(key, each):
-    if key == 'reset':
-      return np.zeros((), bool)
-    if each.dtype.kind == 'b':
-      return rng.integers(0, 2, each.shape).astype(bool)
-    if each.dtype.kind in 'ui':
-      low, high = (0, 256) if each.low is None else (each.low, each.high)
-      return rng.integers(low, high, each.shape).astype(each.dtype)
-    low, high = (-1 if x is None or not np.isfinite(x).all() else x for x in (each.low, each.high))
-    return rng.uniform(low, 1 if each.high is None else high, each.shape).astype(each.dtype)
-  return [{key: draw(key, each) for key, each in space.items()} for _ in range(count)]
+from .spaces import sample
+from .worker import lifeline, watch
 
 
 def main(text):
   answers = os.fdopen(os.dup(1), 'w', buffering=1)
   os.dup2(2, 1)  # What an environment prints is no answer.
   ask = json.loads(text)
+  line = lifeline(ask, 0, answers.fileno())
+  if line is not None:
+    watch(line)
   try:
     env = suites.make(ask['task'], ask.get('options') or {}, ask.get('kwargs') or {},
                       ask['seed'], ask['index'], ask.get('slots') or 1)
   except Problem as e:
     sys.exit(f'{e}: {e.cure}' if e.cure else str(e))
-  choices = actions(env.act_space, 64, np.random.default_rng(ask['seed']))
+  rng = np.random.default_rng(ask['seed'])
+  choices = [sample(env.act_space, rng) for _ in range(64)]
   count = 1
   if isinstance(env, VectorEnv):
     count = env.count
@@ -50,3 +42,4 @@ def main(text):
       env.step(choices[steps // count % len(choices)])
       steps += count
     print(steps / (time.perf_counter() - start), file=answers)
+  env.close()

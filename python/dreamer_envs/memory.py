@@ -34,9 +34,12 @@ def bound(value, dtype, pick):
   if value is None or dtype == bool:
     return None
   value = pick(np.asarray(value, np.float64))
+  if dtype == np.float32:
+    with np.errstate(over='ignore'):
+      value = np.float32(value)
   if not np.isfinite(value):
     return None
-  return float(np.float32(value)) if dtype == np.float32 else int(value)
+  return float(value) if dtype == np.float32 else int(value)
 
 
 def entry(space):

@@ -7,6 +7,7 @@ the older gym are understood too.
 import numpy as np
 
 from .env import FLAGS, NOTES, Problem, Space
+from .memory import bound
 from .resize import resizer
 
 FLOAT_MAX = np.float32(np.finfo(np.float32).max)
@@ -366,15 +367,20 @@ def stack(space, values):
 
 
 def sample(spaces, rng):
-  """Random values for action spaces, `reset` false."""
-  out = {}
+  """Random values for action spaces, `reset` false, for which nothing is drawn. Floats without
+  bounds are drawn from -1 to 1."""
+  out = {'reset': np.bool_(False)}
   for key, space in spaces.items():
-    if space.dtype == bool:
-      out[key] = rng.integers(0, 2, space.shape).astype(bool)
-    elif space.dtype == np.float32:
-      out[key] = rng.uniform(space.low, space.high, space.shape)
+    if key == 'reset':
+      continue
+    low, high = space.low, space.high
+    if space.dtype == np.float32:
+      if None in (bound(low, space.dtype, np.min), bound(high, space.dtype, np.max)):
+        low, high = -1, 1
+      value = rng.uniform(low, high, space.shape)
+    elif space.dtype == bool or low is None:
+      value = rng.integers(0, 2 if space.dtype == bool else 256, space.shape)
     else:
-      out[key] = rng.integers(space.low, space.high, space.shape)
-    out[key] = np.asarray(out[key], space.dtype)[()]
-  out['reset'] = np.bool_(False)
+      value = rng.integers(low, high, space.shape)
+    out[key] = np.asarray(value, space.dtype)[()]
   return out

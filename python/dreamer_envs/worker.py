@@ -7,6 +7,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 import traceback
 
 from .env import Problem, VectorEnv
@@ -16,6 +17,7 @@ VERSION = 2
 BYTES = [bytes([i]) for i in range(256)]
 FAULT = BYTES[255]
 F_SETSIG = 10
+PATIENCE = 2e-4  # Seconds after which answers do not wait for another step.
 ALONE = ('this program waits for a trainer at its pipes: dreamer train --configs size1m '
          '--task gym_CartPole-v1 starts it')
 
@@ -67,13 +69,14 @@ def move_away(fd):
   return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
-def lifeline(ask, wire):
-  """The descriptor that the trainer names; None where what started this process has closed it."""
+def lifeline(ask, *others):
+  """The descriptor that the trainer names; None where what started this process has closed it, so that
+  its number means nothing, or one of the `others`."""
   try:
     line = os.fstat(ask['lifeline'])
   except (KeyError, TypeError, OSError):
     line = None
-  pipes = [os.fstat(fd).st_ino for fd in (wire.asks, wire.answers)]
+  pipes = [os.fstat(fd).st_ino for fd in others]
   if line and stat.S_ISFIFO(line.st_mode) and line.st_ino not in pipes:
     return ask['lifeline']
   print('no lifeline: a worker that hangs may outlive the trainer', file=sys.stderr)
@@ -154,13 +157,22 @@ def build(ask):
 
 
 def serve(wire, envs, memory):
-  """Steps independent environments as they are asked for."""
+  """Steps independent environments as they are asked for. Each answer wakes the trainer, so those of
+  quick environments are sent together, while the trainer reads those of slow ones meanwhile. A quick
+  one's may wait for a slow step after it: before the trainer goes on, it needs the answers of all."""
   steps = [env.step for env in envs]
-  get, put = memory.get, memory.put
+  get, put, now = memory.get, memory.put, time.perf_counter
   while True:
-    for slot in wire.receive():
-      put(slot, steps[slot](get(slot)))
-      wire.send(BYTES[slot])
+    done, since = b'', now()
+    try:
+      for slot in wire.receive():
+        put(slot, steps[slot](get(slot)))
+        done += BYTES[slot]
+        if now() - since > PATIENCE:
+          wire.send(done)
+          done, since = b'', now()
+    finally:  # Also before a fault of the next one is told.
+      wire.send(done)
 
 
 def serve_together(wire, env, memory):
@@ -230,7 +242,8 @@ def main():
     ask = wire.read_line()
   except (Gone, ValueError):
     sys.exit(ALONE)
-  files, line = [wire.asks, wire.answers], lifeline(ask, wire)
+  files = [wire.asks, wire.answers]
+  line = lifeline(ask, *files)
   if line is not None:
     files.append(watch(line))
   os.register_at_fork(after_in_child=lambda: leave_to_parent(*files))

@@ -38,14 +38,16 @@ def split(infos, count):
   for key, values in infos.items():
     if key.startswith(('_', 'env_id')):
       continue
+    mask = infos.get('_' + key)
+    having = range(count) if mask is None else np.flatnonzero(mask)
     if isinstance(values, dict):
-      for info, inner in zip(out, split(values, count)):
-        if inner:
-          info[key] = inner
+      inner = split(values, count)
+      for i in having:
+        if inner[i]:
+          out[i][key] = inner[i]
     elif isinstance(values, np.ndarray) and values.shape[:1] == (count,) and values.size == count:
       if values.dtype.kind in 'biuf':
-        mask = infos.get('_' + key)
-        for i in range(count) if mask is None else np.flatnonzero(mask):
+        for i in having:
           out[i][key] = values[i]
   return out
 
@@ -66,7 +68,7 @@ class Frames:
     if film and not any(size) and max(frame.shape[:2]) > FILM:
       size = tuple(max(1, side * FILM // max(frame.shape[:2])) for side in frame.shape[:2])
     self.space, self.convert = image(frame.shape, size)
-    self.film, self.shape, self.last = film, frame.shape, frame
+    self.film, self.shape, self.first, self.last = film, frame.shape, frame, {}
 
   @classmethod
   def wanted(cls, render, film, draw, spaces, size):
@@ -81,10 +83,12 @@ class Frames:
     spaces[frames.key] = frames.space
     return frames
 
-  def __call__(self, frame):
+  def __call__(self, frame, slot=0):
     # What goes wrong in a video alone, as a window that was resized, shall cost no episode.
     if self.film:
-      frame = self.last = frame if np.shape(frame) == self.shape else self.last
+      if np.shape(frame) != self.shape:
+        frame = self.last.get(slot, self.first)
+      self.last[slot] = frame
     return self.convert(frame)
 
 
@@ -227,8 +231,8 @@ class GymVector(VectorEnv):
       out['reward'] = 0.0 if first[i] else float(rewards[i])
       out['is_first'], out['is_last'], out['is_terminal'] = (
           bool(first[i]), bool(self.done[i]), bool(terminated[i]))
-      if frames is not None:
-        out[self.frames.key] = self.frames(frames[i])
+      if self.frames:
+        out[self.frames.key] = self.frames(None if frames is None else frames[i], i)
     return outs
 
   def reset(self):

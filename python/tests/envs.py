@@ -202,6 +202,10 @@ class Pool:
     pass
 
 
+def second_raises(seed, index):
+  return Echo(seed, 'raises' if index == 1 else None)
+
+
 def moody_vector(slots):
   return gymnasium.vector.SyncVectorEnv([lambda i=i: Moody(4 + i) for i in range(slots)])
 

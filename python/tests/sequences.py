@@ -20,7 +20,7 @@ if __name__ == '__main__':
 if not os.environ.get('DISPLAY'):
   os.environ.setdefault('MUJOCO_GL', 'egl')
 
-from dreamer_envs import suites  # noqa: E402
+from dreamer_envs import spaces, suites  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 HASHES = HERE / 'hashes.json'
@@ -100,13 +100,7 @@ def make(task, options={}, seed=0, **kwargs):
 
 
 def sample(env, rng, reset=False):
-  action = {'reset': np.bool_(reset)}
-  for key, space in env.act_space.items():
-    if space.dtype == np.int32:
-      action[key] = np.asarray(rng.integers(space.low, space.high, space.shape), np.int32)
-    elif space.dtype == np.float32:
-      action[key] = np.asarray(rng.uniform(space.low, space.high, space.shape), np.float32)
-  return action
+  return {**spaces.sample(env.act_space, rng), 'reset': np.bool_(reset)}
 
 
 def act(value, reset=False):

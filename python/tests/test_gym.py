@@ -7,7 +7,8 @@ from gymnasium import spaces
 
 import envs
 from dreamer_envs import FLAGS, Problem, Space
-from dreamer_envs.spaces import Act, Obs, stack
+from dreamer_envs.memory import entry
+from dreamer_envs.spaces import Act, Obs, sample, stack
 from dreamer_envs.wrap import GymEnv, GymVector
 from trainer import Trainer, WorkerError
 
@@ -87,6 +88,14 @@ def test_infos_of_the_last_step(task):
       assert slots == 1 or 'log/is_success' not in obs[1]
 
 
+def test_masks_of_infos_hold_for_what_is_within():
+  # This wrapper gives numbers of all environments, and says whose episode has ended beside them.
+  vector = gymnasium.wrappers.vector.RecordEpisodeStatistics(envs.moody_vector(2), stats_key='sums')
+  env = GymVector(vector)
+  logs = [[obs.get('log/sums/l') for obs in env.step([act(env, reset=i == 0)] * 2)] for i in range(6)]
+  assert logs == [[None, None]] * 4 + [[4, None], [None, 5]]
+
+
 def test_slots_have_equal_spaces():
   with Trainer('py:envs:spoilt', slots=2, start=False) as t:
     with pytest.raises(WorkerError, match="'vector' of obs_space is .*2.* in the first and .*3.*number 2"):
@@ -106,6 +115,8 @@ def test_bounds_of_observations():
   assert Obs(spaces.Box(0, np.inf, (1,)))(np.array([np.inf]))['vector'][0] == np.finfo(np.float32).max
   with Trainer('py:envs:Moody') as t:
     assert t.answer['obs']['vector']['high'] == 1000
+  # What no float32 can hold is no bound, and Infinity no JSON.
+  assert entry(Space(np.float32, (2,), -1e308, 1e308)).keys() == {'dtype', 'shape'}
 
 
 @pytest.mark.parametrize('space', [
@@ -165,7 +176,6 @@ def test_bare_spaces():
     spaces.Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, (2,), np.int64),
     spaces.Box(0, np.iinfo(np.uint64).max, (2,), np.uint64)])
 def test_every_action_is_valid(space):
-  from dreamer_envs.spaces import sample
   convert, rng = Act(space), np.random.default_rng(0)
   values = [convert(sample(convert.spaces, rng)) for _ in range(50)]
   ends = ('low', 'high') if list(convert.spaces) == ['reset', 'action'] else ()
@@ -179,6 +189,16 @@ def test_every_action_is_valid(space):
     assert batch['wheels'].shape == (50, 2) and batch['tail'][0].dtype == np.int64
   else:
     assert len(batch) == 50 and batch.dtype == space.dtype
+
+
+@pytest.mark.parametrize('space, low, high', [
+    (Space(np.float32, (99,), -np.inf, np.inf), -1, 1), (Space(np.float32, (99,), -1e308, 1e308), -1, 1),
+    (Space(np.float32, (99,)), -1, 1), (Space(np.float32, (99,), 2, 5), 2, 5),
+    (Space(np.int32, (99,), 3, 5), 3, 4), (Space(np.uint8, (999,)), 0, 255), (Space(bool, (99,)), 0, 1)])
+def test_random_actions(space, low, high):
+  value = sample({'reset': Space(bool), 'action': space}, np.random.default_rng(0))['action']
+  assert value.dtype == space.dtype and value.shape == space.shape
+  assert low <= value.min() < low + 0.1 * high + 0.1 and high - 0.1 * high - 0.1 < value.max() <= high
 
 
 def test_images_are_resized():
@@ -393,3 +413,8 @@ def test_what_is_rendered_is_for_the_agent_or_for_videos():
   vector = GymVector(vector, film=True)
   both = vector.step([act(vector, reset=True)] * 2)
   assert [obs['log/image'].shape for obs in both] == [(120, 160, 3)] * 2
+  frames = vector.env.render()
+  for missing in (None, (frames[0] + 7, None)):
+    vector.env.render = lambda: missing
+    last = [obs['log/image'].max() for obs in vector.step([act(vector)] * 2)]
+    assert last == [0 if missing is None else 7, 0], 'the last image once more, of each its own'

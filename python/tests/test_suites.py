@@ -255,7 +255,7 @@ class DmStandIn:
   def observation_spec(self):
     return {
         'a/b': Spec((2,)), 'reward': Spec(()), 'empty': Spec((0,)),
-        'seen': Spec((2, 2, 3), np.uint8)}
+        'seen': Spec((2, 2, 3), np.uint8), 'map': Spec((2, 2), np.uint8)}
 
   def action_spec(self):
     return Spec((2,), minimum=np.array([-1, -2]), maximum=np.array([1, 4]))
@@ -273,7 +273,7 @@ class DmStandIn:
     self.reward = reward
     self.observation = {
         'a/b': np.ones(2), 'reward': 5.0, 'empty': np.zeros(0),
-        'seen': np.zeros((2, 2, 3), np.uint8)}
+        'seen': np.zeros((2, 2, 3), np.uint8), 'map': np.ones((2, 2), np.uint8)}
     return self
 
   def first(self):
@@ -289,11 +289,14 @@ def test_dm_ends_and_bounds(discount):
   inner = DmStandIn(discount)
   env = Dm(inner, repeat=2)
   assert env.obs_space.keys() == {
-      'a_b', 'obs_reward', 'seen', 'reward', 'is_first', 'is_last', 'is_terminal'}
+      'a_b', 'obs_reward', 'seen', 'map', 'reward', 'is_first', 'is_last', 'is_terminal'}
   assert (env.act_space['action'].low, env.act_space['action'].high) == (-1, 1)
   out = play(env, [[-1, -1], [1, 0]])
   assert [float(x['reward']) for x in out] == [0, 2, 1]
   assert out[-1]['is_last'] and out[-1]['is_terminal'] == (discount == 0)
+  # The agent sees bytes of two axes neither as an image nor as classes.
+  assert env.obs_space['map'].dtype == out[-1]['map'].dtype == np.float32 and (out[-1]['map'] == 1).all()
+  assert env.obs_space['seen'].dtype == out[-1]['seen'].dtype == np.uint8
   np.testing.assert_array_equal(inner.actions, [[-1, -2], [-1, -2], [1, 1]])
   assert env.step(act([0, 0]))['is_first']
 
@@ -385,7 +388,7 @@ def test_loconav():
   env = make('loconav_ant_empty_20hz', {'size': [32, 48]}, image=True)
   obs = env.step(act(np.zeros(8), True))
   assert obs['image'].shape == (32, 48, 3) and obs['log/coverage'] == 1
-  assert obs['walker_egocentric_camera'].shape == (64, 64, 3)
+  assert obs['walker_egocentric_camera'].shape == (32, 48, 3)
   assert env.act_space['action'].shape == (8,)
 
 

@@ -1,5 +1,6 @@
 """The worker as a process of its own, against a stand-in for the trainer."""
 
+import json
 import os
 import signal
 import socket
@@ -91,6 +92,16 @@ def test_faults(fault, words):
       assert 'Traceback' in t.log() and 'in raises' in t.log()
 
 
+def test_answers_before_a_fault_are_sent():
+  with Trainer('py:envs:second_raises', slots=2) as t:
+    t.ask([0, 1])
+    t.ask([0, 1])
+    t.send(b'\0\1')
+    assert t.recv() == b'\0'
+    with pytest.raises(WorkerError, match='the engine stopped'):
+      t.recv()
+
+
 @pytest.mark.parametrize('task, error, cure', [
     ('nope_task', "unknown suite 'nope'", None),
     ('gym_Nope-v0', "no environment 'Nope-v0'", None),
@@ -166,6 +177,15 @@ def test_missing_package_has_a_cure():
 def test_end_before_the_handshake():
   with Trainer('py:envs:Echo', start=False) as t:
     assert t.close() == 0
+
+
+def test_an_environment_alone_is_closed():
+  ask = json.dumps({'task': 'py:envs:Echo', 'seed': 0, 'index': 0})
+  done = subprocess.run([sys.executable, '-m', 'dreamer_envs', '--alone', ask], cwd=HERE, text=True,
+                        capture_output=True, input='0.1\n', env={**os.environ, 'PYTHONPATH': ROOT})
+  ready, rate = done.stdout.split()
+  assert done.returncode == 0 and ready == 'ready' and float(rate) > 100
+  assert done.stderr.endswith('closed\n')
 
 
 def test_started_by_hand():

@@ -3,7 +3,7 @@
 use crate::{Failure, print};
 use anyhow::{Context, Result, anyhow, bail};
 use config::Args;
-use runner::bench::{Case, Measurement, Stepping, bench, environments, plain_case, share, task_case};
+use runner::bench::{Case, Measurement, Stepping, Unbridged, bench, environments, plain_case, share, task_case};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -107,21 +107,21 @@ fn stepping(m: &Stepping) -> String {
         "{} · {} environments, random actions\n  stepping    {:.0} steps a second\n",
         m.task, m.envs, m.steps_per_second
     );
-    if let Some((alone, overhead)) = m.alone_per_second.zip(m.overhead_us) {
-        let share = 100.0 * m.steps_per_second / alone;
-        let plural = if m.processors == 1 { "" } else { "es" };
+    let mut without = |name: &str, processes: usize, without: &Unbridged| {
+        let (plural, share) = (if processes == 1 { "" } else { "es" }, 100.0 * without.share);
         out += &format!(
-            "  alone       {alone:.0} in {} process{plural} without the bridge, which reaches {share:.0} % of it\n  \
-             overhead    {overhead:.1} microseconds of a processor a step\n",
-            m.processors
+            "  {name:<11} {:.0} in {processes} process{plural} without the bridge, which reaches {share:.0} % of it\n",
+            without.steps_per_second
         );
+    };
+    if let Some(alone) = &m.alone {
+        without("alone", m.processors, alone);
     }
-    if let Some(each) = m.each_alone_per_second {
-        let share = 100.0 * m.steps_per_second / each;
-        out += &format!(
-            "  each alone  {each:.0} in {} processes without the bridge, which reaches {share:.0} % of it\n",
-            m.envs
-        );
+    if let Some(each) = &m.each_alone {
+        without("each alone", m.envs, each);
+    }
+    if let Some(overhead) = m.overhead_us {
+        out += &format!("  overhead    {overhead:.1} microseconds of a processor a step\n");
     }
     out
 }

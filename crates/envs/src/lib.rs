@@ -57,7 +57,8 @@ pub trait Env: Send {
     /// Advances by one step. An error names the key or value at fault.
     fn step(&mut self, action: &Record) -> anyhow::Result<Record>;
 
-    /// A uint8 picture `[height, width, 3]` of the present state, for videos.
+    /// A uint8 picture `[height, width, 3]` of the present state, for videos. It may be asked for before the first
+    /// step, to learn its size; where there is none then, there are no videos.
     fn render(&self) -> Option<Array> {
         None
     }

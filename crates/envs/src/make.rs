@@ -73,14 +73,14 @@ fn registered(task: &str) -> Option<Make> {
 /// Whether a task runs in a worker process. `options` are those of [`make`].
 pub fn is_external(task: &str, options: &Value) -> bool {
     let native = match bridge::suite(task) {
-        "crafter" => crafter(options),
+        "crafter" => crafter_is_native(options),
         _ => dmc::is_native(task, options),
     };
-    registered(task).is_none() && bridge::is_external(task) && !native
+    registered(task).is_none() && bridge::has_worker(task) && !native
 }
 
 /// Whether Crafter is played by the native engine, as far as its options can be understood: making it tells otherwise.
-fn crafter(all: &Value) -> bool {
+fn crafter_is_native(all: &Value) -> bool {
     let known = options::<crafter::Kwargs>(all, "kwargs").is_ok();
     options::<crafter::Options>(all, "crafter").map_or(true, |own| own.is_native(bridge::python(all), known))
 }

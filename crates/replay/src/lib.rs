@@ -38,7 +38,7 @@ mod update;
 
 pub use buffer::Replay;
 pub use consec::Consec;
-pub use memory::{MEMORY_SHARE, bytes_per_step, capacity_bytes, memory_bytes};
+pub use memory::{bytes_per_step, capacity_bytes, fitting_chunksize, memory_bytes};
 pub use rng::Draws;
 
 use anyhow::{Result, ensure};
@@ -51,8 +51,7 @@ pub struct Options {
     pub length: usize,
     /// Sequences to keep (`replay.size`), about the steps in memory.
     pub capacity: usize,
-    /// Bytes of memory the steps may take, if limited. Chunks are freed whole, so keep this well
-    /// above workers times `chunksize` steps.
+    /// Bytes of memory the steps may take, if limited. Chunks are freed whole: see [`fitting_chunksize`].
     pub capacity_bytes: Option<u64>,
     /// Steps in one chunk.
     pub chunksize: usize,

@@ -4,8 +4,8 @@ use crate::chunk::{Column, step_bytes};
 use spaces::Spaces;
 use std::fs;
 
-/// The part of the machine's memory that a replay takes by default.
-pub const MEMORY_SHARE: f64 = 0.25;
+/// Steps of a chunk that is worth a file.
+const SMALL: u64 = 16;
 
 /// Assumed where the system does not say.
 const FALLBACK: u64 = 8 << 30;
@@ -17,6 +17,15 @@ pub fn bytes_per_step(spaces: &Spaces) -> usize {
     let column =
         |(name, s): (&String, &spaces::Space)| Column { name: name.clone(), dtype: s.dtype, shape: s.shape.clone() };
     step_bytes(&kept.map(column).collect())
+}
+
+/// The largest chunks of at most `chunksize` steps with which `bytes` hold two chunks and a sequence of `length` steps of
+/// each worker. As chunks are freed whole, larger ones would leave next to nothing to sample. None where not even a
+/// small one fits.
+pub fn fitting_chunksize(chunksize: usize, length: usize, workers: usize, step: usize, bytes: u64) -> Option<usize> {
+    let steps = bytes / (workers * step).max(1) as u64; // of each worker
+    let fits = steps.saturating_sub(length as u64) / 2;
+    (fits >= SMALL).then(|| chunksize.min(fits as usize))
 }
 
 /// Bytes that a replay may take when it is to have `share` (0 to 1) of the machine's memory.
@@ -53,6 +62,14 @@ mod tests {
         assert_eq!(meminfo("MemTotal: many kB\n"), None);
         assert!(memory_bytes() > 1 << 20);
         assert_eq!(capacity_bytes(0.25), (memory_bytes() as f64 * 0.25) as u64);
+    }
+
+    #[test]
+    fn chunks_are_as_large_as_memory_lets_two_of_each_worker_be() {
+        assert_eq!(fitting_chunksize(1024, 64, 16, 100, 1 << 30), Some(1024));
+        assert_eq!(fitting_chunksize(1024, 64, 16, 20_000, 256 << 20), Some((838 - 64) / 2));
+        assert_eq!(fitting_chunksize(1024, 64, 16, 20_000, 32 << 20), Some(20));
+        assert_eq!(fitting_chunksize(1024, 64, 16, 20_000, 16 << 20), None);
     }
 
     #[test]

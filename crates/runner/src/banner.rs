@@ -53,9 +53,10 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
 }
 
 /// What was reached, and where it lies.
-pub fn end(root: &Path, step: u64, updates: u64, score: Option<f64>, episodes: u64, seconds: f64) -> String {
+/// `score` is the mean of the last episodes, and how many these are.
+pub fn end(root: &Path, step: u64, updates: u64, score: Option<(f64, usize)>, seconds: f64) -> String {
     let score = match score {
-        Some(score) => format!("mean score of the last {} episodes {score:.3}", episodes.clamp(1, 50)),
+        Some((score, episodes)) => format!("mean score of the last {episodes} episodes {score:.3}"),
         None => "no episode ended".to_string(),
     };
     let time = duration(Duration::from_secs_f64(seconds.max(0.0)));
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_end_tells_score_steps_updates_time_and_folder() {
-        let text = end(Path::new("a/b"), 20000, 1250, Some(0.98), 300, 61.0);
+        let text = end(Path::new("a/b"), 20000, 1250, Some((0.98, 50)), 61.0);
         let want = "mean score of the last 50 episodes 0.980 · 20000 steps · 1250 updates · 1:01";
         assert!(text.contains(want) && text.ends_with("a/b"), "{text}");
     }

@@ -1,5 +1,6 @@
 //! Checkpoints: each a folder that appears as a whole or not at all, the last two kept.
 
+use crate::files::{replace_file, sync_name};
 use crate::tensors;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -82,7 +83,7 @@ impl Checkpoints {
         }
         if !names.is_empty() {
             let all = warnings.join("; ");
-            bail!("no checkpoint in {} can be read; move it away to start anew ({all})", self.dir.display());
+            bail!("no checkpoint in {} can be read ({all})", self.dir.display());
         }
         Ok((None, warnings))
     }
@@ -102,6 +103,7 @@ impl Checkpoints {
         }
         File::open(temporary)?.sync_all()?;
         fs::rename(temporary, path)?;
+        sync_name(&self.dir); // which the first checkpoint made
         Ok(File::open(&self.dir)?.sync_all()?)
     }
 
@@ -155,18 +157,19 @@ pub fn read(path: &Path) -> Result<Moment> {
 }
 
 /// Reads the agent's tensors from what `run.from_checkpoint` names: a safetensors file, a
-/// checkpoint folder, a folder of checkpoints or a run folder.
-pub fn read_agent(path: &Path) -> Result<Record> {
+/// checkpoint folder, a folder of checkpoints or a run folder. Where newer checkpoints are damaged,
+/// a warning for each comes with them.
+pub fn read_agent(path: &Path) -> Result<(Record, Vec<String>)> {
     if path.is_file() {
-        return tensors::read(path);
+        return Ok((tensors::read(path)?, vec![]));
     }
     for dir in [path.to_path_buf(), path.join("ckpt")] {
         if dir.join(SUMS).is_file() {
             verify(&dir)?;
-            return tensors::read(&dir.join(AGENT));
+            return Ok((tensors::read(&dir.join(AGENT))?, vec![]));
         }
-        if let Some(moment) = Checkpoints::new(&dir).load()?.0 {
-            return Ok(moment.agent);
+        if let (Some(moment), warnings) = Checkpoints::new(&dir).load()? {
+            return Ok((moment.agent, warnings));
         }
     }
     bail!("{} holds no checkpoint; name a run folder, a checkpoint in it or a safetensors file", path.display())
@@ -197,18 +200,6 @@ fn checksum(path: &Path) -> Result<Sum> {
             }
         }
     }
-}
-
-/// Replaces a small file as a whole: written beside, flushed to the disk, renamed.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let write = || {
-        fs::write(&beside, bytes)?;
-        File::open(&beside)?.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::workers::Workers;
 use anyhow::{Context, Result, bail, ensure};
 use dreamer_agent::Acted;
 use envs::Env;
-use envs::record::difference;
+use envs::record::{difference, flag};
 use spaces::{Array, Data, Record, Spaces};
 
 /// Environments that step together, and the actions they take next.
@@ -148,12 +148,6 @@ impl Driver {
         self.actions = actions;
         Ok(restarted)
     }
-}
-
-/// Whether the boolean `key` of a step is set.
-pub fn flag(step: &Record, key: &str) -> Result<bool> {
-    let value = step.get(key).filter(|value| !value.is_empty());
-    Ok(value.with_context(|| format!("an environment returned no key '{key}'"))?.item() != 0.0)
 }
 
 fn rows(batch: &Record, i: usize) -> Result<Record> {

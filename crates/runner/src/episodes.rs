@@ -1,9 +1,9 @@
 //! Episode statistics: score and length of each episode, and averages over episodes.
 
-use crate::driver::flag;
 use crate::exact::Exact;
 use crate::log::{Agg, How, Metrics, insert_scalar};
 use anyhow::{Result, ensure};
+use envs::record::flag;
 use serde::{Deserialize, Serialize};
 use spaces::{Array, DType, Record};
 

@@ -1,95 +1,148 @@
 //! `eval_only`: plays with the agent of a checkpoint and learns nothing.
 
-use crate::checkpoint::{Checkpoints, read_agent};
 use crate::clock::Clock;
+use crate::driver::Driver;
 use crate::episodes::Episodes;
 use crate::film::Film;
 use crate::folder::Folder;
-use crate::log::{Fps, Metrics, Usage, insert_scalar, println_above};
+use crate::log::{Fps, Logger, Metrics, Usage, insert_scalar, println_above};
 use crate::policy::Policy;
 use crate::signals::Stop;
 use crate::{banner, saving, setup};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use config::Config;
 use dreamer_agent::{Agent, Mode};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-/// Plays `run.steps` policy steps with the agent that `run.from_checkpoint` names. Where that is
-/// empty, it is the agent of the run in `logdir`, and the metrics go to the folder `eval` in it.
+/// Plays `run.steps` policy steps with the agent that `run.from_checkpoint` names; where that is empty, with the one of
+/// the run in `logdir`. What is written goes to `logdir`, or where a run has trained there, to the folder `eval` in it.
 pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
-    let mut driver = setup::driver(&config, false, 0)?;
+    let driver = setup::driver(&config, false, 0)?;
     let mut agent = setup::agent(&config, &driver)?;
-    let root = root(&config);
     if let Some(agent) = &mut agent {
         load(agent, &config)?;
     }
-    let folder = Folder::open(&root)?;
+    let logdir = Path::new(&config.logdir);
+    let trained = logdir.join("ckpt").is_dir();
+    let folder = Folder::open(&if trained { logdir.join("eval") } else { logdir.to_path_buf() })?;
     saving::write_config(folder.root(), &config)?;
     println_above(&banner::text(&config, folder.root(), &driver, agent.as_ref())?);
-    let agent = agent.map(|agent| agent.snapshot()); // without what only training needs
-
-    // A folder of its own holds the last evaluation only.
-    let mut logger = setup::logger(&config, folder.root(), own_folder(&config).then_some(0))?;
-    let mut policy = Policy::new(agent.as_ref(), &driver.act_space().clone(), driver.count(), config.seed, Mode::Eval);
-    let (mut episodes, mut film) = (Episodes::new(driver.count()), Film::default());
-    let mut clock = Clock::new(config.run.log_every, true, config.run.sync);
-    let (started, mut usage, mut fps, mut step) = (Instant::now(), Usage::new(), Fps::new(), 0);
-    while step < config.run.steps && !stop.asked() && !late(&config, started) {
-        let transitions = driver.step(|obs| policy.act(agent.as_ref(), obs))?;
-        film.add(&transitions)?;
-        for (i, transition) in transitions.iter().enumerate() {
-            step += 1;
-            fps.step(1);
-            if let Some(episode) = episodes.add(i, transition)? {
-                logger.add(step, &episode, "episode");
-            }
-        }
-        if clock.due(step) {
-            logger.add(step, &episodes.stats(), "epstats");
-            if !config.run.sync {
-                logger.add(step, &usage.stats(), "usage");
-                let mut speed = Metrics::new();
-                insert_scalar(&mut speed, "policy", fps.result());
-                logger.add(step, &speed, "fps");
-            }
-            logger.write(step)?;
-        }
-        logger.progress(step);
+    if trained {
+        saving::rewind_lines(folder.root(), [0, 0])?; // it holds the last evaluation only
     }
-    logger.add(step, &film.finish(), "epstats");
-    let seconds = started.elapsed().as_secs_f64();
-    let text = banner::end(folder.root(), step, 0, logger.mean_score(), episodes.ended, seconds);
-    logger.close()?;
-    println_above(&text);
-    Ok(())
+    let logger = setup::logger(&config, folder.root(), trained.then_some(0))?;
+    let agent = agent.map(|agent| agent.snapshot()); // without what only training needs
+    let mut play = Play::new(config, folder, driver, agent, logger);
+    let played = play.run(stop);
+    play.end(played)
 }
 
-fn late(config: &Config, started: Instant) -> bool {
-    config.run.duration > 0.0 && started.elapsed().as_secs_f64() >= config.run.duration
-}
-
-/// Where the metrics go.
-fn root(config: &Config) -> PathBuf {
-    let root = Path::new(&config.logdir);
-    if own_folder(config) { root.join("eval") } else { root.to_path_buf() }
-}
-
-fn own_folder(config: &Config) -> bool {
-    config.run.from_checkpoint.is_empty() && !config.random_agent
-}
-
+/// Takes over the agent to play with.
 fn load(agent: &mut Agent, config: &Config) -> Result<()> {
     let run = &config.run;
-    if !run.from_checkpoint.is_empty() {
-        return setup::load_checkpoint(agent, &run.from_checkpoint, &run.from_checkpoint_regex);
+    if run.from_checkpoint.is_empty() {
+        let why = "without --run.from_checkpoint, the agent of --logdir is evaluated";
+        return setup::load_checkpoint(agent, "logdir", &config.logdir, "").context(why);
     }
-    let root = Path::new(&config.logdir);
-    let there = Checkpoints::new(&root.join("ckpt")).load()?.0.is_some();
-    ensure!(
-        there,
-        "{} holds no checkpoint to evaluate; name one with --run.from_checkpoint, or its run folder with --logdir",
-        root.display()
-    );
-    agent.load(&read_agent(root)?, None).context("the checkpoint does not fit the agent of this configuration")
+    setup::load_checkpoint(agent, "run.from_checkpoint", &run.from_checkpoint, &run.from_checkpoint_regex)
 }
+
+/// An evaluation under way.
+struct Play {
+    config: Config,
+    folder: Folder,
+    driver: Driver,
+    /// None where actions are random.
+    agent: Option<Agent>,
+    policy: Policy,
+    episodes: Episodes,
+    film: Film,
+    logger: Logger,
+    clock: Clock,
+    usage: Usage,
+    fps: Fps,
+    started: Instant,
+    step: u64,
+}
+
+impl Play {
+    fn new(config: Config, folder: Folder, driver: Driver, agent: Option<Agent>, logger: Logger) -> Self {
+        Play {
+            policy: Policy::new(agent.as_ref(), driver.act_space(), driver.count(), config.seed, Mode::Eval),
+            episodes: Episodes::new(driver.count()),
+            film: Film::default(),
+            clock: Clock::new(config.run.log_every, true, config.run.sync),
+            usage: Usage::new(),
+            fps: Fps::new(),
+            started: Instant::now(),
+            step: 0,
+            config,
+            folder,
+            driver,
+            agent,
+            logger,
+        }
+    }
+
+    fn run(&mut self, stop: &Stop) -> Result<()> {
+        while self.step < self.config.run.steps && !stop.asked() && !self.is_late() {
+            self.act()?;
+        }
+        Ok(())
+    }
+
+    fn is_late(&self) -> bool {
+        let duration = self.config.run.duration;
+        duration > 0.0 && self.started.elapsed().as_secs_f64() >= duration
+    }
+
+    /// One step of every environment. Scores are written as soon as there are any: they are what all this is for.
+    fn act(&mut self) -> Result<()> {
+        let (policy, agent) = (&mut self.policy, self.agent.as_ref());
+        let transitions = self.driver.step(|obs| policy.act(agent, obs))?;
+        self.film.add(&transitions)?;
+        let before = self.episodes.ended;
+        for (i, transition) in transitions.iter().enumerate() {
+            self.step += 1;
+            self.fps.step(1);
+            if let Some(episode) = self.episodes.add(i, transition)? {
+                self.logger.add(self.step, &episode, "episode");
+            }
+        }
+        if self.clock.due(self.step) {
+            self.log();
+        } else if self.episodes.ended > before {
+            self.logger.flush();
+        }
+        self.logger.progress(self.step);
+        Ok(())
+    }
+
+    /// Writes a line of metrics.
+    fn log(&mut self) {
+        self.logger.add(self.step, &self.episodes.stats(), "epstats");
+        if !self.config.run.sync {
+            self.logger.add(self.step, &self.usage.stats(), "usage");
+            let mut speed = Metrics::new();
+            insert_scalar(&mut speed, "policy", self.fps.result());
+            self.logger.add(self.step, &speed, "fps");
+        }
+        self.logger.write(self.step);
+    }
+
+    /// Writes what is left, however it went, and says what was reached.
+    fn end(mut self, played: Result<()>) -> Result<()> {
+        let root = self.folder.root();
+        self.logger.add(self.step, &self.film.finish(), "epstats");
+        let text = banner::end(root, self.step, 0, self.logger.mean_score(), self.started.elapsed().as_secs_f64());
+        let written = self.logger.close();
+        played.with_context(|| format!("the evaluation ended early; what it measured is in {}", root.display()))?;
+        println_above(&text);
+        written
+    }
+}
+
+#[cfg(test)]
+#[path = "eval_only_tests.rs"]
+mod tests;

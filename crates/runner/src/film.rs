@@ -1,8 +1,8 @@
 //! `Film`: what the first environment shows in whole episodes, as videos.
 
-use crate::driver::flag;
 use crate::log::{Agg, Metrics};
 use anyhow::Result;
+use envs::record::flag;
 use spaces::{Array, Data, Record};
 
 /// Frames from which on no further episode is begun.

@@ -15,6 +15,7 @@ mod episodes;
 mod eval_only;
 mod evaluation;
 mod exact;
+mod files;
 mod film;
 mod flight;
 mod folder;

@@ -1,10 +1,11 @@
 //! What of a run a checkpoint holds, and how a run goes on from one.
 
 use crate::batches::lock;
-use crate::checkpoint::{Moment, replace_file};
+use crate::checkpoint::Moment;
 use crate::clock::RatioState;
 use crate::episodes::Episodes;
-use crate::log::{Agg, println_above};
+use crate::files::replace_file;
+use crate::log::{Agg, LINES, println_above};
 use crate::policy::{nest, unnest};
 use crate::trainer::{Counters, Trainer};
 use anyhow::{Context, Result, ensure};
@@ -17,8 +18,6 @@ use std::path::Path;
 
 /// Format of `state.json`.
 const VERSION: u32 = 1;
-/// The files of metrics that a resumed run continues.
-const LINES: [&str; 2] = ["metrics.jsonl", "scores.jsonl"];
 
 /// `state.json`: everything that is not an array.
 #[derive(Serialize, Deserialize)]
@@ -37,7 +36,7 @@ pub struct State {
     losses: Agg,
     eval_episodes: Option<Episodes>,
     /// Bytes of the metrics files.
-    lines: [u64; 2],
+    pub lines: [u64; 2],
     /// Which state of the replay belongs to this.
     replay: Option<u32>,
 }
@@ -66,7 +65,7 @@ impl Trainer {
     /// Saves replay and checkpoint. Where it fails, the earlier ones are as they were.
     pub fn save(&mut self) -> Result<()> {
         self.land()?;
-        self.logger.flush()?;
+        self.logger.sync();
         lock(&self.replay).save()?;
         if let Some(evaluation) = &self.evaluation {
             lock(&evaluation.replay).save()?;
@@ -126,7 +125,7 @@ impl Trainer {
             "episodes": self.episodes,
             "losses": self.losses,
             "eval_episodes": self.evaluation.as_ref().map(|evaluation| &evaluation.episodes),
-            "lines": LINES.map(|name| self.folder.path(name).metadata().map_or(0, |file| file.len())),
+            "lines": self.logger.lengths(),
             "replay": replay_mark(self.folder.root()),
         }))
     }
@@ -197,9 +196,9 @@ fn replay_mark(root: &Path) -> Option<u32> {
     std::fs::read(root.join("replay").join("manifest")).ok().map(|bytes| crc32fast::hash(&bytes))
 }
 
-/// Cuts the metrics files back to what they were when the checkpoint was written.
-pub fn rewind_lines(root: &Path, state: &State) -> Result<()> {
-    for (name, &length) in LINES.iter().zip(&state.lines) {
+/// Cuts the metrics files back to so many bytes, as they were when a checkpoint was written.
+pub fn rewind_lines(root: &Path, lengths: [u64; 2]) -> Result<()> {
+    for (name, length) in LINES.into_iter().zip(lengths) {
         let path = root.join(name);
         if path.metadata().is_ok_and(|file| file.len() > length) {
             let file = OpenOptions::new().write(true).open(&path);

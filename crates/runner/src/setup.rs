@@ -1,8 +1,9 @@
 //! Builds the parts of a run from its configuration.
 
+use crate::checkpoint::read_agent;
 use crate::device;
 use crate::driver::Driver;
-use crate::log::{Logger, Settings};
+use crate::log::{Logger, Settings, println_above};
 use anyhow::{Context, Result, anyhow, ensure};
 use config::Config;
 use dreamer_agent::Agent;
@@ -23,11 +24,11 @@ const RESTART_WINDOW: u64 = 10_000;
 /// Environments in worker processes that one thread asks and hears; measured on two cores (docs/bridge.md).
 const ASKED: usize = 16;
 
-/// The environments of training or evaluation, ready to step. `start` is the policy step at which the run goes on: by
-/// it the seeds of environments in other processes differ from those of its beginning.
+/// The environments of a run, or those of the evaluation in it, ready to step. `start` is the policy step at which the
+/// run goes on: by it the seeds of environments in other processes differ from those of its beginning.
 pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
-    let (count, first) = if eval { (config.run.eval_envs, EVAL_INDEX) } else { (config.run.envs, 0) };
-    let key = if eval { "run.eval_envs" } else { "run.envs" };
+    let (key, count) = if eval { ("run.eval_envs", config.run.eval_envs) } else { ("run.envs", config.run.envs) };
+    let first = if eval || config.script == "eval_only" { EVAL_INDEX } else { 0 };
     ensure!(count > 0, "{key} is 0; at least one environment is needed");
     let external = envs::is_external(&config.task, &config.env);
     let envs = if external {
@@ -112,8 +113,9 @@ pub fn step_spaces(driver: &Driver, agent: Option<&Agent>) -> Spaces {
     all
 }
 
-/// The replay of training, or the tenth as large one of evaluation, which lies in `dir`.
-pub fn replay(config: &Config, dir: PathBuf, eval: bool) -> Result<Replay> {
+/// The replay of training, or the tenth as large one of evaluation, which lies in `dir`, for steps of `step` bytes from
+/// so many environments.
+pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usize) -> Result<Replay> {
     let (length, consec) = match eval {
         false => (config.batch_length, config.consec_train),
         true => (config.report_length, config.consec_report),
@@ -121,19 +123,27 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool) -> Result<Replay> {
     let length = consec * length + config.replay_context;
     let share = if eval { 0.1 } else { 1.0 };
     let capacity = (config.replay.size as f64 * share) as usize;
-    ensure!(
-        config.batch_size * length <= capacity,
-        "replay.size is {}: too small for one batch of {} sequences of {length} steps",
-        config.replay.size,
-        config.batch_size
-    );
+    let most = (replay::capacity_bytes(config.replay.memory_share) as f64 * share) as u64;
+    let wanted = config.replay.chunksize;
+    let chunksize = replay::fitting_chunksize(wanted, length, envs, step, most).with_context(|| {
+        format!(
+            "sequences of {length} steps of {step} bytes from {envs} environments need more memory than the {most} \
+             bytes that the replay may take; raise replay.memory_share, or lower the environments or batch_length"
+        )
+    })?;
+    if chunksize < wanted {
+        println_above(&format!(
+            "note: files of the replay are of {chunksize} steps instead of {wanted} (replay.chunksize), as memory for \
+             the replay is small"
+        ));
+    }
     let (fracs, prio) = (&config.replay.fracs, &config.replay.prio);
     let train_only = if eval { [1.0, 0.0, 0.0] } else { [fracs.uniform, fracs.priority, fracs.recency] };
     Replay::new(Options {
         length,
         capacity,
-        capacity_bytes: Some((replay::capacity_bytes(config.replay.memory_share) as f64 * share) as u64),
-        chunksize: config.replay.chunksize,
+        capacity_bytes: Some(most),
+        chunksize,
         online: config.replay.online,
         fracs: replay::Fracs { uniform: train_only[0], priority: train_only[1], recency: train_only[2] },
         prio: replay::Prio {
@@ -159,7 +169,7 @@ pub fn action_repeat(config: &Config) -> u64 {
         .max(1)
 }
 
-/// The outputs of metrics in `root`; `resume` is the policy step at which a resumed run goes on.
+/// The outputs of metrics in `root`; `resume` is the policy step at which a resumed run goes on, see [`Settings`].
 pub fn logger(config: &Config, root: &Path, resume: Option<u64>) -> Result<Logger> {
     let mut outputs = config.logger.outputs.clone();
     if !outputs.iter().any(|output| output == "terminal") {
@@ -177,10 +187,10 @@ pub fn logger(config: &Config, root: &Path, resume: Option<u64>) -> Result<Logge
     })
 }
 
-/// Takes the tensors that `run.from_checkpoint` names over into the agent.
-pub fn load_checkpoint(agent: &mut Agent, from: &str, regex: &str) -> Result<()> {
-    let state =
-        crate::checkpoint::read_agent(Path::new(from)).with_context(|| format!("run.from_checkpoint '{from}'"))?;
+/// Takes tensors over into the agent: those that `regex` matches of the checkpoint that the setting `key` names.
+pub fn load_checkpoint(agent: &mut Agent, key: &str, from: &str, regex: &str) -> Result<()> {
+    let (state, warnings) = read_agent(Path::new(from)).with_context(|| format!("{key} '{from}'"))?;
+    warnings.iter().for_each(|text| println_above(&format!("warning: {text}")));
     let regex = (!regex.is_empty() && regex != ".*").then_some(regex);
-    agent.load(&state, regex).with_context(|| format!("run.from_checkpoint '{from}' does not fit this agent"))
+    agent.load(&state, regex).with_context(|| format!("{key} '{from}' does not fit this agent"))
 }

@@ -2,6 +2,7 @@
 
 use crate::batches::lock;
 use crate::checkpoint::{Checkpoints, Moment};
+use crate::driver::Driver;
 use crate::evaluation::Evaluation;
 use crate::folder::Folder;
 use crate::log::println_above;
@@ -34,7 +35,10 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
 fn open(config: Config) -> Result<Trainer> {
     let folder = Folder::open(Path::new(&config.logdir))?;
     let mut checkpoints = Checkpoints::new(&folder.path("ckpt"));
-    let (moment, warnings) = checkpoints.load()?;
+    let (moment, warnings) = checkpoints.load().with_context(|| {
+        let root = folder.root().display();
+        format!("the run in {root} cannot go on; choose another --logdir, or move the whole folder away, to start anew")
+    })?;
     warnings.iter().for_each(|text| println_above(&format!("warning: {text}")));
     let saved = match moment {
         Some(moment) => {
@@ -55,18 +59,20 @@ fn open(config: Config) -> Result<Trainer> {
 fn build(config: &Config, folder: &Folder, step: u64) -> Result<Parts> {
     let driver = setup::driver(config, false, step)?;
     let agent = setup::agent(config, &driver)?;
-    let open = |name: &str, eval| -> Result<_> {
+    let open = |name: &str, eval, driver: &Driver| -> Result<_> {
         let dir = folder.path(name);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let mut replay = setup::replay(config, dir, eval)?;
+        let step = replay::bytes_per_step(&setup::step_spaces(driver, agent.as_ref()));
+        let mut replay = setup::replay(config, dir, eval, driver.count(), step)?;
         replay.warnings().iter().for_each(|text| println_above(&format!("warning: {text}")));
         Ok(Arc::new(Mutex::new(replay)))
     };
-    let replay = open("replay", false)?;
+    let replay = open("replay", false, &driver)?;
     let evaluation = match config.script.as_str() {
         "train_eval" => {
             let driver = setup::driver(config, true, step)?;
-            Some(Evaluation::new(config, driver, open("eval_replay", true)?, agent.as_ref()))
+            let replay = open("eval_replay", true, &driver)?;
+            Some(Evaluation::new(config, driver, replay, agent.as_ref()))
         }
         _ => None,
     };
@@ -79,7 +85,7 @@ fn start(config: Config, folder: Folder, checkpoints: Checkpoints, parts: Parts)
     let mut trainer = Trainer::new(config, folder, checkpoints, parts, None)?;
     if let Some(agent) = trainer.agent.as_mut().filter(|_| !trainer.config.run.from_checkpoint.is_empty()) {
         let run = &trainer.config.run;
-        setup::load_checkpoint(agent, &run.from_checkpoint, &run.from_checkpoint_regex)?;
+        setup::load_checkpoint(agent, "run.from_checkpoint", &run.from_checkpoint, &run.from_checkpoint_regex)?;
     }
     trainer.save()?;
     Ok(trainer)
@@ -95,7 +101,7 @@ fn resume(
     state: State,
 ) -> Result<Trainer> {
     let changes = saving::differences(&state.config, &serde_json::to_value(&config)?);
-    saving::rewind_lines(folder.root(), &state)?;
+    saving::rewind_lines(folder.root(), state.lines)?;
     let mut trainer = Trainer::new(config, folder, checkpoints, parts, Some(state.step))?;
     trainer.load(&moment, state)?;
     if !changes.is_empty() {
@@ -176,7 +182,7 @@ impl Trainer {
             self.report()?;
         }
         if self.clocks.log.due(step) {
-            self.log()?;
+            self.log();
         }
         if self.clocks.save.due(step) {
             self.land()?; // what goes wrong in an update ends the run, what goes wrong in saving does not
@@ -191,7 +197,7 @@ impl Trainer {
             println_above("stopping: the run is saved first (Ctrl-C again ends it at once)");
         }
         if !self.config.run.sync && !self.is_saved() {
-            self.log()?; // what came since the last line; a synchronous run writes the same lines wherever it stops
+            self.log(); // what came since the last line; a synchronous run writes the same lines wherever it stops
         }
         let saved = if self.is_saved() { Ok(()) } else { self.save() };
         let text = banner::end(
@@ -199,17 +205,16 @@ impl Trainer {
             self.counters.step,
             self.counters.updates,
             self.logger.mean_score(),
-            self.episodes.ended,
             self.seconds(),
         );
-        self.logger.close()?;
+        let written = self.logger.close();
         saved.context("the run ended but could not be saved; its last checkpoint is an earlier one")?;
         println_above(&text);
         if stop.asked() {
             let root = self.folder.root().display();
             println_above(&format!("stopped and saved; the same command with --logdir {root} resumes the run"));
         }
-        Ok(())
+        written.context("the run is saved, but not all that it measured")
     }
 }
 
@@ -218,4 +223,4 @@ impl Trainer {
 mod alignment_tests;
 #[cfg(test)]
 #[path = "train_tests.rs"]
-mod tests;
+pub mod tests;

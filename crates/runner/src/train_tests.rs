@@ -134,6 +134,33 @@ fn a_video_that_cannot_be_written_does_not_end_the_run() {
 }
 
 #[test]
+fn metrics_that_cannot_be_written_wait_and_the_run_goes_on_and_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = open(config(dir.path(), &[])).unwrap();
+    for turn in 0..110 {
+        trainer.logger.obstruct(turn >= 20); // through logs, reports, ends of episodes and a save
+        assert!(trainer.turn().unwrap());
+    }
+    assert!(trainer.saved.is_some_and(|(step, ..)| step >= 70));
+    trainer.logger.obstruct(false);
+    trainer.finish(&Stop::default()).unwrap();
+    finish(&config(dir.path(), &[]));
+    assert_eq!(&files(dir.path()), uninterrupted());
+}
+
+#[test]
+fn a_run_whose_last_metrics_cannot_be_written_is_saved_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), &[("run.sync", "false")]);
+    let mut trainer = open(config.clone()).unwrap();
+    trainer.logger.obstruct(true);
+    while trainer.turn().unwrap() {}
+    let error = format!("{:#}", trainer.finish(&Stop::default()).unwrap_err());
+    assert!(error.starts_with("the run is saved, but not all that it measured: the last metrics are lost"), "{error}");
+    assert_eq!(open(config).unwrap().counters.step, 240);
+}
+
+#[test]
 fn more_steps_later_equal_all_steps_at_once() {
     let parts = tempfile::tempdir().unwrap();
     finish(&config(parts.path(), &[("run.steps", "130")]));
@@ -206,6 +233,14 @@ fn damage_to_the_last_checkpoint_costs_only_what_came_since_the_one_before() {
     assert_eq!(trainer.counters.step, step);
     drop(trainer);
     finish(&config);
+    for checkpoint in fs::read_dir(dir.path().join("ckpt")).unwrap().map(|entry| entry.unwrap().path()) {
+        fs::remove_file(checkpoint.join("state.json")).ok();
+    }
+    let error = format!("{:#}", open(config).err().unwrap());
+    assert!(
+        error.contains("choose another --logdir, or move the whole folder away, to start anew: no check"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -298,17 +333,32 @@ fn acting_overlaps_with_one_update_and_loses_none() {
 }
 
 /// The dummy task until three of them have taken 60 steps: then it fails for good, unless it was mended.
-struct Brittle(Box<dyn envs::Env>);
+struct Brittle(Box<dyn envs::Env>, Arc<Spring>);
 
-static STEPS: AtomicUsize = AtomicUsize::new(0);
-static MENDED: AtomicBool = AtomicBool::new(false);
+#[derive(Default)]
+pub struct Spring {
+    steps: AtomicUsize,
+    mended: AtomicBool,
+}
 
-fn sound() -> Result<()> {
-    ensure!(
-        STEPS.load(Ordering::Relaxed) < 180 || MENDED.load(Ordering::Relaxed),
-        "the spring of the environment broke"
-    );
-    Ok(())
+impl Spring {
+    fn check(&self) -> Result<()> {
+        let sound = self.steps.load(Ordering::Relaxed) < 180 || self.mended.load(Ordering::Relaxed);
+        ensure!(sound, "the spring of the environment broke");
+        Ok(())
+    }
+}
+
+/// Makes it a task.
+pub fn register_brittle(task: &str) -> Arc<Spring> {
+    let spring = Arc::new(Spring::default());
+    let given = spring.clone();
+    envs::register(task, move |_, _| {
+        given.check()?;
+        let options = serde_json::json!({"dummy": {"length": 13, "size": [48, 48]}});
+        Ok(Box::new(Brittle(envs::make("dummy_disc", 0, 0, &options)?, given.clone())) as Box<dyn envs::Env>)
+    });
+    spring
 }
 
 impl envs::Env for Brittle {
@@ -329,36 +379,29 @@ impl envs::Env for Brittle {
     }
 
     fn step(&mut self, action: &spaces::Record) -> Result<spaces::Record> {
-        STEPS.fetch_add(1, Ordering::Relaxed);
-        sound()?;
+        self.1.steps.fetch_add(1, Ordering::Relaxed);
+        self.1.check()?;
         self.0.step(action)
     }
 }
 
 #[test]
 fn an_environment_that_fails_for_good_costs_nothing_that_came_before() {
-    envs::register("brittle", |_, _| {
-        sound()?;
-        let options = serde_json::json!({"dummy": {"length": 13, "size": [48, 48]}});
-        Ok(Box::new(Brittle(envs::make("dummy_disc", 0, 0, &options)?)) as Box<dyn envs::Env>)
-    });
+    let spring = register_brittle("brittle");
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path(), &[("task", "brittle"), ("run.save_every", "1000")]);
     let error = format!("{:#}", train(config.clone(), &Stop::default()).unwrap_err());
     let saved = format!("it is saved, and the same command with --logdir {} resumes it", dir.path().display());
     assert!(error.starts_with("the run ended early: ") && error.contains(&saved), "{error}");
     assert!(error.contains("the spring of the environment broke"), "{error}");
-    MENDED.store(true, Ordering::Relaxed);
+    spring.mended.store(true, Ordering::Relaxed);
     let trainer = open(config.clone()).unwrap();
     assert_eq!(trainer.counters.step, 59 * 3, "every step that all three have taken");
     assert!(trainer.counters.updates > 0);
     drop(trainer);
     let mut trainer = open(config.clone()).unwrap();
     let steps = trainer.driver.step(|obs| trainer.policy.act(trainer.agent.as_ref(), obs)).unwrap();
-    assert!(
-        steps.iter().all(|step| crate::driver::flag(step, "is_first").unwrap()),
-        "nothing goes on from a lost step"
-    );
+    assert!(steps.iter().all(|step| envs::record::flag(step, "is_first").unwrap()), "nothing goes on from a lost step");
     drop(trainer);
     finish(&config);
 }

@@ -179,7 +179,7 @@ impl Trainer {
             }
         }
         if ended {
-            self.logger.flush()?;
+            self.logger.flush();
         }
         // The official condition counts sequences: one for each step of a stream but its first `length - 1`.
         let enough = lock(&self.replay).len() >= self.config.batch_size * self.config.batch_length;
@@ -280,24 +280,23 @@ impl Trainer {
         }
         let metrics = report(agent, &mut self.report, batches)?;
         self.logger.add(self.counters.step, &metrics, "report");
-        self.logger.flush()
+        self.logger.flush();
+        Ok(())
     }
 
     /// Evaluates, where the script has an evaluation.
     pub fn evaluate(&mut self) -> Result<()> {
         self.land()?;
-        match &mut self.evaluation {
-            Some(evaluation) => {
-                evaluation.run(&self.config, self.agent.as_ref(), self.counters.step, &mut self.logger, &self.stop)?;
-                self.logger.flush()
-            }
-            None => Ok(()),
+        if let Some(evaluation) = &mut self.evaluation {
+            evaluation.run(&self.config, self.agent.as_ref(), self.counters.step, &mut self.logger, &self.stop)?;
+            self.logger.flush();
         }
+        Ok(())
     }
 
     /// Writes a line of metrics. In synchronous mode those that the wall clock decides stay out, so
     /// that equal runs write equal files.
-    pub fn log(&mut self) -> Result<()> {
+    pub fn log(&mut self) {
         let step = self.counters.step;
         self.logger.add(step, &self.losses.result(), "");
         self.logger.add(step, &self.episodes.stats(), "epstats");
@@ -311,7 +310,7 @@ impl Trainer {
             insert_scalar(&mut fps, "train", self.speed.train.result());
             self.logger.add(step, &fps, "fps");
         }
-        self.logger.write(step)
+        self.logger.write(step);
     }
 
     /// Seconds that the run has taken, earlier processes included.

@@ -114,14 +114,16 @@ impl Space {
                 self.shape
             ));
         }
+        let outside = |x: &f64| !x.is_finite() || !(self.low..=self.high).contains(x);
         let bad = match &value.data {
-            Data::F32(xs) => xs.iter().map(|&x| x as f64).find(|x| !(self.low..=self.high).contains(x)),
-            Data::F16(xs) => xs.iter().map(|x| x.to_f64()).find(|x| !(self.low..=self.high).contains(x)),
+            Data::F32(xs) => xs.iter().map(|&x| x as f64).find(outside),
+            Data::F16(xs) => xs.iter().map(|x| x.to_f64()).find(outside),
             Data::I32(xs) => xs.iter().map(|&x| x as f64).find(|x| !(self.low..self.high).contains(x)),
             Data::U8(xs) => xs.iter().map(|&x| x as f64).find(|x| !(self.low..self.high).contains(x)),
             Data::Bool(_) => None,
         };
         match bad {
+            Some(x) if !x.is_finite() => Err(format!("key '{key}' holds {x}, which is no finite number")),
             Some(x) => Err(format!("key '{key}' holds {x}, outside its bounds {} to {}", self.low, self.high)),
             None => Ok(()),
         }

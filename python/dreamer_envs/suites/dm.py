@@ -66,7 +66,8 @@ class Dm(Env):
     return 'obs_reward' if key == 'reward' else key.replace('/', '_')
 
   def _convert(self, spec):
-    if spec.dtype in (np.uint8, bool):
+    # Bytes that are no image, such as a map, are no classes either.
+    if spec.dtype == bool or spec.dtype == np.uint8 and len(spec.shape) == 3:
       return Space(spec.dtype, spec.shape)
     if hasattr(spec, 'num_values'):
       return Space(np.int32, spec.shape, 0, spec.num_values)

@@ -47,7 +47,8 @@ class LocoNav(Env):
   """One maze. The name may end in a control frequency, such as `_20hz`; 50 is usual.
 
   Reaching the goal gives reward 1 at each step from then on or, with `again`, once and another
-  start. With `termination`, falling over ends the episode. `image` adds what a camera sees.
+  start. With `termination`, falling over ends the episode. `image` adds what a camera sees. `size`
+  is that of all images.
   """
 
   def __init__(
@@ -62,9 +63,10 @@ class LocoNav(Env):
     if walker not in CAMERAS or maze not in MAZES or not str(freq).isdigit():
       names = ', '.join(f'{w}_{m}' for w in CAMERAS for m in MAZES)
       raise Problem(f"unknown task 'loconav_{name}'; there are: {names}")
-    np.random.seed(seed)  # The arena draws its floor from the global generator.
     random = np.random.RandomState(seed)
     task = make_task(maze, random, int(freq), again, termination)
+    eye = task.walker.observables.egocentric_camera
+    eye.height, eye.width = size  # The agent wants images of one size.
     env = composer.Environment(
         time_limit=60, task=task, random_state=random, strip_singleton_obs_buffer_dim=True)
     self._position = lambda: task.walker.get_pose(env.physics)[0][:2]

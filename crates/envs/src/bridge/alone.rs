@@ -1,22 +1,26 @@
 //! Environments that step by themselves in processes of their own: what the bridge is compared with.
 
+use super::group::{FAREWELL, Group};
 use super::{arguments, explain, slots, suite};
 use anyhow::{Context, Result, anyhow};
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::io::{BufRead, BufReader, PipeWriter, Write, pipe};
+use std::os::fd::AsRawFd;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Processes of the Python package that each step one environment of a task, or one vector of them, when they are
-/// told to.
+/// told to. Dropping them ends them and all that they started.
 pub struct Alone {
     processes: Vec<Process>,
 }
 
 struct Process {
-    child: Child,
-    ask: ChildStdin,
+    group: Group,
+    ask: Option<ChildStdin>, // until it is told to leave
     answers: BufReader<ChildStdout>,
+    _lifeline: PipeWriter, // closes when this program ends, however it does
 }
 
 impl Alone {
@@ -29,19 +33,18 @@ impl Alone {
         // Those that step together are as many as in a worker.
         let (mut processes, slots) = (vec![], slots(task, envs, options)?);
         for i in 0..count {
+            let (watched, lifeline) = pipe().context("no pipe for a process that steps alone")?;
+            fcntl_setfd(&watched, FdFlags::empty())?; // to be inherited
             let ask = json!({"task": task, "index": i, "slots": slots, "seed": seed % (1 << 31) + i as u64,
-                "options": options.get(suite(task)), "kwargs": options.get("kwargs")});
+                "options": options.get(suite(task)), "kwargs": options.get("kwargs"), "lifeline": watched.as_raw_fd()});
             let words = arguments(task, options)?;
-            let mut child = Command::new(&words[0])
-                .args(&words[1..])
-                .args(["--alone", &ask.to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .with_context(|| format!("cannot start '{}'", words[0]))?;
-            let pipes = child.stdin.take().zip(child.stdout.take());
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).args(["--alone", &ask.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut group = Group::start(command).with_context(|| format!("cannot start '{}'", words[0]))?;
+            let pipes = group.child.stdin.take().zip(group.child.stdout.take());
             let (ask, answers) = pipes.context("a process was started without its pipes")?;
-            processes.push(Process { child, ask, answers: BufReader::new(answers) });
+            let answers = BufReader::new(answers);
+            processes.push(Process { group, ask: Some(ask), answers, _lifeline: lifeline });
         }
         let mut alone = Alone { processes };
         for process in &mut alone.processes {
@@ -53,7 +56,8 @@ impl Alone {
     /// Steps a second of all processes together, which each step for `time`.
     pub fn rate(&mut self, time: Duration) -> Result<f64> {
         for process in &mut self.processes {
-            writeln!(process.ask, "{}", time.as_secs_f64()).context("a process that steps alone has ended")?;
+            let ended = "a process that steps alone has ended";
+            writeln!(process.ask.as_ref().context(ended)?, "{}", time.as_secs_f64()).context(ended)?;
         }
         self.processes.iter_mut().map(|process| Ok(process.line()?.parse::<f64>()?)).sum()
     }
@@ -70,9 +74,8 @@ impl Process {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            process.child.kill().ok();
-            process.child.wait().ok();
-        }
+        self.processes.iter_mut().for_each(|process| process.ask = None); // at this they close their environments
+        let deadline = Instant::now() + FAREWELL;
+        self.processes.iter().for_each(|process| process.group.wait(deadline));
     }
 }

@@ -25,6 +25,8 @@ pub struct Link {
     pub generation: u64,
     seats: Vec<Seat>,
     started: Instant,
+    /// Slots whose actions are written, and which the process is still to be told of: each time it is told wakes it.
+    untold: Mutex<Vec<u8>>,
     reading: Mutex<()>,
     /// Why this process is of no more use. All threads tell the same, whichever found it out.
     fault: OnceLock<String>,
@@ -45,11 +47,12 @@ struct Seat {
 impl Link {
     pub fn new(process: Process, slots: usize, generation: u64) -> Self {
         let seats = (0..slots).map(|_| Seat::new()).collect();
-        let (reading, fault) = (Mutex::new(()), OnceLock::new());
-        Link { process, generation, seats, started: Instant::now(), reading, fault }
+        let (untold, reading, fault) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        Link { process, generation, seats, started: Instant::now(), untold, reading, fault }
     }
 
     /// Sends the action of a slot, which begins an episode or does not. An answer that nobody has taken is forgotten.
+    /// The process hears of it with the last slot to be asked, or when somebody waits for one.
     pub fn ask(&self, layout: &Layout, slot: usize, action: &[u8], first: bool) -> Result<()> {
         self.process.write_memory(action, slot * layout.stride + layout.act.start)?;
         let seat = &self.seats[slot];
@@ -57,7 +60,9 @@ impl Link {
         seat.first.store(first, Ordering::Relaxed);
         seat.values().take();
         seat.state.store(ASKED, Ordering::Release);
-        self.process.send(slot as u8)
+        let mut untold = self.untold();
+        untold.push(slot as u8);
+        if untold.len() == self.seats.len() { self.tell(untold) } else { Ok(()) }
     }
 
     /// Resets every slot and waits until all have answered; the answers, which are sound, can then be taken.
@@ -107,6 +112,7 @@ impl Link {
         if self.seats[slot].take() {
             return Ok(());
         }
+        self.tell(self.untold())?;
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = Duration::from_millis(self.seats[slot].asked.load(Ordering::Relaxed));
         let deadline = self.started + asked + self.process.timeout();
@@ -147,6 +153,17 @@ impl Link {
             None => line += &self.process.line()?,
         }
         Ok(refusal(&line).map_or(line.trim_end().to_string(), |(sentence, _)| sentence))
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the process of slots that were asked.
+    fn tell(&self, mut untold: MutexGuard<'_, Vec<u8>>) -> Result<()> {
+        self.process.send(&untold)?;
+        untold.clear();
+        Ok(())
     }
 
     /// The first fault of this process, which is this error unless there was one before.

@@ -2,9 +2,11 @@
 //!
 //! A [`Process`](process::Process) is a running worker, a [`Link`](link::Link) keeps track of what it was asked, a
 //! [`Worker`](worker::Worker) starts it again when it fails, and a [`Slot`](slot::Slot) is one of its environments,
-//! which is what the rest of the program sees.
+//! which is what the rest of the program sees. A [`Group`](group::Group) ends with all that it started, and so do the
+//! processes of [`Alone`], which need no bridge.
 
 mod alone;
+mod group;
 mod hello;
 mod link;
 mod process;
@@ -76,8 +78,8 @@ pub fn suite(task: &str) -> &str {
     task.split(end).next().unwrap_or(task)
 }
 
-/// Whether a task runs in a worker process.
-pub fn is_external(task: &str) -> bool {
+/// Whether there is a worker that knows the task.
+pub fn has_worker(task: &str) -> bool {
     let suite = suite(task);
     ["py", "exec"].contains(&suite) && task.contains(':') || SUITES.iter().any(|known| known.name == suite)
 }

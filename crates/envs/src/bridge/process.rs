@@ -1,17 +1,16 @@
 //! `Process`: one running worker, from its start to its certain end.
 
+use super::group::{FAREWELL, Group};
 use super::hello::{Answer, Ask, memory, read, refusal};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,14 +18,12 @@ use std::time::{Duration, Instant};
 const TAIL: usize = 12;
 /// Bytes of a line of the log that are kept.
 const LINE: u64 = 2000;
-/// How long a worker may take to leave by itself once nothing more can be asked of it.
-const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a worker that closed its answers may take to be dead, so that it can be told how it died.
 const DEATH: Duration = Duration::from_millis(500);
 
 /// A worker process with its pipes and its memory. Dropping it ends the process and all that it started.
 pub struct Process {
-    child: Child,
+    group: Group,
     /// To the worker, until it is told to leave, and from it. Not a socket: that wakes whoever sleeps at one end once
     /// more when the other reads what it sent, which costs light environments a sixth of their steps.
     asks: Option<PipeWriter>,
@@ -35,8 +32,6 @@ pub struct Process {
     memory: Option<File>,
     log: Arc<Mutex<VecDeque<String>>>,
     timeout: Duration,
-    /// Whether it was waited for; only until then its number is surely its own.
-    reaped: bool,
 }
 
 impl Process {
@@ -53,21 +48,17 @@ impl Process {
         // is lost: what matters is who holds the other end.
         fcntl_setfd(&watched, FdFlags::empty())?;
         let program = &command[0];
-        let mut child = Command::new(program)
-            .args(&command[1..])
-            .stdin(hears)
-            .stdout(speaks)
-            .stderr(Stdio::piped())
-            .process_group(0) // Ctrl-C is for the trainer, and all that the worker starts ends with it
-            .spawn()
+        let mut start = Command::new(program);
+        start.args(&command[1..]).stdin(hears).stdout(speaks).stderr(Stdio::piped());
+        let mut group = Group::start(start)
             .with_context(|| format!("the program '{program}' of the worker could not be started"))?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
-        if let Some(stderr) = child.stderr.take() {
+        if let Some(stderr) = group.child.stderr.take() {
             let log = log.clone();
             std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))?;
         }
-        let (asks, memory, reaped) = (Some(asks), None, false);
-        let process = Process { child, asks, answers, _lifeline: lifeline, memory, log, timeout, reaped };
+        let (asks, memory) = (Some(asks), None);
+        let process = Process { group, asks, answers, _lifeline: lifeline, memory, log, timeout };
         let ask = serde_json::to_string(&Ask { lifeline: watched.as_raw_fd(), ..ask.clone() })? + "\n";
         process.write_line(ask.as_bytes())?;
         Ok(process)
@@ -127,10 +118,10 @@ impl Process {
         }
     }
 
-    /// Sends one byte, for which there is always room: no slot is asked twice. That nobody hears it shows where the
-    /// answer is read, which may still hold the reason.
-    pub fn send(&self, byte: u8) -> Result<()> {
-        self.asks()?.write_all(&[byte]).ok();
+    /// Sends a byte for each of some slots, for which there is always room: no slot is asked twice. That nobody hears
+    /// them shows where the answer is read, which may still hold the reason.
+    pub fn send(&self, slots: &[u8]) -> Result<()> {
+        self.asks()?.write_all(slots).ok();
         Ok(())
     }
 
@@ -184,7 +175,8 @@ impl Process {
 
     /// The last lines of the worker's log, once it is dead and has said all: kills it.
     pub fn last_words(&mut self) -> Vec<String> {
-        self.kill();
+        self.asks = None;
+        self.group.kill();
         // The log's thread may lag behind the process by a moment.
         std::thread::sleep(Duration::from_millis(50));
         self.log.lock().map(|log| log.iter().cloned().collect()).unwrap_or_default()
@@ -206,36 +198,18 @@ impl Process {
         "the worker closed its answers".into()
     }
 
-    /// How the process ended by itself, if it did. This leaves its number to it.
+    /// How the process ended by itself, if it did.
     fn ended(&self) -> Option<String> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        let status = waitid(WaitId::Pid(Pid::from_child(&self.child)), options).ok()??;
-        Some(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => format!("exit code {code}"),
-            (_, Some(signal)) => format!("killed by signal {signal}"),
-            _ => "for an unknown reason".into(),
-        })
-    }
-
-    /// Ends the process and its group at once. What the process has started outlives it, so that the group is killed
-    /// even where it is dead itself: as it was not waited for, no other group has its number.
-    fn kill(&mut self) {
-        self.asks = None;
-        if !self.reaped {
-            kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
-            self.reaped = self.child.wait().is_ok();
-        }
+        self.group.ended()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.asks = None; // a sound worker leaves at this, unless it is still making its environments
-        let (start, started) = (Instant::now(), self.memory.is_some() && !self.reaped);
-        while started && start.elapsed() < FAREWELL && self.ended().is_none() {
-            std::thread::sleep(Duration::from_millis(5));
+        if self.memory.is_some() {
+            self.group.wait(Instant::now() + FAREWELL);
         }
-        self.kill();
     }
 }
 

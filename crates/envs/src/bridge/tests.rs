@@ -229,14 +229,33 @@ fn what_a_worker_started_ends_with_it() {
     let mut env = one(json!({"kwargs": {"fault": "orphan", "at": 2, "once": once}}));
     env.step(&act(0, true)).unwrap();
     assert!(flag(&env.step(&act(0, false)).unwrap(), "is_last").unwrap());
-    let pid = std::fs::read_to_string(&once).unwrap();
+    await_death(&std::fs::read_to_string(&once).unwrap());
+    std::fs::remove_file(once).unwrap();
+}
+
+fn await_death(pid: &str) {
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let gone = || stat().is_empty() || stat().contains(") Z ");
     let start = Instant::now();
     while !gone() {
         assert!(start.elapsed().as_secs() < 5, "process {pid} still runs: {}", stat());
     }
-    std::fs::remove_file(once).unwrap();
+}
+
+#[test]
+fn what_steps_alone_is_told_to_leave_and_takes_all_that_it_started_along() {
+    // In the place of Python, a script that starts a program and tells when it may close its environment.
+    let (python, orphan, closed) = (once("python"), once("alone"), once("closed"));
+    let script = "#!/bin/sh\nsleep 600 > /dev/null &\nprintf $! > ORPHAN\necho ready\n\
+                  while read line; do echo 5; done\ntouch CLOSED\n";
+    let script = script.replace("ORPHAN", orphan.to_str().unwrap()).replace("CLOSED", closed.to_str().unwrap());
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut alone = super::Alone::start("gym_X", 1, 1, 0, &json!({"python": python})).unwrap().unwrap();
+    assert_eq!(alone.rate(Duration::ZERO).unwrap(), 5.0);
+    drop(alone);
+    await_death(&std::fs::read_to_string(&orphan).unwrap());
+    [python, orphan, closed].iter().for_each(|path| std::fs::remove_file(path).unwrap());
 }
 
 #[test]

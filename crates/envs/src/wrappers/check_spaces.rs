@@ -115,7 +115,8 @@ mod tests {
         let bad = |key: &'static str, value: Array| complaint(|action| drop(action.insert(key.into(), value.clone())));
         let start = "environment 'probe': in the action, key 'action' holds ";
         assert_eq!(bad("action", Array::f32(2.0)), format!("{start}2, outside its bounds -1 to 1"));
-        assert_eq!(bad("action", Array::f32(f32::NAN)), format!("{start}NaN, outside its bounds -1 to 1"));
+        assert_eq!(bad("action", Array::f32(f32::NAN)), format!("{start}NaN, which is no finite number"));
+        assert_eq!(bad("action", Array::f32(f32::INFINITY)), format!("{start}inf, which is no finite number"));
         assert_eq!(bad("action", Array::i32(1)), format!("{start}int32 [] where its space says float32 []"));
         let start = "environment 'probe': the action ";
         assert_eq!(bad("jump", Array::i32(1)), format!("{start}has the key 'jump', which its space does not declare"));

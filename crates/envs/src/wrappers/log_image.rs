@@ -1,8 +1,8 @@
 //! `LogImage`: what an environment draws, beside observations without an image, for videos.
 
 use crate::Env;
-use anyhow::{Context, Result};
-use spaces::{Data, Record, Space, Spaces};
+use anyhow::Result;
+use spaces::{Array, Data, Record, Space, Spaces};
 
 /// The key, which the agent does not see.
 const KEY: &str = "log/image";
@@ -11,6 +11,8 @@ const KEY: &str = "log/image";
 pub struct LogImage {
     env: Box<dyn Env>,
     obs_space: Spaces,
+    /// The last picture, which stands in where there is none or one of another size: a video shall cost no episode.
+    last: Array,
 }
 
 impl LogImage {
@@ -23,7 +25,7 @@ impl LogImage {
         let (Data::U8(_), &[height, width, channels]) = (&image.data, &image.shape[..]) else { return env };
         let mut obs_space = env.obs_space().clone();
         obs_space.insert(KEY.into(), Space::image(height, width, channels));
-        Box::new(LogImage { env, obs_space })
+        Box::new(LogImage { env, obs_space, last: image })
     }
 }
 
@@ -39,7 +41,10 @@ impl Env for LogImage {
 
     fn step(&mut self, action: &Record) -> Result<Record> {
         let mut obs = self.env.step(action)?;
-        obs.insert(KEY.into(), self.env.render().context("the environment draws no image any more")?);
+        if let Some(image) = self.env.render().filter(|image| self.obs_space[KEY].check(KEY, image).is_ok()) {
+            self.last = image;
+        }
+        obs.insert(KEY.into(), self.last.clone());
         Ok(obs)
     }
 }
@@ -61,6 +66,37 @@ mod tests {
             let obs = env.step(&action).unwrap();
             assert_eq!(obs[KEY], env.render().unwrap());
         }
+    }
+
+    /// Draws the number of each step, but nothing at the third, and another size at the fourth.
+    struct Flickering {
+        env: Box<dyn Env>,
+        steps: u8,
+    }
+
+    impl Env for Flickering {
+        forward!(obs_space);
+        forward!(act_space);
+
+        fn step(&mut self, action: &Record) -> Result<Record> {
+            self.steps += 1;
+            self.env.step(action)
+        }
+
+        fn render(&self) -> Option<Array> {
+            let height = if self.steps == 4 { 2 } else { 1 };
+            let data = Data::U8(vec![self.steps; height * 3]);
+            (self.steps != 3).then(|| Array { shape: vec![height, 1, 3], data })
+        }
+    }
+
+    #[test]
+    fn the_last_picture_stands_in_for_one_that_is_missing() {
+        let env = make("memory_3", 0, 0, &Value::Null).unwrap();
+        let mut env = LogImage::around(Box::new(Flickering { env, steps: 0 }));
+        let action = random_action(env.act_space(), &mut Rng::new(0, 0));
+        let seen = (0..5).map(|_| env.step(&action).unwrap()[KEY].to_bytes()[0]);
+        assert_eq!(seen.collect::<Vec<_>>(), [1, 2, 2, 2, 5]);
     }
 
     #[test]

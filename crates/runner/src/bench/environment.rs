@@ -1,7 +1,8 @@
 //! Speed of the environments of a task, as a run steps them and without the bridge.
 
+use super::measure::median;
 use crate::setup;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use config::Config;
 use dreamer_agent::Acted;
 use envs::{Rng, random_action};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use spaces::{Array, Record};
 use std::time::{Duration, Instant};
 
-/// The figures of one task under random actions. Rates are the best of some rounds.
+/// The figures of one task under random actions: medians of some rounds.
 #[derive(Serialize)]
 pub struct Stepping {
     pub task: String,
@@ -18,18 +19,26 @@ pub struct Stepping {
     pub processors: usize,
     /// Steps a second of all environments.
     pub steps_per_second: f64,
-    /// The same of as many processes as processors, each of which steps one environment by itself, or one vector of
-    /// them; none where environments run in this process, or in a worker that cannot be asked.
-    pub alone_per_second: Option<f64>,
-    /// The same of as many processes as environments, which share caches as the environments of a run do.
-    pub each_alone_per_second: Option<f64>,
+    /// As many processes as processors; none where environments run in this process, or in a worker that cannot be
+    /// asked.
+    pub alone: Option<Unbridged>,
+    /// As many processes as environments, which share caches as the environments of a run do.
+    pub each_alone: Option<Unbridged>,
     /// What a step costs beyond the environment's own time, in microseconds of a processor.
     pub overhead_us: Option<f64>,
 }
 
+/// Processes without the bridge, each of which steps one environment by itself, or one vector of them.
+#[derive(Serialize)]
+pub struct Unbridged {
+    pub steps_per_second: f64,
+    /// What the environments of a run reach of it: of rates of the same round, as a machine may be faster in another.
+    pub share: f64,
+}
+
 /// Rounds, in which environments with and without the bridge take turns, and how long each lasts.
-const ROUNDS: usize = 4;
-const ROUND: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_millis(700);
 
 /// Actions are drawn before time is taken, and repeat after this many.
 const ACTIONS: usize = 64;
@@ -53,35 +62,36 @@ pub fn environments(config: &Config) -> Result<Stepping> {
     let mut step =
         |i: usize| driver.step(|_| Ok(Acted { action: batches[i % ACTIONS].clone(), replay: Record::new() })).map(drop);
     step(0)?;
-    let (mut together, mut apart) = (0f64, None);
+    // Vectors are whole processes already.
+    let vector = options[envs::suite(&config.task)]["vector"] == true;
+    let mut crowd = if alone.is_some() && envs > processors && !vector { start_alone(envs)? } else { None };
+    let (mut together, mut apart, mut each) = (vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         let (start, mut steps) = (Instant::now(), 0);
         while start.elapsed() < ROUND {
             step(steps)?;
             steps += 1;
         }
-        together = together.max((steps * envs) as f64 / start.elapsed().as_secs_f64());
-        if let Some(alone) = &mut alone {
-            apart = Some(alone.rate(ROUND)?.max(apart.unwrap_or(0.0)));
+        together.push((steps * envs) as f64 / start.elapsed().as_secs_f64());
+        for (processes, rates) in [(&mut alone, &mut apart), (&mut crowd, &mut each)] {
+            if let Some(processes) = processes {
+                rates.push(processes.rate(ROUND)?);
+            }
         }
     }
-    // Vectors are whole processes already.
-    let vector = options[envs::suite(&config.task)]["vector"] == true;
-    let mut crowd = if alone.is_some() && envs > processors && !vector { start_alone(envs)? } else { None };
-    let mut each = None;
-    for _ in 0..ROUNDS / 2 {
-        if let Some(crowd) = &mut crowd {
-            each = Some(crowd.rate(ROUND)?.max(each.unwrap_or(0.0)));
-        }
-    }
-    ensure!(together > 0.0, "no step was done in {} seconds", ROUND.as_secs());
+    let unbridged = |mut rates: Vec<f64>| {
+        let mut shares: Vec<f64> = together.iter().zip(&rates).map(|(together, rate)| together / rate).collect();
+        (!rates.is_empty()).then(|| Unbridged { share: median(&mut shares), steps_per_second: median(&mut rates) })
+    };
+    let overhead = |(with, without): (&f64, &f64)| 1e6 * processors as f64 * (1.0 / with - 1.0 / without);
+    let mut overheads: Vec<f64> = together.iter().zip(&apart).map(overhead).collect();
     Ok(Stepping {
         task: config.task.clone(),
         envs,
         processors,
-        steps_per_second: together,
-        alone_per_second: apart,
-        each_alone_per_second: each,
-        overhead_us: apart.map(|apart| 1e6 * processors as f64 * (1.0 / together - 1.0 / apart)),
+        overhead_us: (!apart.is_empty()).then(|| median(&mut overheads)),
+        alone: unbridged(apart),
+        each_alone: unbridged(each),
+        steps_per_second: median(&mut together),
     })
 }

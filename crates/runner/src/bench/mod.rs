@@ -5,7 +5,7 @@ mod environment;
 mod gpu;
 mod measure;
 
-pub use environment::{Stepping, environments};
+pub use environment::{Stepping, Unbridged, environments};
 pub use gpu::OnGpu;
 pub use measure::{PartCost, share};
 

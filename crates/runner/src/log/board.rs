@@ -45,10 +45,10 @@ impl Board {
         self.best = Some(self.best.map_or(score, |best| best.max(score)));
     }
 
-    /// Mean score of the last [`RECENT`] episodes.
-    pub fn mean_score(&self) -> Option<f64> {
+    /// Mean score of the last [`RECENT`] episodes, or of as many as there were, and their number.
+    pub fn mean_score(&self) -> Option<(f64, usize)> {
         let n = self.recent.len();
-        (n > 0).then(|| self.recent.iter().sum::<f64>() / n as f64)
+        (n > 0).then(|| (self.recent.iter().sum::<f64>() / n as f64, n))
     }
 
     /// Takes in one scalar; `shown` says whether the filter lets it through.
@@ -108,7 +108,7 @@ impl Board {
     pub fn plain(&self, now: Duration) -> String {
         let mut items = vec![self.progress()];
         items.extend(self.left(now).map(|left| format!("left {}", duration(left))));
-        items.extend(self.mean_score().map(|score| format!("score {}", short(score))));
+        items.extend(self.mean_score().map(|(score, _)| format!("score {}", short(score))));
         items.extend(self.best.map(|best| format!("best {}", short(best))));
         items.extend(self.length.map(|length| format!("length {}", short(length))));
         let named = ["act", "train"].iter().zip(self.fps);
@@ -151,8 +151,8 @@ impl Board {
 
     fn scores(&self) -> Vec<String> {
         let mut items = vec![];
-        if let Some(mean) = self.mean_score() {
-            items.push(format!("{} mean of last {}", short(mean), self.recent.len()));
+        if let Some((mean, count)) = self.mean_score() {
+            items.push(format!("{} mean of last {count}", short(mean)));
         }
         items.extend(self.best.map(|best| format!("{} best", short(best))));
         items.extend(self.length.map(|length| format!("length {}", short(length))));

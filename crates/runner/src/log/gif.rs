@@ -5,8 +5,6 @@ use anyhow::{Context, Result, bail, ensure};
 use gif::{Encoder, Frame, Repeat};
 use rayon::prelude::*;
 use spaces::{Array, Data};
-use std::fs;
-use std::path::Path;
 
 /// Encodes a uint8 video `[T, H, W, C]`, C 1 (grey) or 3 (red, green, blue), as a GIF that repeats for ever.
 /// A GIF's clock ticks in hundredths of a second and most viewers refuse less than two, so `fps` is met up to 50.
@@ -35,14 +33,6 @@ pub fn encode(video: &Array, fps: f64) -> Result<Vec<u8>> {
     }
     drop(encoder);
     Ok(out)
-}
-
-/// Writes bytes beside `path` and renames, so that no crash leaves half a file.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let beside = path.with_extension("gif.tmp");
-    fs::write(&beside, bytes)
-        .and_then(|()| fs::rename(&beside, path))
-        .with_context(|| format!("cannot write the video {}; is the disk full?", path.display()))
 }
 
 /// One colour of a frame and how often it occurs.

@@ -1,11 +1,12 @@
-//! Append-only metrics files: one JSON object a line, `step` first, repaired and rewound on opening.
+//! Append-only metrics files: one JSON object a line, `step` first, repaired on opening.
 
+use super::appender::Appender;
+use crate::files::replace_file;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 /// One line of a file: its step in environment frames and the numbers beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,61 +17,44 @@ pub struct Row {
 
 /// A file open for appending.
 pub struct Jsonl {
-    path: PathBuf,
-    file: File,
+    pub file: Appender,
 }
 
 impl Jsonl {
     /// Opens `path` for appending, creating it where it is missing. A last line that a crash
-    /// left half-written is cut off. With `resume`, lines of a larger step are dropped too, so
-    /// that a resumed run's file equals that of a run that was never interrupted.
-    pub fn open(path: &Path, resume: Option<u64>) -> Result<Self> {
+    /// left half-written is cut off.
+    pub fn open(path: &Path) -> Result<Self> {
         let name = path.display();
         if path.exists() {
             let old = fs::read(path).with_context(|| format!("cannot read the metrics file {name}"))?;
-            let kept = keep(&old, resume);
+            let kept = keep(&old);
             if kept.len() < old.len() {
-                let beside = path.with_extension("jsonl.tmp");
-                fs::write(&beside, &kept)
-                    .and_then(|()| fs::rename(&beside, path))
-                    .with_context(|| format!("cannot repair the metrics file {name}"))?;
+                replace_file(path, &kept).with_context(|| format!("cannot repair the metrics file {name}"))?;
             }
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .with_context(|| format!("cannot open the metrics file {name} for appending"))?;
-        Ok(Jsonl { path: path.to_path_buf(), file })
+        Ok(Jsonl { file: Appender::open(path)? })
     }
 
-    /// Appends rows, all of them in one write. Numbers that JSON cannot hold become null.
-    pub fn write<'a>(&mut self, rows: impl IntoIterator<Item = (u64, Vec<(&'a str, f64)>)>) -> Result<()> {
-        let mut text = String::new();
+    /// Adds rows for the file's next flush. Numbers that JSON cannot hold become null.
+    pub fn add<'a>(&mut self, rows: impl IntoIterator<Item = (u64, Vec<(&'a str, f64)>)>) {
         for (step, values) in rows {
             let mut object = Map::new();
             object.insert("step".into(), json!(step));
             object.extend(values.into_iter().map(|(key, x)| (key.to_string(), json!(x))));
-            text += &Value::Object(object).to_string();
-            text.push('\n');
+            self.file.add(format!("{}\n", Value::Object(object)).as_bytes());
         }
-        self.file
-            .write_all(text.as_bytes())
-            .with_context(|| format!("cannot write to {}; is the disk full?", self.path.display()))
     }
 }
 
 #[derive(Deserialize)]
 struct Step {
-    step: u64,
+    #[serde(rename = "step")]
+    _step: u64,
 }
 
-/// The whole lines of a file that parse and whose step is not past `resume`.
-fn keep(bytes: &[u8], resume: Option<u64>) -> Vec<u8> {
-    let whole = |line: &&[u8]| {
-        line.ends_with(b"\n")
-            && serde_json::from_slice::<Step>(line).is_ok_and(|row| resume.is_none_or(|limit| row.step <= limit))
-    };
+/// The whole lines of a file that parse.
+fn keep(bytes: &[u8]) -> Vec<u8> {
+    let whole = |line: &&[u8]| line.ends_with(b"\n") && serde_json::from_slice::<Step>(line).is_ok();
     bytes.split_inclusive(|&b| b == b'\n').filter(whole).flatten().copied().collect()
 }
 
@@ -94,6 +78,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn append<'a>(path: &Path, rows: impl IntoIterator<Item = (u64, Vec<(&'a str, f64)>)>) {
+        let mut lines = Jsonl::open(path).unwrap();
+        lines.add(rows);
+        lines.file.flush().unwrap();
+    }
+
     fn rows(steps: std::ops::Range<u64>) -> Vec<(u64, Vec<(&'static str, f64)>)> {
         steps.map(|i| (i * 10, vec![("episode/score", i as f64 / 3.0), ("episode/length", 7.0)])).collect()
     }
@@ -103,7 +93,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         let values = vec![("b", 0.1), ("a", 1.0 / 3.0), ("bad", f64::NAN)];
-        Jsonl::open(&path, None).unwrap().write([(20, values)]).unwrap();
+        append(&path, [(20, values)]);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, "{\"step\":20,\"b\":0.1,\"a\":0.3333333333333333,\"bad\":null}\n");
         let back = read(&path).unwrap();
@@ -112,25 +102,17 @@ mod tests {
     }
 
     proptest! {
-        /// A run of `total` rows that is cut anywhere in the file after the save at row `saved`,
-        /// and resumes from that save, leaves the file of a run that was never cut.
+        /// A file that is cut anywhere loses no whole row, and goes on behind the last one.
         #[test]
-        fn interrupted_equals_uninterrupted(total in 1u64..12, saved in 0u64..12, cut in 0usize..10_000) {
-            let saved = saved.min(total);
+        fn cut_anywhere_only_the_half_row_is_lost(total in 1u64..12, cut in 0usize..10_000) {
             let dir = tempfile::tempdir().unwrap();
             let (whole, path) = (dir.path().join("whole.jsonl"), dir.path().join("cut.jsonl"));
-            Jsonl::open(&whole, None).unwrap().write(rows(0..total)).unwrap();
+            append(&whole, rows(0..total));
             let wanted = fs::read(&whole).unwrap();
-
-            Jsonl::open(&path, None).unwrap().write(rows(0..saved)).unwrap();
-            let safe = fs::metadata(&path).unwrap().len() as usize;
-            let cut = safe + cut % (wanted.len() - safe + 1);
-            fs::write(&path, &wanted[..cut]).unwrap();
-            // The save was made at the last safe row's step; before the first row there is none.
-            match saved.checked_sub(1) {
-                Some(last) => Jsonl::open(&path, Some(last * 10)),
-                None => { fs::remove_file(&path).unwrap(); Jsonl::open(&path, None) }
-            }.unwrap().write(rows(saved..total)).unwrap();
+            let left = &wanted[..cut % (wanted.len() + 1)];
+            fs::write(&path, left).unwrap();
+            let kept = left.iter().filter(|&&b| b == b'\n').count() as u64;
+            append(&path, rows(kept..total));
             prop_assert_eq!(fs::read(&path).unwrap(), wanted);
         }
     }
@@ -140,7 +122,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("scores.jsonl");
         fs::write(&path, b"{\"step\":1,\"a\":1.0}\n\0\0\0\0\n{\"step\":2,\"a\":2").unwrap();
-        Jsonl::open(&path, None).unwrap().write([(3, vec![("a", 3.0)])]).unwrap();
+        append(&path, [(3, vec![("a", 3.0)])]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1,\"a\":1.0}\n{\"step\":3,\"a\":3.0}\n");
     }
 }

@@ -1,12 +1,14 @@
 //! `Logger`: hands scalars and videos to the outputs that `logger.outputs` names.
 
+use super::appender::{Appender, WAITING};
 use super::board::Board;
 use super::jsonl::{self, Jsonl};
 use super::metrics::{Metrics, Value, join};
 use super::tensorboard::EventWriter;
 use super::terminal::{println_above, screen};
 use super::{gif, usage};
-use anyhow::{Context, Result, bail, ensure};
+use crate::files::replace_file;
+use anyhow::{Context, Error, Result, ensure};
 use indexmap::IndexMap;
 use regex::Regex;
 use spaces::Array;
@@ -14,6 +16,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// The files of lines: all metrics, and some of them.
+pub const LINES: [&str; 2] = ["metrics.jsonl", "scores.jsonl"];
 /// What `scores.jsonl` holds.
 const SCORES: [&str; 2] = ["episode/score", "episode/length"];
 /// The display is drawn anew no more often.
@@ -34,7 +38,7 @@ pub struct Settings {
     pub multiplier: u64,
     /// Policy steps at which the run ends, where that is known.
     pub total: Option<u64>,
-    /// Policy steps at which a resumed run goes on; what the files say of later ones is dropped.
+    /// Policy steps at which a resumed run goes on: what TensorBoard knows of later ones it is told to forget.
     pub resume: Option<u64>,
     /// Shown beside the progress bar: the task.
     pub title: String,
@@ -66,18 +70,17 @@ pub struct Logger {
     drawn: Instant,
     rows: Vec<Row>,
     videos: Vec<(u64, String, Array)>,
+    /// Why metrics wait, while they cannot be written.
+    trouble: Option<Error>,
 }
 
 impl Logger {
-    /// Makes the run folder and opens the outputs, repaired and rewound where the run resumes.
+    /// Makes the run folder and opens the outputs, repaired where a crash left half a line.
     pub fn open(settings: Settings) -> Result<Self> {
         let Settings { logdir, outputs, multiplier, .. } = &settings;
         let filter = Regex::new(&settings.filter)
             .with_context(|| format!("logger.filter '{}' is not a regular expression", settings.filter))?;
         ensure!(settings.fps.is_finite() && settings.fps > 0.0, "logger.fps must be positive, but is {}", settings.fps);
-        for name in outputs {
-            check_output(name)?;
-        }
         fs::create_dir_all(logdir).with_context(|| format!("cannot make the run folder {}", logdir.display()))?;
 
         let wants = |name: &str| outputs.iter().any(|output| output == name);
@@ -86,9 +89,9 @@ impl Logger {
         let total = settings.total.map(|steps| steps * multiplier);
         let mut board = Board::new(&settings.title, resume.unwrap_or(0), total);
         if wants("jsonl") {
-            metrics = Some(Jsonl::open(&logdir.join("metrics.jsonl"), resume)?);
-            scores = Some(Jsonl::open(&logdir.join("scores.jsonl"), resume)?);
-            let past = jsonl::read(&logdir.join("scores.jsonl"))?;
+            let [all, some] = LINES.map(|name| logdir.join(name));
+            (metrics, scores) = (Some(Jsonl::open(&all)?), Some(Jsonl::open(&some)?));
+            let past = jsonl::read(&some)?;
             past.iter().flat_map(|row| &row.values).filter(|(k, _)| k == SCORES[0]).for_each(|(_, x)| board.score(*x));
         }
         if wants("tensorboard") {
@@ -105,6 +108,7 @@ impl Logger {
             drawn: Instant::now(),
             rows: vec![],
             videos: vec![],
+            trouble: None,
             settings,
         })
     }
@@ -137,37 +141,45 @@ impl Logger {
         }
     }
 
-    /// Writes what was added since the last call: at every `log_every`, and before every checkpoint, so
-    /// that a resumed run has lost nothing. Prints a line where the output is not a terminal.
-    pub fn write(&mut self, step: u64) -> Result<()> {
-        self.flush()?;
+    /// Writes what was added since the last call, at every `log_every`. Prints a line if the output is no terminal.
+    pub fn write(&mut self, step: u64) {
+        self.flush();
         self.board.advance(self.start.elapsed(), step * self.settings.multiplier);
         if !self.terminal {
-            return Ok(());
+            return;
         }
         if screen().live() {
             self.draw();
         } else {
             println_above(&self.board.plain(self.start.elapsed()));
         }
-        Ok(())
     }
 
-    /// Writes what was added since the last call to the files, and shows nothing.
-    pub fn flush(&mut self) -> Result<()> {
+    /// Writes what was added since the last call to the files, and shows nothing. What cannot be written is worth a
+    /// warning, not a run: it waits for the next call.
+    pub fn flush(&mut self) {
+        let written = self.write_files();
+        self.tell(written);
+    }
+
+    /// Writes all there is and brings it to the disk, before a checkpoint counts on it.
+    pub fn sync(&mut self) {
+        let written = self.write_files().and_then(|()| self.files().try_for_each(|file| file.sync()));
+        self.tell(written);
+    }
+
+    fn write_files(&mut self) -> Result<()> {
         let rows = std::mem::take(&mut self.rows);
-        if let Some(file) = &mut self.metrics {
-            file.write(rows.iter().map(|row| row.pairs(|_| true)))?;
+        if let Some(lines) = &mut self.metrics {
+            lines.add(rows.iter().map(|row| row.pairs(|_| true)));
         }
-        if let Some(file) = &mut self.scores {
+        if let Some(lines) = &mut self.scores {
             let some = rows.iter().map(|row| row.pairs(|key| SCORES.contains(&key)));
-            file.write(some.filter(|(_, pairs)| !pairs.is_empty()))?;
+            lines.add(some.filter(|(_, pairs)| !pairs.is_empty()));
         }
         if let Some(events) = &mut self.events {
             for row in &rows {
-                for (name, &x) in &row.scalars {
-                    events.scalar(row.step, name, x)?;
-                }
+                row.scalars.iter().for_each(|(name, &x)| events.scalar(row.step, name, x));
             }
         }
         for (step, name, video) in std::mem::take(&mut self.videos) {
@@ -176,10 +188,37 @@ impl Logger {
                 println_above(&format!("warning: the video '{name}' of step {step} is left out: {error:#}"));
             }
         }
-        if let Some(events) = &mut self.events {
-            events.flush()?;
+        // Each file by itself: one that cannot be written keeps no other waiting.
+        let written: Vec<Result<()>> = self.files().map(|file| file.flush()).collect();
+        written.into_iter().collect()
+    }
+
+    fn files(&mut self) -> impl Iterator<Item = &mut Appender> {
+        let lines = [&mut self.metrics, &mut self.scores].into_iter().flatten().map(|lines| &mut lines.file);
+        lines.chain(self.events.iter_mut().map(|events| &mut events.file))
+    }
+
+    /// Says when metrics can no longer be written, and when they can again; not at every try between.
+    fn tell(&mut self, written: Result<()>) {
+        match (&written, &self.trouble) {
+            (Err(error), None) => {
+                let kept = WAITING >> 20;
+                println_above(&format!(
+                    "WARNING: METRICS NOT WRITTEN: {error:#}. The run goes on, keeps up to {kept} MB of them and \
+                     tries again."
+                ));
+            }
+            (Ok(()), Some(_)) => println_above("note: metrics are written again, with those that waited"),
+            _ => {}
         }
-        Ok(())
+        self.trouble = written.err();
+    }
+
+    /// Bytes of whole lines in the files [`LINES`], which this process may only have found there.
+    pub fn lengths(&self) -> [u64; 2] {
+        let found = LINES.map(|name| self.settings.logdir.join(name).metadata().map_or(0, |file| file.len()));
+        let length = |lines: &Option<Jsonl>, found| lines.as_ref().map_or(found, |lines| lines.file.length());
+        [length(&self.metrics, found[0]), length(&self.scores, found[1])]
     }
 
     /// One file a step, `videos/<name>-<step>.gif` in the run folder, and a TensorBoard image.
@@ -189,26 +228,32 @@ impl Logger {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         let safe: String =
             name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-        gif::write(&folder.join(format!("{safe}-{step:010}.gif")), &bytes)?;
+        replace_file(&folder.join(format!("{safe}-{step:010}.gif")), &bytes)?;
         if let Some(events) = &mut self.events {
-            events.image(step, name, [video.shape[1], video.shape[2], video.shape[3]], &bytes)?;
+            events.image(step, name, [video.shape[1], video.shape[2], video.shape[3]], &bytes);
         }
         Ok(())
     }
 
-    /// Mean score of the last 50 episodes, those before a resume among them.
-    pub fn mean_score(&self) -> Option<f64> {
+    /// Mean score of the last episodes, those before a resume among them, and how many these are.
+    pub fn mean_score(&self) -> Option<(f64, usize)> {
         self.board.mean_score()
     }
 
-    /// Writes what is left and leaves the display on the screen.
+    /// Writes what is left, which is an error where it still cannot be, and leaves the display on the screen.
     pub fn close(mut self) -> Result<()> {
-        self.flush()?;
+        self.flush();
         if self.terminal {
             self.draw();
             screen().release();
         }
-        Ok(())
+        self.trouble.map_or(Ok(()), |error| Err(error.context("the last metrics are lost")))
+    }
+
+    /// Has no file be writable, as on a full disk, or all of them again.
+    #[cfg(test)]
+    pub fn obstruct(&mut self, on: bool) {
+        self.files().for_each(|file| file.obstruct(on));
     }
 
     fn draw(&mut self) {
@@ -222,23 +267,11 @@ impl Logger {
     }
 }
 
-/// Official outputs that need a service or a viewer of their own are passed over with a
-/// warning, so that old command lines keep working; other names are errors.
-fn check_output(name: &str) -> Result<()> {
-    match name {
-        "jsonl" | "tensorboard" | "terminal" => {}
-        "scope" | "wandb" | "expa" => {
-            println_above(&format!("warning: the logger output '{name}' is not supported and is left out"))
-        }
-        _ => bail!("logger.outputs holds '{name}', which is not one of jsonl, tensorboard, terminal"),
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::metrics::{insert_scalar, insert_video};
+    use crate::log::metrics::insert_scalar;
+    use crate::saving::rewind_lines;
     use std::path::Path;
 
     fn settings(dir: &Path, outputs: &[&str]) -> Settings {
@@ -275,7 +308,7 @@ mod tests {
         episode(&mut logger, 7);
         episode(&mut logger, 8);
         episode(&mut logger, 8); // two at once, as parallel environments may finish
-        assert_eq!(logger.mean_score(), Some((1.0 + 16.0 / 7.0) / 3.0));
+        assert_eq!(logger.mean_score(), Some(((1.0 + 16.0 / 7.0) / 3.0, 3)));
         logger.close().unwrap();
         let line =
             |step, score: f64| format!("{{\"step\":{step},\"episode/score\":{score:?},\"episode/length\":5.0}}\n");
@@ -286,35 +319,61 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_leaves_the_same_files() {
+    fn a_resumed_run_leaves_the_same_files_whatever_its_action_repeat() {
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let run = |dir: &Path, resume, steps: std::ops::Range<u64>, close: bool| {
+        let run = |dir: &Path, resume, steps: std::ops::Range<u64>| {
             let mut logger = Logger::open(Settings { resume, ..settings(dir, &["jsonl", "tensorboard"]) }).unwrap();
             for step in steps {
                 episode(&mut logger, step);
-                logger.flush().unwrap();
+                logger.flush();
             }
-            let mean = logger.mean_score();
-            if close {
-                logger.close().unwrap();
-            }
-            mean
+            (logger.mean_score(), logger.lengths())
         };
-        let mean = run(whole.path(), None, 0..20, true);
-        run(parts.path(), None, 0..15, false); // dies at 15, its checkpoint is of step 9
-        assert_eq!(run(parts.path(), Some(9), 10..20, true), mean);
-        for name in ["metrics.jsonl", "scores.jsonl"] {
+        let (mean, lengths) = run(whole.path(), None, 0..20);
+        let (_, saved) = run(parts.path(), None, 0..10);
+        run(parts.path(), Some(9), 10..15); // dies without another checkpoint
+        rewind_lines(parts.path(), saved).unwrap();
+        // With half the frames a step, what is there counts as much as ever.
+        let fewer = Settings { resume: Some(9), multiplier: 1, ..settings(parts.path(), &["jsonl"]) };
+        assert_eq!(Logger::open(fewer).unwrap().lengths(), saved);
+        assert_eq!(run(parts.path(), Some(9), 10..20), (mean, lengths));
+        for name in LINES {
             assert_eq!(text(parts.path(), name), text(whole.path(), name));
         }
+    }
+
+    #[test]
+    fn what_cannot_be_written_waits_and_is_an_error_at_the_end() {
+        let (whole, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let outputs = ["jsonl", "tensorboard"];
+        let mut loggers = [whole.path(), dir.path()].map(|dir| Logger::open(settings(dir, &outputs)).unwrap());
+        for step in 0..9 {
+            loggers[1].obstruct((3..6).contains(&step));
+            for logger in &mut loggers {
+                episode(logger, step);
+                logger.sync();
+            }
+            assert_eq!(loggers[1].trouble.is_some(), (3..6).contains(&step));
+        }
+        for name in LINES {
+            assert_eq!(text(dir.path(), name), text(whole.path(), name));
+        }
+        let [_, mut logger] = loggers;
+        logger.obstruct(true);
+        episode(&mut logger, 9);
+        let error = format!("{:#}", logger.close().unwrap_err());
+        assert!(
+            error.starts_with("the last metrics are lost: cannot write to ") && error.contains(LINES[0]),
+            "{error}"
+        );
     }
 
     #[test]
     fn videos_become_files() {
         let dir = tempfile::tempdir().unwrap();
         let mut logger = Logger::open(settings(dir.path(), &["tensorboard"])).unwrap();
-        let mut metrics = Metrics::new();
-        insert_video(&mut metrics, "openloop/image", Array::from_u8(&[2, 4, 4, 3], vec![9; 96]));
-        logger.add(6, &metrics, "report");
+        let video = Value::Video(Array::from_u8(&[2, 4, 4, 3], vec![9; 96]));
+        logger.add(6, &Metrics::from([("openloop/image".to_string(), video)]), "report");
         logger.close().unwrap();
         let bytes = fs::read(dir.path().join("videos/report_openloop_image-0000000012.gif")).unwrap();
         assert!(bytes.starts_with(b"GIF89a"));
@@ -330,7 +389,6 @@ mod tests {
             let message = format!("{:#}", Logger::open(settings).err().unwrap());
             assert!(message.contains(words), "{message}");
         };
-        says(settings(dir.path(), &["jsonlines"]), "jsonlines");
         says(Settings { filter: "(".into(), ..settings(dir.path(), &[]) }, "logger.filter");
         says(Settings { fps: 0.0, ..settings(dir.path(), &[]) }, "logger.fps");
     }

@@ -21,19 +21,12 @@ pub fn insert_scalar(metrics: &mut Metrics, key: impl Into<String>, x: impl Into
     metrics.insert(key.into(), Value::Scalar(x.into()));
 }
 
-/// Adds a video, uint8 `[T, H, W, C]`, to `metrics`.
-pub fn insert_video(metrics: &mut Metrics, key: impl Into<String>, video: Array) {
-    metrics.insert(key.into(), Value::Video(video));
-}
-
 /// How the values of one key become one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum How {
     Avg,
     Sum,
-    Min,
     Max,
-    Last,
 }
 
 impl How {
@@ -42,9 +35,7 @@ impl How {
         match self {
             How::Avg => "avg",
             How::Sum => "sum",
-            How::Min => "min",
             How::Max => "max",
-            How::Last => "last",
         }
     }
 }
@@ -60,7 +51,7 @@ struct Reducer {
 impl Reducer {
     /// Takes in one more value. As in the official code, NaN is passed over.
     fn update(&mut self, x: f64) {
-        if x.is_nan() && self.how != How::Last {
+        if x.is_nan() {
             return;
         }
         if self.x.is_nan() {
@@ -69,9 +60,7 @@ impl Reducer {
         }
         self.x = match self.how {
             How::Avg | How::Sum => self.x + x,
-            How::Min => self.x.min(x),
             How::Max => self.x.max(x),
-            How::Last => x,
         };
         self.count += 1;
     }
@@ -236,7 +225,7 @@ mod tests {
         let mut agg = Agg::new();
         for x in [f64::NAN, 0.1, f64::NAN, 0.3] {
             agg.add("a", x, How::Avg);
-            agg.add("b", x, How::Min);
+            agg.add("b", x, How::Max);
         }
         agg.add("c", f64::INFINITY, How::Max);
         let mut back: Agg = serde_json::from_str(&serde_json::to_string(&agg).unwrap()).unwrap();
@@ -245,7 +234,7 @@ mod tests {
         let result = agg.result();
         assert_eq!(result, back.result());
         assert_eq!(scalar(&result, "a"), (0.1 + 0.3 + 0.7) / 3.0);
-        assert_eq!(scalar(&result, "b"), 0.1);
+        assert_eq!(scalar(&result, "b"), 0.3);
         assert_eq!(scalar(&result, "c"), f64::INFINITY);
     }
 

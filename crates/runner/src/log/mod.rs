@@ -1,5 +1,6 @@
 //! What a run writes and shows: metrics files, TensorBoard events, videos, the progress display.
 
+mod appender;
 mod board;
 pub mod format;
 pub mod gif;
@@ -11,7 +12,7 @@ pub mod terminal;
 pub mod usage;
 
 pub use board::Board;
-pub use logger::{Logger, Settings};
-pub use metrics::{Agg, Fps, How, Metrics, Value, insert_scalar, insert_video};
+pub use logger::{LINES, Logger, Settings};
+pub use metrics::{Agg, Fps, How, Metrics, Value, insert_scalar};
 pub use terminal::println_above;
 pub use usage::Usage;

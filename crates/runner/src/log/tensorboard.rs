@@ -1,15 +1,14 @@
 //! TensorBoard event files: TFRecord frames around hand-written protocol buffers, scalars and GIFs.
 
-use anyhow::{Context, Result};
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use super::appender::Appender;
+use anyhow::Result;
+use std::fs;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One event file, open for writing. A process start makes a new one; TensorBoard joins them.
 pub struct EventWriter {
-    path: PathBuf,
-    out: BufWriter<File>,
+    pub file: Appender,
 }
 
 impl EventWriter {
@@ -20,25 +19,23 @@ impl EventWriter {
         let stem = format!("events.out.tfevents.{time:010}.{}.{}", host(), std::process::id());
         // The count tells files of one process and second apart.
         let path = (0..).map(|i| dir.join(format!("{stem}.{i}"))).find(|p| !p.exists()).unwrap_or_default();
-        let file =
-            File::create(&path).with_context(|| format!("cannot create the TensorBoard file {}", path.display()))?;
-        let mut writer = EventWriter { path, out: BufWriter::new(file) };
-        writer.event(0, |event| event.bytes(3, b"brain.Event:2"))?;
+        let mut writer = EventWriter { file: Appender::open(&path)? };
+        writer.event(0, |event| event.bytes(3, b"brain.Event:2"));
         if let Some(step) = resume {
             // Everything after this step is about to be written again: a session log with status START (1).
-            writer.event(step + 1, |event| event.message(7, |session| session.varint(1, 1)))?;
+            writer.event(step + 1, |event| event.message(7, |session| session.varint(1, 1)));
         }
-        writer.flush()?;
+        writer.file.flush()?;
         Ok(writer)
     }
 
-    /// Adds one number.
-    pub fn scalar(&mut self, step: u64, tag: &str, x: f64) -> Result<()> {
-        self.summary(step, tag, |value| value.float(2, x as f32))
+    /// Adds one number, for the file's next flush.
+    pub fn scalar(&mut self, step: u64, tag: &str, x: f64) {
+        self.summary(step, tag, |value| value.float(2, x as f32));
     }
 
     /// Adds one encoded picture (PNG or GIF) of `height` x `width` pixels; `channels` is 1 for grey, 3 for colour.
-    pub fn image(&mut self, step: u64, tag: &str, size: [usize; 3], encoded: &[u8]) -> Result<()> {
+    pub fn image(&mut self, step: u64, tag: &str, size: [usize; 3], encoded: &[u8]) {
         let [height, width, channels] = size;
         self.summary(step, tag, |value| {
             value.message(4, |image| {
@@ -47,15 +44,10 @@ impl EventWriter {
                 image.varint(3, channels as u64);
                 image.bytes(4, encoded);
             })
-        })
+        });
     }
 
-    /// Hands everything to the system, so that a viewer and a crash alike see whole records.
-    pub fn flush(&mut self) -> Result<()> {
-        self.out.flush().with_context(|| self.trouble())
-    }
-
-    fn summary(&mut self, step: u64, tag: &str, what: impl FnOnce(&mut Message)) -> Result<()> {
+    fn summary(&mut self, step: u64, tag: &str, what: impl FnOnce(&mut Message)) {
         self.event(step, |event| {
             event.message(5, |summary| {
                 summary.message(1, |value| {
@@ -63,19 +55,15 @@ impl EventWriter {
                     what(value);
                 })
             })
-        })
+        });
     }
 
-    fn event(&mut self, step: u64, what: impl FnOnce(&mut Message)) -> Result<()> {
+    fn event(&mut self, step: u64, what: impl FnOnce(&mut Message)) {
         let mut event = Message::default();
         event.double(1, wall_time());
         event.varint(2, step);
         what(&mut event);
-        self.out.write_all(&record(&event.0)).with_context(|| self.trouble())
-    }
-
-    fn trouble(&self) -> String {
-        format!("cannot write to the TensorBoard file {}; is the disk full?", self.path.display())
+        self.file.add(&record(&event.0));
     }
 }
 
@@ -185,13 +173,13 @@ mod tests {
     fn records_hold_the_event() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(dir.path(), Some(299)).unwrap();
-        writer.scalar(300, "a/b", 1.5).unwrap();
-        writer.image(300, "v", [2, 3, 1], b"GIF89a").unwrap();
-        writer.flush().unwrap();
-        let name = writer.path.file_name().unwrap().to_str().unwrap();
+        writer.scalar(300, "a/b", 1.5);
+        writer.image(300, "v", [2, 3, 1], b"GIF89a");
+        writer.file.flush().unwrap();
+        let name = writer.file.path.file_name().unwrap().to_str().unwrap();
         assert!(name.starts_with("events.out.tfevents."), "{name}");
 
-        let bytes = fs::read(&writer.path).unwrap();
+        let bytes = fs::read(&writer.file.path).unwrap();
         let mut rest = &bytes[..];
         let mut events = vec![];
         while !rest.is_empty() {
