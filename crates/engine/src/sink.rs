@@ -53,7 +53,8 @@ struct Entry {
     /// The part of the computation that first left something here.
     part: Part,
     dense: Option<Tensor>,
-    products: BTreeMap<usize, Products>,
+    /// By where in the gradient, and how many rows.
+    products: BTreeMap<[usize; 2], Products>,
     lanes: Option<Lanes>,
     /// On a GPU: by where in the weight, and what the column sums are of.
     uses: BTreeMap<[usize; 2], Uses>,
@@ -196,7 +197,7 @@ impl Sink {
 
     /// Adds `xᵀ dy` [k, n] at `offset` of the leaf's gradient, later.
     pub(crate) fn product(&mut self, leaf: Leaf, offset: usize, k: usize, n: usize, factors: Factors) {
-        let products = self.entries.entry(leaf).or_default().products.entry(offset).or_default();
+        let products = self.entries.entry(leaf).or_default().products.entry([offset, k]).or_default();
         (products.k, products.n) = (k, n);
         products.factors.push(factors);
     }
@@ -234,8 +235,8 @@ impl Sink {
             if let Some(grad) = &theirs.dense {
                 ours.add(grad);
             }
-            for (offset, products) in theirs.products {
-                let mine = ours.products.entry(offset).or_default();
+            for (place, products) in theirs.products {
+                let mine = ours.products.entry(place).or_default();
                 (mine.k, mine.n) = (products.k, products.n);
                 mine.factors.extend(products.factors);
             }
@@ -264,7 +265,7 @@ impl Sink {
         let all: Vec<_> = entries.iter_mut().map(|entry| std::mem::take(&mut entry.products)).collect();
         let mut jobs: Vec<Job> = Vec::new();
         for (leaf, (products, entry)) in all.iter().zip(&entries).enumerate() {
-            products.iter().for_each(|(offset, p)| p.cut(leaf, *offset, entry.part, &mut jobs));
+            products.iter().for_each(|([offset, _], p)| p.cut(leaf, *offset, entry.part, &mut jobs));
         }
         let flops = jobs.iter().map(Job::flops).sum();
         par_items(jobs.iter_mut(), flops, |_, job| profile::within(job.part, || job.run()));

@@ -59,10 +59,10 @@ impl Shape {
     }
 }
 
-/// Shared memory of tensors, and the packed copies that products keep of weights.
+/// Shared memory of tensors, and the packed copies that products keep of weights, by where in it these begin.
 struct Storage {
     values: Values,
-    packs: Mutex<Vec<(PackKey, Pack)>>,
+    packs: Mutex<Vec<((usize, PackKey), Pack)>>,
 }
 
 /// The values themselves.
@@ -296,9 +296,10 @@ impl Tensor {
         self
     }
 
-    /// Elements `start..` of the storage under `shape`, without origin.
+    /// Elements `start..` of this tensor under `shape`, without origin.
     pub fn view(&self, start: usize, shape: &[usize]) -> Tensor {
-        debug_assert!(start + shape.iter().product::<usize>() <= self.len());
+        let (count, len) = (shape.iter().product::<usize>(), self.len());
+        assert!(start <= len && count <= len - start, "elements {start}.. as {shape:?} of a tensor of {len}");
         Tensor {
             shape: Shape::new(shape),
             storage: self.storage.clone(),
@@ -370,11 +371,12 @@ impl Tensor {
 
     fn pack_with(&self, key: PackKey, make: impl FnOnce() -> Pack) -> Pack {
         let mut packs = self.storage.packs.lock().expect("no panic while packing");
-        if let Some((_, pack)) = packs.iter().find(|(k, _)| *k == key) {
+        let place = (self.start, key);
+        if let Some((_, pack)) = packs.iter().find(|(other, _)| *other == place) {
             return pack.clone();
         }
         let pack = make();
-        packs.push((key, pack.clone()));
+        packs.push((place, pack.clone()));
         pack
     }
 }

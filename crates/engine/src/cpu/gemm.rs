@@ -75,8 +75,16 @@ impl Packed {
 /// Panics unless a slice of `len` floats holds a matrix of `rows` by `cols` with rows `ld` apart.
 fn check_matrix(name: &str, len: usize, rows: usize, cols: usize, ld: usize) {
     assert!(ld >= cols || rows <= 1, "{name}: rows of {cols} floats cannot start {ld} apart");
-    let need = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * ld + cols };
-    assert!(len >= need, "{name}: {len} floats given, a [{rows}, {cols}] matrix with rows {ld} apart needs {need}");
+    assert!(
+        fits(len, rows, cols, ld),
+        "{name}: {len} floats are too few for a [{rows}, {cols}] matrix, rows {ld} apart"
+    );
+}
+
+/// Whether `len` floats hold `rows` rows of `cols` floats that start `ld` apart.
+pub(super) fn fits(len: usize, rows: usize, cols: usize, ld: usize) -> bool {
+    let need = || (rows - 1).checked_mul(ld)?.checked_add(cols);
+    rows == 0 || cols == 0 || need().is_some_and(|need| need <= len)
 }
 
 /// `c[m, n] (+)= a[m, k] w[row0..row0 + k, n] (+ bias[n])`, where `w` is packed.
@@ -98,7 +106,7 @@ pub fn gemm_packed(
 ) {
     check_matrix("a", a.len(), m, k, lda);
     check_matrix("c", c.len(), m, w.n, ldc);
-    assert!(row0 + k <= w.k, "rows {row0}..{} of packed weights that have {}", row0 + k, w.k);
+    assert!(row0 <= w.k && k <= w.k - row0, "{k} rows from {row0} of packed weights that have {}", w.k);
     assert!(bias.is_none_or(|b| b.len() >= w.n), "bias is shorter than the {} columns", w.n);
     assert_eq!(w.width, 2 * Isa::get().lanes(), "weights were packed for another instruction set");
     profile::count(2 * m * k * w.n, 2 * m * k * w.n);
@@ -200,9 +208,10 @@ impl Tile {
                     7 => self.run::<S, 7>(full),
                     _ => self.run::<S, 8>(full),
                 }
-                self.a = self.a.add(rows * self.lda);
-                self.c = self.c.add(rows * self.ldc);
             }
+            // Behind the last rows there may be nothing to point at.
+            self.a = self.a.wrapping_add(rows * self.lda);
+            self.c = self.c.wrapping_add(rows * self.ldc);
         }
     }
 

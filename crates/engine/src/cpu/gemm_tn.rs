@@ -4,7 +4,7 @@
 //! panels two vectors wide, `x` as strips of a tile's rows. The copies read whole rows, which lie far apart and
 //! often far away, one after the other: a tile that fetched its few columns of each row itself would wait for memory.
 
-use super::gemm::{load_pair, store_pair};
+use super::gemm::{fits, load_pair, store_pair};
 use super::simd::{Simd, with_simd};
 use crate::{Buffer, profile};
 use std::ops::Range;
@@ -57,13 +57,13 @@ struct Gradient {
 /// ranges of `k` to its workers; the bits do not depend on the cut. Rows are summed in the segments' order.
 pub fn gemm_tn(k: Range<usize>, n: usize, segments: &[Segment], dw: &mut [f32], ldw: usize) {
     for s in segments.iter().filter(|s| s.rows > 0) {
-        assert!(s.x.len() >= (s.rows - 1) * s.ldx + k.end, "x: {} floats for {} rows of {}", s.x.len(), s.rows, k.end);
-        assert!(s.dy.len() >= (s.rows - 1) * s.ldy + n, "dy: {} floats for {} rows of {n}", s.dy.len(), s.rows);
+        assert!(fits(s.x.len(), s.rows, k.end, s.ldx), "x: {} floats for {} rows of {}", s.x.len(), s.rows, k.end);
+        assert!(fits(s.dy.len(), s.rows, n, s.ldy), "dy: {} floats for {} rows of {n}", s.dy.len(), s.rows);
     }
     if k.is_empty() || n == 0 {
         return;
     }
-    assert!(ldw >= n && dw.len() >= (k.len() - 1) * ldw + n, "dw: {} floats for {} rows of {n}", dw.len(), k.len());
+    assert!(ldw >= n && fits(dw.len(), k.len(), n, ldw), "dw: {} floats for {} rows of {n}", dw.len(), k.len());
     let flops = 2 * k.len() * n * segments.iter().map(|s| s.rows).sum::<usize>();
     profile::count(flops, flops);
     let dw = Gradient { p: dw.as_mut_ptr(), k: k.len(), n, ld: ldw };

@@ -306,6 +306,7 @@ mod tests {
     use super::*;
     use crate::check::check;
     use crate::graph::{Leaf, backward};
+    use crate::ops::concat;
     use crate::sink::Sink;
 
     /// x [m, g * k] times blocks w [g, rows, n], from row `row` of each block.
@@ -336,6 +337,38 @@ mod tests {
     #[test]
     fn block_linear_layers_without_rows() {
         check(&[&[0, 6], &[2, 3, 4], &[8]], |x| affine(&[Term::new(&x[0], 0)], &x[1], Some(&x[2]), None), |_| vec![]);
+    }
+
+    /// A weight's gradient does not depend on how other layers take it apart, and its packed copy is of the part taken.
+    #[test]
+    fn one_weight_whole_and_in_parts() {
+        for whole_first in [false, true] {
+            check(
+                &[&[4, 3], &[4, 5], &[5, 2]],
+                |x| {
+                    let part = || affine(&[Term::new(&x[0], 0)], &x[2], None, None);
+                    let whole = || affine(&[Term::new(&x[1], 0)], &x[2], None, None);
+                    let [a, b] = if whole_first {
+                        let b = whole();
+                        [part(), b]
+                    } else {
+                        [part(), whole()]
+                    };
+                    concat(&[&a, &b])
+                },
+                |x| {
+                    let part: Vec<f64> = x[2][..6].to_vec();
+                    [product(&x[0], &part, [4, 1, 3, 2], 3, 0, false), product(&x[1], &x[2], [4, 1, 5, 2], 5, 0, false)]
+                        .concat()
+                },
+            );
+        }
+        let block = Tensor::from_slice(&[8], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        let x = Tensor::from_slice(&[1, 2], &[1.0, 10.0]);
+        for (start, y) in [(0, [31.0, 42.0]), (4, [75.0, 86.0])] {
+            let w = block.view(start, &[2, 2]);
+            assert_eq!(affine(&[Term::new(&x, 0)], &w, None, None).data(), y);
+        }
     }
 
     #[test]

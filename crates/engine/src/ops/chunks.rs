@@ -98,7 +98,9 @@ impl<S: Send> Staged<S> {
         let flows: Vec<bool> = inputs.iter().map(|x| x.requires_grad()).collect();
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|x| x.shape().to_vec()).collect();
         let inputs: Vec<&Tensor> = inputs.iter().collect();
-        record(&inputs, outputs, move |grads, sink| sweep(kept, ranges, grads, &flows, &shapes, 2 * work, sink))
+        record(&inputs, outputs, move |grads, sink| {
+            sweep(kept, ranges, grads, &flows, &shapes, work.saturating_mul(2), sink)
+        })
     }
 }
 

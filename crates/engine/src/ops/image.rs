@@ -61,6 +61,7 @@ fn loss_cpu(logits: &Planes, keys: &[(Pixels, usize)], want: bool) -> (Vec<Tenso
         }
         first += len;
     }
+    assert_eq!(first, logits.group(), "the keys have not as many channels as the logits");
     (losses.into_iter().map(|l| Tensor::new(&[n], l)).collect(), grad)
 }
 

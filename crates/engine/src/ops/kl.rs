@@ -120,8 +120,8 @@ fn kl_cpu(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -
     let width = p.width();
     let logs = [log_mixed(p, &mixed_p, classes, unimix), log_mixed(q, &mixed_q, classes, unimix)];
     let (log_ratio, raw) = divergence_cpu(&mixed_p, logs, width);
-    // Where free nats are off the official code takes no maximum at all.
-    let clipped: Vec<f32> = raw.iter().map(|&x| if free_nats > 0.0 { x.max(free_nats) } else { x }).collect();
+    // Where free nats are off the official code takes no maximum at all. What is no number stays none.
+    let clipped: Vec<f32> = raw.iter().map(|&x| if free_nats > 0.0 && x < free_nats { free_nats } else { x }).collect();
     let shape = p.shape()[..p.shape().len() - 1].to_vec();
     let y = Tensor::from_slice(&shape, &clipped);
     if !recording(&[p, q]) {

@@ -156,6 +156,7 @@ pub(super) fn norm_act_grad(
 
 /// [.., 2 N] -> `silu(a) * b` [.., N] of its halves.
 pub(super) fn swiglu(x: &Tensor) -> Tensor {
+    assert!(x.width().is_multiple_of(2), "swiglu halves a width of {}", x.width());
     let (m, n) = (x.rows(), x.width() / 2);
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("at least one axis") = n;

@@ -75,12 +75,16 @@ impl Image {
             let (above, below) = (self.pixels(c, 2 * y), self.pixels(c, 2 * y + 1));
             let pairs = above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0);
             for (to, (a, b)) in out.pixels_mut(c, y).iter_mut().zip(pairs) {
-                let (a, b) = (a[0].max(a[1]), b[0].max(b[1]));
-                *to = a.max(b);
+                *to = larger(larger(a[0], a[1]), larger(b[0], b[1]));
             }
         }
         out
     }
+}
+
+/// The larger one, or the one that is no number.
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 /// The convolution of an image with stride 1, whose padding must be `shape.pad()`. The output has none.

@@ -94,7 +94,8 @@ impl ConvShape {
 
 /// Floats of one group in the lanes layout.
 pub fn group_len(channels: usize, h: usize, w: usize, pad: usize) -> usize {
-    channels * h * (w + 2 * pad) * super::lanes()
+    let len = || pad.checked_mul(2)?.checked_add(w)?.checked_mul(h)?.checked_mul(channels)?.checked_mul(super::lanes());
+    len().unwrap_or_else(|| panic!("[{channels}, {h}, {w} + 2 * {pad}] in lanes is more than memory has addresses"))
 }
 
 /// Panics unless `len` floats hold a group with at least `least` columns of padding.

@@ -57,8 +57,9 @@ impl Taps {
                 }
             }
             for channel in 0..self.channels {
-                let mut xr = self.x.add(channel * self.x_channel + x0 * pixel);
-                let mut wr = self.w.add(channel * self.w_channel);
+                // Without rows, and behind the last one, there may be nothing to point at.
+                let mut xr = self.x.wrapping_add(channel * self.x_channel + x0 * pixel);
+                let mut wr = self.w.wrapping_add(channel * self.w_channel);
                 for _ in 0..self.rows {
                     for col in 0..cols {
                         let mut xv = [S::zero(); P];
@@ -72,8 +73,8 @@ impl Taps {
                             }
                         }
                     }
-                    xr = xr.add(self.x_row);
-                    wr = wr.add(self.w_row);
+                    xr = xr.wrapping_add(self.x_row);
+                    wr = wr.wrapping_add(self.w_row);
                 }
             }
             acc

@@ -147,8 +147,8 @@ impl WeightGrad<'_> {
                             sum[k][c] = v[k].mul_add(d, sum[k][c]);
                         }
                     }
-                    x = x.add(s.stride * l);
-                    dy = dy.add(l);
+                    x = x.wrapping_add(s.stride * l); // beyond the row after its last pixel
+                    dy = dy.wrapping_add(l);
                 }
             }
             for k in 0..K {

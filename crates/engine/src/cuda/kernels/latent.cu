@@ -205,8 +205,8 @@ KERNEL kl(const act* p, const act* q, u32 rows, u32 groups, SHARE, float unimix,
   Divergence d = vector == 4 ? divergence<4>(p, q, row, here, groups, SHARE_VALUE, unimix, entropy_p)
                              : divergence<8>(p, q, row, here, groups, SHARE_VALUE, unimix, entropy_p);
   if (!here || lane_of_warp() > 0) return;
-  // Where free nats are off the official code takes no maximum at all.
-  float least = free_nats > 0.0f ? fmaxf(d.raw, free_nats) : d.raw;
+  // Where free nats are off the official code takes no maximum at all. What is no number stays none.
+  float least = free_nats > 0.0f && d.raw < free_nats ? free_nats : d.raw;
   raw[row] = d.raw;
   first[row] = least;
   if (second) second[row] = least;
