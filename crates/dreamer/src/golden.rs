@@ -96,7 +96,7 @@ fn check_files(files: &[PathBuf], device: Device) {
 }
 
 /// `goldens/` of this crate: where it was built, or below the root of a copy (benches/gpu.sh).
-fn own_folder() -> PathBuf {
+pub fn own_folder() -> PathBuf {
     let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("goldens");
     if built.is_dir() { built } else { PathBuf::from("crates/dreamer/goldens") }
 }
@@ -111,7 +111,7 @@ fn list(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The contents of one pair of files.
-struct Golden {
+pub struct Golden {
     name: String,
     config: AgentConfig,
     obs_space: Spaces,
@@ -121,7 +121,7 @@ struct Golden {
 }
 
 impl Golden {
-    fn read(path: &Path) -> Golden {
+    pub fn read(path: &Path) -> Golden {
         let json: Value = serde_json::from_str(&std::fs::read_to_string(path).expect("a readable file")).expect("JSON");
         let config = nested(json["config"].as_object().expect("a config"));
         let config = serde_json::from_value(config).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -142,7 +142,7 @@ impl Golden {
     }
 
     /// The arrays below a prefix, without it.
-    fn below(&self, prefix: &str) -> Record {
+    pub fn below(&self, prefix: &str) -> Record {
         let strip = |(k, v): (&String, &Array)| k.strip_prefix(prefix).map(|k| (k.to_string(), v.clone()));
         self.arrays.iter().filter_map(strip).collect()
     }
@@ -153,7 +153,7 @@ impl Golden {
     }
 
     /// The agent with the golden's initial state.
-    fn agent(&self) -> Agent {
+    pub fn agent(&self) -> Agent {
         let mut agent =
             Agent::new(&self.obs_space, &self.act_space, &self.config).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         let mut state = agent.save();
@@ -165,7 +165,7 @@ impl Golden {
         agent
     }
 
-    fn carry(&self) -> Carry {
+    pub fn carry(&self) -> Carry {
         let prevact = self.below("carry/prevact/");
         let keys = self.act_space.iter().map(|(k, s)| (k.as_str(), s));
         let rows = self.tensor("carry/dyn/deter").dim(0);
@@ -177,7 +177,7 @@ impl Golden {
         }
     }
 
-    fn train_noise(&self) -> Noise {
+    pub fn train_noise(&self) -> Noise {
         let flat = |name: &str| {
             let x = self.tensor(name);
             ops::reshape(&x, &[x.dim(0), x.dim(1), x.len() / (x.dim(0) * x.dim(1))])

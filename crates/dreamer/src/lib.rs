@@ -43,6 +43,8 @@ mod common;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod option_tests;
+#[cfg(test)]
 mod team_tests;
 #[cfg(test)]
 mod update_tests;

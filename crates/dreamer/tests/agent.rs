@@ -1,9 +1,9 @@
-//! The agent through its public verbs: any mix of keys, refusals, saving, determinism.
+//! The agent through its public verbs: any mix of keys, refusals, saving, options of the update.
 
 mod common;
 
-use common::{batch, everything, obs_space, tiny};
-use dreamer_agent::{Agent, AgentConfig, Mode};
+use common::{batch, everything, fill, obs_space, tiny};
+use dreamer_agent::{Agent, AgentConfig, Carry, Mode};
 use engine::Device;
 use spaces::{Array, Record, Space, Spaces};
 
@@ -138,19 +138,6 @@ fn an_update_in_bfloat16_has_the_losses_and_the_gradient_norm_of_float32() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| train(&tiny(), 3).1)
-    };
-    let one = train(&tiny(), 3).1;
-    assert!(one == run(1) && one == run(3));
-    let mut other = tiny();
-    other.seed = 1;
-    assert!(one != train(&other, 3).1);
-}
-
-#[test]
 fn a_snapshot_acts_as_the_agent_did_and_cannot_be_trained() {
     let (obs, act) = everything();
     let mut agent = Agent::new(&obs, &act, &tiny()).unwrap();
@@ -173,26 +160,148 @@ fn a_snapshot_acts_as_the_agent_did_and_cannot_be_trained() {
 
 #[test]
 fn saving_and_loading_continues_bit_for_bit() {
+    let mut normalised = tiny();
+    normalised.value.outscale = 1.0;
+    (normalised.valnorm.kind, normalised.advnorm.kind) = ("meanstd".into(), "perc".into());
+    for config in [tiny(), normalised] {
+        continues(&config);
+    }
+}
+
+fn continues(config: &AgentConfig) {
     let (obs, act) = everything();
-    let mut agent = Agent::new(&obs, &act, &tiny()).unwrap();
+    let mut agent = Agent::new(&obs, &act, config).unwrap();
     let batch = batch(&agent, &obs, &act);
     let mut carry = agent.initial(3);
     agent.train(&mut carry, &batch).unwrap();
 
-    let mut copy = Agent::new(&obs, &act, &AgentConfig { seed: 9, ..tiny() }).unwrap();
+    let mut copy = Agent::new(&obs, &act, &AgentConfig { seed: 9, ..config.clone() }).unwrap();
     copy.load(&agent.save(), None).unwrap();
-    let mut copy_carry = dreamer_agent::Carry::from_record(&carry.to_record()).unwrap();
+    let mut copy_carry = Carry::from_record(&carry.to_record()).unwrap();
     assert_eq!(copy.updates(), 1);
     let snapshot = agent.clone();
     let before = snapshot.save();
+    let statistics = [("valnorm", ["mean", "sqrs", "corr"]), ("advnorm", ["lo", "hi", "corr"])];
+    for (norm, name) in statistics.into_iter().flat_map(|(norm, names)| names.map(|name| (norm, name))) {
+        let saved = before.get(&format!("{norm}/{name}/value")).map(|x| x.item() != 0.0);
+        assert_eq!(saved, (config.valnorm.kind != "none").then_some(true), "{norm}/{name}");
+    }
     // The seed is the configuration's, not the state's: give the copy the same to compare draws.
-    let mut same = Agent::new(&obs, &act, &tiny()).unwrap();
+    let mut same = Agent::new(&obs, &act, config).unwrap();
     same.load(&copy.save(), None).unwrap();
     let a = agent.train(&mut carry, &batch).unwrap();
     let b = same.train(&mut copy_carry, &batch).unwrap();
     assert_eq!(a.metrics, b.metrics);
     assert!(agent.save() == same.save());
     assert!(snapshot.save() == before, "a clone is a snapshot that training leaves alone");
+}
+
+#[test]
+fn weight_decay_takes_its_share_of_the_parameters_that_it_is_for() {
+    let after_one = |wd: f32, wdregex: &str| {
+        let mut c = tiny();
+        (c.opt.lr, c.opt.wd, c.opt.wdregex) = (0.1, wd, wdregex.into());
+        train(&c, 1).1
+    };
+    let (obs, act) = everything();
+    let start = Agent::new(&obs, &act, &tiny()).unwrap().save();
+    let is_kernel = |name: &str| name.ends_with("/kernel");
+    type Decays<'a> = &'a dyn Fn(&str) -> bool;
+    let cases: [(&str, Decays); 2] =
+        [("/kernel$", &is_kernel), ("^dyn/.*/kernel$", &|name| name.starts_with("dyn/") && is_kernel(name))];
+    for (wdregex, decays) in cases {
+        let (plain, decayed) = (after_one(0.0, wdregex), after_one(0.5, wdregex));
+        let mut count = 0;
+        for (name, plain) in plain.iter().filter(|(name, _)| !name.starts_with("slowval")) {
+            if !decays(name) || name.starts_with("opt/") {
+                assert!(decayed[name] == *plain, "{name} with {wdregex}");
+                continue;
+            }
+            count += 1;
+            let (plain, decayed, start) = (plain.to_f32(), decayed[name].to_f32(), start[name].to_f32());
+            for ((plain, decayed), start) in plain.iter().zip(&decayed).zip(&start) {
+                let expected = plain - 0.1 * 0.5 * start;
+                assert!((decayed - expected).abs() <= 1e-6, "{name}: {decayed} instead of {expected}");
+            }
+        }
+        assert!(count > 5, "{count} tensors with {wdregex}");
+    }
+}
+
+#[test]
+fn the_slow_value_moves_in_the_first_of_every_so_many_updates() {
+    let (obs, act) = everything();
+    let mut c = tiny();
+    (c.slowvalue.every, c.value.outscale) = (3, 1.0);
+    let mut agent = Agent::new(&obs, &act, &c).unwrap();
+    let batch = batch(&agent, &obs, &act);
+    let mut carry = agent.initial(3);
+    let mut before = agent.save();
+    for update in 0..4 {
+        agent.train(&mut carry, &batch).unwrap();
+        let now = agent.save();
+        let mut moved = false;
+        for (name, slow) in now.iter().filter(|(name, _)| name.starts_with("slowval/")) {
+            let [slow, old, value] = [slow, &before[name], &now[&name.replace("slowval/", "val/")]].map(|x| x.to_f32());
+            if update % 3 != 0 {
+                assert_eq!(slow, old, "{name} in update {update}");
+                continue;
+            }
+            moved |= slow != old;
+            for ((slow, old), value) in slow.iter().zip(&old).zip(&value) {
+                assert!((slow - (0.98 * old + 0.02 * value)).abs() <= 1e-6, "{name} in update {update}");
+            }
+        }
+        assert_eq!(moved, update % 3 == 0, "update {update}");
+        before = now;
+    }
+}
+
+/// The same with the values of another batch in all steps but the last.
+fn with_another_past(batch: &Record, other: &Record) -> Record {
+    let (b, steps) = (batch["is_first"].shape[0], batch["is_first"].shape[1]);
+    let mix = |key: &str, row: usize| {
+        let from = |step: usize| if step + 1 < steps { &other[key] } else { &batch[key] };
+        Array::stack(&(0..steps).map(|step| from(step).at(row).at(step)).collect::<Vec<_>>())
+    };
+    let all = |key: &String| Array::stack(&(0..b).map(|row| mix(key, row)).collect::<Vec<_>>());
+    batch.keys().map(|key| (key.clone(), all(key))).collect()
+}
+
+#[test]
+fn an_agent_that_forgets_at_every_step_does_not_know_what_came_before() {
+    let (obs, act) = everything();
+    for forgets in [true, false] {
+        let mut c = tiny();
+        c.dynamics.rssm.reset_every_step = forgets;
+        let agent = Agent::new(&obs, &act, &c).unwrap();
+        let mut data = batch(&agent, &obs, &act);
+        let steps = [c.batch_size, c.batch_length + 1];
+        data.insert("is_first".into(), Array::zeros(data["is_first"].dtype(), &steps)); // or any agent forgets
+        let keys = obs.iter().chain(&act).filter(|(key, _)| data.contains_key(*key) && !key.starts_with("is_"));
+        let mut other: Record = keys.map(|(key, space)| (key.clone(), fill(space, &steps, key.len() + 50))).collect();
+        let others = data.iter().filter(|(key, _)| !other.contains_key(*key)).map(|(key, x)| (key.clone(), x.clone()));
+        let others: Record = others.collect();
+        other.extend(others);
+        let ends = [data.clone(), with_another_past(&data, &other)].map(|data| {
+            let mut carry = agent.initial(c.batch_size);
+            agent.clone().train(&mut carry, &data).unwrap();
+            carry
+        });
+        let state = |carry: &Carry| carry.to_record();
+        assert_eq!(state(&ends[0]) == state(&ends[1]), forgets, "after training");
+
+        // Acting, with the same draws from states that differ.
+        let step = |data: &Record| data.iter().map(|(key, x)| (key.clone(), x.at(0))).collect::<Record>();
+        let mut first = agent.initial(steps[1]);
+        agent.act(&mut first, &step(&other), Mode::Train).unwrap();
+        let (mut first, mut second) = (first.at_step(7), agent.initial(steps[1]).at_step(7));
+        assert!(state(&first) != state(&second));
+        for carry in [&mut first, &mut second] {
+            agent.act(carry, &step(&data), Mode::Train).unwrap();
+        }
+        assert_eq!(state(&first) == state(&second), forgets, "after acting");
+    }
 }
 
 #[test]
