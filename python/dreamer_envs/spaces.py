@@ -21,6 +21,8 @@ CLASSES = 65536
 PICTURE = 16
 # Names and groups of names that the agent and the replay have for their own values.
 OWN = ('reset', 'stepid', 'consec', 'priority', *FLAGS)
+# Names of its losses, for observations alone.
+LOSSES = ('dyn', 'rep', 'rew', 'con', 'policy', 'value', 'repval')
 OWN_GROUPS = ('dyn/', 'enc/', 'dec/', 'replay/')
 KINDS = ('Discrete', 'MultiDiscrete', 'MultiBinary', 'Box', 'Dict', 'Tuple')
 
@@ -90,7 +92,7 @@ class Obs:
         continue
       logged = all(is_image(part) or not part.shape for _, part, _ in parts)
       keys = {name, *(name + suffix for suffix, _, _ in parts)}
-      if (name in OWN or not keys.isdisjoint(taken) or name.startswith(OWN_GROUPS)
+      if (name in OWN or name in LOSSES or not keys.isdisjoint(taken) or name.startswith(OWN_GROUPS)
           or name.startswith('log/') and not logged):
         name = 'obs/' + name
       for suffix, part, convert in parts:

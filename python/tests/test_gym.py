@@ -133,7 +133,7 @@ def test_several_axes_become_one(space):
 
 def test_names_of_the_trainer_are_kept_apart():
   one = spaces.Box(-1, 1, (1,))
-  names = ['dyn/deter', 'stepid', 'consec', 'is_first', 'enc/x', 'log/path']
+  names = ['dyn/deter', 'stepid', 'consec', 'is_first', 'enc/x', 'log/path', 'value', 'rep']
   obs = Obs(spaces.Dict({**{name: one for name in names}, 'log/success': spaces.Box(0, 1, ()), 'deter': one}))
   assert set(obs.spaces) == {*(f'obs/{name}' for name in names), 'log/success', 'deter'}
   assert list(Act(spaces.Dict({'dyn/x': one, 'log/y': one})).spaces) == ['reset', 'action/dyn/x', 'action/log/y']

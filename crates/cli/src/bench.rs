@@ -1,6 +1,6 @@
 //! `dreamer bench`: speed and memory of a configuration, or speed of a task's environments, on this machine.
 
-use crate::{Failure, print};
+use crate::{Failure, complain, count, print};
 use anyhow::{Context, Result, anyhow, bail};
 use config::Args;
 use runner::bench::{Case, Measurement, Stepping, Unbridged, bench, environments, plain_case, share, task_case};
@@ -38,13 +38,13 @@ fn measure(request: &Request) -> Result<()> {
         What::Agent(cases) => {
             for case in cases {
                 let found = bench(&request.config, &request.size, case, request.updates)?;
-                print(&table(&found));
+                print(&table(&found)).map_err(Failure::into_error)?;
                 measurements.push(serde_json::to_value(&found)?);
             }
         }
         What::Environments => {
             let found = environments(&request.config)?;
-            print(&stepping(&found));
+            print(&stepping(&found)).map_err(Failure::into_error)?;
             measurements.push(serde_json::to_value(&found)?);
         }
     }
@@ -67,10 +67,7 @@ fn read(mut args: Args) -> Result<Request> {
     let (obs, updates, json, env) = (take("obs"), take("updates"), take("json"), take("env"));
     let updates = match &updates {
         None => 10,
-        Some(words) => match words.join(" ").parse() {
-            Ok(n) if n > 0 => n,
-            _ => bail!("'--updates' is '{}', but expects a number from 1 to {}", words.join(" "), usize::MAX),
-        },
+        Some(words) => count("updates", &words.join(" "))?,
     };
     if args.configs.is_empty() {
         args.configs.push("size1m".into());
@@ -84,7 +81,7 @@ fn read(mut args: Args) -> Result<Request> {
     }
     let task = args.get("task").is_some();
     let (config, warnings) = config::Config::resolve_with_warnings(&args.configs, &args.flags)?;
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    warnings.iter().for_each(|warning| complain(&format!("warning: {warning}")));
     let cases = match obs {
         _ if env.is_some() => vec![],
         Some(_) if task => bail!("--obs and --task exclude each other: a task has observations of its own"),

@@ -1,6 +1,6 @@
 //! The subcommands: which there are, and how each turns its arguments into a call.
 
-use crate::{Failure, bench, devices, envs_list, help, plot, print};
+use crate::{Failure, bench, complain, devices, envs_list, help, plot, print};
 use anyhow::anyhow;
 use config::{Args, Config};
 
@@ -13,41 +13,42 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         None => ("help", args),
         Some((first, _)) if ["-h", "--help"].contains(&first.as_str()) => ("help", &args[1..]),
         Some((first, _)) if ["-V", "--version"].contains(&first.as_str()) => {
-            print(concat!("dreamer ", env!("CARGO_PKG_VERSION"), "\n"));
-            return Ok(());
+            return print(concat!("dreamer ", env!("CARGO_PKG_VERSION"), "\n"));
         }
         // As the official script is called: flags alone train.
         Some((first, _)) if first.starts_with('-') => ("train", args),
         Some((first, rest)) => (first.as_str(), rest),
     };
-    if !COMMANDS.contains(&command) {
-        let near = config::nearest(command, COMMANDS).unwrap_or("help");
-        return Err(Failure::Usage(anyhow!(
-            "unknown command '{command}'; the nearest is '{near}', and all of them are: {}",
-            COMMANDS.join(", ")
-        )));
-    }
+    known(command)?;
     if command == "help" {
-        print(&help::text(rest.first().map_or("", String::as_str)));
-        return Ok(());
+        let of = rest.first().map_or("help", String::as_str);
+        return known(of).and_then(|()| print(&help::text(of)));
     }
     if rest.iter().any(|arg| arg == "-h" || arg == "--help") {
-        print(&help::text(command));
-        return Ok(());
+        return print(&help::text(command));
     }
     let args = Args::parse(rest).map_err(Failure::Usage)?;
     match command {
         "train" => train(args),
         "eval" => eval(args),
-        "config" => {
-            print(&resolve(&no_words(args)?)?.commented_yaml());
-            Ok(())
-        }
+        "config" => print(&resolve(&no_words(args)?)?.commented_yaml()),
         "envs" => envs_list::run(&args),
-        "devices" => no_arguments(&args).map(|()| devices::run()),
+        "devices" => no_arguments(&args).and_then(|()| devices::run()),
         "bench" => bench::run(args),
         _ => plot::run(args),
     }
+}
+
+/// Refuses what is no command.
+fn known(command: &str) -> Result<(), Failure> {
+    if COMMANDS.contains(&command) {
+        return Ok(());
+    }
+    let near = config::nearest(command, COMMANDS).unwrap_or("help");
+    Err(Failure::Usage(anyhow!(
+        "unknown command '{command}'; the nearest is '{near}', and all of them are: {}",
+        COMMANDS.join(", ")
+    )))
 }
 
 /// Trains; without a block and a task, on the quick start.
@@ -101,7 +102,7 @@ fn start(args: &Args) -> Result<(), Failure> {
 fn resolve(args: &Args) -> Result<Config, Failure> {
     let (config, warnings) = Config::resolve_with_warnings(&args.configs, &args.flags).map_err(Failure::Usage)?;
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        complain(&format!("warning: {warning}"));
     }
     Ok(config)
 }

@@ -1,6 +1,6 @@
 //! `dreamer devices`: where this machine can compute, and what a GPU lacks.
 
-use crate::print;
+use crate::{Failure, print};
 use engine::cuda::{Found, Properties, survey};
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -10,7 +10,7 @@ const COLUMNS: usize = 100;
 const LABEL: usize = 8;
 
 /// Prints the processor, the GPUs, and the libraries that they need.
-pub fn run() {
+pub fn run() -> Result<(), Failure> {
     let threads = available_parallelism().map_or(1, |n| n.get());
     let isa = engine::cpu::Isa::detect().map_or_else(|sentence| sentence, |isa| isa.name().to_string());
     let mut text = line("cpu", &format!("{threads} threads · {isa}"));
@@ -28,7 +28,7 @@ pub fn run() {
     if let Some(folder) = &found.cache {
         text += &line("kernels", &kernels(folder));
     }
-    print(&text);
+    print(&text)
 }
 
 fn describe(gpu: &Properties) -> String {

@@ -35,8 +35,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             text += &describe(&task.name, &task.description, &task.obs_space, &task.act_space);
         }
     }
-    print(&text);
-    Ok(())
+    print(&text)
 }
 
 /// The suites of the Python package, what the user's own tasks are called, and what to install.

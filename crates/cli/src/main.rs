@@ -7,6 +7,8 @@ mod envs_list;
 mod help;
 mod plot;
 
+use anyhow::anyhow;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 /// Why a command failed; decides the exit code.
@@ -17,13 +19,22 @@ pub enum Failure {
     Run(anyhow::Error),
 }
 
+impl Failure {
+    /// Why, whichever it is.
+    pub fn into_error(self) -> anyhow::Error {
+        match self {
+            Failure::Usage(error) | Failure::Run(error) => error,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let mut args = vec![];
     for arg in std::env::args_os().skip(1) {
         match arg.into_string() {
             Ok(arg) => args.push(arg),
             Err(arg) => {
-                eprintln!("error: the argument {} is not valid UTF-8", arg.display());
+                complain(&format!("error: the argument {} is not valid UTF-8", arg.display()));
                 return ExitCode::from(2);
             }
         }
@@ -31,19 +42,37 @@ fn main() -> ExitCode {
     match commands::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(error)) => {
-            eprintln!("error: {error:#}");
+            complain(&format!("error: {error:#}"));
             ExitCode::from(2)
         }
         Err(Failure::Run(error)) => {
-            eprintln!("error: {error:#}");
+            complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 /// Writes to standard output; a reader that has closed it, such as `head`, is no error.
-pub fn print(text: &str) {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Run(anyhow!("cannot write to standard output: {error}; is the disk full?")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The whole number of at least 1 after `--flag`, which may be written `1e2`.
+pub fn count(flag: &str, word: &str) -> anyhow::Result<usize> {
+    let number = word.parse().ok().or_else(|| {
+        let x: f64 = word.parse().ok()?;
+        (x.fract() == 0.0 && (0.0..1e15).contains(&x)).then_some(x as usize)
+    });
+    number.filter(|&n| n > 0).ok_or_else(|| anyhow!("'--{flag}' is '{word}', but expects a whole number of at least 1"))
+}
+
+/// Writes a line to standard error, where it may be that nobody reads it.
+pub fn complain(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
 }

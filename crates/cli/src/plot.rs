@@ -1,9 +1,10 @@
 //! `dreamer plot`: learning curves of runs as SVG or CSV.
 
-use crate::{Failure, print};
+use crate::{Failure, complain, count, print};
 use anyhow::{Context, Result, anyhow, bail};
 use config::Args;
 use runner::plot::Options;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// The flags of `plot`; each takes one value.
@@ -27,17 +28,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Some(path) => {
             let name = path.display();
             std::fs::write(path, text).with_context(|| format!("cannot write '{name}'")).map_err(Failure::Run)?;
-            eprintln!("wrote {name}");
+            complain(&format!("wrote {name}"));
+            Ok(())
         }
     }
-    Ok(())
 }
 
 fn draw(request: &Request) -> Result<String> {
     match (request.format.as_str(), request.runs.as_slice()) {
         ("csv", runs) => runner::plot::csv(runs, &request.options),
         ("scores", [run]) => runner::plot::export(run, &request.options.key),
-        ("scores", runs) => bail!("--format scores takes one run, but got {}", runs.len()),
         (_, runs) => runner::plot::plot(runs, &request.options),
     }
 }
@@ -61,10 +61,9 @@ fn read(args: Args) -> Result<Request> {
             "out" => out = Some(PathBuf::from(value)),
             "format" => format = Some(value.clone()),
             "title" => options.title = Some(value.clone()),
-            "xmax" => options.xmax = Some(number()?),
-            "bins" => {
-                options.bins = Some(value.parse().map_err(|_| anyhow!("'--bins' is '{value}', but expects an int"))?)
-            }
+            "xmax" if number()? > 0.0 && number()?.is_finite() => options.xmax = Some(number()?),
+            "xmax" => bail!("'--xmax' is '{value}', but expects a positive number of frames"),
+            "bins" => options.bins = Some(count("bins", value)?),
             _ => {
                 let near = config::nearest(&flag, FLAGS).unwrap_or_default();
                 bail!("unknown flag '--{flag}' of 'plot'; the nearest is '--{near}'");
@@ -74,11 +73,18 @@ fn read(args: Args) -> Result<Request> {
     if runs.is_empty() {
         bail!("'plot' needs at least one run folder");
     }
-    let csv = out.as_deref().and_then(Path::extension).is_some_and(|x| x == "csv");
-    let format = format.unwrap_or(if csv { "csv" } else { "svg" }.into());
+    let format = match (format, out.as_deref().and_then(Path::extension).and_then(OsStr::to_str)) {
+        (Some(format), _) => format,
+        (None, None) => "svg".into(),
+        (None, Some(kind @ ("svg" | "csv"))) => kind.into(),
+        (None, Some(kind)) => bail!("'--out' ends in .{kind}, but plots are .svg or .csv; --format forces one of them"),
+    };
     if !FORMATS.contains(&format.as_str()) {
         let near = config::nearest(&format, FORMATS).unwrap_or_default();
         bail!("'--format' is '{format}', but must be one of {}; the nearest is '{near}'", FORMATS.join(", "));
+    }
+    if format == "scores" && runs.len() > 1 {
+        bail!("--format scores takes one run, but got {}", runs.len());
     }
     Ok(Request { runs, options, out, format })
 }

@@ -103,6 +103,26 @@ fn wrong_usage_names_the_nearest() {
     refuses("bench --updates 0", &["'--updates' is '0'"]);
     refuses("bench --task cacth", &["'cacth'", "catch"]);
     refuses("bench --configs debug --batch_size 0", &["'batch_size' is 0"]);
+    refuses("help trian", &["'trian'", "'train'"]);
+    refuses("plot x --out curve.png", &[".png", ".svg"]);
+    refuses("plot x --bins 0", &["'--bins' is '0'"]);
+    refuses("plot x --xmax nan", &["'--xmax' is 'nan'"]);
+    refuses("plot x y --format scores", &["one run"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn outputs_that_take_nothing_do_not_change_what_a_command_says_by_its_exit_code() {
+    let code = |line: &str, full_stdout: bool| {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dreamer"));
+        command.args(line.split_whitespace());
+        let output = if full_stdout { command.stdout(full) } else { command.stderr(full) }.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(code("config --configs nope", false).0, Some(2));
+    let (status, errors) = code("config", true);
+    assert!(status == Some(1) && errors.contains("cannot write to standard output"), "{errors}");
 }
 
 #[test]
@@ -145,7 +165,8 @@ fn devices_say_what_is_there_and_how_to_get_what_is_not() {
 
 #[test]
 fn a_gpu_that_cannot_be_used_leaves_the_processor_with_a_note() {
-    let folder = std::env::temp_dir().join(format!("dreamer-auto-{}", std::process::id()));
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
     let line = format!("train --configs debug --run.steps 1 --logdir {}", folder.display());
     let train = |device: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dreamer"));
@@ -161,7 +182,6 @@ fn a_gpu_that_cannot_be_used_leaves_the_processor_with_a_note() {
         "{errors}"
     );
     assert!(errors.contains("no-such-compiler") && train("cpu").status.success());
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a run may take to come to what a test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const FLAGS: &[&str] = &[
     "train",
@@ -43,7 +47,7 @@ fn start(logdir: &Path, more: &[&str]) -> Child {
 fn printed(child: Child) -> String {
     let out = child.wait_with_output().unwrap();
     let text = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    for bad in ["warning: checkpoint", "warning: replay", "damaged", "cannot", "error", "panicked"] {
+    for bad in ["warning: checkpoint", "warning: replay", "NOT SAVED", "damaged", "cannot", "error", "panicked"] {
         assert!(!text.contains(bad), "a resumed run met '{bad}': {text}");
     }
     text
@@ -54,18 +58,42 @@ fn resumed_at(text: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
+/// The step of the checkpoint that counts.
+fn saved(logdir: &Path) -> Option<u64> {
+    let latest = fs::read_to_string(logdir.join("ckpt/latest")).ok()?;
+    latest.trim().split('.').next()?.parse().ok()
+}
+
+/// Looks every few milliseconds until `found` finds something. The run must not end by itself meanwhile.
+fn wait<T>(child: &mut Child, mut found: impl FnMut(&Child) -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = found(child) {
+            return found;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        if start.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it did not get that far in {PATIENCE:?}");
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
 fn kill_and_resume(times: u64) {
     let dir = tempfile::tempdir().unwrap();
     let logdir = dir.path().join("run");
     let (mut last, mut random) = (0, 12345u64);
-    for _ in 0..times {
+    for round in 0..times {
         let mut child = start(&logdir, &[]);
+        // At least one save of its own, and then any moment.
+        wait(&mut child, |_| saved(&logdir).filter(|&step| step > last));
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        std::thread::sleep(Duration::from_millis(50 + (random >> 33) % 700));
+        sleep(Duration::from_millis((random >> 33) % 300));
         child.kill().unwrap(); // SIGKILL
-        let step = resumed_at(&printed(child)).unwrap_or(last);
-        assert!(step >= last, "resumed at {step} after {last}");
-        last = step;
+        let text = printed(child);
+        assert_eq!(resumed_at(&text), (round > 0).then_some(last), "{text}");
+        last = saved(&logdir).unwrap();
         for line in fs::read_to_string(logdir.join("metrics.jsonl")).unwrap_or_default().lines().rev().skip(1) {
             assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
         }
@@ -73,7 +101,7 @@ fn kill_and_resume(times: u64) {
     // In the end the run goes on to its end as if nothing had been.
     let steps = (last + 200).to_string();
     let text = printed(start(&logdir, &["--run.steps", &steps]));
-    assert!(resumed_at(&text).is_some() && text.contains("mean score of the last"), "{text}");
+    assert!(resumed_at(&text) == Some(last) && text.contains("mean score of the last"), "{text}");
 }
 
 #[test]
@@ -91,10 +119,8 @@ fn a_run_killed_twenty_times_resumes() {
 #[test]
 fn a_second_process_is_kept_out_and_ctrl_c_saves() {
     let dir = tempfile::tempdir().unwrap();
-    let child = start(dir.path(), &[]);
-    while !dir.path().join("ckpt/latest").exists() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut child = start(dir.path(), &[]);
+    wait(&mut child, |_| saved(dir.path()));
     let second = start(dir.path(), &[]).wait_with_output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let text = String::from_utf8(second.stderr).unwrap();
@@ -133,21 +159,17 @@ fn no_worker_outlives_a_killed_trainer() {
     let dir = tempfile::tempdir().unwrap();
     let task = format!("exec:{}", built.display());
     let mut child = start(dir.path(), &["--task", &task, "--run.envs", "3"]);
-    let workers = loop {
-        let workers = children(child.id());
-        if workers.len() == 3 && dir.path().join("metrics.jsonl").metadata().is_ok_and(|file| file.len() > 0) {
-            break workers;
-        }
-        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let workers = wait(&mut child, |child| {
+        let going = dir.path().join("metrics.jsonl").metadata().is_ok_and(|file| file.len() > 0);
+        Some(children(child.id())).filter(|workers| workers.len() == 3 && going)
+    });
     child.kill().unwrap();
     child.wait().unwrap();
     for _ in 0..500 {
         if !workers.iter().any(|&pid| parent(pid).is_some()) {
             return;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        sleep(Duration::from_millis(10));
     }
     panic!("of the workers {workers:?} some still run five seconds later");
 }

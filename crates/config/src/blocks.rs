@@ -66,7 +66,8 @@ pub(crate) fn entries(name: &str) -> Result<Vec<Entry>> {
     if name.ends_with(".yaml") || name.ends_with(".yml") {
         let path = crate::paths::expand_home(name);
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the configuration '{name}'"))?;
-        return yaml::flatten(&yaml::parse(&text)?).with_context(|| format!("cannot read the configuration '{name}'"));
+        let keys = yaml::parse(&text).and_then(|yaml| yaml::flatten(&yaml));
+        return keys.with_context(|| format!("cannot read the configuration '{name}'"));
     }
     let Some(block) = BLOCKS.iter().find(|block| block.name == name) else { return Err(unknown(name)) };
     let mut body = block.body.clone();

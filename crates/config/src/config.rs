@@ -118,6 +118,11 @@ pub struct Run {
 }
 
 impl Config {
+    /// Puts the time in the place of `{timestamp}` in `logdir`, as a run does when it begins.
+    pub fn expand_timestamp(&mut self) {
+        self.logdir = crate::paths::expand_timestamp(&self.logdir);
+    }
+
     /// The block `env` as environments take it: with `run.episode_timeout` as its `timeout`.
     pub fn env_options(&self) -> serde_json::Value {
         let mut options = self.env.clone();

@@ -26,4 +26,5 @@ pub use blocks::blocks;
 pub use config::{Config, Fracs, LoggerConfig, Prio, ReplayConfig, Run};
 pub use flags::Args;
 pub use nearest::nearest;
+pub use paths::expand_home;
 pub use value::Value;

@@ -119,7 +119,10 @@ impl Resolver {
             json["agent"][key] = json[key].clone();
         }
         let mut config: Config = serde_json::from_value(json).context("the configuration does not fit its types")?;
-        config.logdir = paths::expand_timestamp(&paths::expand_home(&config.logdir));
+        config.logdir = paths::expand_home(&config.logdir);
+        if let Some(python) = config.env["python"].as_str().map(paths::expand_home) {
+            config.env["python"] = python.into();
+        }
         config.run.from_checkpoint = paths::expand_home(&config.run.from_checkpoint);
         config.check()?;
         Ok(config)

@@ -210,7 +210,10 @@ fn several_gpus_need_a_batch_to_share() {
 
 #[test]
 fn logdir_placeholders_are_expanded() {
-    let logdir = resolve("--logdir runs/x/{timestamp}").unwrap().logdir;
+    let mut config = resolve("--logdir runs/x/{timestamp}").unwrap();
+    assert_eq!(config.logdir, "runs/x/{timestamp}", "a printed configuration is for more than one run");
+    config.expand_timestamp();
+    let logdir = config.logdir;
     let stamp = logdir.strip_prefix("runs/x/").unwrap();
     assert!(stamp.len() == 15 && stamp.as_bytes()[8] == b'T', "{stamp}");
     let home = std::env::var("HOME").unwrap();

@@ -18,6 +18,7 @@
 mod bridge;
 mod draw;
 mod make;
+mod notice;
 pub mod numpy;
 mod random_action;
 pub mod record;
@@ -29,6 +30,7 @@ pub mod wrappers;
 
 pub use bridge::{Alone, SUITES, Suite, suite};
 pub use make::{TaskInfo, is_external, make, make_many, register, tasks};
+pub use notice::show_notices;
 pub use random_action::random_action;
 pub use rng::Rng;
 

@@ -17,6 +17,8 @@ fn names() -> Vec<String> {
     let mut names: Vec<String> = tasks().into_iter().map(|task| task.name).collect();
     names.extend(["memory_0".into(), "memory_3".into()]);
     if is_external("crafter_reward", &options()) {
+        let chosen = std::env::var("DREAMER_PYTHON");
+        assert!(chosen.is_err(), "DREAMER_PYTHON, {chosen:?}, lacks the package crafter");
         eprintln!("SKIPPED: Crafter was not played: name a Python that has the package crafter in DREAMER_PYTHON");
     } else {
         names.extend(["crafter_reward".into(), "crafter_noreward".into()]);

@@ -187,3 +187,59 @@ fn priorities_set_by_an_update_steer_the_samples() {
     assert!(samples.iter().all(|&n| n < 20));
     assert!((2800..3200).contains(&low), "{low} of 4000 where 3000 are expected");
 }
+
+const DRAWS: usize = 20_000;
+
+/// A replay of 40 steps, selected by priority alone as sequences of three, half by their largest priority and half by
+/// the mean; step n has priority n % 5.
+fn sequences(zero_on_sample: bool) -> Replay {
+    let mut options = options(3, 100, 4, None);
+    options.fracs = Fracs { uniform: 0.0, priority: 1.0, recency: 0.0 };
+    options.prio = replay::Prio { exponent: 1.0, maxfrac: 0.5, initial: 1.0, zero_on_sample };
+    let mut replay = filled(options, 40);
+    // Every third sequence, out of order, so that those between and before them have to be brought up to date, too.
+    for start in (0..13).map(|k| 3 * (k * 5 % 13)).chain([37]) {
+        let sequence = replay.get(start).unwrap();
+        let priority = numbers(&sequence).iter().map(|n| (n % 5) as f32).collect();
+        let stepid = sequence["stepid"].clone().reshape(&[1, 3, 20]);
+        let priority = Array::from_f32(&[1, 3], priority);
+        replay.update(&Record::from([("stepid".into(), stepid), ("priority".into(), priority)])).unwrap();
+    }
+    replay
+}
+
+/// Checks how often each sequence is drawn against the priorities of the steps.
+fn assert_drawn(replay: &mut Replay, mode: Mode, priority: impl Fn(usize) -> f64) {
+    let weight = |start: usize| {
+        let steps = [0, 1, 2].map(|t| priority(start + t));
+        0.5 * steps.into_iter().fold(0.0, f64::max) + 0.5 * steps.iter().sum::<f64>() / 3.0
+    };
+    let total: f64 = (0..38).map(weight).sum();
+    let mut counts = [0.0; 38];
+    numbers(&replay.sample(DRAWS, mode).unwrap()).chunks(3).for_each(|row| counts[row[0] as usize] += 1.0);
+    for (start, count) in counts.into_iter().enumerate() {
+        let share = weight(start) / total;
+        let (expected, slack) = (DRAWS as f64 * share, 5.0 * (DRAWS as f64 * share * (1.0 - share)).sqrt());
+        assert!((count - expected).abs() <= slack, "sequence {start}: {count} where {expected} are expected");
+    }
+}
+
+#[test]
+fn a_sequence_is_drawn_by_the_largest_and_the_mean_priority_of_its_steps() {
+    let priority = |n: usize| (n % 5) as f64;
+    assert_drawn(&mut sequences(false), Mode::Train, priority);
+    // Drawing changes nothing here.
+    let mut drawn = sequences(false);
+    drawn.sample(100, Mode::Train).unwrap();
+    assert_drawn(&mut drawn, Mode::Report, priority);
+}
+
+#[test]
+fn zero_on_sample_changes_those_sequences_alone_that_overlap_with_the_drawn_one() {
+    let mut replay = sequences(true);
+    // For training alone: reports leave priorities as they are.
+    assert_drawn(&mut replay, Mode::Report, |n| (n % 5) as f64);
+    let drawn = numbers(&replay.sample(1, Mode::Train).unwrap());
+    let zero = |n: usize| drawn.contains(&(n as i32));
+    assert_drawn(&mut replay, Mode::Report, |n| if zero(n) { 0.0 } else { (n % 5) as f64 });
+}

@@ -1,5 +1,6 @@
 //! Where an agent computes: what `device` and `devices` mean on this machine.
 
+use crate::log::eprintln_above;
 use anyhow::{Result, anyhow, bail};
 use config::Config;
 use dreamer_agent::{Agent, trial};
@@ -69,7 +70,7 @@ impl Wanted {
         }
         let gpus = if cuda::is_there() { self.tried() } else { Ok(vec![]) };
         let gpus = gpus.unwrap_or_else(|error| {
-            eprintln!("note: computing on the processor, not on a GPU: {error:#}");
+            eprintln_above(&format!("note: computing on the processor, not on a GPU: {error:#}"));
             vec![]
         });
         found.push((self.clone(), gpus.clone()));
@@ -91,7 +92,7 @@ fn try_out(gpu: &'static Gpu) -> Result<()> {
     if gpu.is_trusted() {
         return Ok(());
     }
-    eprintln!("note: trying {gpu:?} against the processor, this once; --device cpu does without");
+    eprintln_above(&format!("note: trying {gpu:?} against the processor, this once; --device cpu does without"));
     trial(gpu).map_err(|error| anyhow!("{gpu:?} has failed a trial: {error:#}"))?;
     gpu.trust();
     gpu.release_pool();

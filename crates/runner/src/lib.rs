@@ -34,9 +34,11 @@ use anyhow::{Result, bail};
 
 /// Runs the script that `config.script` names: `train`, `train_eval` or `eval_only`. The first
 /// Ctrl-C or SIGTERM saves and returns; the second ends the process at once.
-pub fn run(config: config::Config) -> Result<()> {
+pub fn run(mut config: config::Config) -> Result<()> {
     check(&config)?;
+    config.expand_timestamp();
     use_threads(&config);
+    envs::show_notices(log::eprintln_above);
     let stop = signals::Stop::on_signals()?;
     match config.script.as_str() {
         "train" | "train_eval" => train::train(config, &stop),

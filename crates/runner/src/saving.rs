@@ -136,6 +136,9 @@ impl Trainer {
             state.config.pointer(key) != serde_json::to_value(&self.config).ok().as_ref().and_then(|c| c.pointer(key))
         };
         let (envs, batch) = (changed("/run/envs"), changed("/batch_size"));
+        // A half-used sequence goes on only where it would be cut as before; else the next batch begins another.
+        let cut = |keys: [&str; 2]| batch || changed("/replay_context") || keys.into_iter().any(changed);
+        let (trained, reported) = (cut(["/batch_length", "/consec_train"]), cut(["/report_length", "/consec_report"]));
         if let Some(agent) = &mut self.agent {
             let text =
                 "the checkpoint does not fit the agent of this configuration; take the run's own, or another --logdir";
@@ -154,9 +157,11 @@ impl Trainer {
                 self.driver.reset();
             }
         }
-        for (name, stream) in [("train", &mut self.train), ("report", &mut self.report)] {
+        for (name, stream, cut) in [("train", &mut self.train, trained), ("report", &mut self.report, reported)] {
             if !batch {
                 load_carry(&mut stream.carry, moment, name)?;
+            }
+            if !cut {
                 stream.batches.load(&unnest(&moment.arrays, &format!("batches/{name}")))?;
             }
         }
@@ -167,6 +172,8 @@ impl Trainer {
             }
             if !batch {
                 load_carry(&mut evaluation.stream.carry, moment, "eval")?;
+            }
+            if !reported {
                 evaluation.stream.batches.load(&unnest(&moment.arrays, "batches/eval"))?;
             }
         }

@@ -3,7 +3,7 @@
 use crate::checkpoint::read_agent;
 use crate::device;
 use crate::driver::Driver;
-use crate::log::{Logger, Settings, println_above};
+use crate::log::{Logger, Settings, eprintln_above, println_above};
 use anyhow::{Context, Result, anyhow, ensure};
 use config::Config;
 use dreamer_agent::Agent;
@@ -87,10 +87,10 @@ fn keep_frames(agent: &mut Agent, config: &Config) -> Result<()> {
         ensure!(gigabytes < memory, "replay.gpu_gb is {gigabytes}, but {gpu:?} has {memory:.1} GB; choose less");
     }
     if agent.keep_frames((gigabytes * 1e9) as usize, config.replay.size) == 0 {
-        eprintln!(
+        eprintln_above(&format!(
             "note: replay.gpu_gb is {gigabytes}, but nothing is kept: it is for images on a GPU that has room for them, of a \
              multiple of four bytes, with a replay_context of at least 1"
-        );
+        ));
     }
     Ok(())
 }
@@ -194,3 +194,7 @@ pub fn load_checkpoint(agent: &mut Agent, key: &str, from: &str, regex: &str) ->
     let regex = (!regex.is_empty() && regex != ".*").then_some(regex);
     agent.load(&state, regex).with_context(|| format!("{key} '{from}' does not fit this agent"))
 }
+
+#[cfg(test)]
+#[path = "setup_tests.rs"]
+mod tests;

@@ -222,5 +222,8 @@ impl Trainer {
 #[path = "alignment_tests.rs"]
 mod alignment_tests;
 #[cfg(test)]
+#[path = "resume_tests.rs"]
+mod resume_tests;
+#[cfg(test)]
 #[path = "train_tests.rs"]
 pub mod tests;

@@ -18,6 +18,7 @@ mod tests;
 
 pub use alone::Alone;
 
+use crate::notice::notice;
 use crate::{Env, Rng};
 use anyhow::{Error, Result, anyhow, ensure};
 use hello::Ask;
@@ -126,7 +127,7 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
         let worker = Arc::new(worker);
         envs.extend((0..count).map(|slot| Box::new(slot::Slot::new(worker.clone(), slot)) as Box<dyn Env>));
     }
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.iter().for_each(|note| notice(&format!("note: {note}")));
     Ok(envs)
 }
 

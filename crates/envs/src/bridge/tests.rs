@@ -67,7 +67,8 @@ fn steps_episodes_and_rewards_arrive() {
 #[test]
 fn every_fault_closes_the_episode_and_starts_another() {
     for fault in ["crash", "exit", "error", "nan", "bounds", "logs", "echo", "hang", "first"] {
-        let (once, timeout) = (once(fault), if fault == "hang" { 0.5 } else { 20.0 });
+        // The start has to fit into it, too.
+        let (once, timeout) = (once(fault), if fault == "hang" { 3.0 } else { 20.0 });
         let mut env = one(json!({"timeout": timeout, "kwargs": {"fault": fault, "at": 5, "once": once}}));
         let seed = number(&env.step(&act(1, true)).unwrap(), "log/seed").unwrap();
         for step in 1..=3 {
@@ -160,8 +161,9 @@ fn step_in_threads(envs: Vec<Box<dyn Env>>, rounds: usize) {
 fn strike_together(name: &str, slots: usize, rounds: usize, timeout: f64, mut fault: Value) -> f64 {
     let once = once(name);
     (fault["once"], fault["together"]) = (json!(once), json!(true));
+    let envs = envs(slots, json!({"slots": slots, "timeout": timeout, "kwargs": fault})).unwrap();
     let start = Instant::now();
-    step_in_threads(envs(slots, json!({"slots": slots, "timeout": timeout, "kwargs": fault})).unwrap(), rounds);
+    step_in_threads(envs, rounds);
     let seconds = start.elapsed().as_secs_f64();
     std::fs::remove_file(once).unwrap();
     seconds
@@ -219,8 +221,9 @@ fn a_failure_is_not_forgiven_for_the_answers_of_many_slots() {
 
 #[test]
 fn threads_wait_once_for_an_answer_that_does_not_come() {
-    let seconds = strike_together("deadline", 4, 6, 3.0, json!({"fault": "hang", "at": 3}));
-    assert!((3.0..6.0).contains(&seconds), "{seconds}");
+    let timeout = 3.0;
+    let seconds = strike_together("deadline", 4, 6, timeout, json!({"fault": "hang", "at": 3}));
+    assert!((timeout..2.0 * timeout).contains(&seconds), "{seconds}");
 }
 
 #[test]
@@ -239,6 +242,7 @@ fn await_death(pid: &str) {
     let start = Instant::now();
     while !gone() {
         assert!(start.elapsed().as_secs() < 5, "process {pid} still runs: {}", stat());
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -260,9 +264,11 @@ fn what_steps_alone_is_told_to_leave_and_takes_all_that_it_started_along() {
 
 #[test]
 fn an_error_at_the_start_does_not_wait_for_other_workers() {
+    worker(); // building it takes longer
     let start = Instant::now();
     let error = envs(4, json!({"kwargs": {"fault": "missing", "slow": 1}})).err().unwrap();
-    assert!(error.to_string().contains("not installed") && start.elapsed().as_secs_f64() < 1.9, "{error:#}");
+    // Neither for their answers nor, which would take two seconds each, for their leaving.
+    assert!(error.to_string().contains("not installed") && start.elapsed().as_secs_f64() < 5.0, "{error:#}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::hello::{Answer, Ask, Layout};
 use super::link::Link;
 use super::process::Process;
 use crate::Rng;
+use crate::notice::notice;
 use crate::record::flag;
 use anyhow::{Result, anyhow, bail, ensure};
 use spaces::Record;
@@ -109,10 +110,10 @@ impl Worker {
                 history.last = Some(text.clone());
                 bail!("{text}");
             }
-            eprintln!(
+            notice(&format!(
                 "warning: an environment's worker failed and is restarted ({count} of {limit} in a row): \
                  {cause:#}{last_words}"
-            );
+            ));
             match self.relaunch(&mut history.launch, link.generation + 1) {
                 Ok(new) => {
                     *link = new;

@@ -1,6 +1,7 @@
 //! `RestartOnException`: a crash costs an episode, not the run.
 
 use crate::Env;
+use crate::notice::notice;
 use anyhow::{Context, Result, anyhow};
 use spaces::{Array, Record, Spaces};
 use std::collections::VecDeque;
@@ -68,7 +69,7 @@ impl RestartOnException {
         }
         self.recent.push_back(self.step);
         self.restarts += 1;
-        eprintln!("warning: an environment crashed and is restarted ({} so far): {cause:#}", self.restarts);
+        notice(&format!("warning: an environment crashed and is restarted ({} so far): {cause:#}", self.restarts));
         Ok(())
     }
 

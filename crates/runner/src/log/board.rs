@@ -138,15 +138,16 @@ impl Board {
             Some(left) => format!("{} + {} left", duration(now), duration(left)),
             None => duration(now),
         };
+        // Last, as a narrow window cuts lines.
         let bar = match self.total {
             Some(_) => {
                 let width = 30;
                 let full = (self.share() * width as f64) as usize;
-                format!("{}{} ", "━".repeat(full), "┄".repeat(width - full))
+                format!("  {}{}", "━".repeat(full), "┄".repeat(width - full))
             }
             None => String::new(),
         };
-        format!(" {title}{}{bar}{} · {times}", if title.is_empty() { "" } else { "  " }, self.progress())
+        format!(" {title}{}{} · {times}{bar}", if title.is_empty() { "" } else { "  " }, self.progress())
     }
 
     fn scores(&self) -> Vec<String> {
@@ -244,7 +245,7 @@ mod tests {
     fn the_block_reads_well() {
         let full = "━".repeat(12) + &"┄".repeat(18);
         let wanted = [
-            &format!(" crafter_reward  {full} 412k/1M 41.2% · 1:40 + 1:21:40 left"),
+            &format!(" crafter_reward  412k/1M 41.2% · 1:40 + 1:21:40 left  {full}"),
             " score   4.5 mean of last 50 · 9 best · length 512 · episodes 60",
             " speed   acting 120/s · training 3.5k/s · memory 1.2GB",
             " loss    dyn 1.23 · rew 0.0012",

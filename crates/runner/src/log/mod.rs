@@ -14,5 +14,5 @@ pub mod usage;
 pub use board::Board;
 pub use logger::{LINES, Logger, Settings};
 pub use metrics::{Agg, Fps, How, Metrics, Value, insert_scalar};
-pub use terminal::println_above;
+pub use terminal::{eprintln_above, println_above};
 pub use usage::Usage;

@@ -81,6 +81,12 @@ pub fn println_above(text: &str) {
     let _ = screen().println_above(text);
 }
 
+/// The same on standard error, where no display is in the way.
+pub fn eprintln_above(text: &str) {
+    let mut screen = screen();
+    let _ = if screen.block.is_empty() { writeln!(io::stderr(), "{text}") } else { screen.println_above(text) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

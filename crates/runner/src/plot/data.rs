@@ -5,7 +5,7 @@ use crate::log::jsonl;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the plot knows of a run: the name of its curve and `(environment frames, value)` of each point.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub fn load(run: &str, key: &str) -> Result<Run> {
         Some((name, path)) if !Path::new(run).exists() => (name, path),
         _ => ("dreamer", run),
     };
-    let path = Path::new(path);
+    let path = PathBuf::from(config::expand_home(path));
     let file = if path.is_dir() { path.join(file_of(key)) } else { path.to_path_buf() };
     ensure!(file.is_file(), "there is no run at {}: the file {} is missing", path.display(), file.display());
     let points = match file.extension().is_some_and(|e| e == "csv") {
@@ -66,7 +66,7 @@ fn from_jsonl(file: &Path, key: &str) -> Result<Vec<(f64, f64)>> {
 fn table(file: &Path, columns: &[&str]) -> Result<Vec<(usize, Vec<String>)>> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut lines = (1..)
-        .zip(text.lines())
+        .zip(text.trim_start_matches('\u{feff}').lines())
         .filter(|(_, line)| !line.starts_with('#') && !line.trim().is_empty())
         .map(|(i, line)| (i, line.split(',').map(|field| field.trim().to_string()).collect::<Vec<_>>()));
     let header = lines.next().map(|(_, header)| header).unwrap_or_default();
@@ -99,6 +99,7 @@ pub fn reference(file: &Path, task: Option<&str>) -> Result<Curve> {
     let lines = table(file, &["task", "frames", "mean", "sd", "seeds"])?;
     let tasks: BTreeSet<&str> = lines.iter().map(|(_, fields)| fields[0].as_str()).collect();
     let list = || tasks.iter().copied().collect::<Vec<_>>().join(", ");
+    ensure!(!tasks.is_empty(), "{} holds no curve", file.display());
     let task = match task {
         Some(task) => task,
         None if tasks.len() == 1 => tasks.first().copied().unwrap_or_default(),
@@ -108,7 +109,10 @@ pub fn reference(file: &Path, task: Option<&str>) -> Result<Curve> {
     let mut points = vec![];
     for (i, fields) in lines.iter().filter(|(_, fields)| fields[0] == task) {
         let [frames, mean, sd, seeds] = [1, 2, 3, 4].map(|k| number(file, *i, &fields[k]));
-        points.push(Point { frames: frames?, mean: mean?, sd: sd?, seeds: seeds? as usize });
+        let point = Point { frames: frames?, mean: mean?, sd: sd?, seeds: seeds? as usize };
+        let finite = [point.frames, point.mean, point.sd].iter().all(|x| x.is_finite());
+        ensure!(finite, "line {i} of {} holds a number that is not finite", file.display());
+        points.push(point);
     }
     let seeds = points.iter().map(|p| p.seeds).max().unwrap_or(0);
     Ok(Curve { name: "official".into(), note: format!("{seeds} seeds, shade: sd"), points, official: true })

@@ -92,7 +92,12 @@ fn curves(runs: &[Run], options: &Options) -> Result<(Vec<Curve>, f64)> {
     };
     let width = spacing.unwrap_or(xmax / options.bins.unwrap_or(40) as f64);
     ensure!(xmax / width <= 1e5, "{xmax} frames in bins of {width} would be more than 100000; give --bins");
-    Ok((curve::by_name(runs, width, xmax), xmax))
+    let curves = curve::by_name(runs, width, xmax);
+    ensure!(
+        curves.iter().any(|curve| !curve.points.is_empty()),
+        "there is nothing to draw: no finite value up to {xmax} frames"
+    );
+    Ok((curves, xmax))
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ fn dash(curve: &Curve) -> &'static str {
 
 /// Round numbers, 1, 2 or 5 times a power of ten apart, that enclose `low..high`: about `count` of them.
 fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let high = if high > low { high } else { low + 1.0 };
+    let high = if high > low { high } else { low + low.abs().max(1.0) };
     let raw = (high - low) / count as f64;
     let power = 10f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&s| s >= raw * 0.999).unwrap_or(raw);

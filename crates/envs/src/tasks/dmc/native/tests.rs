@@ -13,11 +13,14 @@ const STEPS: usize = 200;
 /// inverse hyperbolic sine. It must not enter the simulation: chaos makes 1e-3 of 1e-15 in 200 steps of a walker.
 const TOLERANCE: f64 = 1e-12;
 
-/// The folder of the models; none, and a line on stderr, where there is no dm_control.
+/// The folder of the models, which DREAMER_PYTHON has to have; none, and a line on stderr, where nothing is named and
+/// python3 has no dm_control.
 fn models(test: &str) -> Option<PathBuf> {
-    let python = std::env::var("DREAMER_PYTHON").unwrap_or("python3".into());
+    let chosen = std::env::var("DREAMER_PYTHON");
+    let python = chosen.clone().unwrap_or("python3".into());
     let found = suite(&python);
     if found.is_none() {
+        assert!(chosen.is_err(), "DREAMER_PYTHON, '{python}', lacks the package dm_control");
         eprintln!("SKIPPED {test}: '{python}' has no dm_control; DREAMER_PYTHON names another");
     }
     found

@@ -1,0 +1,100 @@
+//! What a resumed run takes over where its configuration was changed, and where a new run begins with another's agent.
+
+use super::tests::{config, interrupted};
+use super::*;
+use dreamer_agent::State;
+use spaces::Record;
+
+/// One step of every environment.
+fn step(trainer: &mut Trainer) -> Vec<Record> {
+    let Trainer { driver, policy, agent, .. } = trainer;
+    driver.step(|obs| policy.act(agent.as_ref(), obs)).unwrap()
+}
+
+fn agent(trainer: &Trainer) -> State {
+    trainer.agent.as_ref().unwrap().save()
+}
+
+#[test]
+fn a_half_used_sequence_is_dropped_where_it_would_be_cut_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |more: &[(&str, &str)]| {
+        let base = [("consec_train", "3"), ("consec_report", "2"), ("run.save_every", "1000")];
+        config(dir.path(), &[&base, more].concat())
+    };
+    let mut trainer = open(with(&[])).unwrap();
+    while trainer.counters.updates % 3 != 1 || trainer.counters.step < 105 {
+        assert!(trainer.turn().unwrap());
+    }
+    trainer.save().unwrap();
+    drop(trainer);
+
+    // What the next batches are: the part of a sequence, and steps. The run goes on with those that follow.
+    let next = |more: &[(&str, &str)]| {
+        let mut trainer = open(with(more)).unwrap();
+        let batches = [&mut trainer.train, &mut trainer.report].map(|stream| {
+            let batch = stream.batches.next().unwrap();
+            (batch["consec"].to_i32()[0], batch["reward"].shape[1])
+        });
+        let updates = trainer.counters.updates;
+        while trainer.counters.updates < updates + 4 {
+            assert!(trainer.turn().unwrap(), "{more:?}");
+        }
+        trainer.report().unwrap();
+        batches
+    };
+    assert_eq!(next(&[]), [(1, 9), (0, 7)]);
+    assert_eq!(next(&[("consec_report", "3")]), [(1, 9), (0, 7)]);
+    assert_eq!(next(&[("report_length", "5")]), [(1, 9), (0, 6)]);
+    assert_eq!(next(&[("consec_train", "2")]), [(0, 9), (0, 7)]);
+    assert_eq!(next(&[("batch_length", "7")]), [(0, 8), (0, 7)]);
+    // As long a sequence as before, but of other parts.
+    assert_eq!(next(&[("consec_train", "4"), ("batch_length", "6")]), [(0, 7), (0, 7)]);
+    assert_eq!(next(&[("replay_context", "2")]), [(0, 10), (0, 8)]);
+    assert_eq!(next(&[("batch_size", "1")]), [(0, 9), (0, 7)]);
+}
+
+#[test]
+fn with_another_number_of_environments_all_start_new_episodes() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(interrupted(&config(dir.path(), &[]), 3), 9);
+    for (envs, first) in [("3", 0.0), ("2", 1.0), ("5", 1.0)] {
+        let mut trainer = open(config(dir.path(), &[("run.envs", envs)])).unwrap();
+        assert_eq!(trainer.counters.step, 9);
+        let steps = step(&mut trainer);
+        assert_eq!(steps.len().to_string(), envs);
+        assert!(steps.iter().all(|step| step["is_first"].item() == first), "{envs} environments");
+    }
+}
+
+#[test]
+fn a_new_run_begins_with_the_tensors_that_are_named_and_goes_on_with_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    interrupted(&config(&path("run"), &[]), 120);
+    let trained = agent(&open(config(&path("run"), &[])).unwrap());
+    let fresh = agent(&open(config(&path("fresh"), &[])).unwrap());
+    let run = path("run");
+    let from = [("run.from_checkpoint", run.to_str().unwrap()), ("run.from_checkpoint_regex", "(enc|dyn)/")];
+    let new = config(&path("new"), &from);
+
+    let mut trainer = open(new.clone()).unwrap();
+    let begun = agent(&trainer);
+    assert_eq!(trainer.counters.updates, 0);
+    let (mut taken, mut own) = (0, 0);
+    for (name, tensor) in &begun {
+        let named = name.starts_with("enc/") || name.starts_with("dyn/");
+        assert_eq!(tensor, if named { &trained[name] } else { &fresh[name] }, "{name}");
+        *(if named { &mut taken } else { &mut own }) += usize::from(trained[name] != fresh[name]);
+    }
+    assert!(taken > 5 && own > 5, "training changed {taken} tensors of those named and {own} others");
+
+    while trainer.counters.updates < 3 {
+        assert!(trainer.turn().unwrap());
+    }
+    trainer.save().unwrap();
+    let saved = agent(&trainer);
+    drop(trainer);
+    let resumed = agent(&open(new).unwrap());
+    assert!(resumed == saved && resumed != begun);
+}
