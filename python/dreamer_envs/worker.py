@@ -163,9 +163,10 @@ def serve(wire, envs, memory):
   steps = [env.step for env in envs]
   get, put, now = memory.get, memory.put, time.perf_counter
   while True:
+    asked = wire.receive()
     done, since = b'', now()
     try:
-      for slot in wire.receive():
+      for slot in asked:
         put(slot, steps[slot](get(slot)))
         done += BYTES[slot]
         if now() - since > PATIENCE:

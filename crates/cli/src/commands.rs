@@ -21,7 +21,8 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     };
     known(command)?;
     if command == "help" {
-        let of = rest.first().map_or("help", String::as_str);
+        let of = rest.iter().find(|word| !word.starts_with('-')).map_or("help", String::as_str);
+        let of = if args.first().is_some_and(|first| first == "help") { of } else { "help" };
         return known(of).and_then(|()| print(&help::text(of)));
     }
     if rest.iter().any(|arg| arg == "-h" || arg == "--help") {

@@ -43,8 +43,8 @@ Play with a trained agent and log its scores, without learning.
 Usage: dreamer eval RUN [--configs BLOCK...] [--KEY VALUE...]
        dreamer eval --run.from_checkpoint PATH [--configs BLOCK...] [--KEY VALUE...]
 
-RUN is a run folder: its configuration and its newest checkpoint are used, and nothing is written
-there. PATH may also be a checkpoint in it. The scores go to a new run folder, see --logdir; where
+RUN is a run folder: its configuration and its newest checkpoint are used, and it is left as it
+is. PATH may also be a checkpoint in it. The scores go to a new run folder, or to --logdir, or if
 that is the folder of a training run, to `eval` in it. The environments have other random numbers
 than in training. Plays 10,000 steps with RUN, otherwise until Ctrl-C or --run.steps.
 

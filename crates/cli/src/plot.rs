@@ -75,9 +75,11 @@ fn read(args: Args) -> Result<Request> {
     }
     let format = match (format, out.as_deref().and_then(Path::extension).and_then(OsStr::to_str)) {
         (Some(format), _) => format,
-        (None, None) => "svg".into(),
-        (None, Some(kind @ ("svg" | "csv"))) => kind.into(),
-        (None, Some(kind)) => bail!("'--out' ends in .{kind}, but plots are .svg or .csv; --format forces one of them"),
+        (None, Some(kind)) if kind.eq_ignore_ascii_case("csv") => "csv".into(),
+        (None, Some(kind)) if ["png", "jpg", "jpeg", "gif", "pdf"].contains(&kind.to_lowercase().as_str()) => {
+            bail!("'--out' ends in .{kind}, but plots are .svg or .csv; --format forces one of them")
+        }
+        (None, _) => "svg".into(),
     };
     if !FORMATS.contains(&format.as_str()) {
         let near = config::nearest(&format, FORMATS).unwrap_or_default();

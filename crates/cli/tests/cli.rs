@@ -103,8 +103,10 @@ fn wrong_usage_names_the_nearest() {
     refuses("bench --updates 0", &["'--updates' is '0'"]);
     refuses("bench --task cacth", &["'cacth'", "catch"]);
     refuses("bench --configs debug --batch_size 0", &["'batch_size' is 0"]);
+    assert_eq!(stdout("help --help"), stdout("help"));
+    assert_eq!(stdout("--help --configs size1m"), stdout("help"));
     refuses("help trian", &["'trian'", "'train'"]);
-    refuses("plot x --out curve.png", &[".png", ".svg"]);
+    refuses("plot x --out curve.PNG", &[".PNG", ".svg"]);
     refuses("plot x --bins 0", &["'--bins' is '0'"]);
     refuses("plot x --xmax nan", &["'--xmax' is 'nan'"]);
     refuses("plot x y --format scores", &["one run"]);

@@ -79,6 +79,9 @@ impl Value {
             [] => bail!("given without a value"),
             [word] if word.starts_with('[') && word.ends_with(']') => {
                 let inner = word[1..word.len() - 1].trim();
+                if inner.contains(['[', '{', '"', '\'']) {
+                    bail!("'{word}', but a list holds plain words or numbers: write them one after the other");
+                }
                 let items = inner.split(',').map(|item| one(&item.trim().to_string()));
                 Ok(Value::List(if inner.is_empty() { vec![] } else { items.collect() }))
             }

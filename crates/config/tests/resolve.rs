@@ -301,4 +301,5 @@ fn the_users_own_arguments_take_any_name_and_survive_the_printed_form() {
     let again = resolve(&format!("--configs {}", file.display())).unwrap();
     assert_eq!(again.env_options()["kwargs"], kwargs);
     assert_says(&error("--env.kwarg.length 30"), &["'env.kwarg.length'"]);
+    assert_says(&error("--env.kwargs.goals [[1,2],[3,4]]"), &["'env.kwargs.goals'", "one after the other"]);
 }

@@ -9,7 +9,7 @@ use crate::log::{Fps, Logger, Metrics, Usage, insert_scalar, println_above};
 use crate::policy::Policy;
 use crate::signals::Stop;
 use crate::{banner, saving, setup};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use config::Config;
 use dreamer_agent::{Agent, Mode};
 use std::path::Path;
@@ -26,10 +26,16 @@ pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
     let logdir = Path::new(&config.logdir);
     let trained = logdir.join("ckpt").is_dir();
     let folder = Folder::open(&if trained { logdir.join("eval") } else { logdir.to_path_buf() })?;
+    ensure!(
+        !folder.path("ckpt").exists(),
+        "{} holds a training run, of which an evaluation of the run above it would overwrite files; choose another \
+         --logdir",
+        folder.root().display()
+    );
     saving::write_config(folder.root(), &config)?;
     println_above(&banner::text(&config, folder.root(), &driver, agent.as_ref())?);
     if trained {
-        saving::rewind_lines(folder.root(), [0, 0])?; // it holds the last evaluation only
+        saving::rewind_lines(folder.root(), [0, 0])?; // these lines are of the last evaluation only
     }
     let logger = setup::logger(&config, folder.root(), trained.then_some(0))?;
     let agent = agent.map(|agent| agent.snapshot()); // without what only training needs

@@ -128,7 +128,8 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usiz
     let chunksize = replay::fitting_chunksize(wanted, length, envs, step, most).with_context(|| {
         format!(
             "sequences of {length} steps of {step} bytes from {envs} environments need more memory than the {most} \
-             bytes that the replay may take; raise replay.memory_share, or lower the environments or batch_length"
+             bytes that the replay may take; raise replay.memory_share, or lower {}",
+            if eval { "run.eval_envs or report_length" } else { "run.envs or batch_length" }
         )
     })?;
     if chunksize < wanted {

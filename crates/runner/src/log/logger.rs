@@ -164,8 +164,8 @@ impl Logger {
 
     /// Writes all there is and brings it to the disk, before a checkpoint counts on it.
     pub fn sync(&mut self) {
-        let written = self.write_files().and_then(|()| self.files().try_for_each(|file| file.sync()));
-        self.tell(written);
+        self.flush();
+        self.files().for_each(|file| file.sync());
     }
 
     fn write_files(&mut self) -> Result<()> {
