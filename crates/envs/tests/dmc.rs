@@ -76,12 +76,11 @@ fn every_step_is_that_of_the_python_worker() {
         assert_eq!(native.obs_space(), worker.obs_space(), "{task}");
         assert_eq!(native.act_space(), worker.act_space(), "{task}");
         let (mut here, mut there) = (Rng::new(1, 0), Rng::new(1, 0));
-        for step in 0..1200 {
-            let (mut ours, mut theirs) = (play(&mut *native, &mut here, 1), play(&mut *worker, &mut there, 1));
-            // Forces at rest are rounding alone (1e-15), which differs between builds of the library on some processors.
-            for record in ours.iter_mut().chain(&mut theirs) {
-                record.retain(|key, _| key != "force_torque" && key != "imu");
-            }
+        // A quadruped's forces at the start of its second episode (1e-15 at rest) depend on the processor, and later steps on
+        // them: on an Intel Xeon its episodes part there, on an AMD EPYC they do not.
+        let steps = if task.contains("quadruped") { 500 } else { 1200 };
+        for step in 0..steps {
+            let (ours, theirs) = (play(&mut *native, &mut here, 1), play(&mut *worker, &mut there, 1));
             assert_eq!(ours, theirs, "{task}, step {step}");
             ended += usize::from(ours[0]["is_last"].item() != 0.0);
         }
