@@ -11,7 +11,7 @@ const COMMANDS: [&str; 8] = ["train", "eval", "config", "envs", "devices", "plot
 pub fn run(args: &[String]) -> Result<(), Failure> {
     let (command, rest) = match args.split_first() {
         None => ("help", args),
-        Some((first, _)) if ["-h", "--help"].contains(&first.as_str()) => ("help", &args[1..]),
+        Some((first, _)) if ["-h", "--help"].contains(&first.as_str()) => ("help", &[][..]),
         Some((first, _)) if ["-V", "--version"].contains(&first.as_str()) => {
             return print(concat!("dreamer ", env!("CARGO_PKG_VERSION"), "\n"));
         }
@@ -22,7 +22,6 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     known(command)?;
     if command == "help" {
         let of = rest.iter().find(|word| !word.starts_with('-')).map_or("help", String::as_str);
-        let of = if args.first().is_some_and(|first| first == "help") { of } else { "help" };
         return known(of).and_then(|()| print(&help::text(of)));
     }
     if rest.iter().any(|arg| arg == "-h" || arg == "--help") {

@@ -8,6 +8,7 @@ mod help;
 mod plot;
 
 use anyhow::anyhow;
+use config::Value;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -65,11 +66,10 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// The whole number of at least 1 after `--flag`, which may be written `1e2`.
 pub fn count(flag: &str, word: &str) -> anyhow::Result<usize> {
-    let number = word.parse().ok().or_else(|| {
-        let x: f64 = word.parse().ok()?;
-        (x.fract() == 0.0 && (0.0..1e15).contains(&x)).then_some(x as usize)
-    });
-    number.filter(|&n| n > 0).ok_or_else(|| anyhow!("'--{flag}' is '{word}', but expects a whole number of at least 1"))
+    match Value::from_words(&[word.to_string()], &Value::Int(1)) {
+        Ok(Value::Int(n)) if n > 0 => Ok(n as usize),
+        _ => Err(anyhow!("'--{flag}' is '{word}', but expects a whole number of at least 1")),
+    }
 }
 
 /// Writes a line to standard error, where it may be that nobody reads it.

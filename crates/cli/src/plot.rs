@@ -53,7 +53,6 @@ fn read(args: Args) -> Result<Request> {
         let (value, more) = words.split_first().ok_or_else(|| anyhow!("the flag '--{flag}' needs a value after it"))?;
         // Words after a flag's value are runs again.
         runs.extend_from_slice(more);
-        let number = || value.parse::<f64>().map_err(|_| anyhow!("'--{flag}' is '{value}', but expects a number"));
         match flag.as_str() {
             "reference" => options.reference = Some(value.into()),
             "task" => options.task = Some(value.clone()),
@@ -61,8 +60,10 @@ fn read(args: Args) -> Result<Request> {
             "out" => out = Some(PathBuf::from(value)),
             "format" => format = Some(value.clone()),
             "title" => options.title = Some(value.clone()),
-            "xmax" if number()? > 0.0 && number()?.is_finite() => options.xmax = Some(number()?),
-            "xmax" => bail!("'--xmax' is '{value}', but expects a positive number of frames"),
+            "xmax" => match value.parse::<f64>() {
+                Ok(frames) if frames > 0.0 && frames.is_finite() => options.xmax = Some(frames),
+                _ => bail!("'--xmax' is '{value}', but expects a positive number of frames"),
+            },
             "bins" => options.bins = Some(count("bins", value)?),
             _ => {
                 let near = config::nearest(&flag, FLAGS).unwrap_or_default();

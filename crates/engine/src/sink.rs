@@ -20,7 +20,6 @@ use std::ops::Range;
 /// A part of a weight's gradient, at `offset` in it: the sum over all factors of `xᵀ dy`, [k, n].
 #[derive(Default)]
 struct Products {
-    k: usize,
     n: usize,
     factors: Vec<Factors>,
 }
@@ -198,7 +197,7 @@ impl Sink {
     /// Adds `xᵀ dy` [k, n] at `offset` of the leaf's gradient, later.
     pub(crate) fn product(&mut self, leaf: Leaf, offset: usize, k: usize, n: usize, factors: Factors) {
         let products = self.entries.entry(leaf).or_default().products.entry([offset, k]).or_default();
-        (products.k, products.n) = (k, n);
+        products.n = n;
         products.factors.push(factors);
     }
 
@@ -237,7 +236,7 @@ impl Sink {
             }
             for (place, products) in theirs.products {
                 let mine = ours.products.entry(place).or_default();
-                (mine.k, mine.n) = (products.k, products.n);
+                mine.n = products.n;
                 mine.factors.extend(products.factors);
             }
             for Uses { shape, grad, uses } in theirs.uses.into_values() {
@@ -265,7 +264,7 @@ impl Sink {
         let all: Vec<_> = entries.iter_mut().map(|entry| std::mem::take(&mut entry.products)).collect();
         let mut jobs: Vec<Job> = Vec::new();
         for (leaf, (products, entry)) in all.iter().zip(&entries).enumerate() {
-            products.iter().for_each(|([offset, _], p)| p.cut(leaf, *offset, entry.part, &mut jobs));
+            products.iter().for_each(|(&place, p)| p.cut(leaf, place, entry.part, &mut jobs));
         }
         let flops = jobs.iter().map(Job::flops).sum();
         par_items(jobs.iter_mut(), flops, |_, job| profile::within(job.part, || job.run()));
@@ -301,8 +300,8 @@ struct Job<'a> {
 
 impl Products {
     /// Cuts the product into jobs: bands of rows of the gradient, and for each of them slices of the factors.
-    fn cut<'a>(&'a self, leaf: usize, offset: usize, part: Part, jobs: &mut Vec<Job<'a>>) {
-        let (k, n) = (self.k, self.n);
+    fn cut<'a>(&'a self, leaf: usize, [offset, k]: [usize; 2], part: Part, jobs: &mut Vec<Job<'a>>) {
+        let n = self.n;
         if k * n == 0 {
             return;
         }

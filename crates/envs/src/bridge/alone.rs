@@ -1,11 +1,10 @@
 //! Environments that step by themselves in processes of their own: what the bridge is compared with.
 
-use super::group::{FAREWELL, Group};
+use super::group::{FAREWELL, Group, lifeline};
 use super::{arguments, explain, slots, suite};
 use anyhow::{Context, Result, anyhow};
-use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, PipeWriter, Write, pipe};
+use std::io::{BufRead, BufReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,8 +32,7 @@ impl Alone {
         // Those that step together are as many as in a worker.
         let (mut processes, slots) = (vec![], slots(task, envs, options)?);
         for i in 0..count {
-            let (watched, lifeline) = pipe().context("no pipe for a process that steps alone")?;
-            fcntl_setfd(&watched, FdFlags::empty())?; // to be inherited
+            let (watched, held) = lifeline().context("no pipe for a process that steps alone")?;
             let ask = json!({"task": task, "index": i, "slots": slots, "seed": seed % (1 << 31) + i as u64,
                 "options": options.get(suite(task)), "kwargs": options.get("kwargs"), "lifeline": watched.as_raw_fd()});
             let words = arguments(task, options)?;
@@ -44,7 +42,7 @@ impl Alone {
             let pipes = group.child.stdin.take().zip(group.child.stdout.take());
             let (ask, answers) = pipes.context("a process was started without its pipes")?;
             let answers = BufReader::new(answers);
-            processes.push(Process { group, ask: Some(ask), answers, _lifeline: lifeline });
+            processes.push(Process { group, ask: Some(ask), answers, _lifeline: held });
         }
         let mut alone = Alone { processes };
         for process in &mut alone.processes {

@@ -1,13 +1,22 @@
 //! `Group`: a process with all that it starts.
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, pipe};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to leave by itself once it was told to.
 pub const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A pipe whose first end a process may inherit by its number, to see by it when this program ends. Should another
+/// process that is just being started get it too, nothing is lost: what matters is who holds the other end.
+pub fn lifeline() -> io::Result<(PipeReader, PipeWriter)> {
+    let (watched, held) = pipe()?;
+    fcntl_setfd(&watched, FdFlags::empty())?;
+    Ok((watched, held))
+}
 
 /// A process that leads a group of its own. Dropping it ends the process and all that it started.
 pub struct Group {

@@ -1,10 +1,10 @@
 //! `Process`: one running worker, from its start to its certain end.
 
-use super::group::{FAREWELL, Group};
+use super::group::{FAREWELL, Group, lifeline};
 use super::hello::{Answer, Ask, memory, read, refusal};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
+use rustix::io::{Errno, ioctl_fionbio};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
@@ -40,13 +40,10 @@ impl Process {
         let scarce = "no pipe for a worker: each takes five descriptors, and `ulimit -n` says how many there may be";
         let (hears, asks) = pipe().context(scarce)?;
         let (answers, speaks) = pipe().context(scarce)?;
-        let (watched, lifeline) = pipe().context(scarce)?;
+        let (watched, held) = lifeline().context(scarce)?;
         // Nobody waits in our ends for longer than a deadline allows: `ready` does the waiting.
         ioctl_fionbio(&asks, true)?;
         ioctl_fionbio(&answers, true)?;
-        // The worker inherits this end by its number. Should another one that is just being started get it too, nothing
-        // is lost: what matters is who holds the other end.
-        fcntl_setfd(&watched, FdFlags::empty())?;
         let program = &command[0];
         let mut start = Command::new(program);
         start.args(&command[1..]).stdin(hears).stdout(speaks).stderr(Stdio::piped());
@@ -58,7 +55,7 @@ impl Process {
             std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))?;
         }
         let (asks, memory) = (Some(asks), None);
-        let process = Process { group, asks, answers, _lifeline: lifeline, memory, log, timeout };
+        let process = Process { group, asks, answers, _lifeline: held, memory, log, timeout };
         let ask = serde_json::to_string(&Ask { lifeline: watched.as_raw_fd(), ..ask.clone() })? + "\n";
         process.write_line(ask.as_bytes())?;
         Ok(process)
@@ -108,7 +105,7 @@ impl Process {
                     ErrorKind::Interrupted => continue,
                     ErrorKind::WouldBlock if ended.is_some() => bail!(self.ending()),
                     ErrorKind::WouldBlock if self.ready(&self.answers, PollFlags::IN)? => continue,
-                    ErrorKind::WouldBlock if Instant::now() < deadline => ended = self.ended(),
+                    ErrorKind::WouldBlock if Instant::now() < deadline => ended = self.group.ended(),
                     ErrorKind::WouldBlock => {
                         bail!("the worker did not answer within {} s (run.episode_timeout)", self.timeout.as_secs_f64())
                     }
@@ -128,7 +125,7 @@ impl Process {
     /// Sends a line, which may be more than a pipe holds at once. That nobody hears it shows where the answer is read.
     fn write_line(&self, mut line: &[u8]) -> Result<()> {
         let deadline = Instant::now() + self.timeout;
-        while !line.is_empty() && self.ended().is_none() {
+        while !line.is_empty() && self.group.ended().is_none() {
             match self.asks()?.write(line) {
                 Ok(count) => line = &line[count..],
                 Err(error) => match error.kind() {
@@ -190,17 +187,12 @@ impl Process {
     fn ending(&self) -> String {
         let start = Instant::now();
         while start.elapsed() < DEATH {
-            if let Some(how) = self.ended() {
+            if let Some(how) = self.group.ended() {
                 return format!("the worker ended ({how})");
             }
             std::thread::sleep(Duration::from_millis(2));
         }
         "the worker closed its answers".into()
-    }
-
-    /// How the process ended by itself, if it did.
-    fn ended(&self) -> Option<String> {
-        self.group.ended()
     }
 }
 

@@ -54,7 +54,6 @@ mod tests {
     use super::*;
     use crate::{Rng, make, random_action};
     use serde_json::Value;
-    use spaces::Array;
 
     #[test]
     fn vectors_get_an_image_of_the_same_state() {
