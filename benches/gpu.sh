@@ -3,7 +3,8 @@
 #
 #   benches/gpu.sh build        where Rust is: puts the programs into target/gpu, for a machine that has none, and, where NVRTC
 #                               is, compiled kernels (for Hopper and its version of CUDA; DREAMER_ARCH=80 and so on for others)
-#   benches/gpu.sh test         where the GPU is, in the root of the repository: operations and official numbers
+#   benches/gpu.sh test         where the GPU is, in the root of the repository: operations, official numbers, and recorded
+#                               updates and acting against those that are computed as they come
 #   benches/gpu.sh speed        there: updates and acting of every size, the smallest first
 #   benches/gpu.sh tiles        there: every tile of products and convolutions, for the model that chooses among them
 #   benches/gpu.sh races        there, with compute-sanitizer: races between threads, which an emulated GPU cannot have
@@ -38,8 +39,8 @@ build() {
   cp target/release/dreamer "$programs/dreamer"
   cp "$(test_program engine)" "$programs/engine-tests"
   cp "$(test_program dreamer-agent)" "$programs/agent-tests"
-  XDG_CACHE_HOME=$PWD/$programs/cache "$programs/engine-tests" fill_the_cache --ignored --quiet >/dev/null ||
-    echo "kernels were not compiled here; they will be where the GPU is" >&2
+  XDG_CACHE_HOME=$PWD/$programs/cache "$programs/engine-tests" fill_the_cache --ignored --quiet >"$programs/kernels.log" 2>&1 ||
+    echo "kernels were not compiled here ($programs/kernels.log says why); they will be where the GPU is" >&2
   echo "$before" >"$programs/SOURCES"
 }
 
@@ -54,10 +55,16 @@ within() {
   timeout -k 5 "$((seconds < left ? seconds : left))" "$@"
 }
 
-case $what in
-build | test | speed | tiles | races | all) ;;
+case "$*" in
+"" | build | test | speed | tiles | races | all) ;;
 *)
-  echo "there is no '$what' here; there are build, test, speed, tiles and races, or nothing for test, speed and tiles" >&2
+  echo "there is no '$*' here; there are build, test, speed, tiles and races, or nothing for test, speed and tiles" >&2
+  exit 2
+  ;;
+esac
+case $limit in
+*[!0-9]*)
+  echo "LIMIT is '$limit', but must be a number of seconds" >&2
   exit 2
   ;;
 esac
@@ -75,6 +82,10 @@ if [ "$what" = build ]; then
   build
   ls -l "$programs"
   exit
+fi
+if [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ]; then
+  echo "there is no GPU here; nothing was tested or timed" >&2
+  exit 1
 fi
 # Programs that were built elsewhere are taken only if they are of these sources.
 if [ ! -x "$programs/dreamer" ] || [ "$(sources)" != "$(cat "$programs/SOURCES" 2>/dev/null)" ]; then
@@ -109,7 +120,8 @@ if wants test; then
   export programs
   modules "$programs/engine-tests" | grep -v '^cpu::' |
     within 150 xargs -P 6 -I{} sh -c \
-      'log=$(timeout --foreground -k 5 100 "$programs/engine-tests" "{}::" --skip every_kernel_compiles --skip one_launch --test-threads 2 2>&1) ||
+      'log=$(timeout --foreground -k 5 100 "$programs/engine-tests" "{}::" --skip every_kernel_compiles --skip one_launch \
+        --skip members_have_the_same --test-threads 2 2>&1) ||
         log="$log FAILED in {}"; printf "%s\n" "$log"' >>"$out/engine.log" 2>&1 || failed=1
   within 100 "$programs/engine-tests" one_launch --test-threads 1 >>"$out/engine.log" 2>&1 ||
     { echo "FAILED in scans by one launch" >>"$out/engine.log"; failed=1; }
@@ -117,7 +129,11 @@ if wants test; then
   echo "$(grep -c ' ok$' "$out/engine.log") tests passed"
   echo "== official numbers"
   within 90 "$programs/agent-tests" golden --include-ignored --nocapture >"$out/agent.log" 2>&1 || failed=1
-  grep -E 'run on|worst|off by|panicked|^test ' "$out/agent.log" || true
+  echo "== recorded updates and acting against those computed as they come"
+  within 60 "$programs/agent-tests" recorded --test-threads 1 >>"$out/agent.log" 2>&1 || failed=1
+  within 60 "$programs/agent-tests" update_tests --skip recorded --test-threads 1 >>"$out/agent.log" 2>&1 || failed=1
+  within 60 "$programs/agent-tests" acting_tests --skip recorded --test-threads 1 >>"$out/agent.log" 2>&1 || failed=1
+  grep -E 'run on|worst|off by|panicked|left out|^test ' "$out/agent.log" || true
 fi
 
 if wants speed; then
@@ -146,7 +162,7 @@ fi
 if wants tiles; then
   echo "== products and convolutions by tile; * is what is chosen"
   within 120 "$programs/engine-tests" time_of --ignored --nocapture --test-threads 1 >"$out/tiles.log" 2>&1 || failed=1
-  grep -F ' * ' "$out/tiles.log" || true
+  grep -E ' \* |left out' "$out/tiles.log" || true
 fi
 
 if wants races; then

@@ -4,6 +4,7 @@ use crate::{Failure, complain, count, print};
 use anyhow::{Context, Result, anyhow, bail};
 use config::Args;
 use runner::bench::{Case, Measurement, Stepping, Unbridged, bench, environments, plain_case, share, task_case};
+use runner::unless_it_panics;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -37,7 +38,8 @@ fn measure(request: &Request) -> Result<()> {
     match &request.what {
         What::Agent(cases) => {
             for case in cases {
-                let found = bench(&request.config, &request.size, case, request.updates)?;
+                let measure = || bench(&request.config, &request.size, case, request.updates);
+                let found = unless_it_panics(measure)?;
                 print(&table(&found)).map_err(Failure::into_error)?;
                 measurements.push(serde_json::to_value(&found)?);
             }
@@ -152,7 +154,9 @@ fn table(m: &Measurement) -> String {
         line(format_args!("  copies      {:.0} GB/s at best", gpu.copy_gbs));
         line(format_args!("  start       {:.1} s to the end of the first update", gpu.first_update_s));
     }
-    line(format_args!("  part            forward ms   GFLOP  % peak   backward ms   GFLOP  % peak"));
+    if !m.parts.is_empty() {
+        line(format_args!("  part            forward ms   GFLOP  % peak   backward ms   GFLOP  % peak"));
+    }
     let share = |gflop: f64, ms: f64| match share(gflop, ms, m.peak_gflops) {
         share if share > 0.0 => format!("{:.0}", 100.0 * share),
         _ => "-".into(),

@@ -34,7 +34,11 @@ pub fn run() -> Result<(), Failure> {
 fn describe(gpu: &Properties) -> String {
     let (major, minor, memory) = (gpu.arch / 10, gpu.arch % 10, gpu.memory as f64 / 1e9);
     let processors = gpu.multiprocessors;
-    format!("{} · compute capability {major}.{minor} · {processors} multiprocessors · {memory:.0} GB", gpu.name)
+    let too_old = if gpu.is_too_old() { ", and 8.0 (Ampere) is needed" } else { "" };
+    format!(
+        "{} · compute capability {major}.{minor}{too_old} · {processors} multiprocessors · {memory:.0} GB",
+        gpu.name
+    )
 }
 
 fn library(found: &Result<Found, String>) -> String {

@@ -120,6 +120,8 @@ Usage: dreamer bench [--configs BLOCK...] [--FLAG VALUE...] [--KEY VALUE...]
 Without --configs the agent is size1m. Operations counted are those of matrix products and
 convolutions; the peak is measured with multiply-adds in registers on as many threads, just before
 and after. Times of parts are thread time divided by threads; with `idle` they add up to an update.
+On a GPU updates follow each other as in training, parts and kernels are timed by the GPU itself,
+and its memory and its rate of copies are shown as well.
 
 Flags of bench:
   --obs image,vector  Observations: 64x64x3 with 6 discrete actions, 24 floats with 6 continuous
@@ -127,7 +129,7 @@ Flags of bench:
   --task TASK         Take observations and actions of a task.
   --env TASK          Time the environments of a task instead, run.envs of them under random
                       actions; if they run in Python, also without the bridge between.
-  --updates N         Updates to time after two that do not count (10).
+  --updates N         Updates to time (10), after two that do not count; on a GPU half a second.
   --json FILE         Also write the figures to this file.
 
 Examples:

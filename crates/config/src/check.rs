@@ -10,6 +10,11 @@ impl Config {
     pub fn check(&self) -> Result<()> {
         let config = self;
         choice("script", &config.script, &["train", "train_eval", "eval_only"])?;
+        ensure!(
+            config.device != "gpu" && !config.device.starts_with("cuda:"),
+            "'device' is '{}', but must be one of auto, cpu, cuda; --device cuda --devices 1 means GPU number 1",
+            config.device
+        );
         choice("device", &config.device, &["auto", "cpu", "cuda"])?;
         choice("compute_dtype", &config.compute_dtype, &["bfloat16", "float32"])?;
         config.check_devices()?;
@@ -73,6 +78,10 @@ impl Config {
         ensure!(count > 0, "'devices' is empty, but must name at least one GPU, such as 0");
         if count == 1 {
             return Ok(());
+        }
+        let twice = (1..count).find(|&i| self.devices[..i].contains(&self.devices[i]));
+        if let Some(i) = twice {
+            bail!("'devices' names GPU {} twice; each can take one part of the batch", self.devices[i]);
         }
         ensure!(self.device == "cuda", "'devices' names {count} GPUs, but 'device' is '{}'; use cuda", self.device);
         let size = self.batch_size;

@@ -46,7 +46,8 @@ fn recorded_acting_is_the_same_to_the_last_bit() {
             let lent = snapshot.acting.as_ref().unwrap();
             most = most.max(lent.launches().iter().map(|(packs, others)| packs + others).sum());
         }
-        assert!(most == 0 || (10..100).contains(&most), "{most} launches");
+        let Device::Gpu(gpu) = agent.device() else { unreachable!("it is on a GPU") };
+        assert!((10..100).contains(&most) || most == 0 && !gpu.is_emulated(), "{most} launches");
     }
 }
 

@@ -244,7 +244,12 @@ impl Agent {
         self.followers.iter_mut().for_each(|follower| follower.kept = room(follower.device()));
         self.kept = room(self.device());
         let everywhere = [&*self].into_iter().chain(&self.followers).all(|agent| agent.kept.0.is_some());
-        if everywhere { count } else { 0 }
+        if everywhere {
+            return count;
+        }
+        self.kept = Kept::default();
+        self.followers.iter_mut().for_each(|follower| follower.kept = Kept::default());
+        0
     }
 
     /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.

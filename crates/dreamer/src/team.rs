@@ -12,7 +12,7 @@ use crate::train::Trained;
 use crate::update::{Begun, Repeat};
 use anyhow::{Result, anyhow, ensure};
 use engine::Device;
-use engine::cuda::{Gpu, Member};
+use engine::cuda::{Gpu, Member, Point};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Agent {
@@ -71,14 +71,26 @@ impl Agent {
             all
         });
         self.followers = followers;
-        if all.iter().any(Result::is_err) {
-            // One that succeeded may have its GPU wait for one that did not.
-            [&*self].into_iter().chain(&self.followers).flat_map(|agent| &agent.member).for_each(Member::leave);
-        }
         let mut all = all.into_iter().collect::<Result<Vec<Begun>>>()?.into_iter();
         let mut begun = all.next().expect("this GPU's own part");
         begun.others = all.collect();
         Ok(begun)
+    }
+}
+
+impl Begun {
+    /// Waits until all GPUs have done their parts. Where one fails, the others, which may wait for it, are told.
+    pub(crate) fn wait_for_all(&self) -> Result<()> {
+        let wait = |part: &Begun| {
+            let waited = catch_unwind(AssertUnwindSafe(|| part.done.iter().for_each(Point::wait)));
+            waited.map_err(|_| panicked()).inspect_err(|_| part.member.iter().for_each(Member::leave))
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = self.others.iter().map(|part| scope.spawn(move || wait(part))).collect();
+            let mut all = vec![wait(self)];
+            all.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))));
+            all.into_iter().collect()
+        })
     }
 }
 

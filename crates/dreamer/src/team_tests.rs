@@ -3,7 +3,7 @@
 use crate::common::{batch, everything, tiny};
 use crate::{Agent, AgentConfig, Carry, Mode, Trained};
 use engine::Device;
-use engine::cuda::{Gpu, Precision};
+use engine::cuda::emulated_test_gpu;
 use spaces::{Data, Record};
 
 fn config() -> AgentConfig {
@@ -12,10 +12,7 @@ fn config() -> AgentConfig {
 
 /// An agent on one GPU, the same on two, and a batch; none where GPUs cannot be emulated.
 fn agents() -> Option<(Agent, Agent, Record)> {
-    let gpu = || {
-        let skipped = |error: &String| eprintln!("SKIPPED: nothing was tested on several GPUs: {error}");
-        Gpu::emulated(Precision::Float32).inspect_err(skipped).ok()
-    };
+    let gpu = emulated_test_gpu;
     let (obs, act) = everything();
     let agent = Agent::new(&obs, &act, &config()).unwrap();
     let batch = batch(&agent, &obs, &act);
@@ -119,7 +116,7 @@ fn what_is_loaded_reaches_all_gpus_and_the_first_one_acts() {
 #[test]
 fn what_cannot_be_divided_is_a_sentence() {
     let Some((one, _, batch)) = agents() else { return };
-    let gpu = || Gpu::emulated(Precision::Float32).unwrap();
+    let gpu = || emulated_test_gpu().unwrap();
     let three = one.spread(&[gpu(), gpu(), gpu()]).err().unwrap().to_string();
     assert!(three.contains("batch_size is 4, which cannot be divided among 3 GPUs"), "{three}");
     let mut two = one.spread(&[gpu(), gpu()]).unwrap();

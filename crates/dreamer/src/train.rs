@@ -87,12 +87,16 @@ impl Agent {
             Device::Gpu(gpu) => Some(gpu.point()),
         };
         let (shape, ids) = ([batch.batch.b, batch.batch.t], batch.ids.take());
-        Ok(Begun { updated, count: self.opt.step, params: self.params.count(""), shape, ids, done, others: vec![] })
+        let (count, params, member) = (self.opt.step, self.params.count(""), self.member.clone());
+        Ok(Begun { updated, count, params, shape, ids, done, others: vec![], member })
     }
 
     /// Waits for an update that this agent, or the one that it is a snapshot of, has begun. An Err names the first tensor
     /// that holds a number which is not finite; that update has changed no parameter.
     pub fn finish(&self, mut begun: Begun) -> Result<Trained> {
+        if !begun.others.is_empty() {
+            begun.wait_for_all()?;
+        }
         let others = std::mem::take(&mut begun.others);
         let trained = self.finish_part(begun)?;
         let others = others.into_iter().map(|other| self.finish_part(other)).collect::<Result<Vec<_>>>()?;

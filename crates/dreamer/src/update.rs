@@ -9,7 +9,7 @@ use crate::noise::Noise;
 use crate::rssm::Latent;
 use crate::transfer::Cargo;
 use anyhow::{Result, bail};
-use engine::cuda::{Between, Gpu, KernelTime, Point, Recording, Upload};
+use engine::cuda::{Between, Gpu, KernelTime, Member, Point, Recording, Upload};
 use engine::ops::{self, Varying};
 use engine::profile::{self, Costs, part};
 use engine::{Bytes, Device, Sink, Tensor, backward};
@@ -43,14 +43,15 @@ pub struct Begun {
     pub(crate) ids: Option<Array>,
     /// When a GPU has done it.
     pub(crate) done: Option<Point>,
-    /// The same of the other GPUs that take part.
+    /// The parts of the other GPUs, where several work together.
     pub(crate) others: Vec<Begun>,
+    pub(crate) member: Option<Member>,
 }
 
 /// A recorded update, with the tensors that it reads and writes. A clone of the agent starts without one.
 #[derive(Default)]
 pub(crate) struct Repeat {
-    /// The shape of the last update, and of what is recorded.
+    /// Sequences and steps of the last update, and of what is recorded.
     last: Option<Shape>,
     /// Updates that were computed as they come, so that kernels are loaded and constants copied.
     seen: Vec<Seen>,
@@ -78,14 +79,8 @@ struct Seen {
 /// Operations by part of an update (see [`engine::profile`]).
 pub type PartCosts = BTreeMap<&'static str, Costs>;
 
-/// What the sequence of kernels depends on.
-#[derive(Clone, Copy, PartialEq)]
-struct Shape {
-    b: usize,
-    t: usize,
-    /// Whether the slow value moves.
-    slow: bool,
-}
+/// Sequences and steps of a batch, which the sequence of kernels depends on.
+type Shape = [usize; 2];
 
 impl Clone for Repeat {
     fn clone(&self) -> Self {
@@ -94,6 +89,11 @@ impl Clone for Repeat {
 }
 
 impl Repeat {
+    #[cfg(test)]
+    pub fn is_recorded(&self) -> bool {
+        self.recorded.is_some()
+    }
+
     /// Kernels of the recorded update, where there is one and that is known.
     #[cfg(test)]
     pub fn launches(&self) -> Option<usize> {
@@ -108,7 +108,10 @@ impl Agent {
         let mut repeat = std::mem::take(&mut self.repeat);
         let updated = match (self.device(), noise) {
             (Device::Gpu(gpu), Noise::Counter { .. }) => self.repeated(gpu, batch, upload, noise, &mut repeat),
-            (device, _) => self.compute(&batch.to(device), noise, &self.opt.rates().to(device)),
+            (device, _) => {
+                let rates = self.opt.rates().to(device);
+                self.compute(&batch.to(device), noise, &rates, self.slow_moves())
+            }
         };
         self.repeat = repeat;
         let updated = updated?;
@@ -120,8 +123,8 @@ impl Agent {
         Ok(updated)
     }
 
-    /// The update from a batch where the agent is. Waits for nothing.
-    fn compute(&mut self, batch: &Batch, noise: &Noise, rates: &Tensor) -> Result<Updated> {
+    /// The update from a batch where the agent is, in which the slow value moves or not. Waits for nothing.
+    fn compute(&mut self, batch: &Batch, noise: &Noise, rates: &Tensor, slow: bool) -> Result<Updated> {
         let mut out = self.loss(batch, noise, true)?;
         let mut grads = self.gradients(&out);
         if let Some(member) = &self.member {
@@ -132,7 +135,9 @@ impl Agent {
         let watched: Vec<&Tensor> = out.losses.iter().map(|(_, x)| x).collect();
         let verdict = part("optimizer", || {
             let verdict = self.opt.update(&mut self.params, &mut grads, &watched, rates);
-            self.update_slow(&verdict);
+            if slow {
+                self.move_slow(&verdict);
+            }
             verdict
         });
         self.norms.follow(&out.norms, &verdict);
@@ -166,13 +171,13 @@ impl Agent {
         repeat: &mut Repeat,
     ) -> Result<Updated> {
         let device = Device::Gpu(gpu);
-        let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
+        let shape = [batch.b, batch.t];
         let memory = repeat.seen.iter().find(|seen| seen.shape == shape).map(|seen| seen.memory);
         if repeat.last.replace(shape) != Some(shape) {
             repeat.recorded = None;
             let (batch, rates) = (batch.to(device), self.opt.rates().to(device));
             if memory.is_some() {
-                return self.compute(&batch, noise, &rates);
+                return self.compute(&batch, noise, &rates, self.slow_moves());
             }
             let (updated, memory) = self.compute_sparing(gpu, &batch, noise, &rates);
             repeat.seen.push(Seen { shape, memory });
@@ -194,6 +199,7 @@ impl Agent {
             Some(member) => member.together(|| recorded.recording.run()),
             None => recorded.recording.run(),
         }
+        self.move_slow_apart(&recorded.updated.verdict);
         Ok(recorded.updated.kept())
     }
 
@@ -205,7 +211,7 @@ impl Agent {
         noise: &Noise,
         rates: &Tensor,
     ) -> (Result<Updated>, usize) {
-        let (updated, memory) = gpu.most_during(|| self.compute(batch, noise, rates));
+        let (updated, memory) = gpu.most_during(|| self.compute(batch, noise, rates, self.slow_moves()));
         // What goes on living must not keep blocks that a recording will not need.
         let kept = |updated: Updated| {
             gpu.release_pool();
@@ -242,6 +248,7 @@ impl Agent {
         batch.send(self.device()).iter_mut().for_each(|upload| upload.receive(&recorded.block));
         recorded.varying.set(self.opt.constants().varying(), self.opt.step);
         let times = recorded.recording.times();
+        self.move_slow_apart(&recorded.updated.verdict);
         self.judge(&recorded.updated)?;
         self.opt.step += 1;
         self.slow_count += 1;
@@ -259,10 +266,10 @@ impl Agent {
         let mut prepared = self.preparer().prepare(record.clone())?;
         prepared.complete(carry, &self.layout())?;
         let batch = &prepared.batch;
-        let shape = Shape { b: batch.b, t: batch.t, slow: self.slow_moves() };
+        let shape = [batch.b, batch.t];
         let places = self.settle();
         let (input, varying, noise) = (batch.to(self.device()), Varying::new(self.device()), self.noise());
-        let (updated, memory) = gpu.most_of_recording(|| self.compute(&input, &noise, &varying.rates()));
+        let (updated, memory) = gpu.most_of_recording(|| self.compute(&input, &noise, &varying.rates(), true));
         let _results = updated?.kept(); // those of the first update, which are still fetched while the second is recorded
         let recorded = self.recorded(gpu, places, batch, |f| gpu.record_within(memory, f))?;
         self.repeat = Repeat { last: Some(shape), seen: vec![Seen { shape, memory }], recorded: Some(recorded) };
@@ -280,7 +287,7 @@ impl Agent {
         let (block, varying) = (ops::zeros(&[batch.size() / 4], device), Varying::new(device));
         let batch = batch.over(&block);
         let (noise, rates) = (self.noise().with_step_at(&varying.step()), varying.rates());
-        let (recording, updated) = record(&mut || self.compute(&batch, &noise, &rates));
+        let (recording, updated) = record(&mut || self.compute(&batch, &noise, &rates, self.slow_always_moves()));
         Ok(Recorded { places, block, varying, recording, updated: updated? })
     }
 
@@ -314,11 +321,21 @@ impl Agent {
         self.slow_count.is_multiple_of(self.config.slowvalue.every)
     }
 
-    fn update_slow(&mut self, verdict: &Tensor) {
-        if self.slow_moves() {
-            let source = self.params.iter().filter(|(name, _)| name.starts_with("val/")).map(|(_, x)| x);
-            let mut pairs: Vec<(&Tensor, &mut Tensor)> = source.zip(self.slow.values_mut()).collect();
-            ops::ema_all(&mut pairs, self.config.slowvalue.rate, Some(verdict));
+    /// Whether it does in every update, and so in a recorded one.
+    fn slow_always_moves(&self) -> bool {
+        self.config.slowvalue.every == 1
+    }
+
+    fn move_slow(&mut self, verdict: &Tensor) {
+        let source = self.params.iter().filter(|(name, _)| name.starts_with("val/")).map(|(_, x)| x);
+        let mut pairs: Vec<(&Tensor, &mut Tensor)> = source.zip(self.slow.values_mut()).collect();
+        ops::ema_all(&mut pairs, self.config.slowvalue.rate, Some(verdict));
+    }
+
+    /// The same after a recorded update that does not do it, where it is due.
+    fn move_slow_apart(&mut self, verdict: &Tensor) {
+        if self.slow_moves() && !self.slow_always_moves() {
+            self.move_slow(verdict);
         }
     }
 }

@@ -27,11 +27,18 @@ fn train_unrecorded(agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Tra
     agent.train(carry, batch).unwrap()
 }
 
+/// What an agent does at the first step of each sequence.
+fn act_once(agent: &Agent, batch: &Record) -> Record {
+    let step: Record = batch.iter().map(|(key, array)| (key.clone(), array.at(0))).collect();
+    let mut carry = agent.initial(step["is_first"].len());
+    agent.act(&mut carry, &step, crate::Mode::Train).unwrap().action
+}
+
 #[test]
 fn a_recorded_update_is_the_same_to_the_last_bit() {
-    let mut config = tiny();
-    config.slowvalue.every = 2;
-    for precision in [Precision::Float32, Precision::Bfloat16] {
+    for (precision, every) in [(Precision::Float32, 1), (Precision::Bfloat16, 1), (Precision::Bfloat16, 2)] {
+        let mut config = tiny();
+        config.slowvalue.every = every;
         repeats(precision, &config);
     }
 }
@@ -50,7 +57,24 @@ fn repeats(precision: Precision, config: &AgentConfig) {
     }
     assert_eq!(agent.save(), plain.save());
     assert!(places.iter().all(|place| *place == places[0]), "an update moved parameters elsewhere");
-    assert!(agent.repeat.launches().is_none_or(|count| count > 100));
+    assert!(agent.repeat.is_recorded() && agent.repeat.launches().is_none_or(|count| count > 100));
+}
+
+#[test]
+fn nothing_is_asked_of_the_driver_after_the_first_updates() {
+    let Some((mut agent, mut carry, batch)) = on_gpu_in(Precision::Bfloat16, &tiny()) else { return };
+    let Device::Gpu(gpu) = agent.device() else { unreachable!("it is on a GPU") };
+    let mut rounds = |count: usize| {
+        for _ in 0..count {
+            let snapshot = agent.snapshot();
+            act_once(&snapshot, &batch);
+            agent.train(&mut carry, &batch).unwrap();
+        }
+    };
+    rounds(4);
+    let before = gpu.allocations();
+    rounds(6);
+    assert_eq!(gpu.allocations(), before);
 }
 
 #[test]
@@ -58,15 +82,10 @@ fn clones_and_snapshots_keep_what_they_had() {
     let Some((mut agent, mut carry, batch)) = on_gpu(&tiny()) else { return };
     (0..3).for_each(|_| drop(agent.train(&mut carry, &batch).unwrap()));
     let (clone, snapshot, before) = (agent.clone(), agent.snapshot(), agent.save());
-    let step: Record = batch.iter().map(|(key, array)| (key.clone(), array.at(0))).collect();
-    let act = |agent: &Agent| {
-        let mut carry = agent.initial(step["is_first"].len());
-        agent.act(&mut carry, &step, crate::Mode::Train).unwrap().action
-    };
-    let acted = act(&snapshot);
+    let acted = act_once(&snapshot, &batch);
     (0..2).for_each(|_| drop(agent.train(&mut carry, &batch).unwrap()));
     assert_eq!(clone.save(), before);
-    assert_eq!(act(&snapshot), acted);
+    assert_eq!(act_once(&snapshot, &batch), acted);
     assert_ne!(agent.save(), before);
     // What is loaded counts in the next update, recorded or not.
     agent.load(&before, None).unwrap();

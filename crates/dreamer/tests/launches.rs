@@ -62,10 +62,10 @@ fn of_acting(camera: bool) -> Option<Vec<(String, u64)>> {
 #[test]
 fn launches_of_an_update_and_of_acting() {
     let cases = [
-        ("update, vector, 64 steps", of_an_update(false), 1200),
-        ("update, image, 8 steps", of_an_update(true), 600),
-        ("acting, vector", of_acting(false), 30),
-        ("acting, image", of_acting(true), 45),
+        ("update, vector, 64 steps", of_an_update(false), 1195),
+        ("update, image, 8 steps", of_an_update(true), 558),
+        ("acting, vector", of_acting(false), 28),
+        ("acting, image", of_acting(true), 40),
     ];
     for (name, launches, limit) in cases {
         let Some(launches) = launches else { return };

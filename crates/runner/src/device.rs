@@ -56,7 +56,8 @@ impl Wanted {
     }
 
     fn open(&self) -> Result<Vec<&'static Gpu>> {
-        let open = |&index: &usize| cuda::open(index, self.precision);
+        let compiling = |gpu| eprintln_above(&format!("note: compiling the kernels of {gpu:?}, which takes a while"));
+        let open = |&index: &usize| cuda::open(index, self.precision, compiling);
         self.devices.iter().map(open).collect::<Result<_, _>>().map_err(|sentence| anyhow!("device 'cuda': {sentence}"))
     }
 

@@ -30,7 +30,8 @@ mod train;
 mod trainer;
 mod workers;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the script that `config.script` names: `train`, `train_eval` or `eval_only`. The first
 /// Ctrl-C or SIGTERM saves and returns; the second ends the process at once.
@@ -40,11 +41,16 @@ pub fn run(mut config: config::Config) -> Result<()> {
     use_threads(&config);
     envs::show_notices(log::eprintln_above);
     let stop = signals::Stop::on_signals()?;
-    match config.script.as_str() {
+    unless_it_panics(|| match config.script.as_str() {
         "train" | "train_eval" => train::train(config, &stop),
         "eval_only" => eval_only::eval_only(config, &stop),
         other => bail!("script '{other}' is unknown; there are train, train_eval and eval_only"),
-    }
+    })
+}
+
+/// What `f` returns; where it panics, as it does when a GPU fails or has no memory left, an error.
+pub fn unless_it_panics<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(anyhow!("something panicked; what it said is above")))
 }
 
 /// Starts `config.threads` threads, where that is a number.
@@ -58,6 +64,6 @@ fn use_threads(config: &config::Config) {
 /// Refuses what cannot work before anything is built.
 fn check(config: &config::Config) -> Result<()> {
     config.check()?;
-    engine::cpu::Isa::detect().map_err(|sentence| anyhow::anyhow!(sentence))?;
+    engine::cpu::Isa::detect().map_err(|sentence| anyhow!(sentence))?;
     device::check(config)
 }

@@ -9,7 +9,7 @@ use crate::log::println_above;
 use crate::saving::{self, State};
 use crate::signals::Stop;
 use crate::trainer::{Parts, Trainer};
-use crate::{banner, setup};
+use crate::{banner, setup, unless_it_panics};
 use anyhow::{Context, Result};
 use config::Config;
 use std::path::Path;
@@ -21,9 +21,9 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
     trainer.stop = stop.clone();
     println_above(&trainer.banner()?);
     note_start(&trainer);
-    let result = trainer.run(stop);
+    let result = unless_it_panics(|| trainer.run(stop));
     match result {
-        Ok(()) => trainer.finish(stop),
+        Ok(()) => unless_it_panics(|| trainer.finish(stop)),
         Err(error) => {
             trainer.logger.close().ok();
             Err(error.context("the run ended early"))

@@ -8,19 +8,51 @@ use std::sync::OnceLock;
 /// The compiler, loaded when the first kernel is not in the cache.
 static COMPILER: OnceLock<Result<Nvrtc, String>> = OnceLock::new();
 
-/// Machine code of `source` for an architecture such as 90, from the cache or from the compiler, for a driver of CUDA
-/// `major`.
-pub fn cubin(name: &str, source: &str, arch: u32, major: i32) -> Result<Vec<u8>, String> {
-    let path = folder().map(|folder| folder.join(file_name(name, source, arch, major)));
-    if let Some(cubin) = path.as_deref().and_then(read) {
-        return Ok(cubin);
+/// Machine code that is wanted.
+pub struct Wanted {
+    /// Of the module of kernels.
+    pub name: String,
+    pub source: String,
+    /// The architecture, such as 90.
+    pub arch: u32,
+    /// The major version of CUDA that the driver supports.
+    pub major: i32,
+}
+
+impl Wanted {
+    /// From the cache, or else from the compiler.
+    pub fn cubin(&self) -> Result<Vec<u8>, String> {
+        self.cached().map_or_else(|| self.compile(), Ok)
     }
-    let compiler = COMPILER.get_or_init(|| Nvrtc::load(Some(major))).as_ref().map_err(Clone::clone)?;
-    let cubin = compiler.compile(name, source, arch)?;
-    if let Some(path) = path {
-        let _ = write(&path, &cubin); // a cache that cannot be written costs a compilation, nothing else
+
+    pub fn is_cached(&self) -> bool {
+        self.cached().is_some()
     }
-    Ok(cubin)
+
+    fn cached(&self) -> Option<Vec<u8>> {
+        read(&self.path()?)
+    }
+
+    /// From the compiler, whatever the cache holds.
+    pub fn compile(&self) -> Result<Vec<u8>, String> {
+        let compiler = COMPILER.get_or_init(|| Nvrtc::load(Some(self.major), Some(self.arch)));
+        let cubin = compiler.as_ref().map_err(Clone::clone)?.compile(&self.name, &self.source, self.arch)?;
+        if let Some(path) = self.path() {
+            let _ = write(&path, &cubin); // a cache that cannot be written costs a compilation, nothing else
+        }
+        Ok(cubin)
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        Some(folder()?.join(self.file_name()))
+    }
+
+    /// Another source, option, architecture, major version of CUDA or version of dreamer has another name.
+    fn file_name(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        (&self.source, OPTIONS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+        format!("{}-sm{}-cuda{}-{:016x}", self.name, self.arch, self.major, hasher.finish())
+    }
 }
 
 /// The folder of the cache: `$XDG_CACHE_HOME/dreamer/kernels`, or the same in `~/.cache`.
@@ -28,13 +60,6 @@ pub fn folder() -> Option<PathBuf> {
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
     let root = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|x| x.is_absolute()).or_else(home)?;
     Some(root.join("dreamer/kernels"))
-}
-
-/// Another source, option, architecture, driver or version of dreamer has another name.
-fn file_name(name: &str, source: &str, arch: u32, major: i32) -> String {
-    let mut hasher = DefaultHasher::new();
-    (source, OPTIONS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
-    format!("{name}-sm{arch}-cuda{major}-{:016x}", hasher.finish())
 }
 
 /// A file with a checksum before its content: one cut short or damaged is as good as none.
@@ -83,10 +108,11 @@ mod tests {
     #[ignore = "fills the cache for Hopper, or for what DREAMER_ARCH says"]
     fn fill_the_cache_for_another_machine() {
         let arch = std::env::var("DREAMER_ARCH").map_or(HOPPER, |arch| arch.parse().expect("DREAMER_ARCH is a number"));
-        let major = Nvrtc::load(None).unwrap_or_else(|error| panic!("{error}")).version().0;
-        let fill = |name| {
+        let major = Nvrtc::load(None, Some(arch)).unwrap_or_else(|error| panic!("{error}")).version().0;
+        let fill = |name: &str| {
             for precision in [Precision::Float32, Precision::Bfloat16] {
-                cubin(name, &kernels::source(name, precision), arch, major).unwrap_or_else(|error| panic!("{error}"));
+                let wanted = Wanted { name: name.into(), source: kernels::source(name, precision), arch, major };
+                wanted.cubin().unwrap_or_else(|error| panic!("{error}"));
             }
         };
         std::thread::scope(|scope| kernels::names().for_each(|name| drop(scope.spawn(move || fill(name)))));
@@ -95,8 +121,9 @@ mod tests {
     #[test]
     fn another_source_architecture_or_driver_is_another_file() {
         let names = [("x", 90, 13), ("y", 90, 13), ("x", 80, 13), ("x", 90, 12)];
-        let names: HashSet<String> =
-            names.iter().map(|(source, arch, major)| file_name("a", source, *arch, *major)).collect();
+        let names: HashSet<String> = (names.into_iter())
+            .map(|(source, arch, major)| Wanted { name: "a".into(), source: source.into(), arch, major }.file_name())
+            .collect();
         assert_eq!(names.len(), 4);
     }
 }

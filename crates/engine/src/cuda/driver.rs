@@ -118,7 +118,15 @@ pub struct Properties {
     pub memory: usize,
 }
 
+/// The first architecture that has what kernels use: bfloat16 on tensor cores, asynchronous copies.
+const OLDEST: u32 = 80;
+
 impl Properties {
+    /// Whether kernels need more than it has.
+    pub fn is_too_old(&self) -> bool {
+        self.arch < OLDEST
+    }
+
     /// Whether there are kernels by warpgroups: on Hopper, and, to test them, on an emulated GPU.
     pub(crate) fn multiplies_by_warpgroups(&self) -> bool {
         self.arch == HOPPER || self.arch == 0
@@ -203,7 +211,7 @@ impl Driver {
         let what = text(self.error_text).unwrap_or_default();
         let cure = match &*name {
             "CUDA_ERROR_OUT_OF_MEMORY" => {
-                "; a smaller --batch_size or --configs size needs less memory, and --device cpu none of a GPU's"
+                "; a smaller --batch_size, --configs size or --replay.gpu_gb needs less memory, and --device cpu none of a GPU's"
             }
             "CUDA_ERROR_NO_DEVICE" => "; check that nvidia-smi lists it and that CUDA_VISIBLE_DEVICES does not hide it",
             _ => "",

@@ -30,12 +30,14 @@ pub struct Gpu {
     /// Bytes that are held, free ones included, and the most that ever were.
     held: AtomicUsize,
     most: AtomicUsize,
+    /// How often the driver was asked for memory.
+    allocations: AtomicUsize,
     /// Queues beside the main one, and events to order them by.
     pub(super) sides: [OnceLock<Arc<Queue>>; Side::COUNT],
     pub(super) events: Mutex<Vec<Event>>,
 }
 
-/// How matrix products and convolutions are computed. Everything else is float32.
+/// How matrix products and convolutions are computed. Losses, statistics and weights are float32 always.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Precision {
     /// On the ordinary units.
@@ -44,9 +46,6 @@ pub enum Precision {
     /// On tensor cores: factors are rounded to bfloat16, sums are float32. Activations are kept in bfloat16.
     Bfloat16,
 }
-
-/// The first architecture that has what kernels use: bfloat16 on tensor cores, asynchronous copies.
-const OLDEST: u32 = 80;
 
 /// Counters of each queue.
 const COUNTERS: usize = 1 << 16;
@@ -63,7 +62,7 @@ impl Gpu {
         let Some(properties) = all.get(index) else {
             return Err(format!("there is no GPU number {index}: the driver shows {}, counted from 0", all.len()));
         };
-        if properties.arch < OLDEST {
+        if properties.is_too_old() {
             let (name, major, minor) = (&properties.name, properties.arch / 10, properties.arch % 10);
             return Err(format!(
                 "GPU {index} ({name}) has compute capability {major}.{minor}, and kernels need 8.0 (Ampere) at least; compute with --device cpu"
@@ -72,14 +71,14 @@ impl Gpu {
         let meeting = Meeting::wanted()?;
         let cuda = Cuda::open(driver, index)?;
         let stream = cuda.stream(false)?;
-        Ok(Gpu::leak(properties.clone(), precision, meeting, Backend::Cuda(cuda), Some(stream)))
+        Gpu::leak(properties.clone(), precision, meeting, Backend::Cuda(cuda), Some(stream))
     }
 
     /// A GPU emulated by the processor, for tests.
     pub fn emulated(precision: Precision) -> Result<&'static Gpu, String> {
         let properties =
             Properties { index: 0, name: "emulated GPU".into(), arch: 0, multiprocessors: 32, memory: 1 << 30 };
-        Ok(Gpu::leak(properties, precision, Meeting::wanted()?, Backend::Emulator(Emulator::open()?), None))
+        Gpu::leak(properties, precision, Meeting::wanted()?, Backend::Emulator(Emulator::open()?), None)
     }
 
     fn leak(
@@ -88,9 +87,9 @@ impl Gpu {
         meeting: Meeting,
         backend: Backend,
         stream: Option<Stream>,
-    ) -> &'static Gpu {
+    ) -> Result<&'static Gpu, String> {
         let (main, loaded, constants, uploads) = Default::default();
-        let (sides, events, held, most) = Default::default();
+        let (sides, events, held, most, allocations) = Default::default();
         let gpu = Gpu {
             properties,
             precision,
@@ -104,10 +103,12 @@ impl Gpu {
             events,
             held,
             most,
+            allocations,
         };
         let gpu: &Gpu = Box::leak(Box::new(gpu));
-        gpu.main.get_or_init(|| Arc::new(Queue::new(gpu, stream)));
-        gpu
+        let main = Queue::new(gpu, stream)?;
+        gpu.main.get_or_init(|| Arc::new(main));
+        Ok(gpu)
     }
 
     /// A stream of its own for a queue, urgent or not; none on an emulated GPU.
@@ -151,12 +152,7 @@ impl Gpu {
         Memory::new(queue, address, bytes)
     }
 
-    /// Memory from the driver.
-    pub(super) fn take(&self, bytes: usize) -> u64 {
-        self.done(self.try_take(bytes))
-    }
-
-    /// The same; an Err says why there is none.
+    /// Memory from the driver; an Err says why there is none.
     pub(super) fn try_take(&self, bytes: usize) -> Result<u64, String> {
         let address = match &self.backend {
             Backend::Cuda(cuda) => {
@@ -174,7 +170,13 @@ impl Gpu {
         };
         let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.most.fetch_max(held, Ordering::Relaxed);
+        self.allocations.fetch_add(1, Ordering::Relaxed);
         Ok(address)
+    }
+
+    /// How often the driver was asked for memory so far.
+    pub fn allocations(&self) -> usize {
+        self.allocations.load(Ordering::Relaxed)
     }
 
     /// The most bytes of its memory that were held at the same time, since this was last asked.
@@ -185,7 +187,7 @@ impl Gpu {
     /// Gives memory back that nobody uses.
     pub(super) fn free(&self, address: u64, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
-        // SAFETY: it came from `take` with this size, belongs to nobody, and what was started with it has been waited for.
+        // SAFETY: it came from `try_take` with this size, belongs to nobody, and what was started with it has been waited for.
         unsafe {
             match &self.backend {
                 // After a failure, which has been told, this fails too; memory may be given back while that unwinds.
@@ -326,18 +328,18 @@ impl Gpu {
     }
 
     /// Memory of zeros that is ready for every queue.
-    pub(super) fn new_counters(&self, stream: Option<&Stream>) -> u64 {
-        let (at, bytes) = (self.take(4 * COUNTERS), 4 * COUNTERS);
+    pub(super) fn new_counters(&self, stream: Option<&Stream>) -> Result<u64, String> {
+        let (at, bytes) = (self.try_take(4 * COUNTERS)?, 4 * COUNTERS);
         match (&self.backend, stream) {
             (Backend::Cuda(cuda), Some(stream)) => {
                 // SAFETY: it was just taken, with as many bytes.
-                self.done(unsafe { cuda.zero(at, bytes, stream) });
-                self.done(cuda.wait(stream));
+                unsafe { cuda.zero(at, bytes, stream) }?;
+                cuda.wait(stream)?;
             }
             // SAFETY: as above.
             _ => unsafe { std::ptr::write_bytes(at as *mut u8, 0, bytes) },
         }
-        at
+        Ok(at)
     }
 
     pub(super) fn free_counters(&self, at: u64) {

@@ -84,7 +84,7 @@ mod tests {
     /// DREAMER_REQUIRE_NVRTC set, as in CI, it must be there.
     #[test]
     fn every_kernel_compiles() {
-        let nvrtc = match Nvrtc::load(None) {
+        let nvrtc = match Nvrtc::load(None, None) {
             Ok(nvrtc) => nvrtc,
             Err(error) => {
                 assert!(std::env::var_os("DREAMER_REQUIRE_NVRTC").is_none(), "{error}");

@@ -103,7 +103,9 @@ fn folders() -> Vec<PathBuf> {
         found.extend(["lib64", "lib", "targets/x86_64-linux/lib"].map(|lib| root.join(lib)));
     }
     let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| list(name)).flatten();
-    for root in environments.chain(list("PATH").unwrap_or_default().iter().flat_map(|bin| python_roots(bin))) {
+    let of_the_path = list("PATH").unwrap_or_default().into_iter().flat_map(|bin| python_roots(&bin));
+    let of_the_user = list("HOME").into_iter().flatten().map(|home| home.join(".local"));
+    for root in environments.chain(of_the_path).chain(of_the_user) {
         found.extend(python_folders(&root));
         found.push(root.join("lib"));
     }
@@ -137,10 +139,12 @@ fn python_roots(bin: &Path) -> Vec<PathBuf> {
     roots
 }
 
-/// Folders of NVIDIA's wheels in a Python environment: `lib/python3.*/site-packages/nvidia/*/lib`.
+/// Folders of NVIDIA's wheels in a Python environment: `lib/python3.*/site-packages/nvidia/*/lib`; Fedora has `lib64`, and
+/// Debian `dist-packages` for what root installs.
 fn python_folders(root: &Path) -> Vec<PathBuf> {
-    let pythons = matching(&root.join("lib"), "python3");
-    let wheels = pythons.iter().flat_map(|python| matching(&python.join("site-packages/nvidia"), ""));
+    let pythons = ["lib", "lib64"].into_iter().flat_map(|lib| matching(&root.join(lib), "python3"));
+    let packages = pythons.flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.join(name)));
+    let wheels = packages.flat_map(|packages| matching(&packages.join("nvidia"), ""));
     let mut found: Vec<PathBuf> = wheels.map(|wheel| wheel.join("lib")).collect();
     found.sort();
     found.reverse(); // nvidia/cu13 before nvidia/cu12
@@ -161,11 +165,12 @@ mod tests {
     #[test]
     fn wheels_of_a_python_environment_are_found() {
         let root = std::env::temp_dir().join(format!("dreamer-wheels-{}", std::process::id()));
-        let lib = root.join("lib/python3.11/site-packages/nvidia/cu13/lib");
-        std::fs::create_dir_all(&lib).unwrap();
+        let places = ["lib64/python3.12/site-packages", "lib/python3.11/site-packages", "lib/python3.11/dist-packages"];
+        let libs = places.map(|place| root.join(place).join("nvidia/cu13/lib"));
+        libs.iter().for_each(|lib| std::fs::create_dir_all(lib).unwrap());
         let found = python_folders(&root);
         std::fs::remove_dir_all(&root).unwrap();
-        assert_eq!(found, [lib]);
+        assert_eq!(found, libs);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Kernels of a GPU: compiled and loaded at first use or all at once, and counted.
 
+use super::cache::Wanted;
 use super::driver::{Cuda, Module as CudaModule};
 use super::emulator::Module as EmulatedModule;
 use super::gpu::{Backend, Gpu};
+use super::kernels;
 use super::memory::MEMORY_CALLS;
 use super::queue::lock;
-use super::{cache, kernels};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -24,8 +25,8 @@ struct Function {
     shared: u32,
 }
 
-/// Dynamic shared memory that every kernel may have.
-pub(super) const ALWAYS: u32 = 48 << 10;
+/// Dynamic shared memory that every kernel may have: of 48 KB, in which static memory counts, too.
+pub(super) const ALWAYS: u32 = 47 << 10;
 
 enum Module {
     Cuda(CudaModule),
@@ -65,33 +66,55 @@ impl Gpu {
         launches
     }
 
+    /// Whether loading them takes no compiler: an emulated GPU keeps none.
+    pub(super) fn has_compiled_kernels(&self) -> bool {
+        match &self.backend {
+            Backend::Cuda(cuda) => kernels::names().all(|name| self.wanted(cuda, name).is_cached()),
+            Backend::Emulator(_) => false,
+        }
+    }
+
     /// Loads every module of kernels now, so that what is missing shows before anything is computed. What is not in the
     /// cache is compiled side by side.
     pub(super) fn load_all(&'static self) -> Result<(), String> {
-        if let Backend::Cuda(cuda) = &self.backend {
-            let compile = |name| self.cubin(cuda, name);
-            std::thread::scope(|scope| {
-                let all: Vec<_> = kernels::names().map(|name| scope.spawn(move || compile(name))).collect();
-                all.into_iter().try_for_each(|thread| thread.join().expect("no panic while compiling").map(drop))
-            })?;
-        }
-        for name in kernels::names() {
-            let module = self.load(name)?;
+        let keep = |name, module| {
             lock(&self.loaded.modules).entry(name).or_insert(module);
-        }
-        Ok(())
+        };
+        let Backend::Cuda(cuda) = &self.backend else {
+            return kernels::names().try_for_each(|name| self.load(name).map(|module| keep(name, module)));
+        };
+        std::thread::scope(|scope| {
+            let wanted = |name| (name, scope.spawn(move || self.wanted(cuda, name).cubin()));
+            let all: Vec<_> = kernels::names().map(wanted).collect();
+            all.into_iter().try_for_each(|(name, thread)| {
+                let cubin = thread.join().expect("no panic while compiling")?;
+                self.load_cubin(cuda, name, &cubin).map(|module| keep(name, module))
+            })
+        })
     }
 
     fn load(&self, module: &'static str) -> Result<Module, String> {
         match &self.backend {
-            Backend::Cuda(cuda) => cuda.load(&self.cubin(cuda, module)?).map(Module::Cuda),
+            Backend::Cuda(cuda) => self.load_cubin(cuda, module, &self.wanted(cuda, module).cubin()?),
             Backend::Emulator(emulator) => {
                 emulator.load(module, &kernels::source(module, self.precision())).map(Module::Emulated)
             }
         }
     }
 
-    fn cubin(&self, cuda: &Cuda, module: &str) -> Result<Vec<u8>, String> {
-        cache::cubin(module, &kernels::source(module, self.precision()), self.properties().arch, cuda.version().0)
+    /// Loads machine code that may be out of the cache. What the driver refuses is compiled once more: the cache may be
+    /// shared with machines whose compiler or driver is another.
+    fn load_cubin(&self, cuda: &Cuda, module: &str, cubin: &[u8]) -> Result<Module, String> {
+        let loaded = cuda.load(cubin).or_else(|_| cuda.load(&self.wanted(cuda, module).compile()?));
+        loaded.map(Module::Cuda)
+    }
+
+    fn wanted(&self, cuda: &Cuda, module: &str) -> Wanted {
+        Wanted {
+            name: module.to_string(),
+            source: kernels::source(module, self.precision()),
+            arch: self.properties().arch,
+            major: cuda.version().0,
+        }
     }
 }

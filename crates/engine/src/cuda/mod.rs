@@ -42,7 +42,7 @@ pub use nvrtc::Nvrtc;
 pub use peak::Peaks;
 pub use queue::Recording;
 pub use side::{Point, Side};
-pub use survey::{Found, Survey, is_there, open, survey, test_gpu, test_gpu_in};
+pub use survey::{Found, Survey, emulated_test_gpu, is_there, open, survey, test_gpu, test_gpu_in};
 pub use team::Member;
 pub(crate) use tiles::{CONV_1, CONV_4, CONV_8, CONV_POOLED, Divider, Plan, Tile, plan, plan_whole};
 pub use timing::{Between, KernelTime};

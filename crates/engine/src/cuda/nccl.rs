@@ -31,7 +31,8 @@ pub struct Nccl {
 /// lives.
 pub struct Comm(Handle, AtomicBool);
 
-// SAFETY: used by one thread at a time, its GPU's; handles are not bound to threads.
+// SAFETY: used by one thread at a time, its GPU's, and aborted once by any other, which NCCL allows; handles are not bound
+// to threads.
 unsafe impl Send for Comm {}
 unsafe impl Sync for Comm {}
 

@@ -14,6 +14,8 @@ pub const OPTIONS: &str = "--std=c++17";
 /// The functions of the compiler's library.
 pub struct Nvrtc {
     version: unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int,
+    count_of_archs: unsafe extern "C" fn(*mut c_int) -> c_int,
+    archs: unsafe extern "C" fn(*mut c_int) -> c_int,
     create: unsafe extern "C" fn(
         *mut Program,
         *const c_char,
@@ -36,29 +38,30 @@ pub struct Nvrtc {
 impl Nvrtc {
     /// Finds and loads the compiler; the error names what is missing and how to get it. A driver loads the machine code of
     /// compilers up to the major version of CUDA that it supports: newer ones than `most`, where that is known, are passed
-    /// over.
-    pub fn load(most: Option<i32>) -> Result<Nvrtc, String> {
+    /// over, as are those that do not know the architecture `arch`.
+    pub fn load(most: Option<i32>, arch: Option<u32>) -> Result<Nvrtc, String> {
         NVRTC.load_as(|found| {
             let nvrtc = Nvrtc::bind(found)?;
             let (major, minor) = nvrtc.version();
-            match most {
-                Some(most) if major > most => {
-                    let path = nvrtc.path.display();
-                    Err(format!("{path} is NVRTC {major}.{minor}, newer than CUDA {most}, which the driver supports"))
-                }
-                _ => {
-                    nvrtc.load_builtins();
-                    Ok(nvrtc)
-                }
+            let refused = |why: String| Err(format!("{} is NVRTC {major}.{minor}, {why}", nvrtc.path.display()));
+            if let Some(most) = most.filter(|&most| major > most) {
+                return refused(format!("newer than CUDA {most}, which the driver supports"));
             }
+            if let Some(arch) = arch.filter(|arch| !nvrtc.archs().contains(arch)) {
+                return refused(format!("which compiles nothing for sm_{arch}"));
+            }
+            nvrtc.load_builtins();
+            Ok(nvrtc)
         })
     }
 
     fn bind(found: Loaded) -> Result<Nvrtc, String> {
-        // SAFETY: the types are those of nvrtc.h, unchanged since CUDA 11.
+        // SAFETY: the types are those of nvrtc.h, unchanged since CUDA 11.2.
         found.bind("NVRTC", |library, path| unsafe {
             Ok(Nvrtc {
                 version: *library.get(b"nvrtcVersion")?,
+                count_of_archs: *library.get(b"nvrtcGetNumSupportedArchs")?,
+                archs: *library.get(b"nvrtcGetSupportedArchs")?,
                 create: *library.get(b"nvrtcCreateProgram")?,
                 compile: *library.get(b"nvrtcCompileProgram")?,
                 destroy: *library.get(b"nvrtcDestroyProgram")?,
@@ -93,6 +96,18 @@ impl Nvrtc {
         // SAFETY: both pointers are valid for one number.
         unsafe { (self.version)(&mut major, &mut minor) };
         (major, minor)
+    }
+
+    /// The architectures that it compiles for, such as 90.
+    fn archs(&self) -> Vec<u32> {
+        let mut count = 0;
+        // SAFETY: the pointer is valid for one number, and the second one for as many as the first call says.
+        unsafe {
+            (self.count_of_archs)(&mut count);
+            let mut archs = vec![0 as c_int; count.max(0) as usize];
+            (self.archs)(archs.as_mut_ptr());
+            archs.into_iter().map(|arch| arch as u32).collect()
+        }
     }
 
     /// Machine code of `source` for an architecture such as 90; `name` appears in the compiler's messages.
@@ -152,16 +167,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_newer_than_the_driver_is_passed_over() {
-        let Ok(newest) = Nvrtc::load(None) else {
+    fn what_is_newer_than_the_driver_or_does_not_know_the_gpu_is_passed_over() {
+        let Ok(newest) = Nvrtc::load(None, None) else {
             eprintln!("SKIPPED: NVRTC is not here");
             return;
         };
         let major = newest.version().0;
-        assert_eq!(Nvrtc::load(Some(major)).unwrap().path(), newest.path());
-        match Nvrtc::load(Some(major - 1)) {
+        assert_eq!(Nvrtc::load(Some(major), Some(90)).unwrap().path(), newest.path());
+        match Nvrtc::load(Some(major - 1), None) {
             Ok(older) => assert!(older.version().0 < major, "{}", older.path().display()),
             Err(error) => assert!(error.contains(&format!("newer than CUDA {}", major - 1)), "{error}"),
         }
+        let error = Nvrtc::load(None, Some(1234)).err().unwrap_or_default();
+        assert!(error.contains("which compiles nothing for sm_1234; pip install"), "{error}");
     }
 }

@@ -68,10 +68,10 @@ thread_local! {
 }
 
 impl Queue {
-    pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Queue {
-        let counters = gpu.new_counters(stream.as_ref());
+    pub fn new(gpu: &'static Gpu, stream: Option<driver::Stream>) -> Result<Queue, String> {
+        let counters = gpu.new_counters(stream.as_ref())?;
         let (tape, marks, packs, pool, thrifty) = Default::default();
-        Queue { gpu, stream, tape, recording: false, marks, packs, counters, pool, thrifty }
+        Ok(Queue { gpu, stream, tape, recording: false, marks, packs, counters, pool, thrifty })
     }
 
     /// The queue of `gpu` that this thread has entered.
@@ -250,7 +250,7 @@ impl Gpu {
     fn open_recording(&'static self, marks: Option<Marks>, packs: Option<Arc<Queue>>) -> Arc<Queue> {
         let stream = self.new_stream(false); // a recording is as urgent as what it is run on
         let tape = stream.is_none().then(Mutex::default);
-        let mut queue = Queue::new(self, stream);
+        let mut queue = self.done(Queue::new(self, stream));
         (queue.tape, queue.recording, queue.marks, queue.packs) = (tape, true, marks, packs);
         let queue = Arc::new(queue);
         if let (Backend::Cuda(cuda), Some(stream)) = (&self.backend, &queue.stream) {

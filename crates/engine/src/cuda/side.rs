@@ -33,7 +33,7 @@ pub struct Point {
 impl Gpu {
     /// Runs `f` with this thread's work going to the queue `side`.
     pub fn aside<T>(&'static self, side: Side, f: impl FnOnce() -> T) -> T {
-        let new = || Arc::new(Queue::new(self, self.new_stream(side == Side::Act)));
+        let new = || Arc::new(self.done(Queue::new(self, self.new_stream(side == Side::Act))));
         let queue = self.sides[side as usize].get_or_init(new);
         queue.during(f)
     }

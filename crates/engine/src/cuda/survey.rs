@@ -8,8 +8,11 @@ use super::nvrtc::Nvrtc;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Set to anything, GPUs of all numbers are emulated by a C++ compiler: for tests of whole programs on machines without one.
-const EMULATE: &str = "DREAMER_EMULATE_GPU";
+/// Whether GPUs of all numbers are emulated by a C++ compiler, for tests of whole programs on machines without one: where
+/// DREAMER_EMULATE_GPU is set to anything but 0.
+fn emulates() -> bool {
+    std::env::var_os("DREAMER_EMULATE_GPU").is_some_and(|value| !value.is_empty() && value != "0")
+}
 
 /// What was found, or the sentence that says what is missing and how to get it.
 pub struct Survey {
@@ -34,8 +37,9 @@ pub struct Found {
 pub fn survey() -> Survey {
     let driver = Driver::load();
     let most = driver.as_ref().ok().map(|driver| driver.version().0);
-    let nvrtc = Nvrtc::load(most).map(|x| Found { path: x.path().into(), version: x.version() });
     let gpus = driver.as_ref().map_or(Ok(vec![]), |driver| driver.devices());
+    let arch = gpus.as_ref().ok().and_then(|gpus| gpus.first()).map(|gpu| gpu.arch);
+    let nvrtc = Nvrtc::load(most, arch).map(|x| Found { path: x.path().into(), version: x.version() });
     let driver = driver.map(|x| Found { path: x.path().into(), version: x.version() });
     let several = gpus.as_ref().is_ok_and(|gpus: &Vec<Properties>| gpus.len() > 1);
     let nccl = several.then(|| Nccl::load().map(|x| x.path().into()));
@@ -44,26 +48,30 @@ pub fn survey() -> Survey {
 
 /// Whether there is a GPU, or one is emulated, or a driver that does not work; what is wrong shows when it is opened.
 pub fn is_there() -> bool {
-    std::env::var_os(EMULATE).is_some()
+    emulates()
         || match Driver::load().and_then(|driver| driver.devices()) {
             Ok(gpus) => !gpus.is_empty(),
             Err(sentence) => DRIVER.load().is_ok() && !sentence.contains("NO_DEVICE"),
         }
 }
 
-/// Opens GPU number `index` with all kernels loaded, once a process and precision. The error names what is missing and how to get it.
-pub fn open(index: usize, precision: Precision) -> Result<&'static Gpu, String> {
+/// Opens GPU number `index` with all kernels loaded, once a process and precision; `compiling` is called if some have to be
+/// compiled first. The error names what is missing and how to get it.
+pub fn open(index: usize, precision: Precision, compiling: impl Fn(&'static Gpu)) -> Result<&'static Gpu, String> {
     static OPEN: Mutex<Vec<(usize, &'static Gpu)>> = Mutex::new(Vec::new());
     let mut open = OPEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if let Some((_, gpu)) = open.iter().find(|(i, gpu)| *i == index && gpu.precision() == precision) {
         return Ok(gpu);
     }
-    let gpu = if std::env::var_os(EMULATE).is_some() {
+    let gpu = if emulates() {
         Gpu::emulated(precision)?
     } else {
         let driver = Driver::load().map_err(|error| format!("{error}; or compute with --device cpu"))?;
         Gpu::open(Arc::new(driver), index, precision)?
     };
+    if !gpu.has_compiled_kernels() {
+        compiling(gpu);
+    }
     gpu.load_all()?;
     open.push((index, gpu));
     Ok(gpu)
@@ -87,13 +95,16 @@ pub fn test_gpu_in(precision: Precision) -> Option<&'static Gpu> {
                 .unwrap_or_else(|error| panic!("{error}"))),
             None => Gpu::emulated(precision),
         };
-        match &found {
-            Ok(gpu) => eprintln!("tests in {precision:?} run on {gpu:?}"),
-            Err(error) => {
-                assert!(std::env::var_os("DREAMER_REQUIRE_GPU").is_none(), "{error}");
-                eprintln!("SKIPPED: nothing was tested on a GPU: {error}");
-            }
-        }
-        found.ok()
+        found.inspect(|gpu| eprintln!("tests in {precision:?} run on {gpu:?}")).map_err(skipped).ok()
     })
+}
+
+/// An emulated GPU of its own for a test that needs several; else as [`test_gpu_in`].
+pub fn emulated_test_gpu() -> Option<&'static Gpu> {
+    Gpu::emulated(Precision::Float32).map_err(skipped).ok()
+}
+
+fn skipped(error: String) {
+    assert!(std::env::var_os("DREAMER_REQUIRE_GPU").is_none(), "{error}");
+    eprintln!("SKIPPED: nothing was tested on a GPU: {error}");
 }

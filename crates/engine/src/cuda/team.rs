@@ -13,14 +13,13 @@ pub struct Member {
     gpu: &'static Gpu,
     rank: usize,
     team: Arc<Team>,
-    /// None on emulated GPUs.
-    comm: Option<Arc<Comm>>,
 }
 
 /// What all members share.
 pub(super) struct Team {
     meeting: Meeting,
-    nccl: Option<Nccl>,
+    /// With an end for each member; none on emulated GPUs.
+    nccl: Option<(Nccl, Vec<Comm>)>,
     /// The places of numbers that each emulated GPU has brought to a meeting.
     brought: Mutex<Vec<Vec<(u64, usize)>>>,
 }
@@ -37,13 +36,18 @@ impl Member {
         if real > 0 && real < gpus.len() {
             return Err("real and emulated GPUs cannot work together".into());
         }
-        let nccl = if real > 0 { Some(Nccl::load()?) } else { None };
-        let numbers: Vec<usize> = gpus.iter().map(|gpu| gpu.properties().index).collect();
-        let comms = nccl.as_ref().map_or(Ok(vec![]), |nccl| nccl.connect(&numbers))?;
-        let mut comms = comms.into_iter().map(Arc::new);
+        let nccl = match real {
+            0 => None,
+            _ => {
+                let nccl = Nccl::load()?;
+                let numbers: Vec<usize> = gpus.iter().map(|gpu| gpu.properties().index).collect();
+                let comms = nccl.connect(&numbers)?;
+                Some((nccl, comms))
+            }
+        };
         let brought = Mutex::new(vec![vec![]; gpus.len()]);
         let team = Arc::new(Team { meeting: Meeting::new(gpus.len()), nccl, brought });
-        let member = |(rank, &gpu)| Member { gpu, rank, team: team.clone(), comm: comms.next() };
+        let member = |(rank, &gpu)| Member { gpu, rank, team: team.clone() };
         Ok(gpus.iter().enumerate().map(member).collect())
     }
 
@@ -74,9 +78,10 @@ impl Member {
 
     fn ask(&self, exchange: Exchange) {
         let (gpu, queue) = (self.gpu, self.gpu.queue());
-        let (Backend::Cuda(cuda), Some(nccl), Some(comm)) = (&gpu.backend, &self.team.nccl, &self.comm) else {
+        let (Backend::Cuda(cuda), Some((nccl, comms))) = (&gpu.backend, &self.team.nccl) else {
             return gpu.emulate(&queue, Command::Exchange { team: self.team.clone(), rank: self.rank, exchange });
         };
+        let comm = &comms[self.rank];
         let start = || {
             let stream = queue.stream().handle();
             // SAFETY: the tensors are this GPU's, as large as they say, and its context is entered.
@@ -94,7 +99,8 @@ impl Member {
     /// started; meanwhile nobody asks the driver for memory. A call for that may wait for every GPU, and so for one that
     /// waits for another whose start would come after the call.
     pub fn together<T>(&self, start: impl FnOnce() -> T) -> T {
-        let meet = || self.gpu.done(self.team.meeting.meet());
+        // Before what follows a failure waits for this GPU, the others have to stop waiting.
+        let meet = || self.gpu.done(self.team.meeting.meet().inspect_err(|_| self.leave()));
         meet();
         let quiet = (self.rank == 0).then(|| lock(&MEMORY_CALLS));
         meet();
@@ -104,11 +110,14 @@ impl Member {
         started
     }
 
-    /// Makes the others stop waiting for this one, which has failed. Nothing can be done together any more.
+    /// Makes all stop waiting for each other, as one has failed. Nothing can be done together any more.
     pub fn leave(&self) {
         self.team.meeting.end();
-        if let (Some(nccl), Some(comm)) = (&self.team.nccl, &self.comm) {
-            nccl.abort(comm);
+        for rank in 0..self.team.nccl.as_ref().map_or(0, |(_, comms)| comms.len()) {
+            let team = self.team.clone();
+            // Not waited for: it frees the GPU's work at once, but returns only when recordings of it are gone.
+            let abort = move || team.nccl.iter().for_each(|(nccl, comms)| nccl.abort(&comms[rank]));
+            drop(std::thread::Builder::new().name("abort".into()).spawn(abort));
         }
     }
 }
@@ -219,17 +228,14 @@ unsafe fn average(brought: &[Vec<(u64, usize)>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::Precision;
+    use crate::cuda::emulated_test_gpu;
     use crate::ops::multiply;
     use crate::tensor::Device;
 
     #[test]
     fn members_have_the_same_means_and_all_numbers() {
-        let [a, b] = [(); 2].map(|()| Gpu::emulated(Precision::Float32));
-        let (Ok(a), Ok(b)) = (a, b) else {
-            eprintln!("SKIPPED: there is no C++ compiler to emulate GPUs with");
-            return;
-        };
+        let [a, b] = [(); 2].map(|()| emulated_test_gpu());
+        let (Some(a), Some(b)) = (a, b) else { return };
         let members = Member::connect(&[a, b]).unwrap();
         let work = |member: &Member| {
             let on = |xs: &[f32]| Tensor::from_slice(&[xs.len()], xs).to(Device::Gpu(member.gpu()));

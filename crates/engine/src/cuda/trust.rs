@@ -6,7 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 impl Gpu {
-    /// Whether [`trust`](Gpu::trust) was said of a GPU like this one, for the same version of CUDA, precision and program.
+    /// Whether [`trust`](Gpu::trust) was said of a GPU like this one, for the same version of CUDA, precision, way for blocks to
+    /// meet, and program.
     pub fn is_trusted(&self) -> bool {
         self.trusted_file().as_deref().and_then(cache::read).is_some()
     }
@@ -23,7 +24,7 @@ impl Gpu {
         let Backend::Cuda(cuda) = &self.backend else { return None };
         let mut hasher = DefaultHasher::new();
         let (properties, precision) = (self.properties(), self.precision());
-        (&properties.name, properties.arch, cuda.version(), precision as u8).hash(&mut hasher);
+        (&properties.name, properties.arch, cuda.version(), precision as u8, self.meeting() as u8).hash(&mut hasher);
         kernels::names().for_each(|name| kernels::source(name, precision).hash(&mut hasher));
         let program = std::fs::metadata(std::env::current_exe().ok()?).ok()?;
         (program.len(), program.modified().ok()?).hash(&mut hasher);

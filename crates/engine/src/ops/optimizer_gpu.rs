@@ -76,7 +76,7 @@ pub(super) fn launch(
     let nesterov = rule.nesterov as u32;
     let (mut tensor0, mut slice0, all) = (watched.len(), 0, rows.len());
     for some in rows[tensor0..].chunks(TENSORS) {
-        let (table, slices) = table(some, 28); // reads all four, writes all but the gradient
+        let (table, slices) = table(some, 32); // reads and writes all four
         let last = tensor0 + some.len() == all;
         let total = if last { slice0 + slices } else { 0 };
         #[rustfmt::skip] // tensors and where they begin; constants; sums and results

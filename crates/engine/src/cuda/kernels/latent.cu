@@ -118,7 +118,7 @@ template <u32 E> __device__ __forceinline__ u32 perturbed_max(const Group<E>& g,
     u32 k = __shfl_xor_sync(ALL, best, mask);
     if (k != 0xffffffffu && (best == 0xffffffffu || value > most || (value == most && k < best))) best = k, most = value;
   }
-  return best;
+  return __shfl_sync(ALL, best, lane_of_warp() - g.s.lane()); // numbers that are none compare differently in every lane
 }
 
 enum Noise : u32 { UNIFORM, GUMBEL, COUNTER };

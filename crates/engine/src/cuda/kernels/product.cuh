@@ -21,8 +21,8 @@ __device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u3
 // ---- Simple products: factors are functions, asked for one number at a time -------------------------------------------
 
 // Computes a tile [TILE_ROWS, COLUMNS] by a block of 256 threads: the sums over d from `start` to `end` of
-// `left(i, d) right(d, j)`, handed to `store(i, j, sum)`. The factories are asked for zeros nowhere: they must answer with
-// them outside of their matrices. Where neighbouring threads read neighbouring numbers is said by `left_by_row` and
+// `left(i, d) right(d, j)`, handed to `store(i, j, sum)`. The factors are never asked for a d from `end` on, but for rows and
+// columns outside of their matrices, where they must be zero. Where neighbouring threads read neighbouring numbers is said by `left_by_row` and
 // `right_by_row`: true where numbers of one d lie together.
 template <u32 COLUMNS, class Left, class Right, class Store>
 __device__ __forceinline__ void product_f32(u32 start, u32 end, bool left_by_row, bool right_by_row, Left left, Right right,

@@ -21,7 +21,7 @@ struct Layers {
   Layer at[LAYERS];
 };
 
-// Rows in shared memory, of which all that is not used is zero.
+// Rows in shared memory, cleared at first: what a use leaves beyond the width of the next one is multiplied by zeros.
 struct Shelf {
   act* x;
   u32 stride;
@@ -358,7 +358,7 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
     Mixture m = mixture_of(part, logits + group * classes, classes, unimix);
     u64 at = (u64)min(row, rows - 1) * groups + group;
     u32 c = kind == 1 ? perturbed_max(part, m, noise + at * classes)
-                      : quantile(part, m, kind == 0 ? __ldg(noise + at) : DRAWS_VALUE.uniform(at));
+                      : quantile(part, m, kind == 0 ? noise[at] : DRAWS_VALUE.uniform(at));
     if (row >= rows) continue;
     for (u32 k = part.first; k < part.last; k++) sample[at * classes + k] = rounded<act>(k == c ? 1.0f : 0.0f);
   }
