@@ -129,7 +129,8 @@ Flags of bench:
   --task TASK         Take observations and actions of a task.
   --env TASK          Time the environments of a task instead, run.envs of them under random
                       actions; if they run in Python, also without the bridge between.
-  --updates N         Updates to time (10), after two that do not count; on a GPU half a second.
+  --updates N         Updates to time (10), after two that do not count, and half a second more of
+                      them on a GPU.
   --json FILE         Also write the figures to this file.
 
 Examples:

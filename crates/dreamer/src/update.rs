@@ -6,6 +6,7 @@ use crate::batch::Batch;
 use crate::gauges::Readings;
 use crate::loss::Loss;
 use crate::noise::Noise;
+use crate::params::Params;
 use crate::rssm::Latent;
 use crate::transfer::Cargo;
 use anyhow::{Result, bail};
@@ -288,6 +289,7 @@ impl Agent {
         let batch = batch.over(&block);
         let (noise, rates) = (self.noise().with_step_at(&varying.step()), varying.rates());
         let (recording, updated) = record(&mut || self.compute(&batch, &noise, &rates, self.slow_always_moves()));
+        [&self.params, &self.slow].into_iter().for_each(Params::forget_packed); // they are the recording's
         Ok(Recorded { places, block, varying, recording, updated: updated? })
     }
 

@@ -125,7 +125,7 @@ impl Trainer {
     fn run(&mut self, stop: &Stop) -> Result<()> {
         let mut going = Ok(true);
         while !stop.asked() && matches!(going, Ok(true)) {
-            going = self.turn();
+            going = unless_it_panics(|| self.turn());
         }
         // Whatever ended the loop, the update under way ends too, and says what went wrong in it.
         match (going, self.land()) {

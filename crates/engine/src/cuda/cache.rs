@@ -1,12 +1,13 @@
 //! Compiled kernels on disk, so that a second start does not compile: `~/.cache/dreamer/kernels`.
 
 use super::nvrtc::{Nvrtc, OPTIONS};
+use super::queue::lock;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
-/// The compiler, loaded when the first kernel is not in the cache.
-static COMPILER: OnceLock<Result<Nvrtc, String>> = OnceLock::new();
+/// The compilers by architecture, loaded when the first kernel is not in the cache.
+static COMPILERS: Mutex<Vec<(u32, Result<&'static Nvrtc, String>)>> = Mutex::new(Vec::new());
 
 /// Machine code that is wanted.
 pub struct Wanted {
@@ -25,22 +26,28 @@ impl Wanted {
         self.cached().map_or_else(|| self.compile(), Ok)
     }
 
-    pub fn is_cached(&self) -> bool {
-        self.cached().is_some()
-    }
-
-    fn cached(&self) -> Option<Vec<u8>> {
+    /// From the cache alone.
+    pub fn cached(&self) -> Option<Vec<u8>> {
         read(&self.path()?)
     }
 
     /// From the compiler, whatever the cache holds.
     pub fn compile(&self) -> Result<Vec<u8>, String> {
-        let compiler = COMPILER.get_or_init(|| Nvrtc::load(Some(self.major), Some(self.arch)));
-        let cubin = compiler.as_ref().map_err(Clone::clone)?.compile(&self.name, &self.source, self.arch)?;
+        let cubin = self.compiler()?.compile(&self.name, &self.source, self.arch)?;
         if let Some(path) = self.path() {
             let _ = write(&path, &cubin); // a cache that cannot be written costs a compilation, nothing else
         }
         Ok(cubin)
+    }
+
+    fn compiler(&self) -> Result<&'static Nvrtc, String> {
+        let mut compilers = lock(&COMPILERS);
+        if let Some((_, known)) = compilers.iter().find(|(arch, _)| *arch == self.arch) {
+            return known.clone();
+        }
+        let loaded = Nvrtc::load(Some(self.major), Some(self.arch)).map(|nvrtc| &*Box::leak(Box::new(nvrtc)));
+        compilers.push((self.arch, loaded.clone()));
+        loaded
     }
 
     fn path(&self) -> Option<PathBuf> {

@@ -105,7 +105,8 @@ fn folders() -> Vec<PathBuf> {
     let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| list(name)).flatten();
     let of_the_path = list("PATH").unwrap_or_default().into_iter().flat_map(|bin| python_roots(&bin));
     let of_the_user = list("HOME").into_iter().flatten().map(|home| home.join(".local"));
-    for root in environments.chain(of_the_path).chain(of_the_user) {
+    let of_root = [PathBuf::from("/usr/local")];
+    for root in environments.chain(of_the_path).chain(of_the_user).chain(of_root) {
         found.extend(python_folders(&root));
         found.push(root.join("lib"));
     }
@@ -140,7 +141,7 @@ fn python_roots(bin: &Path) -> Vec<PathBuf> {
 }
 
 /// Folders of NVIDIA's wheels in a Python environment: `lib/python3.*/site-packages/nvidia/*/lib`; Fedora has `lib64`, and
-/// Debian `dist-packages` for what root installs.
+/// Debian `dist-packages`.
 fn python_folders(root: &Path) -> Vec<PathBuf> {
     let pythons = ["lib", "lib64"].into_iter().flat_map(|lib| matching(&root.join(lib), "python3"));
     let packages = pythons.flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.join(name)));

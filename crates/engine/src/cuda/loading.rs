@@ -25,8 +25,12 @@ struct Function {
     shared: u32,
 }
 
-/// Dynamic shared memory that every kernel may have: of 48 KB, in which static memory counts, too.
+/// Dynamic shared memory that every kernel may have: of 48 KB, less what they have of static memory.
 pub(super) const ALWAYS: u32 = 47 << 10;
+
+/// What a driver says of machine code that it does not understand.
+const REFUSALS: [&str; 3] =
+    ["CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"];
 
 enum Module {
     Cuda(CudaModule),
@@ -66,26 +70,25 @@ impl Gpu {
         launches
     }
 
-    /// Whether loading them takes no compiler: an emulated GPU keeps none.
-    pub(super) fn has_compiled_kernels(&self) -> bool {
-        match &self.backend {
-            Backend::Cuda(cuda) => kernels::names().all(|name| self.wanted(cuda, name).is_cached()),
-            Backend::Emulator(_) => false,
-        }
-    }
-
     /// Loads every module of kernels now, so that what is missing shows before anything is computed. What is not in the
-    /// cache is compiled side by side.
-    pub(super) fn load_all(&'static self) -> Result<(), String> {
+    /// cache is compiled side by side, after a call of `compiling`.
+    pub(super) fn load_all(&'static self, compiling: impl Fn(&'static Gpu)) -> Result<(), String> {
         let keep = |name, module| {
             lock(&self.loaded.modules).entry(name).or_insert(module);
         };
         let Backend::Cuda(cuda) = &self.backend else {
+            compiling(self);
             return kernels::names().try_for_each(|name| self.load(name).map(|module| keep(name, module)));
         };
+        let cached: Vec<_> = kernels::names().map(|name| (name, self.wanted(cuda, name).cached())).collect();
+        if cached.iter().any(|(_, cubin)| cubin.is_none()) {
+            compiling(self);
+        }
         std::thread::scope(|scope| {
-            let wanted = |name| (name, scope.spawn(move || self.wanted(cuda, name).cubin()));
-            let all: Vec<_> = kernels::names().map(wanted).collect();
+            let compiled = |(name, cubin): (&'static str, Option<Vec<u8>>)| {
+                (name, scope.spawn(move || cubin.map_or_else(|| self.wanted(cuda, name).compile(), Ok)))
+            };
+            let all: Vec<_> = cached.into_iter().map(compiled).collect();
             all.into_iter().try_for_each(|(name, thread)| {
                 let cubin = thread.join().expect("no panic while compiling")?;
                 self.load_cubin(cuda, name, &cubin).map(|module| keep(name, module))
@@ -102,10 +105,16 @@ impl Gpu {
         }
     }
 
-    /// Loads machine code that may be out of the cache. What the driver refuses is compiled once more: the cache may be
-    /// shared with machines whose compiler or driver is another.
+    /// Loads machine code that may be out of the cache. What the driver does not understand is compiled once more: the cache
+    /// may be shared with machines whose compiler or driver is another.
     fn load_cubin(&self, cuda: &Cuda, module: &str, cubin: &[u8]) -> Result<Module, String> {
-        let loaded = cuda.load(cubin).or_else(|_| cuda.load(&self.wanted(cuda, module).compile()?));
+        let loaded = cuda.load(cubin).or_else(|refusal| {
+            if !REFUSALS.iter().any(|name| refusal.contains(name)) {
+                return Err(refusal);
+            }
+            let again = self.wanted(cuda, module).compile().map_err(|error| format!("{refusal}; {error}"))?;
+            cuda.load(&again)
+        });
         loaded.map(Module::Cuda)
     }
 

@@ -27,14 +27,25 @@ pub struct Nccl {
     _library: ManuallyDrop<libloading::Library>,
 }
 
-/// One GPU's end of what connects it with the others, and whether it was aborted; else it is open as long as the process
+/// One GPU's end of what connects it with the others, and whether it was closed; else it is open as long as the process
 /// lives.
 pub struct Comm(Handle, AtomicBool);
 
-// SAFETY: used by one thread at a time, its GPU's, and aborted once by any other, which NCCL allows; handles are not bound
-// to threads.
+// SAFETY: used by one thread at a time, its GPU's, and not once it is closed; aborted once by any other, which NCCL allows
+// while a call is under way. Handles are not bound to threads.
 unsafe impl Send for Comm {}
 unsafe impl Sync for Comm {}
+
+impl Comm {
+    /// Has it used no more; whether this is the first time.
+    pub fn close(&self) -> bool {
+        !self.1.swap(true, Ordering::SeqCst)
+    }
+
+    fn open(&self) -> Result<Handle, String> {
+        if self.1.load(Ordering::SeqCst) { Err("another GPU that it works with has failed".into()) } else { Ok(self.0) }
+    }
+}
 
 impl Nccl {
     /// Finds and loads the library; the error names what is missing and how to get it.
@@ -74,11 +85,12 @@ impl Nccl {
     /// # Safety
     /// They are this end's GPU's, whose context is current and whose `stream` is open.
     pub unsafe fn average(&self, comm: &Comm, pieces: &[(u64, usize)], stream: Handle) -> Result<(), String> {
+        let end = comm.open()?;
         // SAFETY: as the caller promises.
         unsafe {
             self.check((self.group_start)(), "beginning to average")?;
             let each = |&(at, len): &(u64, usize)| {
-                (self.all_reduce)(at as *const c_void, at as *mut c_void, len, FLOAT32, AVERAGE, comm.0, stream)
+                (self.all_reduce)(at as *const c_void, at as *mut c_void, len, FLOAT32, AVERAGE, end, stream)
             };
             let failed = pieces.iter().map(each).find(|&status| status != 0);
             let ended = (self.group_end)();
@@ -91,18 +103,16 @@ impl Nccl {
     /// # Safety
     /// They are this end's GPU's, with room for all, its context is current, and its `stream` is open.
     pub unsafe fn gather(&self, comm: &Comm, from: u64, len: usize, to: u64, stream: Handle) -> Result<(), String> {
+        let end = comm.open()?;
         // SAFETY: as the caller promises.
-        let status =
-            unsafe { (self.all_gather)(from as *const c_void, to as *mut c_void, len, FLOAT32, comm.0, stream) };
+        let status = unsafe { (self.all_gather)(from as *const c_void, to as *mut c_void, len, FLOAT32, end, stream) };
         self.check(status, "gathering")
     }
 
-    /// Ends what this end's GPU may be waiting for; it is of no use afterwards.
+    /// Ends what the GPU of an end may be waiting for, once after the end was closed.
     pub fn abort(&self, comm: &Comm) {
-        if !comm.1.swap(true, Ordering::Relaxed) {
-            // SAFETY: it is open, and aborted once. What goes wrong concerns nobody any more.
-            let _ = unsafe { (self.abort)(comm.0) };
-        }
+        // SAFETY: whoever closed it calls this. What goes wrong concerns nobody any more.
+        let _ = unsafe { (self.abort)(comm.0) };
     }
 
     /// Turns a status into a sentence.

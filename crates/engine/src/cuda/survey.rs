@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Whether GPUs of all numbers are emulated by a C++ compiler, for tests of whole programs on machines without one: where
-/// DREAMER_EMULATE_GPU is set to anything but 0.
+/// DREAMER_EMULATE_GPU is set to anything but 0 or nothing.
 fn emulates() -> bool {
     std::env::var_os("DREAMER_EMULATE_GPU").is_some_and(|value| !value.is_empty() && value != "0")
 }
@@ -38,7 +38,7 @@ pub fn survey() -> Survey {
     let driver = Driver::load();
     let most = driver.as_ref().ok().map(|driver| driver.version().0);
     let gpus = driver.as_ref().map_or(Ok(vec![]), |driver| driver.devices());
-    let arch = gpus.as_ref().ok().and_then(|gpus| gpus.first()).map(|gpu| gpu.arch);
+    let arch = gpus.iter().flatten().find(|gpu| !gpu.is_too_old()).map(|gpu| gpu.arch);
     let nvrtc = Nvrtc::load(most, arch).map(|x| Found { path: x.path().into(), version: x.version() });
     let driver = driver.map(|x| Found { path: x.path().into(), version: x.version() });
     let several = gpus.as_ref().is_ok_and(|gpus: &Vec<Properties>| gpus.len() > 1);
@@ -69,10 +69,7 @@ pub fn open(index: usize, precision: Precision, compiling: impl Fn(&'static Gpu)
         let driver = Driver::load().map_err(|error| format!("{error}; or compute with --device cpu"))?;
         Gpu::open(Arc::new(driver), index, precision)?
     };
-    if !gpu.has_compiled_kernels() {
-        compiling(gpu);
-    }
-    gpu.load_all()?;
+    gpu.load_all(compiling)?;
     open.push((index, gpu));
     Ok(gpu)
 }
@@ -91,7 +88,7 @@ pub fn test_gpu_in(precision: Precision) -> Option<&'static Gpu> {
         let driver = Driver::load().ok().filter(|driver| driver.devices().is_ok_and(|gpus| !gpus.is_empty()));
         let found = match driver {
             Some(driver) => Ok(Gpu::open(Arc::new(driver), 0, precision)
-                .and_then(|gpu| gpu.load_all().map(|()| gpu))
+                .and_then(|gpu| gpu.load_all(|_| ()).map(|()| gpu))
                 .unwrap_or_else(|error| panic!("{error}"))),
             None => Gpu::emulated(precision),
         };

@@ -5,6 +5,7 @@ use super::memory::MEMORY_CALLS;
 use super::nccl::{Comm, Nccl};
 use super::queue::{Command, lock};
 use crate::tensor::{Dtype, Tensor};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// One GPU among others. What a member asks for, all of them ask for, in the same order and with the same shapes.
@@ -104,7 +105,10 @@ impl Member {
         meet();
         let quiet = (self.rank == 0).then(|| lock(&MEMORY_CALLS));
         meet();
-        let started = start();
+        let started = catch_unwind(AssertUnwindSafe(start)).unwrap_or_else(|panic| {
+            self.leave(); // the others wait, and one of them keeps what is needed to unwind
+            resume_unwind(panic)
+        });
         meet();
         drop(quiet);
         started
@@ -113,7 +117,9 @@ impl Member {
     /// Makes all stop waiting for each other, as one has failed. Nothing can be done together any more.
     pub fn leave(&self) {
         self.team.meeting.end();
-        for rank in 0..self.team.nccl.as_ref().map_or(0, |(_, comms)| comms.len()) {
+        let comms = self.team.nccl.iter().flat_map(|(_, comms)| comms);
+        let open: Vec<usize> = comms.enumerate().filter(|(_, comm)| comm.close()).map(|(rank, _)| rank).collect();
+        for rank in open {
             let team = self.team.clone();
             // Not waited for: it frees the GPU's work at once, but returns only when recordings of it are gone.
             let abort = move || team.nccl.iter().for_each(|(nccl, comms)| nccl.abort(&comms[rank]));
