@@ -131,9 +131,9 @@ if wants test; then
   echo "== official numbers"
   within 90 "$programs/agent-tests" golden --include-ignored --nocapture >"$out/agent.log" 2>&1 || failed=1
   echo "== recorded updates and acting against those computed as they come"
-  within 60 "$programs/agent-tests" recorded --test-threads 1 >>"$out/agent.log" 2>&1 || failed=1
-  within 60 "$programs/agent-tests" update_tests --skip recorded --test-threads 1 >>"$out/agent.log" 2>&1 || failed=1
-  within 60 "$programs/agent-tests" acting_tests --skip recorded --test-threads 1 >>"$out/agent.log" 2>&1 || failed=1
+  for module in update_tests acting_tests trial; do
+    within 60 "$programs/agent-tests" "$module" --test-threads 1 >>"$out/agent.log" 2>&1 || failed=1
+  done
   grep -E 'run on|worst|off by|panicked|left out|^test ' "$out/agent.log" || true
 fi
 

@@ -82,22 +82,29 @@ impl Begun {
     /// Waits until all GPUs have done their parts. Where one fails, the others, which may wait for it, are told.
     pub(crate) fn wait_for_all(&self) -> Result<()> {
         let wait = |part: &Begun| {
-            let waited = catch_unwind(AssertUnwindSafe(|| part.done.iter().for_each(Point::wait)));
-            waited.map_err(|_| panicked()).inspect_err(|_| part.member.iter().for_each(Member::leave))
+            or_leave(&part.member, || {
+                part.done.iter().for_each(Point::wait);
+                Ok(())
+            })
         };
         std::thread::scope(|scope| {
             let threads: Vec<_> = self.others.iter().map(|part| scope.spawn(move || wait(part))).collect();
-            let mut all = vec![wait(self)];
-            all.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))));
-            all.into_iter().collect()
+            let first = wait(self);
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).fold(first, Result::and)
         })
     }
 }
 
 /// One GPU's part of an update. Where it fails, the others are told.
 fn begin_alone(agent: &mut Agent, part: &mut Prepared, noise: &Noise) -> Result<Begun> {
-    let begun = catch_unwind(AssertUnwindSafe(|| agent.begin_part(part, noise))).unwrap_or_else(|_| Err(panicked()));
-    begun.inspect_err(|_| agent.member.iter().for_each(Member::leave))
+    let member = agent.member.clone();
+    or_leave(&member, || agent.begin_part(part, noise))
+}
+
+/// What `f` returns on one GPU. Where it fails, or panics, the others are told.
+fn or_leave<T>(member: &Option<Member>, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let result = catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(panicked()));
+    result.inspect_err(|_| member.iter().for_each(Member::leave))
 }
 
 fn panicked() -> anyhow::Error {

@@ -21,9 +21,9 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
     trainer.stop = stop.clone();
     println_above(&trainer.banner()?);
     note_start(&trainer);
-    let result = unless_it_panics(|| trainer.run(stop));
+    let result = trainer.run(stop);
     match result {
-        Ok(()) => unless_it_panics(|| trainer.finish(stop)),
+        Ok(()) => trainer.finish(stop),
         Err(error) => {
             trainer.logger.close().ok();
             Err(error.context("the run ended early"))
@@ -128,7 +128,7 @@ impl Trainer {
             going = unless_it_panics(|| self.turn());
         }
         // Whatever ended the loop, the update under way ends too, and says what went wrong in it.
-        match (going, self.land()) {
+        match (going, unless_it_panics(|| self.land())) {
             (Err(error), Ok(())) if self.has_broken_environment() => Err(error.context(self.last_save())),
             (Err(error), Err(late)) => Err(error.context(format!("the update under way failed, too: {late:#}"))),
             (going, landed) => going.map(drop).and(landed),
