@@ -136,8 +136,12 @@ class Memory:
     if len(obs) == len(self.obs):
       self.map[start] = 0
     else:
-      text = log_text({key[4:]: value for key, value in obs.items()
-                       if str(key).startswith('log/') and key not in self.obs})
+      more = {str(key): value for key, value in obs.items() if key not in self.obs}
+      for key in more:
+        if not key.startswith('log/'):
+          raise Problem(f"the observation has the key '{key}', which obs_space lacks; declare it there, or "
+                        f"call it 'log/{key}' if it is a number to be logged")
+      text = log_text({key[4:]: value for key, value in more.items()})
       self.map[start:start + len(text)] = text
 
   def remove(self):

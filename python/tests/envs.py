@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from dreamer_envs import FLAGS, Env, Space
+from dreamer_envs import FLAGS, Env, Space, VectorEnv
 
 
 class Echo(Env):
@@ -54,6 +54,9 @@ class Echo(Env):
 
   def flood(self, obs):
     obs.update({f'log/{i:03}': 1 / 3 for i in range(500)})
+
+  def undeclared(self, obs):
+    obs['height'] = 1.0
 
   def none(self, obs):
     obs['seed'] = None
@@ -200,6 +203,20 @@ class Pool:
 
   def close(self):
     pass
+
+
+class Few(VectorEnv):
+  """Two environments, of which only one answers from the second step on."""
+
+  count = 2
+
+  def __init__(self):
+    self.envs = [Echo(0), Echo(1)]
+    self.obs_space, self.act_space = self.envs[0].obs_space, self.envs[0].act_space
+
+  def step(self, actions):
+    obs = [env.step(action) for env, action in zip(self.envs, actions)]
+    return obs if actions[0]['reset'] else obs[:1]
 
 
 def second_raises(seed, index):

@@ -166,8 +166,11 @@ def test_atari_options():
   rewards = lambda clip: {float(x['reward']) for x in play(
       make('atari_ms_pacman', {'clip_reward': clip}), [2, 4], 150)}
   assert rewards(True) == {0.0, 1.0} and max(rewards(False)) >= 10
-  with pytest.raises(Problem):
-    make('atari_pong', {'lives': 'many'})
+  for wrong in ({'lives': 'many'}, {'noops': -1}, {'length': 0}):
+    with pytest.raises(Problem):
+      make('atari_pong', wrong)
+  with pytest.raises(Problem, match='env.kwargs.repeat is an option of the suite: --env.atari.repeat 2'):
+    make('atari_pong', repeat=2)
 
 
 def test_atari_names():
@@ -213,6 +216,8 @@ def test_dmc_options():
   assert (image() == image(camera=0)).all() and (image() != image(camera=1)).any()
   assert (image() != image(fast=False)).any()
   quadruped = [image('quadruped_walk', camera=x) for x in (-1, 2, 0)]
+  with pytest.raises(Problem, match='from camera 99'):
+    image(camera=99)
   assert (quadruped[0] == quadruped[1]).all() and (quadruped[0] != quadruped[2]).any()
 
 

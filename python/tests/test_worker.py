@@ -72,6 +72,7 @@ def test_prints_do_not_disturb():
     ('dtype', ["'image'", 'float64', 'uint8']),
     ('range', ["'image'", 'from -1 to 254']),
     ('lacks', ["lacks the key 'image'", 'seed']),
+    ('undeclared', ["'height', which obs_space lacks", "'log/height'"]),
     ('none', ["'seed'", 'NoneType', 'float32 ()']),
     ('array', ['returned a list']),
     ('text', ["'log/text' is a str and no number"]),
@@ -90,6 +91,14 @@ def test_faults(fault, words):
     assert t.process.wait(5) == (3 if fault == 'dies' else 1)
     if fault == 'raises':
       assert 'Traceback' in t.log() and 'in raises' in t.log()
+
+
+def test_environments_that_step_together_answer_for_all():
+  with Trainer('py:envs:Few', slots=2) as t:
+    t.ask([0, 1])
+    with pytest.raises(WorkerError) as e:
+      t.ask([0, 1])
+    assert '2 environments that step together returned 1 observations' in e.value.args[0]['error']
 
 
 def test_answers_before_a_fault_are_sent():
@@ -112,6 +121,8 @@ def test_answers_before_a_fault_are_sent():
     ('py:envs:nothing', 'is no environment', None),
     ('py:envs:needs', "No module named 'a_package_that_is_missing'", None),
     ('py:envs:vector', '--env.slots 3 asks for as many', None),
+    ('py:needs_missing.inner:f', "No module named 'a_package_that_is_missing'", None),
+    ('py:envs.inner:f', "no module 'envs.inner'", None),
     ('gym_', 'Malformed', None),
     ('gym_needs_missing:X-v0', "No module named 'a_package_that_is_missing'", None),
 ])

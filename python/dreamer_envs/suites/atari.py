@@ -31,6 +31,8 @@ class Atari(Env):
         raise Problem(f"`{key}` is one of {', '.join(choices)}, not '{value}'")
     if repeat < 1 or pooling < 1:
       raise Problem('`repeat` and `pooling` are at least 1')
+    if noops < 0 or length < 1:
+      raise Problem(f'`noops` is at least 0 and `length` at least 1, not {noops} and {length}')
     self._repeat, self._pooling, self._aggregate = repeat, pooling, aggregate
     self._gray, self._lives, self._clip = gray, lives, clip_reward
     self._noops, self._autostart, self._length = noops, autostart, length

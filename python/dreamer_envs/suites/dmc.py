@@ -69,7 +69,10 @@ class Camera:
       quality.shadowsize = 0
       quality.offsamples = 0
     with drawing():
-      self()
+      try:
+        self()
+      except ValueError as e:  # There is no such camera, or the size is too large.
+        raise Problem(f'images of size {self._size} cannot be drawn from camera {camera!r}: {e}')
 
   def __call__(self):
     return self._physics().render(*self._size, camera_id=self._camera)
@@ -77,9 +80,11 @@ class Camera:
 
 @contextlib.contextmanager
 def drawing():
-  """Whatever goes wrong at the first image is a matter of missing libraries."""
+  """What goes wrong at the first image, other than wrong options, is a matter of missing libraries."""
   try:
     yield
+  except Problem:
+    raise
   except Exception as e:
     raise Problem(f'images cannot be drawn ({type(e).__name__}: {e})', cure=GL)
 

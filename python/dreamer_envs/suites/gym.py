@@ -24,7 +24,7 @@ def make(name, options, kwargs, seed, index, slots):
     if repeat != 1:
       raise Problem('gymnasium steps a vector of environments once an action: repeat has to be 1')
     if gymnasium.__version__.startswith('0.'):
-      raise Problem('vectors of environments need a newer gymnasium', cure=INSTALL + '>=1.1')
+      raise Problem('vectors of environments need a newer gymnasium', cure='pip install "gymnasium>=1.1"')
     vector = gymnasium.make_vec(name, num_envs=slots, **kwargs)
     return GymVector(vector, seed, size, render, film)
   except gymnasium.error.DependencyNotInstalled as e:

@@ -68,7 +68,9 @@ def load(name):
 def from_module(where):
   try:
     found = importlib.util.find_spec(where)
-  except ModuleNotFoundError:
+  except ModuleNotFoundError as e:
+    if not f'{where}.'.startswith(f'{e.name}.'):
+      raise  # It is a package that the module's own package wants.
     found = None
   if not found:
     raise Problem(f"there is no module '{where}' in this folder ({os.getcwd()}) or among the "

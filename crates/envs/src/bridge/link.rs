@@ -120,9 +120,21 @@ impl Link {
             if let Some(fault) = self.fault.get() {
                 bail!("{fault}");
             }
-            self.receive(layout, deadline).map_err(|error| self.fail(error))?;
+            // An answer that came together with a fault of another slot counts: the next round takes it.
+            self.receive(layout, deadline).map_err(|error| self.fail(error)).ok();
         }
         Ok(())
+    }
+
+    /// What slots have answered and nobody has taken, of a process that is dead. Those that step together are left
+    /// out: a fault fails them all in the same step.
+    pub fn left(&self, layout: &Layout) -> Vec<(usize, Record)> {
+        if layout.together {
+            return vec![];
+        }
+        while self.receive(layout, Instant::now()).is_ok() {}
+        let answered = (0..self.seats.len()).filter(|&slot| self.seats[slot].take());
+        answered.filter_map(|slot| Some((slot, self.values(layout, slot).ok()?))).collect()
     }
 
     /// Notes some answers. Those of slots that step together count once all of them are there and sound: one that is

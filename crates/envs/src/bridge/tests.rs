@@ -136,6 +136,35 @@ fn an_episode_does_not_go_on_in_another_process() {
     std::fs::remove_file(once).unwrap();
 }
 
+#[test]
+fn what_others_answered_before_a_fault_counts() {
+    // Both slots end their episode at once, with a reward, while the worker fails: once the first slot has answered, or
+    // with the values of the first while the second's are sound.
+    for (fault, at, sick) in [("error", 6, 1), ("crash", 6, 1), ("nan", 5, 0)] {
+        let once = once(&format!("late-{fault}"));
+        let kwargs = json!({"fault": fault, "at": at, "length": 2, "once": once});
+        let mut envs = envs(2, json!({"slots": 2, "kwargs": kwargs})).unwrap();
+        for reset in [true, false] {
+            envs.iter_mut().for_each(|env| drop(env.step(&act(2, reset)).unwrap()));
+        }
+        envs.iter_mut().for_each(|env| env.begin(&act(2, false)));
+        std::thread::sleep(Duration::from_millis(300)); // all that the worker has to say lies in the pipe
+        for (slot, env) in envs.iter_mut().enumerate() {
+            let obs = env.step(&act(2, false)).unwrap();
+            let due = if slot == sick { (1.0, 0.0) } else { (2.0, 2.0) };
+            assert_eq!((number(&obs, "step").unwrap(), number(&obs, "reward").unwrap()), due, "{fault}, slot {slot}");
+            assert!(flag(&obs, "is_last").unwrap());
+        }
+        for (step, reset) in [(0.0, true), (1.0, false), (2.0, false)] {
+            for env in &mut envs {
+                let obs = env.step(&act(2, reset)).unwrap();
+                assert_eq!((number(&obs, "step").unwrap(), flag(&obs, "is_first").unwrap()), (step, reset), "{fault}");
+            }
+        }
+        std::fs::remove_file(once).unwrap();
+    }
+}
+
 /// Steps each environment in a thread of its own, all of them together, for some rounds.
 fn step_in_threads(envs: Vec<Box<dyn Env>>, rounds: usize) {
     let barrier = std::sync::Barrier::new(envs.len());

@@ -6,8 +6,9 @@ use super::process::Process;
 use crate::Rng;
 use crate::notice::notice;
 use crate::record::flag;
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use spaces::Record;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Worker {
     layout: Layout,
     limit: usize,
     link: RwLock<Link>,
+    /// Answers of the last process that failed, by its generation and the slot, which nobody has taken yet.
+    late: Mutex<BTreeMap<(u64, usize), Record>>,
     history: Mutex<History>,
     answers: AtomicU64,
 }
@@ -76,11 +79,14 @@ impl Worker {
         link.ask(&self.layout, slot, &self.layout.act.write(action)?, flag(action, "reset")?)
     }
 
-    /// The observation of a slot that was asked in `generation`.
+    /// The observation of a slot that was asked in `generation`. Where another slot's fault has ended that process
+    /// since, this one may have answered before.
     pub fn finish(&self, slot: usize, generation: u64) -> Result<Record> {
         let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
-        ensure!(link.generation == generation, "the worker was restarted");
-        let record = link.answer(&self.layout, slot)?;
+        let record = match link.generation == generation {
+            true => link.answer(&self.layout, slot)?,
+            false => self.late().remove(&(generation, slot)).context("the worker was restarted")?,
+        };
         self.answers.fetch_add(1, Ordering::Relaxed);
         Ok(record)
     }
@@ -97,6 +103,7 @@ impl Worker {
             return Ok(link.generation);
         }
         let mut last_words = indent(&link.process.last_words());
+        *self.late() = link.left(&self.layout).into_iter().map(|(slot, obs)| ((generation, slot), obs)).collect();
         loop {
             let answers = self.answers.load(Ordering::Relaxed);
             let fresh = answers >= history.answers + FORGIVEN * history.launch.ask.slots as u64;
@@ -139,6 +146,10 @@ impl Worker {
         }
     }
 
+    fn late(&self) -> MutexGuard<'_, BTreeMap<(u64, usize), Record>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,7 +163,8 @@ impl Starting {
         let Answer { layout, notes } = answer.map_err(|error| explain(error, &mut self.process))?;
         let link = RwLock::new(Link::new(self.process, slots, 0));
         let history = Mutex::new(History { launch: self.launch, in_a_row: 0, answers: 0, last: None });
-        Ok(Worker { notes, layout, limit: self.limit, link, history, answers: AtomicU64::new(0) })
+        let (late, answers) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Worker { notes, layout, limit: self.limit, link, late, history, answers })
     }
 }
 
