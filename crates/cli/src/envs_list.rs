@@ -32,7 +32,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             text += &describe(word, "", env.obs_space(), env.act_space());
         }
         for task in found {
-            text += &describe(&task.name, &task.description, &task.obs_space, &task.act_space);
+            // That of the full name with the options that were given.
+            let env =
+                (task.name == *word).then(|| envs::make(word, 0, 0, &options).map_err(Failure::Usage)).transpose()?;
+            let (obs, act) =
+                env.as_ref().map_or((&task.obs_space, &task.act_space), |env| (env.obs_space(), env.act_space()));
+            text += &describe(&task.name, &task.description, obs, act);
         }
     }
     print(&text)

@@ -270,6 +270,7 @@ fn tasks_are_listed_with_their_spaces() {
         assert!(all.contains(&format!("{}\n", task.name)), "{}", task.name);
     }
     assert_eq!(all.lines().find(|line| line.chars().count() > 100), None);
+    assert!(stdout("envs catch --env.catch.size 20 30").contains("[20, 30, 3]"));
     let catch = stdout("envs catch");
     assert!(catch.contains("image") && catch.contains("uint8") && catch.contains("[64, 64, 3]"), "{catch}");
     assert!(!catch.contains("cartpole"));

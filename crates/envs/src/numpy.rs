@@ -87,11 +87,6 @@ impl RandomState {
         }
     }
 
-    /// `normal(mean, deviation)`.
-    pub fn normal(&mut self, mean: f64, deviation: f64) -> f64 {
-        mean + deviation * self.randn()
-    }
-
     /// `randint(low, high)`: an integer from `low` to `high - 1`, and `low` where there is no other.
     pub fn randint(&mut self, low: i64, high: i64) -> i64 {
         let largest = high.saturating_sub(1).max(low).wrapping_sub(low) as u64;
@@ -110,24 +105,6 @@ impl RandomState {
             if bits & mask <= largest {
                 return bits & mask;
             }
-        }
-    }
-
-    /// `choice(len(p), p=p)`: an index by its probability; these add up to 1.
-    pub fn choice(&mut self, p: &[f64]) -> usize {
-        let (total, at): (f64, f64) = (p.iter().sum(), self.random_sample());
-        let mut sum = 0.0;
-        let passed = |x: &&f64| {
-            sum += **x;
-            sum / total <= at
-        };
-        p.iter().take_while(passed).count()
-    }
-
-    /// `shuffle(values)`.
-    pub fn shuffle<T>(&mut self, values: &mut [T]) {
-        for i in (1..values.len()).rev() {
-            values.swap(i, self.interval(i as u64) as usize);
         }
     }
 }
@@ -164,9 +141,7 @@ mod tests {
     // print(r.randint(0, 4, 10), r.randint(2 ** 31 - 1), r.randint(2 ** 31 - 1))
     // print(r.randint(-5, 10 ** 12), r.randint(-5, 10 ** 12), r.randint(-5, 10 ** 12), r.randint(7, 8))
     // print(r.randint(0, 2 ** 32), r.randint(-2 ** 63, 2 ** 63 - 1), [r.randint(0, 100) for _ in range(4)])
-    // print(r.randn(5), r.normal(1, 0.1), r.rand())
-    // x = list(range(10)); r.shuffle(x); print(x, r.permutation(8))
-    // print([r.choice(3, p=[.1, .8, .1]) for _ in range(12)])"
+    // print(r.randn(5), r.normal(1, 0.1), r.rand())"
     #[test]
     fn every_call_draws_numpys_numbers() {
         let mut r = RandomState::new(42);
@@ -181,14 +156,7 @@ mod tests {
         let normal =
             [-2.439105815056023, 0.6034412250381314, -0.2510439680857766, -0.16386711649477018, -1.4763296931546015];
         assert_eq!([(); 5].map(|_| r.randn()), normal);
-        assert_eq!((r.normal(1.0, 0.1), r.random_sample()), (1.1486980958047202, 0.9832308858067882));
-        let mut ten: [usize; 10] = std::array::from_fn(|i| i);
-        r.shuffle(&mut ten);
-        assert_eq!(ten, [5, 3, 1, 6, 0, 7, 9, 4, 2, 8]);
-        let mut eight: [usize; 8] = std::array::from_fn(|i| i);
-        r.shuffle(&mut eight); // permutation(8)
-        assert_eq!(eight, [2, 6, 7, 4, 1, 5, 3, 0]);
-        assert_eq!([(); 12].map(|_| r.choice(&[0.1, 0.8, 0.1])), [0, 1, 1, 1, 1, 0, 2, 1, 1, 1, 1, 1]);
+        assert_eq!((1.0 + 0.1 * r.randn(), r.random_sample()), (1.1486980958047202, 0.9832308858067882));
     }
 
     // for seed in (0, 1, 2 ** 31 - 2, 2 ** 32 - 1):

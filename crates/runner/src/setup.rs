@@ -25,7 +25,7 @@ const RESTART_WINDOW: u64 = 10_000;
 const ASKED: usize = 16;
 
 /// The environments of a run, or those of the evaluation in it, ready to step. `start` is the policy step at which the
-/// run goes on: by it the seeds of environments in other processes differ from those of its beginning.
+/// run goes on: by it the seeds of environments whose state is not saved differ from those of its beginning.
 pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
     let (key, count) = if eval { ("run.eval_envs", config.run.eval_envs) } else { ("run.envs", config.run.envs) };
     let first = if eval || config.script == "eval_only" { EVAL_INDEX } else { 0 };
@@ -36,7 +36,7 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
         options["start"] = start.into();
         envs::make_many(&config.task, first..first + count, config.seed, &options)?
     } else {
-        (0..count).map(|i| environment(config, first + i)).collect::<Result<Vec<Box<dyn Env>>>>()?
+        (0..count).map(|i| environment(config, first + i, start)).collect::<Result<Vec<Box<dyn Env>>>>()?
     };
     let processors = available_parallelism().map_or(1, |n| n.get());
     // Workers compute at the same time whoever asks them, and to wake threads for that takes longer than to ask.
@@ -45,8 +45,10 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
 }
 
 /// One native environment, which is rebuilt when it crashes, with other random numbers than before.
-fn environment(config: &Config, index: usize) -> Result<Box<dyn Env>> {
-    let (task, seed, options) = (config.task.clone(), config.seed, config.env.clone());
+fn environment(config: &Config, index: usize, start: u64) -> Result<Box<dyn Env>> {
+    let (task, options) = (config.task.clone(), config.env.clone());
+    // One that takes its state back draws as it would have without a pause.
+    let seed = if start == 0 { config.seed } else { envs::Rng::new(config.seed, start).bits() };
     let drawn = config.script == "eval_only"; // drawing would slow training down
     let build = move |restarts| {
         let env = envs::make(&task, index + restarts * RESTART_INDEX, seed, &options)?;

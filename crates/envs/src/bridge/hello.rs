@@ -137,6 +137,9 @@ pub fn read(line: &str, slots: usize) -> Result<Answer> {
         hello.stride
     );
     let (act, obs) = (Side::new(hello.act)?, Side::new(hello.obs)?);
+    if let Some((key, space)) = act.spaces.iter().find(|(_, space)| space.low == space.high) {
+        bail!("the worker's key '{key}' is an action that can only be {}; leave it out", space.low);
+    }
     for (name, side) in [("act", &act), ("obs", &obs)] {
         let (end, stride) = (side.start + side.len, hello.stride);
         ensure!(end <= stride, "the worker's keys of '{name}' end at byte {end} of a slot of {stride} bytes");
@@ -221,9 +224,6 @@ impl Side {
             if !(space.dtype == DType::U8 && space.low <= 0.0 && space.high >= 256.0) {
                 space.check(key, &value).map_err(|error| anyhow::anyhow!("in the observation, {error}"))?;
             }
-            let wild =
-                if space.dtype == DType::F32 { value.to_f32().into_iter().find(|x| !x.is_finite()) } else { None };
-            ensure!(wild.is_none(), "in the observation, key '{key}' holds {}", wild.unwrap_or_default());
             record.insert(key.clone(), value);
         }
         Ok(record)
@@ -244,7 +244,9 @@ impl Key {
                 _ => bail!("is int32, but lacks the bounds low and high"),
             },
         };
-        ensure!(low < high, "has the bounds {low} to {high}, which hold nothing");
+        // The high of whole numbers is the first one above them, that of floats may itself be taken.
+        let hold = if dtype == DType::F32 { low <= high } else { low < high };
+        ensure!(hold, "has the bounds {low} to {high}, which hold nothing");
         let size = self.shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));
         ensure!(size.is_some_and(|n| n <= 1 << 28), "has the shape {:?}, which is too large", self.shape);
         Ok(Space { dtype, shape: self.shape, low, high })
@@ -275,6 +277,13 @@ mod tests {
         assert!(error(|json| json["stride"] = json!(4)).contains("end at byte"));
         let many = error(|json| json["obs"]["room"]["high"] = json!(1u64 << 40));
         assert_eq!(many, "the worker's key 'room' has more than 65536 classes; send it as float32");
+        fn push(json: &mut Value, kind: &str, low: f64) {
+            json[kind]["push"] = json!({"dtype": "float32", "shape": [], "low": low, "high": 1, "offset": 8});
+        }
+        assert!(hello(|json| push(json, "obs", 1.0)).is_ok(), "a value that never changes can be seen");
+        assert!(error(|json| push(json, "obs", 2.0)).contains("has the bounds 2 to 1, which hold nothing"));
+        let fixed = error(|json| push(json, "act", 1.0));
+        assert_eq!(fixed, "the worker's key 'push' is an action that can only be 1; leave it out");
         assert!(error(|json| json["obs"]["room"]["offset"] = json!(u64::MAX)).contains("too far away"));
         assert!(error(|json| json["stride"] = json!(u64::MAX)).contains("too much"));
         let newer = error(|json| *json = json!({"version": 3, "slots": "many"}));

@@ -146,7 +146,8 @@ impl PinPad {
             self.state.player = target;
         }
         let sequence = &mut self.state.sequence;
-        if let Some(pad) = self.tiles[index(self.state.player)]
+        // Officially the tile that was walked to counts: none where that is wall, even if the player stands on a pad.
+        if let Some(pad) = self.tiles[index(target)]
             && sequence.last() != Some(&pad)
         {
             sequence.push(pad);
@@ -291,6 +292,11 @@ mod tests {
             assert_eq!(env.state.countdown, left);
         }
         assert!(env.state.sequence.len() <= 1, "a new start has at most the pad it stands on");
+        (env.state.player, env.state.sequence) = ([1, 1], vec![]);
+        for (action, sequence) in [(2, vec![]), (0, vec![0])] {
+            env.step(&act(action)).unwrap();
+            assert_eq!(env.state.sequence, sequence, "who walks into a wall steps on nothing");
+        }
     }
 
     #[test]

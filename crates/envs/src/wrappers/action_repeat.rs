@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use spaces::{Array, Record};
 
 /// Repeats each action, sums the rewards and returns the last record. An episode's first or last
-/// record stops the repetition.
+/// record stops the repetition, and so does a terminal one.
 pub struct ActionRepeat {
     env: Box<dyn Env>,
     repeat: usize,
@@ -22,6 +22,7 @@ impl ActionRepeat {
 impl Env for ActionRepeat {
     forward!(obs_space);
     forward!(act_space);
+    forward!(begin);
     forward!(render);
     forward!(save, load);
 
@@ -33,7 +34,7 @@ impl Env for ActionRepeat {
             // An environment that restarts within the repetition begins with no reward.
             let first = flag(&obs, "is_first")?;
             reward = if first { 0.0 } else { reward + number(&obs, "reward")? };
-            if first || flag(&obs, "is_last")? {
+            if first || flag(&obs, "is_last")? || flag(&obs, "is_terminal")? {
                 break;
             }
         }

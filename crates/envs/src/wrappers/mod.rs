@@ -53,3 +53,50 @@ pub use time_limit::TimeLimit;
 
 #[cfg(test)]
 mod probe;
+
+#[cfg(test)]
+mod tests {
+    use super::probe::{Probe, act};
+    use super::*;
+    use crate::Env;
+    use crate::record::flag;
+    use spaces::Record;
+    use std::sync::{Arc, Mutex};
+
+    /// An environment that notes whether it was told to reset ahead of time.
+    struct Told {
+        env: Box<Probe>,
+        resets: Arc<Mutex<Vec<bool>>>,
+    }
+
+    impl Env for Told {
+        forward!(obs_space);
+        forward!(act_space);
+
+        fn begin(&mut self, action: &Record) {
+            self.resets.lock().unwrap().push(flag(action, "reset").unwrap());
+        }
+
+        fn step(&mut self, action: &Record) -> anyhow::Result<Record> {
+            self.env.step(action)
+        }
+    }
+
+    #[test]
+    fn every_wrapper_tells_the_action_ahead_of_time() {
+        let resets: Arc<Mutex<Vec<bool>>> = Arc::default();
+        let told = resets.clone();
+        let build = move |_| -> anyhow::Result<Box<dyn Env>> {
+            let env = Box::new(Told { env: Probe::endless(), resets: told.clone() });
+            let env = Box::new(NormalizeAction::new(Box::new(CheckSpaces::new(env, "told")?)));
+            let env = Box::new(ActionRepeat::new(Box::new(ClipAction::new(env, -1.0, 1.0)?), 2)?);
+            Ok(LogImage::around(Box::new(ResizeImage::new(Box::new(TimeLimit::new(env, 2)?), [8, 8])?)))
+        };
+        let mut env = RestartOnException::new(Box::new(build), 1, 10).unwrap();
+        for _ in 0..4 {
+            env.begin(&act(0.5));
+            env.step(&act(0.5)).unwrap();
+        }
+        assert_eq!(*resets.lock().unwrap(), [false, false, false, true], "the time limit resets after its end");
+    }
+}

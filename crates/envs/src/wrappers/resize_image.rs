@@ -31,6 +31,7 @@ impl ResizeImage {
 
 impl Env for ResizeImage {
     forward!(act_space);
+    forward!(begin);
     forward!(render);
     forward!(save, load);
 

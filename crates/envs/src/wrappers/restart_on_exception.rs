@@ -101,6 +101,14 @@ impl Env for RestartOnException {
         self.env.as_mut().context("the environment is not running")?.load(state)
     }
 
+    fn begin(&mut self, action: &Record) {
+        let Some(env) = &mut self.env else { return };
+        // One that panics is gone, as in `attempt`; `step` builds another.
+        if catch_unwind(AssertUnwindSafe(|| env.begin(action))).is_err() {
+            self.env = None;
+        }
+    }
+
     fn step(&mut self, action: &Record) -> Result<Record> {
         self.step += 1;
         let mut result = self.attempt(action);

@@ -5,6 +5,7 @@ use crate::{Env, state};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use spaces::{Array, Record};
+use std::borrow::Cow;
 
 /// Marks the record of step `duration` as last, not as terminal. The step after any last record
 /// starts an episode, even where the environment itself would go on.
@@ -26,6 +27,15 @@ impl TimeLimit {
         ensure!(duration > 0, "a time limit of 0 steps leaves no episode; set at least 1");
         Ok(TimeLimit { env, duration, state: State::default() })
     }
+
+    /// The action, with `reset` where the last episode has ended.
+    fn due<'a>(&self, action: &'a Record) -> Cow<'a, Record> {
+        let mut action = Cow::Borrowed(action);
+        if self.state.done {
+            action.to_mut().insert("reset".into(), Array::bool(true));
+        }
+        action
+    }
 }
 
 impl Env for TimeLimit {
@@ -33,14 +43,12 @@ impl Env for TimeLimit {
     forward!(act_space);
     forward!(render);
 
+    fn begin(&mut self, action: &Record) {
+        self.env.begin(&self.due(action));
+    }
+
     fn step(&mut self, action: &Record) -> Result<Record> {
-        let mut obs = if self.state.done && !flag(action, "reset")? {
-            let mut action = action.clone();
-            action.insert("reset".into(), Array::bool(true));
-            self.env.step(&action)?
-        } else {
-            self.env.step(action)?
-        };
+        let mut obs = self.env.step(&self.due(action))?;
         self.state.step = if flag(&obs, "is_first")? { 0 } else { self.state.step + 1 };
         if self.state.step >= self.duration {
             obs.insert("is_last".into(), Array::bool(true));

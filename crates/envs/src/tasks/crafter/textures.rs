@@ -1,30 +1,14 @@
 //! The pictures of the Python package: where they are, and how they are read, resized and laid over each other.
 
+use crate::packages;
 use anyhow::{Context, Result, bail, ensure};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
-/// Prints where the package is, without importing it.
-const WHERE: &str = "import importlib.util
-spec = importlib.util.find_spec('crafter')
-print(*(spec and spec.submodule_search_locations or []), sep='\\n')";
-
-/// The folder with the pictures of the package that `python` has; none where it has none. Each interpreter is asked
-/// once.
+/// The folder with the pictures of the package that `python` has; none where it has none.
 pub fn find(python: &str) -> Option<PathBuf> {
-    static FOUND: Mutex<BTreeMap<String, Option<PathBuf>>> = Mutex::new(BTreeMap::new());
-    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-    found.entry(python.to_string()).or_insert_with(|| ask(python)).clone()
-}
-
-fn ask(python: &str) -> Option<PathBuf> {
-    let output = Command::new(python).args(["-c", WHERE]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.lines().map(|line| Path::new(line).join("assets")).find(|assets| assets.join("grass.png").is_file())
+    packages::folder(python, "crafter", "assets")
 }
 
 /// A picture of `width` x `height` pixels, row by row.

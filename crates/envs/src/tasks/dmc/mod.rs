@@ -3,14 +3,11 @@
 #[cfg(feature = "mujoco")]
 mod native;
 
-use crate::{Env, bridge};
+use crate::{Env, bridge, packages};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 /// The tasks that this process can simulate, by domain.
 const TASKS: [(&str, &[&str]); 10] = [
@@ -114,19 +111,9 @@ fn models(name: &str, options: &Options, all: &Value) -> Result<PathBuf> {
     })
 }
 
-/// The folder of the models that the package dm_control of a Python brings; none where there is no such package. It is
-/// not imported, which would take seconds, and is looked for once.
+/// The folder of the models that the package dm_control of a Python brings; none where there is no such package.
 pub fn suite(python: &str) -> Option<PathBuf> {
-    const WHERE: &str =
-        "import importlib.util as u; print(u.find_spec('dm_control').submodule_search_locations[0], end='')";
-    static FOUND: Mutex<BTreeMap<String, Option<PathBuf>>> = Mutex::new(BTreeMap::new());
-    let find = || {
-        let output = Command::new(python).args(["-c", WHERE]).stdin(Stdio::null()).output().ok()?;
-        let folder = PathBuf::from(String::from_utf8(output.stdout).ok()?).join("suite");
-        (output.status.success() && folder.is_dir()).then_some(folder)
-    };
-    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-    found.entry(python.to_string()).or_insert_with(find).clone()
+    packages::folder(python, "dm_control", "suite")
 }
 
 #[cfg(feature = "mujoco")]
