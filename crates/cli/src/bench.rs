@@ -32,7 +32,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
 fn measure(request: &Request) -> Result<()> {
     if let Some(path) = &request.json {
         // Minutes of measuring are not to end in a folder that does not exist.
-        std::fs::write(path, "").with_context(|| format!("cannot write '{}'", path.display()))?;
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        file.with_context(|| format!("cannot write '{}'", path.display()))?;
     }
     let mut measurements = Vec::new();
     match &request.what {

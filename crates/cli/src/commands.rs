@@ -67,6 +67,12 @@ fn eval(mut args: Args) -> Result<(), Failure> {
     }
     if let Some(run) = args.words.pop() {
         let run = run.trim_end_matches('/').to_string();
+        if !std::path::Path::new(&run).join("config.yaml").is_file() {
+            return Err(Failure::Usage(anyhow!(
+                "'{run}' is no run folder, as it holds no config.yaml; name the folder that `dreamer train` wrote to, or a \
+                 checkpoint by --run.from_checkpoint"
+            )));
+        }
         args.configs.insert(0, format!("{run}/config.yaml"));
         // Flags that the user gives come later and win.
         // What the run started from, and for how long it trained, is no concern of its evaluation.

@@ -46,7 +46,8 @@ Usage: dreamer eval RUN [--configs BLOCK...] [--KEY VALUE...]
 RUN is a run folder: its configuration and its newest checkpoint are used, and it is left as it
 is. PATH may also be a checkpoint in it. The scores go to a new run folder, or to --logdir, or if
 that is the folder of a training run, to `eval` in it. The environments have other random numbers
-than in training. Plays 10,000 steps with RUN, otherwise until Ctrl-C or --run.steps.
+than in training. Plays --run.steps steps, 10,000 unless it is given, and on until every environment
+has ended --run.eval_eps episodes (1).
 
 Examples:
   dreamer eval ~/logdir/cartpole

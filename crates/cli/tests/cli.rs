@@ -25,6 +25,16 @@ fn a_bench_that_could_not_write_its_figures_measures_nothing() {
     assert!(output.status.code() == Some(1) && errors.contains("/nonexistent/folder/figures.json"), "{errors}");
 }
 
+#[test]
+fn a_bench_that_fails_leaves_earlier_figures() {
+    let file = std::env::temp_dir().join(format!("figures-{}.json", std::process::id()));
+    std::fs::write(&file, "[]").unwrap();
+    let output = dreamer(&format!("bench --env pinpad_three --env.pinpad.size 0 0 --json {}", file.display()));
+    assert!(output.status.code() != Some(0));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "[]");
+    std::fs::remove_file(file).unwrap();
+}
+
 /// Standard output of a command that must succeed.
 fn stdout(line: &str) -> String {
     let output = dreamer(line);

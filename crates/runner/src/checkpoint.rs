@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use spaces::Record;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 const AGENT: &str = "agent.safetensors";
@@ -65,7 +65,7 @@ impl Checkpoints {
     /// The newest checkpoint that is whole, beginning with the one that `latest` names, and a
     /// warning for each one that is not. `None` where there is none yet; an error where all are damaged.
     pub fn load(&mut self) -> Result<(Option<Moment>, Vec<String>)> {
-        let mut names = self.names();
+        let mut names = self.names()?;
         names.reverse();
         if let Ok(latest) = fs::read_to_string(self.dir.join(LATEST)) {
             // A stable sort: `latest` first, the others from new to old.
@@ -112,14 +112,17 @@ impl Checkpoints {
         replace_file(&self.dir.join(LATEST), format!("{name}\n").as_bytes())
     }
 
-    /// Checkpoint names, oldest first.
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let names =
-            entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(|name| name.starts_with(|c: char| c.is_ascii_digit())).collect();
+    /// Checkpoint names, oldest first; none where there is no folder yet.
+    fn names(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
+            entries => entries.with_context(|| format!("the folder {} cannot be read", self.dir.display()))?,
+        };
+        let folders = entries.flatten().filter(|entry| entry.path().is_dir());
+        let names = folders.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| is_name(name)).collect();
         names.sort();
-        names
+        Ok(names)
     }
 
     /// The step with leading zeros, so that names sort as numbers; a second checkpoint of one step gets a suffix.
@@ -139,12 +142,19 @@ impl Checkpoints {
         self.good.drain(..self.good.len().saturating_sub(KEEP));
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let old = name.starts_with(|c: char| c.is_ascii_digit()) && !self.good.contains(&name);
+            let old = is_name(&name) && !self.good.contains(&name);
             if (old || name.starts_with(".tmp-")) && entry.path().is_dir() {
                 fs::remove_dir_all(entry.path()).ok();
             }
         }
     }
+}
+
+/// Whether a checkpoint may have this name. Copies of other names are the user's own.
+fn is_name(name: &str) -> bool {
+    let (step, again) = name.split_once('.').unwrap_or((name, "000"));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    step.len() >= 12 && again.len() >= 3 && digits(step) && digits(again)
 }
 
 /// Reads and verifies one checkpoint folder.

@@ -15,7 +15,17 @@ fn loaded_step(dir: &Path) -> (Option<u64>, usize) {
 }
 
 fn folders(dir: &Path) -> Vec<String> {
-    Checkpoints::new(dir).names()
+    Checkpoints::new(dir).names().unwrap()
+}
+
+#[test]
+fn folders_of_other_names_are_the_users_own() {
+    for name in ["000000000400", "000000000400.001", "1234567890123"] {
+        assert!(is_name(name), "{name}");
+    }
+    for name in ["000000000400-keep", "000000000400.x", "20260131T154500", "400", "best", ".tmp-000000000400"] {
+        assert!(!is_name(name), "{name}");
+    }
 }
 
 #[test]

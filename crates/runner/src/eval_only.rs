@@ -5,19 +5,20 @@ use crate::driver::Driver;
 use crate::episodes::Episodes;
 use crate::film::Film;
 use crate::folder::Folder;
-use crate::log::{Fps, Logger, Metrics, Usage, insert_scalar, println_above};
+use crate::log::{Fps, LINES, Logger, Metrics, Usage, Value, insert_scalar, println_above};
 use crate::policy::Policy;
 use crate::signals::Stop;
 use crate::{banner, saving, setup};
 use anyhow::{Context, Result, ensure};
-use config::Config;
+use config::{Config, Run};
 use dreamer_agent::{Agent, Mode};
 use std::path::Path;
 use std::time::Instant;
 
-/// Plays `run.steps` policy steps with the agent that `run.from_checkpoint` names; where that is empty, with the one of
-/// the run in `logdir`. What is written goes to `logdir`, or where a run has trained there, to the folder `eval` in it.
-pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
+/// Plays `run.steps` policy steps, and until every environment has ended `run.eval_eps` episodes, with the agent that
+/// `run.from_checkpoint` names; where that is empty, with the one of the run in `logdir`. What is written goes to
+/// `logdir`, or where a run has trained there, to the folder `eval` in it.
+pub fn eval_only(mut config: Config, stop: &Stop) -> Result<()> {
     let driver = setup::driver(&config, false, 0)?;
     let mut agent = setup::agent(&config, &driver)?;
     if let Some(agent) = &mut agent {
@@ -25,11 +26,16 @@ pub fn eval_only(config: Config, stop: &Stop) -> Result<()> {
     }
     let logdir = Path::new(&config.logdir);
     let trained = logdir.join("ckpt").is_dir();
-    let folder = Folder::open(&if trained { logdir.join("eval") } else { logdir.to_path_buf() })?;
+    let folder = if trained { Folder::open(&logdir.join("eval"))? } else { Folder::of(&mut config)? };
     ensure!(
         !folder.path("ckpt").exists(),
         "{} holds a training run, of which an evaluation of the run above it would overwrite files; choose another \
          --logdir",
+        folder.root().display()
+    );
+    ensure!(
+        trained || folder.path(LINES[1]).metadata().map_or(true, |file| file.len() == 0),
+        "{} holds the scores of an earlier evaluation, which would be mixed with these; choose another --logdir",
         folder.root().display()
     );
     saving::write_config(folder.root(), &config)?;
@@ -63,6 +69,8 @@ struct Play {
     agent: Option<Agent>,
     policy: Policy,
     episodes: Episodes,
+    /// Scores of the episodes that ended, by environment.
+    scores: Vec<Vec<f64>>,
     film: Film,
     logger: Logger,
     clock: Clock,
@@ -77,6 +85,7 @@ impl Play {
         Play {
             policy: Policy::new(agent.as_ref(), driver.act_space(), driver.count(), config.seed, Mode::Eval),
             episodes: Episodes::new(driver.count()),
+            scores: vec![vec![]; driver.count()],
             film: Film::default(),
             clock: Clock::new(config.run.log_every, true, config.run.sync),
             usage: Usage::new(),
@@ -92,10 +101,16 @@ impl Play {
     }
 
     fn run(&mut self, stop: &Stop) -> Result<()> {
-        while self.step < self.config.run.steps && !stop.asked() && !self.is_late() {
+        while !self.is_enough() && !stop.asked() && !self.is_late() {
             self.act()?;
         }
         Ok(())
+    }
+
+    /// Whether as much was played as was asked for. Long episodes count, too: each environment ends some.
+    fn is_enough(&self) -> bool {
+        let Run { steps, eval_eps, .. } = self.config.run;
+        self.step >= steps && self.scores.iter().all(|scores| scores.len() >= eval_eps)
     }
 
     fn is_late(&self) -> bool {
@@ -113,6 +128,9 @@ impl Play {
             self.step += 1;
             self.fps.step(1);
             if let Some(episode) = self.episodes.add(i, transition)? {
+                if let Some(&Value::Scalar(score)) = episode.get("score") {
+                    self.scores[i].push(score);
+                }
                 self.logger.add(self.step, &episode, "episode");
             }
         }
@@ -141,12 +159,22 @@ impl Play {
     fn end(mut self, played: Result<()>) -> Result<()> {
         let root = self.folder.root();
         self.logger.add(self.step, &self.film.finish(), "epstats");
-        let text = banner::end(root, self.step, 0, self.logger.mean_score(), self.started.elapsed().as_secs_f64());
+        let text = banner::end(root, self.step, 0, summary(&self.scores), self.started.elapsed().as_secs_f64());
         let written = self.logger.close();
         played.with_context(|| format!("the evaluation ended early; what it measured is in {}", root.display()))?;
         println_above(&text);
         written
     }
+}
+
+/// Mean and standard deviation of all scores, in words.
+fn summary(scores: &[Vec<f64>]) -> Option<String> {
+    let count = scores.iter().flatten().count();
+    let mean = |f: &dyn Fn(f64) -> f64| scores.iter().flatten().map(|&x| f(x)).sum::<f64>() / count as f64;
+    let score = mean(&|x| x);
+    let deviation = mean(&|x| (x - score).powi(2)).sqrt();
+    let all = if count == 1 { "one episode".to_string() } else { format!("{count} episodes") };
+    (count > 0).then(|| format!("mean score of {all} {score:.3} (standard deviation {deviation:.3})"))
 }
 
 #[cfg(test)]

@@ -69,3 +69,28 @@ fn without_an_agent_it_says_where_it_looked_and_writes_nothing() {
     assert!(error.contains(&format!("{} holds no checkpoint; name a run folder", logdir.display())), "{error}");
     assert!(!logdir.exists());
 }
+
+#[test]
+fn it_plays_until_every_environment_has_ended_an_episode_and_counts_them_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, logdir) = (dir.path().join("run"), dir.path().join("scores"));
+    trained(&run);
+    let play = |steps: &str, episodes: &str| {
+        let checkpoint = run.display().to_string();
+        let flags = [("script", "eval_only"), ("run.from_checkpoint", &checkpoint), ("run.steps", steps)];
+        eval_only(config(&logdir, &[&flags[..], &[("run.eval_eps", episodes)]].concat()), &Stop::default())
+    };
+    // Three environments, each of which ends an episode in its 14th step.
+    play("6", "2").unwrap();
+    assert_eq!(jsonl::read(&logdir.join("scores.jsonl")).unwrap().len(), 6);
+    let error = play("6", "0").unwrap_err().to_string();
+    assert!(error.contains("holds the scores of an earlier evaluation"), "{error}");
+}
+
+#[test]
+fn a_summary_is_of_all_scores() {
+    assert_eq!(summary(&[vec![], vec![]]), None);
+    assert_eq!(summary(&[vec![], vec![3.0]]).unwrap(), "mean score of one episode 3.000 (standard deviation 0.000)");
+    let both = summary(&[vec![1.0, 5.0], vec![3.0, 7.0]]).unwrap();
+    assert_eq!(both, "mean score of 4 episodes 4.000 (standard deviation 2.236)");
+}

@@ -1,8 +1,9 @@
 //! The run folder: where things lie in it, and the lock that keeps a second process out.
 
 use anyhow::{Context, Result, bail};
+use config::Config;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// A run folder that this process holds. The operating system lets go of the lock when the
@@ -13,6 +14,25 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// The run folder of a configuration, whose `logdir` becomes its path. Where that holds `{timestamp}`, the folder is
+    /// a new one, however many runs begin within the same second.
+    pub fn of(config: &mut Config) -> Result<Self> {
+        let fresh = config.logdir.contains("{timestamp}");
+        config.expand_timestamp();
+        let first = config.logdir.clone();
+        for again in 2.. {
+            let path = Path::new(&config.logdir);
+            let parent = path.parent().filter(|_| fresh).map_or(Ok(()), fs::create_dir_all);
+            match parent.and_then(|()| fs::create_dir(path)) {
+                Err(error) if fresh && error.kind() == ErrorKind::AlreadyExists => {
+                    config.logdir = format!("{first}-{again}");
+                }
+                _ => break, // `open` makes a folder with a fixed name, too, and says what is wrong
+            }
+        }
+        Self::open(Path::new(&config.logdir))
+    }
+
     /// Creates the folder where it is missing, and locks it.
     pub fn open(root: &Path) -> Result<Self> {
         fs::create_dir_all(root).with_context(|| format!("cannot create the run folder {}", root.display()))?;
@@ -37,9 +57,9 @@ impl Folder {
             // Some network file systems know no locks: go on without.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        lock.set_len(0)?;
-        lock.rewind()?;
-        writeln!(lock, "{}", std::process::id())?;
+        let mut own =
+            || lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        own().with_context(|| format!("cannot write to the run folder {}", root.display()))?;
         Ok(Folder { root: root.to_path_buf(), _lock: lock })
     }
 
@@ -50,6 +70,9 @@ impl Folder {
     /// Removes the folder if nothing but the lock is in it: what could not begin leaves no trace.
     pub fn leave(&self) {
         let names = |dir| fs::read_dir(dir).map(|all| all.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>());
+        for name in ["replay", "eval_replay"] {
+            fs::remove_dir(self.path(name)).ok(); // which it does to an empty one only
+        }
         if names(&self.root).is_ok_and(|names| names == ["lock"]) {
             fs::remove_dir_all(&self.root).ok();
         }

@@ -30,14 +30,13 @@ mod train;
 mod trainer;
 mod workers;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the script that `config.script` names: `train`, `train_eval` or `eval_only`. The first
 /// Ctrl-C or SIGTERM saves and returns; the second ends the process at once.
-pub fn run(mut config: config::Config) -> Result<()> {
+pub fn run(config: config::Config) -> Result<()> {
     check(&config)?;
-    config.expand_timestamp();
     use_threads(&config);
     envs::show_notices(log::eprintln_above);
     let stop = signals::Stop::on_signals()?;
@@ -64,6 +63,9 @@ fn use_threads(config: &config::Config) {
 /// Refuses what cannot work before anything is built.
 fn check(config: &config::Config) -> Result<()> {
     config.check()?;
+    // Where there is a home folder, the tilde is gone.
+    let tilde = config.logdir == "~" || config.logdir.starts_with("~/");
+    ensure!(!tilde, "logdir is '{}', but HOME is not set: name the folder by --logdir", config.logdir);
     engine::cpu::Isa::detect().map_err(|sentence| anyhow!(sentence))?;
     device::check(config)
 }

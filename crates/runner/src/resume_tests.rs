@@ -98,3 +98,89 @@ fn a_new_run_begins_with_the_tensors_that_are_named_and_goes_on_with_its_own() {
     let resumed = agent(&open(new).unwrap());
     assert!(resumed == saved && resumed != begun);
 }
+
+#[test]
+fn an_agent_is_saved_even_if_the_replay_cannot_be() {
+    let dir = tempfile::tempdir().unwrap();
+    interrupted(&config(dir.path(), &[]), 60);
+    let mut trainer = open(config(dir.path(), &[])).unwrap();
+    let before = trainer.counters.step;
+    while trainer.counters.step < before + 30 {
+        assert!(trainer.turn().unwrap());
+    }
+    let replay = dir.path().join("replay");
+    let aside = dir.path().join("aside");
+    std::fs::rename(&replay, &aside).unwrap(); // no file of the replay can be written
+    let error = format!("{:#}", trainer.save().unwrap_err());
+    assert!(error.starts_with("the agent is saved, but the replay is not: ") && !trainer.is_saved(), "{error}");
+    let trained = agent(&trainer);
+    drop(trainer);
+    std::fs::rename(&aside, &replay).unwrap();
+
+    let mut trainer = open(config(dir.path(), &[])).unwrap();
+    assert!(trainer.counters.step >= before + 30 && agent(&trainer) == trained);
+    // The replay lacks what came before: nothing is to be joined to its last episodes.
+    assert!(step(&mut trainer).iter().all(|step| step["is_first"].item() == 1.0));
+}
+
+#[test]
+fn what_is_refused_leaves_the_run_folder_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path();
+    interrupted(&config(run, &[]), 60);
+    let later = "{\"step\":99999,\"episode/score\":1}\n";
+    let mut scores = std::fs::read_to_string(run.join("scores.jsonl")).unwrap();
+    scores += later; // of steps after the checkpoint
+    std::fs::write(run.join("scores.jsonl"), &scores).unwrap();
+    let listing = || {
+        let mut names: Vec<_> = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        (
+            names,
+            std::fs::read(run.join("config.yaml")).unwrap(),
+            std::fs::read_to_string(run.join("scores.jsonl")).unwrap(),
+        )
+    };
+    let before = listing();
+    for (key, value, said) in
+        [("agent.dyn.rssm.deter", "16", "does not fit the agent"), ("random_agent", "true", "random_agent is true")]
+    {
+        let error = format!("{:#}", open(config(run, &[(key, value)])).err().unwrap());
+        assert!(error.contains(said), "{error}");
+        assert_eq!(listing(), before, "{key}");
+    }
+    // A run without its checkpoints is not begun anew on top of what is left of it.
+    std::fs::rename(run.join("ckpt"), run.join("elsewhere")).unwrap();
+    let before = listing();
+    let error = format!("{:#}", open(config(run, &[])).err().unwrap());
+    assert!(error.contains("holds parts of a run (metrics.jsonl), but no checkpoint"), "{error}");
+    assert_eq!(listing(), before);
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_and_a_configuration_of_ones_own_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    assert!(open(config(&run, &[("run.from_checkpoint", "/no/such/run")])).is_err());
+    assert!(!run.exists());
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(run.join("config.yaml"), "# my notes\nrun.steps: 8\nlogdir: run\n").unwrap();
+    let error = format!("{:#}", open(config(&run, &[])).err().unwrap());
+    assert!(error.contains("config.yaml") && error.contains("is of no run"), "{error}");
+    assert!(std::fs::read_to_string(run.join("config.yaml")).unwrap().starts_with("# my notes"));
+}
+
+#[test]
+fn runs_that_begin_in_the_same_second_have_folders_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut roots: Vec<_> = (0..3)
+        .map(|_| {
+            let mut config = config(&dir.path().join("{timestamp}"), &[]);
+            let folder = Folder::of(&mut config).unwrap();
+            assert_eq!(folder.root(), std::path::Path::new(&config.logdir));
+            folder.root().to_path_buf()
+        })
+        .collect();
+    roots.dedup();
+    assert_eq!(roots.len(), 3);
+}

@@ -8,7 +8,7 @@ use crate::files::replace_file;
 use crate::log::{Agg, LINES, println_above};
 use crate::policy::{nest, unnest};
 use crate::trainer::{Counters, Trainer};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use config::Config;
 use dreamer_agent::{Agent, Carry};
 use serde::{Deserialize, Serialize};
@@ -62,18 +62,21 @@ impl State {
 }
 
 impl Trainer {
-    /// Saves replay and checkpoint. Where it fails, the earlier ones are as they were.
+    /// Saves replay and checkpoint. What fails is as it was; the agent is small and saved even if the replay is not.
     pub fn save(&mut self) -> Result<()> {
         self.land()?;
         self.logger.sync();
-        lock(&self.replay).save()?;
-        if let Some(evaluation) = &self.evaluation {
-            lock(&evaluation.replay).save()?;
-        }
-        let moment = self.moment()?;
+        let replays = self.save_replays();
+        let moment = self.moment(replays.is_ok())?;
         self.checkpoints.save(self.counters.step, &moment)?;
+        replays.context("the agent is saved, but the replay is not")?;
         self.saved = Some(self.counters.place());
         Ok(())
+    }
+
+    fn save_replays(&self) -> Result<()> {
+        lock(&self.replay).save()?;
+        self.evaluation.as_ref().map_or(Ok(()), |evaluation| lock(&evaluation.replay).save())
     }
 
     /// Whether nothing has happened since the last save, or since the checkpoint that was resumed.
@@ -88,7 +91,8 @@ impl Trainer {
         }
     }
 
-    fn moment(&mut self) -> Result<Moment> {
+    /// What a checkpoint holds; `whole` is whether the replay that lies beside it belongs to it.
+    fn moment(&mut self, whole: bool) -> Result<Moment> {
         let mut arrays = self.driver.save()?;
         nest(&mut arrays, "policy", self.policy.save());
         for (name, stream) in [("train", &self.train), ("report", &self.report)] {
@@ -105,10 +109,10 @@ impl Trainer {
             }
         }
         let agent = self.agent.as_ref().map(Agent::save).unwrap_or_default();
-        Ok(Moment { agent, arrays, state: self.state()? })
+        Ok(Moment { agent, arrays, state: self.state(whole)? })
     }
 
-    fn state(&self) -> Result<Value> {
+    fn state(&self, whole: bool) -> Result<Value> {
         let (counters, clocks) = (&self.counters, &self.clocks);
         // Episodes and Agg are written by reference, so the struct is put together as a value.
         Ok(serde_json::json!({
@@ -126,11 +130,12 @@ impl Trainer {
             "losses": self.losses,
             "eval_episodes": self.evaluation.as_ref().map(|evaluation| &evaluation.episodes),
             "lines": self.logger.lengths(),
-            "replay": replay_mark(self.folder.root()),
+            "replay": whole.then(|| replay_mark(self.folder.root())),
         }))
     }
 
-    /// Goes on from a checkpoint. Parts that the configuration has changed since start anew.
+    /// Goes on from a checkpoint, whose agent has been taken over. Parts that the configuration has changed since start
+    /// anew.
     pub fn load(&mut self, moment: &Moment, state: State) -> Result<()> {
         let changed = |key: &str| {
             state.config.pointer(key) != serde_json::to_value(&self.config).ok().as_ref().and_then(|c| c.pointer(key))
@@ -139,11 +144,6 @@ impl Trainer {
         // A half-used sequence goes on only where it would be cut as before; else the next batch begins another.
         let cut = |keys: [&str; 2]| batch || changed("/replay_context") || keys.into_iter().any(changed);
         let (trained, reported) = (cut(["/batch_length", "/consec_train"]), cut(["/report_length", "/consec_report"]));
-        if let Some(agent) = &mut self.agent {
-            let text =
-                "the checkpoint does not fit the agent of this configuration; take the run's own, or another --logdir";
-            agent.load(&moment.agent, None).context(text)?;
-        }
         if !envs {
             let restarted = self.driver.load(&moment.arrays)?;
             if restarted > 0 {
@@ -152,8 +152,8 @@ impl Trainer {
             self.policy.load(&unnest(&moment.arrays, "policy"))?;
             self.episodes = state.episodes;
             if state.replay != replay_mark(self.folder.root()) {
-                // The replay was saved at another moment (a crash between the two saves, or a checkpoint
-                // that was skipped): new episodes, so that no sequence in it joins what never followed.
+                // The replay was saved at another moment (a full disk, a crash between the two saves, or a
+                // checkpoint that was skipped): new episodes, so that no sequence in it joins what never followed.
                 self.driver.reset();
             }
         }
@@ -190,6 +190,16 @@ impl Trainer {
     }
 }
 
+/// Takes over the agent of a checkpoint.
+pub fn take_agent(agent: Option<&mut Agent>, moment: &Moment) -> Result<()> {
+    let text = "the checkpoint does not fit the agent of this configuration; take the run's own, or another --logdir";
+    match agent {
+        Some(agent) => agent.load(&moment.agent, None).context(text),
+        None if moment.agent.is_empty() => Ok(()),
+        None => bail!("the run has an agent, but random_agent is true; choose another --logdir"),
+    }
+}
+
 fn load_carry(carry: &mut Option<Carry>, moment: &Moment, name: &str) -> Result<()> {
     let saved = unnest(&moment.arrays, &format!("carry/{name}"));
     if let Some(carry) = carry.as_mut().filter(|_| !saved.is_empty()) {
@@ -215,8 +225,11 @@ pub fn rewind_lines(root: &Path, lengths: [u64; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Writes the resolved configuration beside the run, replacing the file as a whole.
+/// Writes the resolved configuration beside the run, replacing the file as a whole. From wherever it is named later, it
+/// means the same folder.
 pub fn write_config(root: &Path, config: &Config) -> Result<()> {
+    let logdir = std::path::absolute(&config.logdir).unwrap_or_else(|_| config.logdir.clone().into());
+    let config = Config { logdir: logdir.display().to_string(), ..config.clone() };
     replace_file(&root.join("config.yaml"), config.to_yaml().as_bytes())
 }
 

@@ -1,8 +1,9 @@
-//! Ctrl-C and SIGTERM: the first asks the run to save and end, one that comes a second or more later ends it at once.
+//! Ctrl-C, SIGTERM and the end of the terminal: the first asks the run to save and end, one that comes a second or more
+//! later ends it at once.
 
 use crate::log::println_above;
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,14 +24,17 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Watches for the two signals from now on.
+    /// Watches for the signals from now on.
     pub fn on_signals() -> Result<Self> {
         let stop = Stop::default();
-        for signal in [SIGINT, SIGTERM] {
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.armed.clone())
                 .and_then(|_| signal_hook::flag::register(signal, stop.asked.clone()))
                 .context("cannot watch for Ctrl-C")?;
         }
+        // A limit of files' sizes is to be an error of the write, like a full disk, and not the end of the program.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot watch for signals")?;
         let watched = stop.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || watched.watch())?;
         Ok(stop)
@@ -55,4 +59,11 @@ impl Stop {
             println_above("stopping as soon as what is under way is done (Ctrl-C again ends it at once)");
         }
     }
+}
+
+/// Whether this process was started to ignore a signal, as by `nohup`.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

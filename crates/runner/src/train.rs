@@ -5,14 +5,13 @@ use crate::checkpoint::{Checkpoints, Moment};
 use crate::driver::Driver;
 use crate::evaluation::Evaluation;
 use crate::folder::Folder;
-use crate::log::println_above;
+use crate::log::{LINES, println_above};
 use crate::saving::{self, State};
 use crate::signals::Stop;
 use crate::trainer::{Parts, Trainer};
 use crate::{banner, setup, unless_it_panics};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use config::Config;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// Trains until `run.steps` policy steps are done, `run.duration` has passed, or `stop` is asked.
@@ -32,8 +31,8 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
 }
 
 /// Opens the run folder and builds the run, from its last checkpoint where there is one.
-fn open(config: Config) -> Result<Trainer> {
-    let folder = Folder::open(Path::new(&config.logdir))?;
+fn open(mut config: Config) -> Result<Trainer> {
+    let folder = Folder::of(&mut config)?;
     let mut checkpoints = Checkpoints::new(&folder.path("ckpt"));
     let (moment, warnings) = checkpoints.load().with_context(|| {
         let root = folder.root().display();
@@ -45,7 +44,10 @@ fn open(config: Config) -> Result<Trainer> {
             let state = State::read(&moment, &config)?;
             Some((moment, state))
         }
-        None => None,
+        None => {
+            refuse_remains(&folder).inspect_err(|_| folder.leave())?;
+            None
+        }
     };
     let step = saved.as_ref().map_or(0, |(_, state)| state.step);
     let parts = build(&config, &folder, step).inspect_err(|_| folder.leave())?;
@@ -53,6 +55,27 @@ fn open(config: Config) -> Result<Trainer> {
         Some((moment, state)) => resume(config, folder, checkpoints, parts, moment, state),
         None => start(config, folder, checkpoints, parts),
     }
+}
+
+/// Refuses to begin a run on top of what is left of another, or of a configuration that somebody wrote.
+fn refuse_remains(folder: &Folder) -> Result<()> {
+    let root = folder.root().display();
+    let holds = |name: &str| folder.path(name).metadata().is_ok_and(|file| file.len() > 0);
+    if let Some(name) = [LINES[0], LINES[1], "replay/manifest"].into_iter().find(|name| holds(name)) {
+        bail!(
+            "the folder {root} holds parts of a run ({name}), but no checkpoint to go on from; choose another --logdir, \
+             or move it away"
+        );
+    }
+    let config = std::fs::read_to_string(folder.path("config.yaml"));
+    // A start that failed may have left one of a run, which has every key.
+    ensure!(
+        config.is_err()
+            || config
+                .is_ok_and(|text| ["logdir", "replay", "agent"].iter().all(|key| text.contains(&format!("\n{key}:")))),
+        "the file config.yaml in {root} is of no run, and a run would write its own there; choose another --logdir"
+    );
+    Ok(())
 }
 
 /// Environments, agent and replays of a run that goes on at `step`.
@@ -80,13 +103,14 @@ fn build(config: &Config, folder: &Folder, step: u64) -> Result<Parts> {
 }
 
 /// A new run: takes over `run.from_checkpoint`, and is saved once before its first step.
-fn start(config: Config, folder: Folder, checkpoints: Checkpoints, parts: Parts) -> Result<Trainer> {
+fn start(config: Config, folder: Folder, checkpoints: Checkpoints, mut parts: Parts) -> Result<Trainer> {
+    let run = &config.run;
+    if let Some(agent) = parts.agent.as_mut().filter(|_| !run.from_checkpoint.is_empty()) {
+        setup::load_checkpoint(agent, "run.from_checkpoint", &run.from_checkpoint, &run.from_checkpoint_regex)
+            .inspect_err(|_| folder.leave())?;
+    }
     saving::write_config(folder.root(), &config)?;
     let mut trainer = Trainer::new(config, folder, checkpoints, parts, None)?;
-    if let Some(agent) = trainer.agent.as_mut().filter(|_| !trainer.config.run.from_checkpoint.is_empty()) {
-        let run = &trainer.config.run;
-        setup::load_checkpoint(agent, "run.from_checkpoint", &run.from_checkpoint, &run.from_checkpoint_regex)?;
-    }
     trainer.save()?;
     Ok(trainer)
 }
@@ -96,11 +120,13 @@ fn resume(
     config: Config,
     folder: Folder,
     checkpoints: Checkpoints,
-    parts: Parts,
+    mut parts: Parts,
     moment: Moment,
     state: State,
 ) -> Result<Trainer> {
     let changes = saving::differences(&state.config, &serde_json::to_value(&config)?);
+    // What is refused is refused before anything in the folder changes.
+    saving::take_agent(parts.agent.as_mut(), &moment)?;
     saving::rewind_lines(folder.root(), state.lines)?;
     let mut trainer = Trainer::new(config, folder, checkpoints, parts, Some(state.step))?;
     trainer.load(&moment, state)?;
@@ -118,6 +144,15 @@ fn note_start(trainer: &Trainer) {
         let replay = lock(&trainer.replay).len();
         let (step, updates) = (counters.step, counters.updates);
         println_above(&format!("resumed at step {step} after {updates} updates, {replay} sequences in the replay"));
+        let run = &trainer.config.run;
+        if step >= run.steps {
+            println_above(&format!("note: its {} steps (run.steps) are done; for more, raise --run.steps", run.steps));
+        }
+        if !run.from_checkpoint.is_empty() {
+            println_above(
+                "note: run.from_checkpoint is for the beginning of a run; this one goes on with its own agent",
+            );
+        }
     }
 }
 
@@ -152,14 +187,16 @@ impl Trainer {
     /// One update where one is owed, else a look at the clocks and one step of the environments; false
     /// at the end of the run. A run may stop, and be resumed, between any two turns.
     fn turn(&mut self) -> Result<bool> {
+        let duration = self.config.run.duration;
+        if duration > 0.0 && self.seconds() >= duration {
+            return Ok(false);
+        }
         if self.counters.owed > 0 {
             self.update()?;
             self.counters.owed -= 1;
         } else {
             self.look_at_clocks()?;
-            let duration = self.config.run.duration;
-            let late = duration > 0.0 && self.seconds() >= duration;
-            if self.counters.step >= self.config.run.steps || late {
+            if self.counters.step >= self.config.run.steps {
                 return Ok(false);
             }
             self.act()?;
@@ -204,11 +241,13 @@ impl Trainer {
             self.folder.root(),
             self.counters.step,
             self.counters.updates,
-            self.logger.mean_score(),
+            self.logger
+                .mean_score()
+                .map(|(score, count)| format!("mean score of the last {count} episodes {score:.3}")),
             self.seconds(),
         );
         let written = self.logger.close();
-        saved.context("the run ended but could not be saved; its last checkpoint is an earlier one")?;
+        saved.context("the run ended and could not be saved as a whole")?;
         println_above(&text);
         if stop.asked() {
             let root = self.folder.root().display();

@@ -3,6 +3,7 @@
 use super::*;
 use anyhow::ensure;
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -55,9 +55,13 @@ fn from_jsonl(file: &Path, key: &str) -> Result<Vec<(f64, f64)>> {
         }
     }
     if points.is_empty() {
-        let keys: Vec<&str> = keys.into_iter().take(20).collect();
-        let holds = if keys.is_empty() { "nothing yet".to_string() } else { keys.join(", ") };
-        bail!("{} has no value of '{key}'; it holds {holds}", file.display());
+        let near = config::nearest(key, keys.iter().copied());
+        let first: Vec<&str> =
+            near.into_iter().chain(keys.iter().copied().filter(|name| Some(*name) != near)).take(20).collect();
+        let more =
+            if keys.len() > first.len() { format!(" and {} more", keys.len() - first.len()) } else { String::new() };
+        let holds = if keys.is_empty() { "nothing yet".to_string() } else { first.join(", ") };
+        bail!("{} has no value of '{key}'; it holds {holds}{more}", file.display());
     }
     Ok(points)
 }

@@ -91,7 +91,7 @@ fn curves(runs: &[Run], options: &Options) -> Result<(Vec<Curve>, f64)> {
         _ => None,
     };
     let width = spacing.unwrap_or(xmax / options.bins.unwrap_or(40) as f64);
-    ensure!(xmax / width <= 1e5, "{xmax} frames in bins of {width} would be more than 100000; give --bins");
+    ensure!(xmax / width <= 1e5, "{xmax} frames in bins of {width} would be more than 100000; give fewer by --bins");
     let curves = curve::by_name(runs, width, xmax);
     ensure!(
         curves.iter().any(|curve| !curve.points.is_empty()),
