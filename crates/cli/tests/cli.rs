@@ -103,7 +103,7 @@ fn wrong_usage_names_the_nearest() {
     refuses("train catch", &["'catch' belongs to no flag"]);
     refuses(r"config --.*\.detr 5", &["matches no key", "'agent.dyn.rssm.deter'"]);
     refuses("eval", &["'eval' needs", "--run.from_checkpoint"]);
-    refuses("eval no/such/run", &["no/such/run/config.yaml"]);
+    refuses("eval no/such/run", &["'no/such/run' is no run folder"]);
     refuses("plot", &["at least one run"]);
     refuses("plot x --refrence y", &["'--refrence'", "'--reference'"]);
     refuses("plot x --format svgg", &["'svgg'", "'svg'"]);
@@ -317,5 +317,5 @@ fn training_without_blocks_is_the_quick_start_and_its_folder_can_be_evaluated() 
     assert!(std::fs::metadata(format!("{scores}/scores.jsonl")).is_ok());
     let videos: Vec<_> =
         std::fs::read_dir(format!("{scores}/videos")).unwrap().map(|x| x.unwrap().file_name()).collect();
-    assert_eq!(videos, ["epstats_policy_image-0000000032.gif"], "what the first environment showed"); // 4 step at a time
+    assert_eq!(videos, ["epstats_policy_image-0000000040.gif"], "4 environments, episodes of 10 steps");
 }

@@ -139,7 +139,7 @@ impl Heads<'_> {
         ops::transpose01_all(&by_step.iter().collect::<Vec<_>>())
     }
 
-    /// The value loss [B, T - 1] over replayed features [B*T, ..], to which gradients flow, and the returns that it is
+    /// The value loss [B, K - 1] over replayed features [B*K, ..], to which gradients flow, and the returns that it is
     /// for.
     pub fn replay_loss(
         &self,
@@ -181,7 +181,7 @@ impl<T> Aims<T> {
     }
 }
 
-/// Replayed features [B*T, ..] with their flags, rewards and the imagined return from each step, [B, T].
+/// Replayed features [B*K, ..] with their flags, rewards and the imagined return from each step, [B, K].
 pub struct ReplaySteps {
     pub deter: Tensor,
     pub stoch: Tensor,

@@ -93,7 +93,7 @@ fn numbers(c: &AgentConfig) -> Result<()> {
     if !r.deter.is_multiple_of(r.blocks) {
         bail!("agent.dyn.rssm.deter is {}, which agent.dyn.rssm.blocks ({}) does not divide", r.deter, r.blocks);
     }
-    if r.classes > 256 {
+    if r.classes > 256 && c.replay_context > 0 {
         bail!("agent.dyn.rssm.classes is {}; the replay stores classes as bytes, so at most 256 work", r.classes);
     }
     swiglu_widths(c)?;
@@ -106,9 +106,13 @@ fn numbers(c: &AgentConfig) -> Result<()> {
                 bail!("agent.{key}.{part} is {q}; a percentile lies in 0 to 100");
             }
         }
+        if norm.kind != "none" && norm.debias && norm.rate == 0.0 {
+            bail!("agent.{key}.rate is 0, with which there is nothing to debias; set it above 0, or debias to false");
+        }
     }
-    for (key, length) in [("batch_length", c.batch_length), ("report_length", c.report_length)] {
-        if c.repval_loss && length < 2 {
+    let lengths = [("batch_length", c.batch_length, true), ("report_length", c.report_length, c.report)];
+    for (key, length, used) in lengths {
+        if c.repval_loss && used && length < 2 {
             bail!("{key} is {length}; agent.repval_loss needs at least 2 steps");
         }
     }
@@ -127,13 +131,15 @@ fn numbers(c: &AgentConfig) -> Result<()> {
     Ok(())
 }
 
-/// Numbers that must lie in a range, of which both ends may be left out.
+/// Numbers that must lie in a range, whose upper end may be left out.
 fn ranges(c: &AgentConfig) -> Result<()> {
     let (above_0, from_0) = (Excluded(0.0), Included(0.0));
     let (any, below_1, to_1) = (Unbounded, Excluded(1.0), Included(1.0));
-    let numbers: [(&str, f64, Bound<f64>, Bound<f64>); 18] = [
+    let numbers: [(&str, f64, Bound<f64>, Bound<f64>); 20] = [
         ("agent.horizon", c.horizon, Excluded(1.0), any),
         ("agent.opt.lr", c.opt.lr, from_0, any),
+        ("agent.opt.wd", c.opt.wd as f64, from_0, any),
+        ("agent.slowvalue.rate", c.slowvalue.rate as f64, from_0, to_1),
         ("agent.opt.agc", c.opt.agc as f64, from_0, any),
         // Heads that start with zeros have no gradient for what is before them, and 0 / 0 is no step.
         ("agent.opt.eps", c.opt.eps as f64, above_0, any),

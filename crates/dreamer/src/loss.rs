@@ -20,7 +20,7 @@ use std::ops::Range;
 /// The total loss with what its callers use of the way there.
 pub struct Loss {
     pub total: Tensor,
-    /// Every loss by name, before its mean and scale: [B, T], [B, T - 1], or [N, H].
+    /// Every loss by name, before its mean and scale: [B, T], [B, K - 1] with the K last steps, or [N, H].
     pub losses: Vec<(String, Tensor)>,
     pub metrics: Gauges,
     pub norms: Normalizers,
@@ -33,7 +33,7 @@ pub struct Loss {
 /// What only the golden test looks at.
 #[cfg(test)]
 pub struct Checked {
-    /// Returns of the replayed steps [B, T - 1]; without the replay value loss, `None`.
+    /// Returns of the replayed steps [B, K - 1]; without the replay value loss, `None`.
     pub replayed: Option<Tensor>,
     pub trajectory: Trajectory,
     pub predictions: Predictions,

@@ -7,7 +7,7 @@ use crate::noise::{Noise, Purpose};
 use crate::rssm::Latent;
 use crate::transfer::Cargo;
 use crate::{Carry, Metrics};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use engine::ops;
 use engine::{Sink, Tensor, backward};
 use spaces::{Array, Record};
@@ -27,11 +27,13 @@ const PAUSE: usize = 10;
 
 impl Agent {
     /// Metrics and open-loop videos on a batch, without an update: the first half of each sequence is observed, the rest
-    /// imagined from its actions. Truth, prediction and error stand above one another.
+    /// imagined from its actions. Truth, prediction and error stand above one another. `record` is as for `train`: each
+    /// value [B, K + T, ...] with K steps of context.
     pub fn report(&self, carry: &mut Carry, record: &Record) -> Result<Reported> {
         if !self.config.report {
             return Ok(Reported { metrics: Metrics::new(), videos: BTreeMap::new() });
         }
+        ensure!(!self.is_snapshot(), "a snapshot of an agent has no report; ask the agent itself");
         let noise = Noise::Counter {
             seed: self.config.seed,
             purpose: Purpose::Report,

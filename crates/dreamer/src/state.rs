@@ -18,6 +18,7 @@ enum Entry<'a> {
 }
 
 impl Agent {
+    /// The agent's tensors, copied to the processor. Of a [`snapshot`](Agent::snapshot) those of acting alone are of use.
     pub fn save(&self) -> State {
         let mut copy = self.clone(); // shares the tensors
         let mut state = State::new();

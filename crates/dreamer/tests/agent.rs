@@ -328,7 +328,7 @@ fn loading_part_of_a_state_by_regular_expression() {
 #[test]
 fn what_cannot_work_is_refused_with_the_key() {
     type Change = fn(&mut AgentConfig);
-    let cases: [(Change, &str); 16] = [
+    let cases: [(Change, &str); 19] = [
         (|c| c.dynamics.rssm.blocks = 5, "agent.dyn.rssm.blocks"),
         (|c| c.dynamics.rssm.act = "sile".into(), "agent.dyn.rssm.act"),
         (|c| c.enc.simple.norm = "batch".into(), "agent.enc.simple.norm"),
@@ -341,6 +341,12 @@ fn what_cannot_work_is_refused_with_the_key() {
         (|c| c.imag_length = 0, "agent.imag_length"),
         (|c| c.opt.wdregex = "(".into(), "agent.opt.wdregex"),
         (|c| c.opt.eps = 0.0, "agent.opt.eps is 0; it must be above 0"),
+        (|c| c.opt.wd = -1.0, "agent.opt.wd is -1; it must be at least 0"),
+        (|c| c.slowvalue.rate = -0.5, "agent.slowvalue.rate is -0.5; it must be at least 0 and at most 1"),
+        (
+            |c| (c.retnorm.rate, c.retnorm.debias) = (0.0, true),
+            "agent.retnorm.rate is 0, with which there is nothing to",
+        ),
         (|c| c.advnorm.limit = 0.0, "agent.advnorm.limit is 0; it must be above 0"),
         (|c| c.horizon = 1.0, "agent.horizon is 1; it must be above 1"),
         (|c| c.imag_loss.lam = 1.5, "agent.imag_loss.lam is 1.5; it must be at least 0 and at most 1"),

@@ -57,10 +57,11 @@ impl Bytes {
     /// The same on `device`: copied where they are not there yet.
     pub fn to(&self, device: Device) -> Bytes {
         let values = match (&self.values, device) {
+            (Values::Host(bytes), Device::Cpu) => Values::Host(bytes.clone()),
             (Values::Host(bytes), Device::Gpu(gpu)) => Values::Gpu(gpu.bytes(bytes)),
             (Values::Gpu(x), Device::Gpu(gpu)) if x.device() == Device::Gpu(gpu) => Values::Gpu(x.clone()),
             (Values::Gpu(_), Device::Gpu(gpu)) => Values::Gpu(gpu.bytes(&self.host())),
-            (_, Device::Cpu) => Values::Host(Arc::new(self.host().into_owned())),
+            (Values::Gpu(_), Device::Cpu) => Values::Host(Arc::new(self.host().into_owned())),
         };
         Bytes { values, len: self.len }
     }

@@ -75,7 +75,7 @@ enum Values {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PackKey {
     /// Rows `row..row + rows` of each block of a weight [blocks, k, n], as they are or transposed.
-    Matrix { row: usize, rows: usize, transposed: bool },
+    Matrix { blocks: usize, n: usize, row: usize, rows: usize, transposed: bool },
     /// A convolution's weight [kernel, kernel, in, out].
     Conv,
     /// The same for upsampling before the convolution.
@@ -327,12 +327,12 @@ impl Tensor {
     pub(crate) fn packed(&self, row: usize, rows: usize, transposed: bool) -> Arc<Vec<Packed>> {
         let rank = self.shape.rank;
         let (k, n) = (self.dim(rank - 2), self.dim(rank - 1));
-        let pack = self.pack(PackKey::Matrix { row, rows, transposed }, |data| {
+        let blocks = if rank == 3 { self.dim(0) } else { 1 };
+        let pack = self.pack(PackKey::Matrix { blocks, n, row, rows, transposed }, |data| {
             let pack = |block: &[f32]| {
                 let w = &block[row * n..(row + rows) * n];
                 if transposed { Packed::transposed(w, n, rows, n) } else { Packed::new(w, rows, n, n) }
             };
-            let blocks = if rank == 3 { self.dim(0) } else { 1 };
             Pack::Matrix(Arc::new((0..blocks).map(|g| pack(&data[g * k * n..(g + 1) * k * n])).collect()))
         });
         match pack {

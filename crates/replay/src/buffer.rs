@@ -45,7 +45,7 @@ pub struct Counters {
     pub order: u64,
     /// Number of the oldest live item.
     pub first_item: u64,
-    /// Sequences sampled in each [`Mode`].
+    /// Sequences sampled in each [`Mode`], without those delivered fresh.
     pub draws: [u64; 3],
     /// Items added, sequences sampled for training and steps updated since the last statistics.
     pub inserts: u64,

@@ -70,13 +70,42 @@ pub fn scan(dir: &Path, warnings: &mut Vec<String>) -> Result<Found> {
     Ok(found)
 }
 
+/// A file that a save has written, and its chunk's `saved`, `latent` and `dirty` before.
+struct Written {
+    id: u64,
+    name: String,
+    before: (Option<u64>, Option<u64>, bool),
+}
+
 impl Replay {
     /// Writes what has changed since the last save. After an error, and after the end of the
-    /// process at any moment, the folder still holds the state of the last save that succeeded.
+    /// process at any moment, the folder still holds the state of the last save that succeeded;
+    /// after an error nothing else, so that a disk is no fuller than before.
     /// Does nothing without a folder.
     pub fn save(&mut self) -> Result<()> {
         let Some(dir) = self.options.dir.clone() else { return Ok(()) };
         self.disk.generation += 1;
+        let mut written = vec![];
+        let saved = self.write_files(&dir, &mut written).and_then(|()| {
+            let manifest = self.manifest();
+            manifest.write(&dir)?;
+            Ok(manifest)
+        });
+        match saved {
+            Ok(manifest) => {
+                sync_dir(&dir);
+                self.remove_files(&dir, &manifest);
+                Ok(())
+            }
+            Err(error) => {
+                self.take_back(&dir, written);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the files of chunks that have changed, and notes each with what its chunk was before.
+    fn write_files(&mut self, dir: &Path, written: &mut Vec<Written>) -> Result<()> {
         let generation = self.disk.generation;
         for chunk in self.store.chunks.values_mut().filter(|chunk| chunk.len() > 0) {
             let kind = if chunk.saved.is_none() {
@@ -87,6 +116,7 @@ impl Replay {
                 continue;
             };
             let name = file_name(chunk.id, generation, kind);
+            let before = (chunk.saved, chunk.latent, chunk.dirty);
             if kind == Kind::Chunk {
                 chunk.write(&dir.join(&name), &self.schema, generation)?;
                 (chunk.saved, chunk.latent) = (Some(generation), None);
@@ -95,14 +125,24 @@ impl Replay {
                 chunk.latent = Some(generation);
             }
             chunk.dirty = false;
-            self.disk.files.insert(name);
+            self.disk.files.insert(name.clone());
+            written.push(Written { id: chunk.id, name, before });
         }
-        sync_dir(&dir);
-        let manifest = self.manifest();
-        manifest.write(&dir)?;
-        sync_dir(&dir);
-        self.remove_files(&dir, &manifest);
+        sync_dir(dir);
         Ok(())
+    }
+
+    /// Removes the files of a save that failed; their chunks are to be written again.
+    fn take_back(&mut self, dir: &Path, written: Vec<Written>) {
+        for Written { id, name, before } in written {
+            if let Some(chunk) = self.store.chunks.get_mut(&id) {
+                (chunk.saved, chunk.latent, chunk.dirty) = before;
+            }
+            // One that stays does no harm: the next save that succeeds removes it.
+            if fs::remove_file(dir.join(&name)).is_ok() {
+                self.disk.files.remove(&name);
+            }
+        }
     }
 
     fn manifest(&self) -> Manifest {

@@ -38,8 +38,28 @@ pub fn capacity_bytes(share: f64) -> u64 {
 pub fn memory_bytes() -> u64 {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let machine = meminfo(&read("/proc/meminfo")).unwrap_or(FALLBACK);
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = limits(&read("/proc/self/cgroup"));
     limits.iter().filter_map(|path| read(path).trim().parse().ok()).fold(machine, u64::min)
+}
+
+/// The files that may limit this process's memory, by what `/proc/self/cgroup` says: those of its control group of either
+/// version and of all groups around it, as batch systems and services set them.
+fn limits(groups: &str) -> Vec<String> {
+    let mut files = vec![];
+    for line in groups.lines().chain(["0::/", "0:memory:/"]) {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers.is_empty() {
+            true => ("/sys/fs/cgroup", "memory.max"),
+            false if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            false => continue,
+        };
+        let around = std::path::Path::new(group).ancestors();
+        files.extend(around.map(|group| format!("{root}{}/{file}", group.display().to_string().trim_end_matches('/'))));
+    }
+    files
 }
 
 /// `MemTotal:  16316412 kB` as bytes.
@@ -62,6 +82,21 @@ mod tests {
         assert_eq!(meminfo("MemTotal: many kB\n"), None);
         assert!(memory_bytes() > 1 << 20);
         assert_eq!(capacity_bytes(0.25), (memory_bytes() as f64 * 0.25) as u64);
+    }
+
+    #[test]
+    fn limits_of_all_groups_around_the_process_count() {
+        let system = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+        assert_eq!(limits(""), system);
+        let slurm = limits("0::/system.slice/job_7\n");
+        assert_eq!(
+            slurm[..2],
+            ["/sys/fs/cgroup/system.slice/job_7/memory.max", "/sys/fs/cgroup/system.slice/memory.max"]
+        );
+        assert_eq!(slurm[2], system[0]);
+        let older = limits("9:cpu,cpuacct:/a\n4:memory:/a/b\nno group\n");
+        assert_eq!(older[0], "/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes");
+        assert!(!older.iter().any(|file| file.contains("cpu")) && older.contains(&system[1].to_string()));
     }
 
     #[test]

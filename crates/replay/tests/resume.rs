@@ -205,6 +205,13 @@ fn a_full_disk_is_an_error_that_leaves_the_earlier_state() {
         replay.save().unwrap();
         replay.save().unwrap();
         let before: Vec<_> = (0..replay.len()).map(|i| replay.get(i)).collect();
+        let files = || {
+            let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.filter(|name| *name != blocked && name != "manifest.prev").collect();
+            names.sort();
+            names
+        };
+        let listed = files();
         for n in 60..70 {
             replay.add(&step(n, 0, false, false), 0).unwrap();
         }
@@ -216,6 +223,7 @@ fn a_full_disk_is_an_error_that_leaves_the_earlier_state() {
         std::fs::create_dir(dir.path().join(blocked)).unwrap();
         let error = replay.save().unwrap_err().to_string();
         assert!(error.contains(blocked.strip_suffix(".tmp").unwrap()), "{blocked}: {error}");
+        assert_eq!(files(), listed, "{blocked}: a save that fails leaves the disk no fuller");
         let earlier = open(&options);
         assert_eq!((0..earlier.len()).map(|i| earlier.get(i)).collect::<Vec<_>>(), before, "{blocked}");
         // With room again, the same replay saves what it could not.
