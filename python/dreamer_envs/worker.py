@@ -185,7 +185,7 @@ def serve_together(wire, env, memory):
       asked += wire.receive()
     if sorted(asked) != list(slots):
       raise Problem(f'these environments step together, but slots {list(asked)} were asked for')
-    observations = env.step([memory.get(slot) for slot in slots])
+    observations = list(env.step([memory.get(slot) for slot in slots]))
     if len(observations) != len(slots):
       raise Problem(f'{len(slots)} environments that step together returned {len(observations)} observations')
     for slot, obs in zip(slots, observations):

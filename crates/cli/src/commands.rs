@@ -81,6 +81,7 @@ fn eval(mut args: Args) -> Result<(), Failure> {
             ("run.from_checkpoint", run.as_str()),
             ("run.from_checkpoint_regex", ".*"),
             ("run.steps", "1e4"),
+            ("run.eval_eps", "1"),
             ("run.duration", "0"),
         ];
         args.flags.splice(0..0, own.map(|(key, value)| (key.to_string(), vec![value.to_string()])));

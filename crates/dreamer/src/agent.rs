@@ -150,10 +150,9 @@ impl Agent {
     }
 
     /// The agent as it is now, for another thread to act with while this one trains. It shares the parameters until they
-    /// change, and leaves out what only training needs: it cannot be trained, loaded, or asked for a report, nor restored whole from what it
-    /// saves. On a GPU,
-    /// where parameters change in place, it has a copy of those that acting needs, and a queue of its own; when it ends they
-    /// go on to a later one.
+    /// change, and leaves out what only training needs: it cannot be trained, loaded, or asked for a report, nor restored
+    /// whole from what it saves. On a GPU, where parameters change in place, it has a copy of those that acting needs, and
+    /// a queue of its own; when it ends they go on to a later one.
     pub fn snapshot(&self) -> Agent {
         let (params, acting) = match self.device() {
             Device::Cpu => (self.params.clone(), None),

@@ -41,13 +41,8 @@ impl Readings {
 }
 
 impl Gauges {
-    /// Puts down the only number of `value`.
-    pub fn put(&mut self, name: impl Into<String>, value: &Tensor) {
-        self.put_scaled(name, value, 1.0, 0.0);
-    }
-
     /// Puts down the mean of all elements.
-    pub fn put_mean(&mut self, name: impl Into<String>, x: &Tensor) {
+    pub fn put(&mut self, name: impl Into<String>, x: &Tensor) {
         self.put_scaled(name, x, 1.0, 0.0);
     }
 

@@ -126,7 +126,7 @@ pub fn loss(i: &Inputs, batch: &Batch) -> Result<Loss> {
 
     let terms: Vec<(&Tensor, f32)> = losses.iter().map(|(name, x)| (x, scale(c, name))).collect();
     for (name, x) in &losses {
-        metrics.put_mean(format!("loss/{name}"), x);
+        metrics.put(format!("loss/{name}"), x);
     }
     let total = ops::weighted_mean(&terms);
     Ok(Loss {
@@ -181,8 +181,8 @@ fn world_model_losses(
     let outputs = part("prior and KL", || ops::chunks(b * t, ROWS, work, &[&deter, &post], prior_and_kl));
     losses.push(("dyn".into(), shape(&outputs[0])));
     losses.push(("rep".into(), shape(&outputs[1])));
-    metrics.put_mean("dyn_ent", &outputs[2]);
-    metrics.put_mean("rep_ent", &outputs[3]);
+    metrics.put("dyn_ent", &outputs[2]);
+    metrics.put("rep_ent", &outputs[3]);
 
     let con_scale = if c.contdisc { (1.0 - 1.0 / c.horizon) as f32 } else { 1.0 };
     let con = ops::reshape(&ops::scale_shift(&batch.is_terminal, -con_scale, con_scale), &[b * t]);
@@ -229,7 +229,7 @@ impl Trajectory {
 
 fn entropy_metrics(policy: &crate::policy::Policy, entropies: &[Tensor], metrics: &mut Gauges) {
     for (index, (name, entropy)) in policy.names().zip(entropies).enumerate() {
-        metrics.put_mean(format!("ent/{name}"), entropy);
+        metrics.put(format!("ent/{name}"), entropy);
         if let Some((low, high)) = policy.entropy_range(index) {
             metrics.put_scaled(format!("rand/{name}"), entropy, 1.0 / (high - low), -low / (high - low));
         }

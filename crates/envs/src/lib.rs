@@ -1,8 +1,8 @@
 //! Environments: the `Env` trait, the native tasks, the wrappers around them and `make`.
 //!
 //! An environment is a state machine over named values. It knows nothing of tensors, agents or
-//! replay. All randomness comes from [`Rng`] or, where numpy's numbers are due, its
-//! generator, which are part of the state that [`Env::save`] returns, so a resumed run continues bit for bit.
+//! replay. All randomness comes from [`Rng`] or, where numpy's numbers are due, from its generator.
+//! Both are part of the state that [`Env::save`] returns, so a resumed run continues bit for bit.
 //!
 //! ```
 //! let mut env = envs::make("catch", 0, 42, &serde_json::Value::Null)?;

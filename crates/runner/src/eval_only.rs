@@ -5,7 +5,7 @@ use crate::driver::Driver;
 use crate::episodes::Episodes;
 use crate::film::Film;
 use crate::folder::Folder;
-use crate::log::{Fps, LINES, Logger, Metrics, Usage, Value, insert_scalar, println_above};
+use crate::log::{Fps, Logger, Metrics, Usage, Value, insert_scalar, println_above};
 use crate::policy::Policy;
 use crate::signals::Stop;
 use crate::{banner, saving, setup};
@@ -33,11 +33,9 @@ pub fn eval_only(mut config: Config, stop: &Stop) -> Result<()> {
          --logdir",
         folder.root().display()
     );
-    ensure!(
-        trained || folder.path(LINES[1]).metadata().map_or(true, |file| file.len() == 0),
-        "{} holds the scores of an earlier evaluation, which would be mixed with these; choose another --logdir",
-        folder.root().display()
-    );
+    if !trained {
+        folder.refuse_remains().inspect_err(|_| folder.leave())?; // such as an earlier evaluation
+    }
     saving::write_config(folder.root(), &config)?;
     println_above(&banner::text(&config, folder.root(), &driver, agent.as_ref())?);
     if trained {
@@ -78,6 +76,8 @@ struct Play {
     fps: Fps,
     started: Instant,
     step: u64,
+    /// Whether `run.steps` are done, which was said.
+    overtime: bool,
 }
 
 impl Play {
@@ -92,6 +92,7 @@ impl Play {
             fps: Fps::new(),
             started: Instant::now(),
             step: 0,
+            overtime: false,
             config,
             folder,
             driver,
@@ -102,6 +103,7 @@ impl Play {
 
     fn run(&mut self, stop: &Stop) -> Result<()> {
         while !self.is_enough() && !stop.asked() && !self.is_late() {
+            self.note_overtime();
             self.act()?;
         }
         Ok(())
@@ -111,6 +113,16 @@ impl Play {
     fn is_enough(&self) -> bool {
         let Run { steps, eval_eps, .. } = self.config.run;
         self.step >= steps && self.scores.iter().all(|scores| scores.len() >= eval_eps)
+    }
+
+    /// Says once why the evaluation goes on beyond its steps.
+    fn note_overtime(&mut self) {
+        if self.step >= self.config.run.steps && !std::mem::replace(&mut self.overtime, true) {
+            println_above(&format!(
+                "note: run.steps are done; it goes on until each environment has ended {} episodes (--run.eval_eps 0 does not)",
+                self.config.run.eval_eps
+            ));
+        }
     }
 
     fn is_late(&self) -> bool {

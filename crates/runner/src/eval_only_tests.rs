@@ -62,6 +62,23 @@ fn it_plays_in_other_worlds_than_training_does() {
 }
 
 #[test]
+fn a_registered_environment_does_not_repeat_its_beginning_after_a_resume() {
+    static DRAWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+    envs::register("resumed_worlds", |mut rng, options| {
+        DRAWN.lock().unwrap().push(rng.bits());
+        envs::make("catch", 0, 0, options)
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let worlds = |start: u64| {
+        DRAWN.lock().unwrap().clear();
+        setup::driver(&config(dir.path(), &[("task", "resumed_worlds")]), false, start).unwrap();
+        DRAWN.lock().unwrap().clone()
+    };
+    let (first, later) = (worlds(0), worlds(5000));
+    assert!(first.iter().all(|world| !later.contains(world)) && first == worlds(0) && later == worlds(5000));
+}
+
+#[test]
 fn without_an_agent_it_says_where_it_looked_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let logdir = dir.path().join("none");
@@ -84,7 +101,7 @@ fn it_plays_until_every_environment_has_ended_an_episode_and_counts_them_all() {
     play("6", "2").unwrap();
     assert_eq!(jsonl::read(&logdir.join("scores.jsonl")).unwrap().len(), 6);
     let error = play("6", "0").unwrap_err().to_string();
-    assert!(error.contains("holds the scores of an earlier evaluation"), "{error}");
+    assert!(error.contains("holds parts of another run (metrics.jsonl)"), "{error}");
 }
 
 #[test]

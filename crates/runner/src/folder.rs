@@ -1,5 +1,6 @@
 //! The run folder: where things lie in it, and the lock that keeps a second process out.
 
+use crate::log::LINES;
 use anyhow::{Context, Result, bail};
 use config::Config;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 /// process ends, however it ends, so a stale lock cannot keep anyone out.
 pub struct Folder {
     root: PathBuf,
+    /// Whether nobody has held it before.
+    is_new: bool,
     _lock: File,
 }
 
@@ -19,16 +22,8 @@ impl Folder {
     pub fn of(config: &mut Config) -> Result<Self> {
         let fresh = config.logdir.contains("{timestamp}");
         config.expand_timestamp();
-        let first = config.logdir.clone();
-        for again in 2.. {
-            let path = Path::new(&config.logdir);
-            let parent = path.parent().filter(|_| fresh).map_or(Ok(()), fs::create_dir_all);
-            match parent.and_then(|()| fs::create_dir(path)) {
-                Err(error) if fresh && error.kind() == ErrorKind::AlreadyExists => {
-                    config.logdir = format!("{first}-{again}");
-                }
-                _ => break, // `open` makes a folder with a fixed name, too, and says what is wrong
-            }
+        if fresh {
+            config.logdir = claim(config.logdir.trim_end_matches('/'));
         }
         Self::open(Path::new(&config.logdir))
     }
@@ -37,6 +32,7 @@ impl Folder {
     pub fn open(root: &Path) -> Result<Self> {
         fs::create_dir_all(root).with_context(|| format!("cannot create the run folder {}", root.display()))?;
         let path = root.join("lock");
+        let is_new = !path.exists();
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -60,28 +56,61 @@ impl Folder {
         let mut own =
             || lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
         own().with_context(|| format!("cannot write to the run folder {}", root.display()))?;
-        Ok(Folder { root: root.to_path_buf(), _lock: lock })
+        Ok(Folder { root: root.to_path_buf(), is_new, _lock: lock })
     }
 
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Removes the folder if nothing but the lock is in it: what could not begin leaves no trace.
+    /// Refuses to begin on top of what is left of another run, or of a configuration that somebody wrote.
+    pub fn refuse_remains(&self) -> Result<()> {
+        let root = self.root.display();
+        let lines = LINES.into_iter().find(|name| self.path(name).metadata().is_ok_and(|file| file.len() > 0));
+        let is_chunk = |entry: fs::DirEntry| entry.path().extension().is_some_and(|end| end == "chunk");
+        let replay = fs::read_dir(self.path("replay")).is_ok_and(|all| all.flatten().any(is_chunk));
+        if let Some(name) = lines.or(replay.then_some("replay")) {
+            bail!(
+                "the folder {root} holds parts of another run ({name}) and no checkpoint to go on from; choose another \
+                 --logdir, or move it away"
+            );
+        }
+        // A start that failed may have left the configuration of a run, which has every key.
+        let ours = |text: &str| ["\nlogdir:", "\nreplay:", "\nagent:"].iter().all(|key| text.contains(key));
+        match fs::read(self.path("config.yaml")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Ok(text) if ours(&String::from_utf8_lossy(&text)) => Ok(()),
+            Ok(_) => bail!(
+                "the file config.yaml in {root} is of no run, and one would write its own there: rename it, or choose \
+                 another --logdir"
+            ),
+            Err(error) => Err(error).with_context(|| format!("config.yaml in {root} cannot be read")),
+        }
+    }
+
+    /// Removes what opening the folder made, and empty folders of a replay: what could not begin leaves no trace.
     pub fn leave(&self) {
-        let names = |dir| fs::read_dir(dir).map(|all| all.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>());
+        if self.is_new {
+            fs::remove_file(self.path("lock")).ok();
+        }
         for name in ["replay", "eval_replay"] {
             fs::remove_dir(self.path(name)).ok(); // which it does to an empty one only
         }
-        if names(&self.root).is_ok_and(|names| names == ["lock"]) {
-            fs::remove_dir_all(&self.root).ok();
-        }
+        fs::remove_dir(&self.root).ok();
     }
 
     /// A file or folder inside.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
+}
+
+/// Makes a new folder, with a number behind its name where that is taken. Where none can be made, `Folder::open` says why.
+fn claim(name: &str) -> String {
+    Path::new(name).parent().map_or(Ok(()), fs::create_dir_all).ok();
+    let names = (2..).map(|again| format!("{name}-{again}"));
+    let taken = |name: &String| fs::create_dir(name).is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
+    std::iter::once(name.to_string()).chain(names).find(|name| !taken(name)).expect("numbers do not end")
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the script that `config.script` names: `train`, `train_eval` or `eval_only`. The first
-/// Ctrl-C or SIGTERM saves and returns; the second ends the process at once.
+/// Ctrl-C, SIGTERM or SIGHUP saves and returns; the second ends the process at once.
 pub fn run(config: config::Config) -> Result<()> {
     check(&config)?;
     use_threads(&config);

@@ -112,7 +112,7 @@ fn an_agent_is_saved_even_if_the_replay_cannot_be() {
     let aside = dir.path().join("aside");
     std::fs::rename(&replay, &aside).unwrap(); // no file of the replay can be written
     let error = format!("{:#}", trainer.save().unwrap_err());
-    assert!(error.starts_with("the agent is saved, but the replay is not: ") && !trainer.is_saved(), "{error}");
+    assert!(error.starts_with("the replay is not saved, though the agent is: ") && !trainer.is_saved(), "{error}");
     let trained = agent(&trainer);
     drop(trainer);
     std::fs::rename(&aside, &replay).unwrap();
@@ -121,6 +121,47 @@ fn an_agent_is_saved_even_if_the_replay_cannot_be() {
     assert!(trainer.counters.step >= before + 30 && agent(&trainer) == trained);
     // The replay lacks what came before: nothing is to be joined to its last episodes.
     assert!(step(&mut trainer).iter().all(|step| step["is_first"].item() == 1.0));
+}
+
+#[test]
+fn an_agent_without_any_replay_goes_on_as_at_the_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = || config(dir.path(), &[("run.train_ratio", "512")]);
+    let mut trainer = open(with()).unwrap();
+    let (replay, aside) = (dir.path().join("replay"), dir.path().join("aside"));
+    std::fs::rename(&replay, &aside).unwrap();
+    while trainer.counters.owed < 5 {
+        assert!(trainer.turn().unwrap());
+    }
+    trainer.save().unwrap_err();
+    drop(trainer);
+    std::fs::rename(&aside, &replay).unwrap();
+    let mut trainer = open(with()).unwrap();
+    assert!(lock(&trainer.replay).is_empty() && trainer.counters.owed == 0);
+    let updates = trainer.counters.updates;
+    while trainer.counters.updates < updates + 3 {
+        assert!(trainer.turn().unwrap());
+    }
+}
+
+#[test]
+fn what_was_interrupted_before_its_first_checkpoint_begins_again() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ckpt"), "").unwrap(); // no folder, so that no checkpoint can be written
+    let error = format!("{:#}", Trainer::save(&mut unsaved(&config(dir.path(), &[]))).unwrap_err());
+    assert!(error.starts_with("nothing is saved: "), "{error}");
+    assert!(dir.path().join("replay/manifest").is_file());
+    std::fs::remove_file(dir.path().join("ckpt")).unwrap();
+    assert!(interrupted(&config(dir.path(), &[]), 9) > 0);
+}
+
+/// A new run before its first save.
+fn unsaved(config: &Config) -> Trainer {
+    let folder = Folder::of(&mut config.clone()).unwrap();
+    let checkpoints = Checkpoints::new(&folder.path("ckpt"));
+    let parts = build(config, &folder, 0).unwrap();
+    saving::write_config(folder.root(), config).unwrap();
+    Trainer::new(config.clone(), folder, checkpoints, parts, None).unwrap()
 }
 
 #[test]
@@ -142,10 +183,11 @@ fn what_is_refused_leaves_the_run_folder_as_it_was() {
         )
     };
     let before = listing();
+    // The folders of `train_eval` are not to be made before it is refused.
     for (key, value, said) in
         [("agent.dyn.rssm.deter", "16", "does not fit the agent"), ("random_agent", "true", "random_agent is true")]
     {
-        let error = format!("{:#}", open(config(run, &[(key, value)])).err().unwrap());
+        let error = format!("{:#}", open(config(run, &[(key, value), ("script", "train_eval")])).err().unwrap());
         assert!(error.contains(said), "{error}");
         assert_eq!(listing(), before, "{key}");
     }
@@ -153,7 +195,7 @@ fn what_is_refused_leaves_the_run_folder_as_it_was() {
     std::fs::rename(run.join("ckpt"), run.join("elsewhere")).unwrap();
     let before = listing();
     let error = format!("{:#}", open(config(run, &[])).err().unwrap());
-    assert!(error.contains("holds parts of a run (metrics.jsonl), but no checkpoint"), "{error}");
+    assert!(error.contains("holds parts of another run (metrics.jsonl) and no checkpoint"), "{error}");
     assert_eq!(listing(), before);
 }
 
@@ -175,7 +217,7 @@ fn runs_that_begin_in_the_same_second_have_folders_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let mut roots: Vec<_> = (0..3)
         .map(|_| {
-            let mut config = config(&dir.path().join("{timestamp}"), &[]);
+            let mut config = config(&dir.path().join("{timestamp}/"), &[]);
             let folder = Folder::of(&mut config).unwrap();
             assert_eq!(folder.root(), std::path::Path::new(&config.logdir));
             folder.root().to_path_buf()
@@ -183,4 +225,5 @@ fn runs_that_begin_in_the_same_second_have_folders_of_their_own() {
         .collect();
     roots.dedup();
     assert_eq!(roots.len(), 3);
+    assert!(roots.iter().all(|root| root.parent() == Some(dir.path())));
 }

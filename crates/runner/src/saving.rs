@@ -68,8 +68,12 @@ impl Trainer {
         self.logger.sync();
         let replays = self.save_replays();
         let moment = self.moment(replays.is_ok())?;
-        self.checkpoints.save(self.counters.step, &moment)?;
-        replays.context("the agent is saved, but the replay is not")?;
+        let saved = self.checkpoints.save(self.counters.step, &moment);
+        match (saved, replays) {
+            (Ok(_), replays) => replays.context("the replay is not saved, though the agent is")?,
+            (Err(error), Ok(())) => return Err(error.context("nothing is saved")),
+            (Err(error), Err(first)) => return Err(error.context(format!("nothing is saved: {first:#}"))),
+        }
         self.saved = Some(self.counters.place());
         Ok(())
     }
@@ -87,7 +91,9 @@ impl Trainer {
     /// Saves; a failure is told loudly, and the run goes on until the next attempt.
     pub fn try_save(&mut self) {
         if let Err(error) = self.save() {
-            println_above(&format!("WARNING: NOT SAVED: {error:#}. The run goes on and tries again at the next save."));
+            println_above(&format!(
+                "WARNING: NOT SAVED AS A WHOLE: {error:#}. The run goes on and tries again at the next save."
+            ));
         }
     }
 
@@ -140,9 +146,12 @@ impl Trainer {
         let changed = |key: &str| {
             state.config.pointer(key) != serde_json::to_value(&self.config).ok().as_ref().and_then(|c| c.pointer(key))
         };
+        // The replay was saved at another moment: a full disk, a crash between the two saves, or a checkpoint that was
+        // skipped.
+        let other = state.replay != replay_mark(self.folder.root());
         let (envs, batch) = (changed("/run/envs"), changed("/batch_size"));
         // A half-used sequence goes on only where it would be cut as before; else the next batch begins another.
-        let cut = |keys: [&str; 2]| batch || changed("/replay_context") || keys.into_iter().any(changed);
+        let cut = |keys: [&str; 2]| other || batch || changed("/replay_context") || keys.into_iter().any(changed);
         let (trained, reported) = (cut(["/batch_length", "/consec_train"]), cut(["/report_length", "/consec_report"]));
         if !envs {
             let restarted = self.driver.load(&moment.arrays)?;
@@ -151,10 +160,8 @@ impl Trainer {
             }
             self.policy.load(&unnest(&moment.arrays, "policy"))?;
             self.episodes = state.episodes;
-            if state.replay != replay_mark(self.folder.root()) {
-                // The replay was saved at another moment (a full disk, a crash between the two saves, or a
-                // checkpoint that was skipped): new episodes, so that no sequence in it joins what never followed.
-                self.driver.reset();
+            if other {
+                self.driver.reset(); // new episodes, so that no sequence joins what never followed
             }
         }
         for (name, stream, cut) in [("train", &mut self.train, trained), ("report", &mut self.report, reported)] {
@@ -183,7 +190,10 @@ impl Trainer {
         for (clock, saved) in clocks.into_iter().zip(state.clocks) {
             clock.load(saved);
         }
-        let State { step, owed, checked, updates, seconds, .. } = state;
+        let State { step, mut owed, checked, updates, seconds, .. } = state;
+        if other && !self.has_enough() {
+            owed = 0; // as at the beginning, updates come once there is something to learn from
+        }
         self.counters = Counters { step, owed, checked, updates, seconds };
         self.saved = Some(self.counters.place());
         Ok(())

@@ -47,7 +47,7 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
 /// One native environment, which is rebuilt when it crashes, with other random numbers than before.
 fn environment(config: &Config, index: usize, start: u64) -> Result<Box<dyn Env>> {
     let (task, options) = (config.task.clone(), config.env.clone());
-    // One that takes its state back draws as it would have without a pause.
+    // One that takes its state back draws as it would have without a pause, until it crashes.
     let seed = if start == 0 { config.seed } else { envs::Rng::new(config.seed, start).bits() };
     let drawn = config.script == "eval_only"; // drawing would slow training down
     let build = move |restarts| {

@@ -5,12 +5,12 @@ use crate::checkpoint::{Checkpoints, Moment};
 use crate::driver::Driver;
 use crate::evaluation::Evaluation;
 use crate::folder::Folder;
-use crate::log::{LINES, println_above};
+use crate::log::println_above;
 use crate::saving::{self, State};
 use crate::signals::Stop;
 use crate::trainer::{Parts, Trainer};
 use crate::{banner, setup, unless_it_panics};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use config::Config;
 use std::sync::{Arc, Mutex};
 
@@ -45,7 +45,7 @@ fn open(mut config: Config) -> Result<Trainer> {
             Some((moment, state))
         }
         None => {
-            refuse_remains(&folder).inspect_err(|_| folder.leave())?;
+            folder.refuse_remains().inspect_err(|_| folder.leave())?;
             None
         }
     };
@@ -55,27 +55,6 @@ fn open(mut config: Config) -> Result<Trainer> {
         Some((moment, state)) => resume(config, folder, checkpoints, parts, moment, state),
         None => start(config, folder, checkpoints, parts),
     }
-}
-
-/// Refuses to begin a run on top of what is left of another, or of a configuration that somebody wrote.
-fn refuse_remains(folder: &Folder) -> Result<()> {
-    let root = folder.root().display();
-    let holds = |name: &str| folder.path(name).metadata().is_ok_and(|file| file.len() > 0);
-    if let Some(name) = [LINES[0], LINES[1], "replay/manifest"].into_iter().find(|name| holds(name)) {
-        bail!(
-            "the folder {root} holds parts of a run ({name}), but no checkpoint to go on from; choose another --logdir, \
-             or move it away"
-        );
-    }
-    let config = std::fs::read_to_string(folder.path("config.yaml"));
-    // A start that failed may have left one of a run, which has every key.
-    ensure!(
-        config.is_err()
-            || config
-                .is_ok_and(|text| ["logdir", "replay", "agent"].iter().all(|key| text.contains(&format!("\n{key}:")))),
-        "the file config.yaml in {root} is of no run, and a run would write its own there; choose another --logdir"
-    );
-    Ok(())
 }
 
 /// Environments, agent and replays of a run that goes on at `step`.
@@ -126,7 +105,7 @@ fn resume(
 ) -> Result<Trainer> {
     let changes = saving::differences(&state.config, &serde_json::to_value(&config)?);
     // What is refused is refused before anything in the folder changes.
-    saving::take_agent(parts.agent.as_mut(), &moment)?;
+    saving::take_agent(parts.agent.as_mut(), &moment).inspect_err(|_| folder.leave())?;
     saving::rewind_lines(folder.root(), state.lines)?;
     let mut trainer = Trainer::new(config, folder, checkpoints, parts, Some(state.step))?;
     trainer.load(&moment, state)?;
@@ -180,7 +159,7 @@ impl Trainer {
         let root = self.folder.root().display().to_string();
         match self.save() {
             Ok(()) => format!("it is saved, and the same command with --logdir {root} resumes it"),
-            Err(error) => format!("it could not be saved ({error:#})"),
+            Err(error) => format!("{error:#}"),
         }
     }
 
@@ -247,7 +226,7 @@ impl Trainer {
             self.seconds(),
         );
         let written = self.logger.close();
-        saved.context("the run ended and could not be saved as a whole")?;
+        saved.context("the run ended, but")?;
         println_above(&text);
         if stop.asked() {
             let root = self.folder.root().display();

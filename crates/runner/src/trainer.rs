@@ -181,12 +181,16 @@ impl Trainer {
         if ended {
             self.logger.flush();
         }
-        // The official condition counts sequences: one for each step of a stream but its first `length - 1`.
-        let enough = lock(&self.replay).len() >= self.config.batch_size * self.config.batch_length;
-        if self.agent.is_some() && enough {
+        if self.agent.is_some() && self.has_enough() {
             self.counters.owed = self.ratio.owed(self.counters.step);
         }
         Ok(())
+    }
+
+    /// Whether there is enough to learn from. The official condition counts sequences: one for each step of a stream but
+    /// its first `length - 1`.
+    pub fn has_enough(&self) -> bool {
+        lock(&self.replay).len() >= self.config.batch_size * self.config.batch_length
     }
 
     /// One gradient update on the next batch. In synchronous mode it is done when this returns; else it is under way,

@@ -54,9 +54,10 @@ def make(task, options, kwargs, seed, index=0, slots=1):
       raise Problem(f"unknown suite '{suite}' of task '{task}'; there are: {', '.join(SUITES)}")
     module = SUITES[suite]
   module = importlib.import_module(f'{__package__}.{module}')
-  for key in sorted(options.keys() & kwargs.keys()):
-    if suite not in ('gym', 'py'):  # There, both go to different places.
-      raise Problem(f'env.kwargs.{key} is an option of the suite: --env.{suite}.{key} {kwargs[key]}')
+  twice = sorted(options.keys() & kwargs.keys())
+  if twice and suite not in ('gym', 'py'):  # There, both go to different places.
+    key = twice[0]
+    raise Problem(f'env.kwargs.{key} is an option of the suite: --env.{suite}.{key} {kwargs[key]}')
   try:
     return module.make(name, check(suite, options), kwargs, seed, index, slots)
   except ImportError as e:
