@@ -132,20 +132,28 @@ impl Link {
         if layout.together {
             return vec![];
         }
-        while self.receive(layout, Instant::now()).is_ok() {}
+        let mut bytes = [0; 64];
+        while let count @ 1.. = self.process.unread(&mut bytes)
+            && self.note(layout, &bytes[..count]).is_ok()
+        {}
         let answered = (0..self.seats.len()).filter(|&slot| self.seats[slot].take());
         answered.filter_map(|slot| Some((slot, self.values(layout, slot).ok()?))).collect()
     }
 
-    /// Notes some answers. Those of slots that step together count once all of them are there and sound: one that is
-    /// not fails them all in the same step, so that all are asked again in the next.
+    /// Waits for some answers and notes them.
     fn receive(&self, layout: &Layout, deadline: Instant) -> Result<()> {
         let mut bytes = [0; 64];
-        let answered = if layout.together { EARLY } else { ANSWERED };
         let count = self.process.read(&mut bytes, deadline)?;
-        for (i, &byte) in bytes[..count].iter().enumerate() {
+        self.note(layout, &bytes[..count])
+    }
+
+    /// Notes answers. Those of slots that step together count once all of them are there and sound: one that is not
+    /// fails them all in the same step, so that all are asked again in the next.
+    fn note(&self, layout: &Layout, bytes: &[u8]) -> Result<()> {
+        let answered = if layout.together { EARLY } else { ANSWERED };
+        for (i, &byte) in bytes.iter().enumerate() {
             if byte == ERROR {
-                bail!("{}", self.complaint(&bytes[i + 1..count])?);
+                bail!("{}", self.complaint(&bytes[i + 1..])?);
             }
             let asked = self.seats.get(byte as usize).is_some_and(|seat| seat.turn(ASKED, answered));
             ensure!(asked, "the worker answered for slot {byte}, which was not asked");

@@ -115,6 +115,11 @@ impl Process {
         }
     }
 
+    /// Bytes that the worker has sent and nobody has read, without waiting for any; how many.
+    pub fn unread(&self, bytes: &mut [u8]) -> usize {
+        (&self.answers).read(bytes).unwrap_or(0)
+    }
+
     /// Sends a byte for each of some slots, for which there is always room: no slot is asked twice. That nobody hears
     /// them shows where the answer is read, which may still hold the reason.
     pub fn send(&self, slots: &[u8]) -> Result<()> {
