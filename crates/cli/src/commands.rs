@@ -65,6 +65,9 @@ fn eval(mut args: Args) -> Result<(), Failure> {
     if args.words.len() > 1 {
         return Err(Failure::Usage(anyhow!("'eval' takes one run folder, but got: {}", args.words.join(", "))));
     }
+    // For how long the run trained is no concern of its evaluation. Flags that the user gives come later and win.
+    let own = [("run.steps", "1e4"), ("run.eval_eps", "1"), ("run.duration", "0")];
+    args.flags.splice(0..0, own.map(|(key, value)| (key.to_string(), vec![value.to_string()])));
     if let Some(run) = args.words.pop() {
         let run = run.trim_end_matches('/').to_string();
         if !std::path::Path::new(&run).join("config.yaml").is_file() {
@@ -74,15 +77,11 @@ fn eval(mut args: Args) -> Result<(), Failure> {
             )));
         }
         args.configs.insert(0, format!("{run}/config.yaml"));
-        // Flags that the user gives come later and win.
-        // What the run started from, and for how long it trained, is no concern of its evaluation.
+        // Neither is what it started from.
         let own = [
             ("logdir", "~/logdir/{timestamp}"),
             ("run.from_checkpoint", run.as_str()),
             ("run.from_checkpoint_regex", ".*"),
-            ("run.steps", "1e4"),
-            ("run.eval_eps", "1"),
-            ("run.duration", "0"),
         ];
         args.flags.splice(0..0, own.map(|(key, value)| (key.to_string(), vec![value.to_string()])));
     }

@@ -26,6 +26,11 @@ impl Ratio {
         Ratio { ratio, start: None, done: 0 }
     }
 
+    /// Counts anew from when training is possible again.
+    pub fn restart(&mut self) {
+        (self.start, self.done) = (None, 0);
+    }
+
     /// Updates owed since the last call, at policy step `step`.
     pub fn owed(&mut self, step: u64) -> u64 {
         if self.ratio == 0.0 {

@@ -34,7 +34,8 @@ pub fn eval_only(mut config: Config, stop: &Stop) -> Result<()> {
         folder.root().display()
     );
     if !trained {
-        folder.refuse_remains().inspect_err(|_| folder.leave())?; // such as an earlier evaluation
+        let own = "an evaluation needs a folder of its own";
+        folder.refuse_remains().inspect_err(|_| folder.leave()).context(own)?;
     }
     saving::write_config(folder.root(), &config)?;
     println_above(&banner::text(&config, folder.root(), &driver, agent.as_ref())?);
@@ -119,7 +120,8 @@ impl Play {
     fn note_overtime(&mut self) {
         if self.step >= self.config.run.steps && !std::mem::replace(&mut self.overtime, true) {
             println_above(&format!(
-                "note: run.steps are done; it goes on until each environment has ended {} episodes (--run.eval_eps 0 does not)",
+                "note: run.steps are done; the evaluation goes on until each environment has ended run.eval_eps episodes \
+                 ({}), or until Ctrl-C",
                 self.config.run.eval_eps
             ));
         }

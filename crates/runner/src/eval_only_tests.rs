@@ -75,6 +75,7 @@ fn a_registered_environment_does_not_repeat_its_beginning_after_a_resume() {
         DRAWN.lock().unwrap().clone()
     };
     let (first, later) = (worlds(0), worlds(5000));
+    assert_eq!(first.len(), 3, "run.envs");
     assert!(first.iter().all(|world| !later.contains(world)) && first == worlds(0) && later == worlds(5000));
 }
 
@@ -100,7 +101,7 @@ fn it_plays_until_every_environment_has_ended_an_episode_and_counts_them_all() {
     // Three environments, each of which ends an episode in its 14th step.
     play("6", "2").unwrap();
     assert_eq!(jsonl::read(&logdir.join("scores.jsonl")).unwrap().len(), 6);
-    let error = play("6", "0").unwrap_err().to_string();
+    let error = format!("{:#}", play("6", "0").unwrap_err());
     assert!(error.contains("holds parts of another run (metrics.jsonl)"), "{error}");
 }
 

@@ -88,7 +88,7 @@ impl Folder {
         }
     }
 
-    /// Removes what opening the folder made, and empty folders of a replay: what could not begin leaves no trace.
+    /// Removes what opening the folder made, and empty folders: what could not begin leaves no trace.
     pub fn leave(&self) {
         if self.is_new {
             fs::remove_file(self.path("lock")).ok();

@@ -70,9 +70,9 @@ impl Trainer {
         let moment = self.moment(replays.is_ok())?;
         let saved = self.checkpoints.save(self.counters.step, &moment);
         match (saved, replays) {
-            (Ok(_), replays) => replays.context("the replay is not saved, though the agent is")?,
-            (Err(error), Ok(())) => return Err(error.context("nothing is saved")),
-            (Err(error), Err(first)) => return Err(error.context(format!("nothing is saved: {first:#}"))),
+            (Ok(_), replays) => replays.context("the agent is saved, but not the replay")?,
+            (Err(error), Ok(())) => return Err(error.context("the replay is saved, but not the agent")),
+            (Err(error), Err(first)) => bail!("neither replay nor agent: {first:#}; and {error:#}"),
         }
         self.saved = Some(self.counters.place());
         Ok(())
@@ -91,9 +91,7 @@ impl Trainer {
     /// Saves; a failure is told loudly, and the run goes on until the next attempt.
     pub fn try_save(&mut self) {
         if let Err(error) = self.save() {
-            println_above(&format!(
-                "WARNING: NOT SAVED AS A WHOLE: {error:#}. The run goes on and tries again at the next save."
-            ));
+            println_above(&format!("WARNING: NOT SAVED: {error:#}. The run goes on and tries again at the next save."));
         }
     }
 
@@ -148,7 +146,7 @@ impl Trainer {
         };
         // The replay was saved at another moment: a full disk, a crash between the two saves, or a checkpoint that was
         // skipped.
-        let other = state.replay != replay_mark(self.folder.root());
+        let other = state.replay.is_none() || state.replay != replay_mark(self.folder.root());
         let (envs, batch) = (changed("/run/envs"), changed("/batch_size"));
         // A half-used sequence goes on only where it would be cut as before; else the next batch begins another.
         let cut = |keys: [&str; 2]| other || batch || changed("/replay_context") || keys.into_iter().any(changed);
@@ -192,7 +190,9 @@ impl Trainer {
         }
         let State { step, mut owed, checked, updates, seconds, .. } = state;
         if other && !self.has_enough() {
-            owed = 0; // as at the beginning, updates come once there is something to learn from
+            // As at the beginning, updates come once there is something to learn from, and then in their ratio.
+            owed = 0;
+            self.ratio.restart();
         }
         self.counters = Counters { step, owed, checked, updates, seconds };
         self.saved = Some(self.counters.place());

@@ -159,7 +159,7 @@ impl Trainer {
         let root = self.folder.root().display().to_string();
         match self.save() {
             Ok(()) => format!("it is saved, and the same command with --logdir {root} resumes it"),
-            Err(error) => format!("{error:#}"),
+            Err(error) => format!("it could not be saved as a whole ({error:#})"),
         }
     }
 
@@ -226,7 +226,7 @@ impl Trainer {
             self.seconds(),
         );
         let written = self.logger.close();
-        saved.context("the run ended, but")?;
+        saved.context("the run ended and could not be saved as a whole")?;
         println_above(&text);
         if stop.asked() {
             let root = self.folder.root().display();
