@@ -66,8 +66,7 @@ fn eval(mut args: Args) -> Result<(), Failure> {
         return Err(Failure::Usage(anyhow!("'eval' takes one run folder, but got: {}", args.words.join(", "))));
     }
     // For how long the run trained is no concern of its evaluation. Flags that the user gives come later and win.
-    let own = [("run.steps", "1e4"), ("run.eval_eps", "1"), ("run.duration", "0")];
-    args.flags.splice(0..0, own.map(|(key, value)| (key.to_string(), vec![value.to_string()])));
+    let mut own = vec![("run.steps", "1e4".to_string()), ("run.eval_eps", "1".into()), ("run.duration", "0".into())];
     if let Some(run) = args.words.pop() {
         let run = run.trim_end_matches('/').to_string();
         if !std::path::Path::new(&run).join("config.yaml").is_file() {
@@ -78,13 +77,11 @@ fn eval(mut args: Args) -> Result<(), Failure> {
         }
         args.configs.insert(0, format!("{run}/config.yaml"));
         // Neither is what it started from.
-        let own = [
-            ("logdir", "~/logdir/{timestamp}"),
-            ("run.from_checkpoint", run.as_str()),
-            ("run.from_checkpoint_regex", ".*"),
-        ];
-        args.flags.splice(0..0, own.map(|(key, value)| (key.to_string(), vec![value.to_string()])));
+        own.push(("logdir", "~/logdir/{timestamp}".into()));
+        own.push(("run.from_checkpoint", run));
+        own.push(("run.from_checkpoint_regex", ".*".into()));
     }
+    args.flags.splice(0..0, own.into_iter().map(|(key, value)| (key.to_string(), vec![value])));
     args.flags.push(("script".into(), vec!["eval_only".into()]));
     if args.get("run.from_checkpoint").is_none() && args.get("random_agent").is_none() {
         return Err(Failure::Usage(anyhow!(

@@ -42,41 +42,28 @@ fn what_was_measured_before_an_environment_failed_is_kept() {
 }
 
 #[test]
-fn it_plays_in_other_worlds_than_training_does() {
+fn it_plays_in_other_worlds_than_training_does_and_a_resumed_run_in_others_again() {
     static DRAWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
     envs::register("worlds", |mut rng, options| {
         DRAWN.lock().unwrap().push(rng.bits());
         envs::make("catch", 0, 0, options)
     });
     let dir = tempfile::tempdir().unwrap();
-    let worlds = |script: &str, eval: bool| {
+    let worlds_from = |script: &str, eval: bool, start: u64| {
         let config = config(dir.path(), &[("task", "worlds"), ("script", script)]);
         DRAWN.lock().unwrap().clear();
-        setup::driver(&config, eval, 0).unwrap();
+        setup::driver(&config, eval, start).unwrap();
         DRAWN.lock().unwrap().clone()
     };
+    let worlds = |script, eval| worlds_from(script, eval, 0);
     let (training, evaluation, play) = (worlds("train", false), worlds("train_eval", true), worlds("eval_only", false));
     assert_eq!((training.len(), play.len()), (3, 3), "run.envs");
     assert!(training.iter().all(|world| !play.contains(world)));
     assert_eq!(play, evaluation[..3]);
-}
-
-#[test]
-fn a_registered_environment_does_not_repeat_its_beginning_after_a_resume() {
-    static DRAWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
-    envs::register("resumed_worlds", |mut rng, options| {
-        DRAWN.lock().unwrap().push(rng.bits());
-        envs::make("catch", 0, 0, options)
-    });
-    let dir = tempfile::tempdir().unwrap();
-    let worlds = |start: u64| {
-        DRAWN.lock().unwrap().clear();
-        setup::driver(&config(dir.path(), &[("task", "resumed_worlds")]), false, start).unwrap();
-        DRAWN.lock().unwrap().clone()
-    };
-    let (first, later) = (worlds(0), worlds(5000));
-    assert_eq!(first.len(), 3, "run.envs");
-    assert!(first.iter().all(|world| !later.contains(world)) && first == worlds(0) && later == worlds(5000));
+    let later = worlds_from("train", false, 5000);
+    assert_eq!(later.len(), 3);
+    assert!(training.iter().all(|world| !later.contains(world)));
+    assert!(training == worlds("train", false) && later == worlds_from("train", false, 5000));
 }
 
 #[test]
