@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests and times everything on an NVIDIA GPU within nine minutes, and prints a table.
+# Tests and times everything on an NVIDIA GPU within a time limit, and prints a table.
 #
 #   benches/gpu.sh build        where Rust is: puts the programs into target/gpu, for a machine that has none, and, where NVRTC
 #                               is, compiled kernels (for Hopper and its version of CUDA; DREAMER_ARCH=80 and so on for others)

@@ -34,7 +34,8 @@ Train an agent.
 Usage: dreamer train [--configs BLOCK...] [--KEY VALUE...]
 
 Without --configs and --task this is the quick start: `--configs quickstart`. A CPU wants a small
-model: `--configs size1m`. Ctrl-C saves and exits; the same command with the same --logdir resumes.
+model: `--configs size1m --task TASK`. Ctrl-C saves and exits; the same command with the same
+--logdir resumes.
 ";
 
 const EVAL: &str = "\
@@ -44,9 +45,9 @@ Usage: dreamer eval RUN [--configs BLOCK...] [--KEY VALUE...]
        dreamer eval --run.from_checkpoint PATH [--configs BLOCK...] [--KEY VALUE...]
 
 RUN is a run folder: its configuration and its newest checkpoint are used, and it is left as it
-is. PATH may also be a checkpoint in it. The scores go to a new run folder, or to --logdir, or if
-that is the folder of a training run, to `eval` in it. The environments have other random numbers
-than in training. Plays --run.steps steps, 10,000 unless it is given, and on until every environment
+is. PATH may also be a checkpoint in it. Scores go to a new run folder or to --logdir; if --logdir
+is a training run, to its subfolder `eval`. The environments have other random numbers than in
+training. Plays --run.steps steps, 10,000 unless it is given, and on until every environment
 has ended --run.eval_eps episodes (1).
 
 Examples:
@@ -162,7 +163,7 @@ Main keys:
   --run.train_ratio X      Replayed steps per policy step: more is slower and needs less data.
   --run.envs N             Environments that act at the same time.
   --run.sync True          Repeatable bit for bit, and slower.
-  --run.log_every S        Seconds between lines of metrics; report_every, save_every alike.
+  --run.log_every S        Seconds between lines of metrics; likewise report_every, save_every.
   --run.from_checkpoint P  Start from the weights of another run.
   --agent.opt.lr X         Learning rate.
 `dreamer config` prints all of them.
