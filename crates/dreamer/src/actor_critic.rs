@@ -1,28 +1,20 @@
 //! Learning behaviour: returns and losses over imagined trajectories, and the value loss over replayed ones
 //! (paper, sections "Critic learning" and "Actor learning"; official agent.py, `imag_loss` and `repl_loss`).
 
+use crate::batch::Batch;
 use crate::config::AgentConfig;
 use crate::gauges::Gauges;
-use crate::heads::ScalarHead;
 use crate::imagination::{Dream, Predictions, Visits};
+use crate::loss::{Learner, last_steps};
 use crate::normalize::Normalizer;
-use crate::params::Params;
-use crate::policy::{Likelihood, Policy};
+use crate::policy::Likelihood;
+use crate::rssm::Latent;
 use engine::Tensor;
 use engine::cuda::Member;
 use engine::ops::{self, Staged, Summary};
 
 /// Replayed steps that one thread evaluates at a time.
 const ROWS: usize = 128;
-
-/// The heads that behaviour learning uses. `slow` has its own parameters.
-pub struct Heads<'a> {
-    pub rew: &'a ScalarHead,
-    pub con: &'a ScalarHead,
-    pub pol: &'a Policy,
-    pub val: &'a ScalarHead,
-    pub slow: &'a ScalarHead,
-}
 
 /// The running statistics that targets and advantages are normalised by.
 #[derive(Clone)]
@@ -59,7 +51,6 @@ impl Normalizers {
 }
 
 /// Targets over imagined trajectories; all without gradient.
-#[cfg_attr(not(test), allow(dead_code))] // the golden test compares every part
 pub struct Targets {
     /// Lambda returns [N, H].
     pub ret: Tensor,
@@ -69,32 +60,24 @@ pub struct Targets {
     pub adv: Tensor,
     /// Weight of each state's losses [N, H].
     pub weight: Tensor,
-    /// Values and slow values in units of return [N, H + 1].
-    pub val: Tensor,
-    pub slowval: Tensor,
 }
 
-impl Heads<'_> {
+impl Learner<'_> {
     /// Actor and critic losses [N, H] of each imagined state but the last, and the entropies [N, H] per action key.
-    pub fn imagination_losses(
-        &self,
-        c: &AgentConfig,
-        dreams: Staged<Dream>,
-        targets: &Targets,
-    ) -> (Tensor, Tensor, Vec<Tensor>) {
+    pub fn imagination_losses(&self, dreams: Staged<Dream>, targets: &Targets) -> (Tensor, Tensor, Vec<Tensor>) {
         let aims = Aims { adv: &targets.adv, value: &targets.value, weight: &targets.weight };
         let mut outputs = dreams.finish(|rows, dream| match dream.visits {
             Visits::Steps(visits) => {
                 let slow = &dream.predictions.slow;
                 let steps = visits.iter().enumerate().map(|(step, (likelihoods, raw))| {
                     let aims = aims.map(|x| ops::column(x, rows.clone(), step));
-                    self.state_losses(c, likelihoods, raw, &aims, &ops::column(slow, 0..rows.len(), step))
+                    self.state_losses(likelihoods, raw, &aims, &ops::column(slow, 0..rows.len(), step))
                 });
                 let steps: Vec<Vec<Tensor>> = steps.collect();
                 let over_time = |i: usize| steps.iter().map(|losses| losses[i].clone()).collect::<Vec<Tensor>>();
                 (0..steps[0].len()).map(|i| ops::stack_time(&over_time(i))).collect()
             }
-            Visits::Whole(likelihoods, raw) => self.whole_losses(c, &likelihoods, &raw, &aims, &dream.predictions),
+            Visits::Whole(likelihoods, raw) => self.whole_losses(&likelihoods, &raw, &aims, &dream.predictions),
         });
         let entropies = outputs.split_off(2);
         let [policy, value] = outputs.try_into().expect("two losses");
@@ -104,7 +87,6 @@ impl Heads<'_> {
     /// Actor and critic loss and the entropy per key of one state of each trajectory, [rows] each.
     fn state_losses(
         &self,
-        c: &AgentConfig,
         likelihoods: &[Likelihood],
         raw: &Tensor,
         aims: &Aims<Tensor>,
@@ -113,8 +95,9 @@ impl Heads<'_> {
         let pairs: Vec<[&Tensor; 2]> = likelihoods.iter().map(|l| [&l.logp, &l.entropy]).collect();
         let taken = aims.adv.len(); // the last state may be without an action
         let weight = ops::rows(&aims.weight, 0..taken);
-        let policy = ops::actor_loss(&pairs, &aims.adv, &weight, c.imag_loss.actent);
-        let value = self.val.loss(raw, &[(&aims.value, 1.0), (slow, c.imag_loss.slowreg)]);
+        let c = &self.config.imag_loss;
+        let policy = ops::actor_loss(&pairs, &aims.adv, &weight, c.actent);
+        let value = self.parts.val.loss(raw, &[(&aims.value, 1.0), (slow, c.slowreg)]);
         let value = ops::linear_combination(&[(&value, &aims.weight)]);
         [policy, value].into_iter().chain(likelihoods.iter().map(|l| l.entropy.detach())).collect()
     }
@@ -122,7 +105,6 @@ impl Heads<'_> {
     /// The same for all states at once, [N, H] each. The critic's outputs are of the last state, too, which has no loss.
     fn whole_losses(
         &self,
-        c: &AgentConfig,
         likelihoods: &[Likelihood],
         raw: &Tensor,
         aims: &Aims<&Tensor>,
@@ -134,37 +116,29 @@ impl Heads<'_> {
         let all = ops::transpose01_all(&[aims.adv, &padded[0], &padded[1], &predictions.slow]);
         let [adv, value, weight, slow] = all.try_into().unwrap_or_else(|_| unreachable!("as many as went in"));
         let flat = |x: &Tensor| ops::reshape(x, &[x.len()]);
-        let losses = self.state_losses(c, likelihoods, raw, &Aims { adv, value, weight }.map(flat), &flat(&slow));
+        let losses = self.state_losses(likelihoods, raw, &Aims { adv, value, weight }.map(flat), &flat(&slow));
         let by_step: Vec<Tensor> = losses.iter().map(|x| ops::reshape(&ops::rows(x, 0..h * n), &[h, n])).collect();
         ops::transpose01_all(&by_step.iter().collect::<Vec<_>>())
     }
 
-    /// The value loss [B, K - 1] over replayed features [B*K, ..], to which gradients flow, and the returns that it is
-    /// for.
-    pub fn replay_loss(
-        &self,
-        p: &Params,
-        slow: &Params,
-        c: &AgentConfig,
-        x: &ReplaySteps,
-        norm: &mut Normalizer,
-        training: bool,
-    ) -> (Tensor, Tensor) {
+    /// The value loss [B, K - 1] of replayed steps. Gradients flow to their features with `repval_grad`.
+    pub fn replay_loss(&self, x: &ReplaySteps, norm: &mut Normalizer) -> Tensor {
+        let (c, parts) = (self.config, self.parts);
         let (b, t) = (x.boot.dim(0), x.boot.dim(1));
-        let disc = (1.0 - 1.0 / c.horizon) as f32;
-        let ret = ops::lambda_return(&x.last, &x.term, &x.rew, &x.boot, disc, c.repl_loss.lam);
-        let after = norm.apply(&ret, training);
+        let feat = if c.repval_grad { &x.feat } else { &x.feat.detach() };
+        let ret = x.returns(c);
+        let after = norm.apply(&ret, self.training);
         let target = norm.normalize(&ret, &after);
         let target = ops::reshape(&ops::fit_steps(&target, t), &[b * t]);
         let live = ops::reshape(&ops::scale_shift(&x.last, -1.0, 1.0), &[b * t]);
-        let work = 600 * b * t * (x.deter.width() + x.stoch.width());
-        let outputs = ops::chunks(b * t, ROWS, work, &[&x.deter, &x.stoch], |rows, inputs| {
-            let raw = self.val.apply(p, &[&inputs[0], &inputs[1]]);
-            let slow = self.slow.pred(&self.slow.apply(slow, &[&inputs[0].detach(), &inputs[1].detach()]));
-            let targets = [(&ops::rows(&target, rows.clone()), 1.0), (&slow, c.repl_loss.slowreg)];
-            vec![ops::linear_combination(&[(&self.val.loss(&raw, &targets), &ops::rows(&live, rows))])]
+        let work = 600 * b * t * (feat.deter.width() + feat.stoch.width());
+        let outputs = ops::chunks(b * t, ROWS, work, &[&feat.deter, &feat.stoch], |rows, inputs| {
+            let raw = parts.val.apply(self.params, &[&inputs[0], &inputs[1]]);
+            let slow = parts.slow.apply(self.slow, &[&inputs[0].detach(), &inputs[1].detach()]);
+            let targets = [(&ops::rows(&target, rows.clone()), 1.0), (&parts.slow.pred(&slow), c.repl_loss.slowreg)];
+            vec![ops::linear_combination(&[(&parts.val.loss(&raw, &targets), &ops::rows(&live, rows))])]
         });
-        (ops::fit_steps(&ops::reshape(&outputs[0], &[b, t]), t - 1), ret)
+        ops::fit_steps(&ops::reshape(&outputs[0], &[b, t]), t - 1)
     }
 }
 
@@ -181,14 +155,35 @@ impl<T> Aims<T> {
     }
 }
 
-/// Replayed features [B*K, ..] with their flags, rewards and the imagined return from each step, [B, K].
+/// Replayed steps: features [B*K, ..], and flags, rewards and the imagined return from each step, [B, K].
 pub struct ReplaySteps {
-    pub deter: Tensor,
-    pub stoch: Tensor,
+    pub feat: Latent,
     pub last: Tensor,
     pub term: Tensor,
     pub rew: Tensor,
     pub boot: Tensor,
+}
+
+impl ReplaySteps {
+    /// The steps of `batch` from which trajectories with the returns `imagined` [B*K, H] started.
+    pub fn new(batch: &Batch, starts: &Latent, imagined: &Tensor) -> Self {
+        let (b, t, n) = (batch.b, batch.t, starts.deter.dim(0));
+        let k = n / b;
+        let last = |x: &Tensor| ops::reshape(&last_steps(&ops::reshape(x, &[b, t, 1]), k), &[b, k]);
+        ReplaySteps {
+            feat: starts.clone(),
+            last: last(&batch.is_last),
+            term: last(&batch.is_terminal),
+            rew: last(&batch.reward),
+            boot: ops::reshape(&ops::column(imagined, 0..n, 0), &[b, k]),
+        }
+    }
+
+    /// Lambda returns [B, K - 1].
+    pub fn returns(&self, c: &AgentConfig) -> Tensor {
+        let disc = (1.0 - 1.0 / c.horizon) as f32;
+        ops::lambda_return(&self.last, &self.term, &self.rew, &self.boot, disc, c.repl_loss.lam)
+    }
 }
 
 /// Returns, advantages and weights from predictions, with the official metrics. Updates the normalisers where `training`.
@@ -230,5 +225,5 @@ pub fn targets(
     metrics.put("ret_max", &Summary::Max.of(&of_ret));
     metrics.put("ret_rate", &Summary::Large.of(&of_ret));
 
-    Targets { ret, value: tar, adv: adv_normed, weight: ops::fit_steps(&weight, t - 1), val, slowval }
+    Targets { ret, value: tar, adv: adv_normed, weight: ops::fit_steps(&weight, t - 1) }
 }

@@ -10,7 +10,7 @@ use crate::data::encoded_space;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::heads::ScalarHead;
-use crate::loss::{Inputs, Loss, loss};
+use crate::loss::{Learner, Loss};
 use crate::noise::Noise;
 use crate::optimizer::Optimizer;
 use crate::params::{Builder, Params};
@@ -264,16 +264,20 @@ impl Agent {
     }
 
     pub(crate) fn loss(&self, batch: &Batch, noise: &Noise, training: bool) -> Result<Loss> {
-        let inputs = Inputs {
+        self.learner(noise, training).loss(batch)
+    }
+
+    pub(crate) fn learner<'a>(&'a self, noise: &'a Noise, training: bool) -> Learner<'a> {
+        Learner {
             config: &self.config,
             parts: &self.parts,
             params: &self.params,
+            frozen: self.params.frozen(),
             slow: &self.slow,
             norms: &self.norms,
             noise,
             training,
-        };
-        loss(&inputs, batch)
+        }
     }
 
     pub(crate) fn layout(&self) -> Layout<'_> {

@@ -51,27 +51,17 @@ pub fn skip_steps(array: &Array, from: usize) -> Array {
 }
 
 /// Vector keys as the networks see them: sorted, floats squashed where `squash`, discrete values one-hot, values that
-/// are not available (-inf or -1) zero: [rows, sum of widths].
+/// are not available (-inf or -1) zero: [rows, sum of widths]; none without keys. `record` has `rows` values of each.
 pub fn vectors<'a>(
-    keys: impl Iterator<Item = (&'a str, &'a Space)>,
+    keys: impl Iterator<Item = (&'a String, &'a Space)>,
     record: &Record,
     rows: usize,
     squash: bool,
-) -> Result<Option<Tensor>> {
-    let mut keys: Vec<(&str, &Space)> = keys.collect();
+) -> Option<Tensor> {
+    let mut keys: Vec<(&String, &Space)> = keys.collect();
     keys.sort_by_key(|(name, _)| *name);
-    let mut parts = Vec::new();
-    for (key, space) in keys {
-        let array = record.get(key).ok_or_else(|| anyhow!("the batch lacks the key '{key}'"))?;
-        if array.len() != rows * space.size() {
-            bail!("key '{key}' has shape {:?} in the batch, which does not fit {rows} rows of {space}", array.shape);
-        }
-        parts.push(vector(array, space, rows, squash));
-    }
-    if parts.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(concat_last(&parts.iter().collect::<Vec<_>>())))
+    let parts: Vec<Tensor> = keys.iter().map(|(key, space)| vector(&record[*key], space, rows, squash)).collect();
+    (!parts.is_empty()).then(|| concat_last(&parts.iter().collect::<Vec<_>>()))
 }
 
 fn vector(array: &Array, space: &Space, rows: usize, squash: bool) -> Tensor {
@@ -132,8 +122,8 @@ pub fn previous_actions(record: &Record, b: usize, steps: usize, l: &Layout) -> 
     for (key, space) in l.act_space {
         fetch(record, key, &[b, steps], &space.shape)?;
     }
-    let keys = l.act_space.iter().map(|(k, s)| (k.as_str(), s));
-    let all = vectors(keys, record, b * steps, false)?.ok_or_else(|| anyhow!("the action space is empty"))?;
+    let all =
+        vectors(l.act_space.iter(), record, b * steps, false).ok_or_else(|| anyhow!("the action space is empty"))?;
     let (width, t) = (all.width(), steps - l.context);
     let mut out = Vec::with_capacity(b * t * width);
     for row in 0..b {
@@ -156,6 +146,5 @@ pub fn last_actions(record: &Record, b: usize, l: &Layout) -> Result<Tensor> {
         let rows: Vec<Array> = (0..b).map(|row| array.at(row).at(steps - 1)).collect();
         last.insert(key.clone(), Array::stack(&rows));
     }
-    let keys = l.act_space.iter().map(|(k, s)| (k.as_str(), s));
-    vectors(keys, &last, b, false)?.ok_or_else(|| anyhow!("the action space is empty"))
+    vectors(l.act_space.iter(), &last, b, false).ok_or_else(|| anyhow!("the action space is empty"))
 }

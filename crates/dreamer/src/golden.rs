@@ -7,6 +7,7 @@ use crate::acting::Mode;
 use crate::agent::Agent;
 use crate::batch::Batch;
 use crate::carry::Carry;
+use crate::checked::{Checked, Trajectory};
 use crate::config::AgentConfig;
 use crate::data::vectors;
 use crate::noise::{Injected, Noise};
@@ -167,12 +168,11 @@ impl Golden {
 
     pub fn carry(&self) -> Carry {
         let prevact = self.below("carry/prevact/");
-        let keys = self.act_space.iter().map(|(k, s)| (k.as_str(), s));
         let rows = self.tensor("carry/dyn/deter").dim(0);
         let flat = |name: &str| ops::reshape(&self.tensor(name), &[rows, self.tensor(name).len() / rows]);
         Carry {
             latent: Latent { deter: flat("carry/dyn/deter"), stoch: flat("carry/dyn/stoch") },
-            prevact: vectors(keys, &prevact, rows, false).expect("actions").expect("at least one key"),
+            prevact: vectors(self.act_space.iter(), &prevact, rows, false).expect("at least one key"),
             step: 0,
         }
     }
@@ -364,7 +364,7 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
     put("wm/stoch".into(), &values(&loss.observed.stoch));
     put("wm/logit".into(), &values(&loss.observed.logit));
     let h = golden.steps;
-    let checked = &loss.checked;
+    let checked = Checked::new(&agent.learner(noise, true), &batch, &loss);
     let trajectory = &checked.trajectory;
     // The start of each trajectory is not imagined.
     let imagined = |x: &Tensor| ops::stack_time(&ops::unstack_time(x)[1..]);
@@ -375,19 +375,19 @@ fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: 
         ("logit", &agent.parts.dyn_.prior(&agent.params.frozen(), &deter)),
         ("rew", &checked.predictions.rew),
         ("con", &checked.predictions.con),
-        ("val", &checked.targets.val),
-        ("slowval", &checked.targets.slowval),
+        ("val", &checked.val),
+        ("slowval", &checked.slowval),
         ("ret", &checked.targets.ret),
     ] {
         put(format!("img/{name}"), &values(x));
     }
-    for (name, x) in policy_outputs(agent, trajectory, noise) {
+    for (name, x) in policy_outputs(agent, trajectory) {
         put(format!("img/{name}"), &x);
     }
-    if let Some(ret) = &checked.replayed {
+    if agent.config().repval_loss {
         let boot: Vec<f32> = values(&checked.targets.ret).into_iter().step_by(h).collect();
         put("repl/boot".into(), &boot);
-        put("repl/ret".into(), &values(ret));
+        put("repl/ret".into(), &values(&checked.replayed));
         let feat = [&loss.observed.deter, &loss.observed.stoch];
         for (name, head, params) in
             [("val", &agent.parts.val, agent.params.frozen()), ("slowval", &agent.parts.slow, agent.slow.frozen())]
@@ -439,27 +439,12 @@ fn unembed(act_space: &Spaces, x: &Tensor) -> Vec<(String, Vec<f32>)> {
 }
 
 /// Distributions of the policy and of the value over the whole trajectory.
-fn policy_outputs(agent: &Agent, x: &crate::loss::Trajectory, noise: &Noise) -> Vec<(String, Vec<f32>)> {
+fn policy_outputs(agent: &Agent, x: &Trajectory) -> Vec<(String, Vec<f32>)> {
     let p = agent.params.frozen();
     let feat = [&x.deter, &x.stoch];
     let mut out = Vec::new();
-    // The official code samples an action in the last state as well.
-    let last = |x: &Tensor| ops::unstack_time(x).pop().expect("at least the start");
-    let at = crate::noise::At {
-        rows: 0..x.deter.dim(0),
-        step: x.deter.dim(1) - 1,
-        steps: x.deter.dim(1),
-        device: agent.device(),
-    };
-    let sampled = agent.parts.pol.sample(&p, &[&last(&x.deter), &last(&x.stoch)], noise, &at).0;
-    let actions = x.actions.iter().zip(sampled).map(|(taken, last)| {
-        let mut steps = ops::unstack_time(taken);
-        steps.push(last);
-        ops::stack_time(&steps)
-    });
-    let actions: Vec<Tensor> = actions.collect();
-    let likelihoods = agent.parts.pol.evaluate(&p, &feat, &actions.iter().collect::<Vec<_>>());
-    for ((name, action), l) in agent.parts.pol.names().zip(&actions).zip(&likelihoods) {
+    let likelihoods = agent.parts.pol.evaluate(&p, &feat, &x.actions.iter().collect::<Vec<_>>());
+    for ((name, action), l) in agent.parts.pol.names().zip(&x.actions).zip(&likelihoods) {
         out.push((format!("act/{name}"), values(action)));
         out.push((format!("logp/{name}"), values(&l.logp)));
         out.push((format!("ent/{name}"), values(&l.entropy)));

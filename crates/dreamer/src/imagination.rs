@@ -5,12 +5,9 @@
 //! they are asked, so nothing is computed twice and no trajectory is copied together. A GPU imagines first and then
 //! evaluates all states of all trajectories at once, in as many kernels as one state would take.
 
-use crate::actor_critic::Heads;
-use crate::config::AgentConfig;
-use crate::noise::Noise;
-use crate::params::Params;
+use crate::loss::Learner;
 use crate::policy::Likelihood;
-use crate::rssm::{Latent, Rssm};
+use crate::rssm::Latent;
 use engine::ops::{self, Staged};
 use engine::profile::part;
 use engine::{Device, Tensor};
@@ -24,9 +21,6 @@ pub struct Dream {
     /// What the heads predict in each of the H + 1 states, without gradient.
     pub predictions: Predictions,
     pub visits: Visits,
-    /// The H + 1 states with the actions taken in the first H.
-    #[cfg(test)]
-    pub trace: Vec<Visit>,
 }
 
 /// What the losses of the first H states take: the likelihood of the action taken, per action key, and the raw output of
@@ -37,10 +31,6 @@ pub enum Visits {
     /// For all states, steps outermost: likelihoods [H rows] and raw outputs [(H + 1) rows, bins].
     Whole(Vec<Likelihood>, Tensor),
 }
-
-/// A state and the action taken in it, per key.
-#[cfg(test)]
-pub type Visit = (Latent, Vec<Tensor>);
 
 /// What the heads predict in each imagined state: [N, H + 1] each, values as the heads give them.
 pub struct Predictions {
@@ -61,22 +51,11 @@ impl Predictions {
     }
 }
 
-/// What imagination takes besides its starts.
-pub struct Imagination<'a> {
-    pub config: &'a AgentConfig,
-    pub dyn_: &'a Rssm,
-    pub heads: &'a Heads<'a>,
-    pub params: &'a Params,
-    /// The same without gradients.
-    pub frozen: &'a Params,
-    pub slow: &'a Params,
-    pub noise: &'a Noise,
-}
-
-impl Imagination<'_> {
-    /// H steps from each of N starts. Where `starts` carry a gradient, the losses of the first state pass it on; the
+impl Learner<'_> {
+    /// H steps from each of N starts. With `ac_grads` the losses of the first state pass a gradient on to `starts`; the
     /// world model has none.
     pub fn dream(&self, starts: &Latent) -> Staged<Dream> {
+        let starts = if self.config.ac_grads { starts } else { &starts.detach() };
         let (n, steps) = (starts.deter.dim(0), self.config.imag_length);
         let work = 2 * n * steps * starts.deter.width() * starts.deter.width();
         ops::stage(n, ROWS, work, &[&starts.deter, &starts.stoch], |rows, inputs| {
@@ -92,89 +71,62 @@ impl Imagination<'_> {
         let steps = self.config.imag_length;
         let mut states: [Vec<Tensor>; 4] = Default::default();
         let mut visits = Vec::new();
-        #[cfg(test)]
-        let mut trace = Vec::new();
-        self.dyn_.imagine(self.frozen, start, rows, steps, self.noise, |state, at| {
+        self.parts.dyn_.imagine(&self.frozen, start, rows, steps, self.noise, |state, at| {
             let (predicted, value) = part("heads", || self.predict(state, at.step < steps));
             states.iter_mut().zip(predicted).for_each(|(list, x)| list.push(x));
             if at.step == steps {
-                #[cfg(test)]
-                trace.push((state.clone(), vec![]));
                 return None;
             }
             let feat = [&state.deter, &state.stoch];
-            let act = || self.heads.pol.act(self.params, &feat, self.noise, at);
-            let (_actions, embedded, likelihoods) = part("heads", act);
+            let (embedded, likelihoods) = part("heads", || self.parts.pol.act(self.params, &feat, self.noise, at));
             visits.push((likelihoods, value));
-            #[cfg(test)]
-            trace.push((state.clone(), _actions));
             Some(embedded)
         });
         let [rew, con, val, slow] = states.map(|list| ops::stack_time(&list));
-        Dream {
-            predictions: Predictions { rew, con, val, slow },
-            visits: Visits::Steps(visits),
-            #[cfg(test)]
-            trace,
-        }
+        Dream { predictions: Predictions { rew, con, val, slow }, visits: Visits::Steps(visits) }
     }
 
     fn dream_whole(&self, rows: Range<usize>, start: Latent) -> Dream {
-        let (n, steps, h) = (rows.len(), self.config.imag_length, self.heads);
+        let (n, steps, policy) = (rows.len(), self.config.imag_length, &self.parts.pol);
         let (mut deter, mut stoch, mut taken) = (Vec::new(), Vec::new(), Vec::new());
-        self.dyn_.imagine(self.frozen, start, rows, steps, self.noise, |state, at| {
+        self.parts.dyn_.imagine(&self.frozen, start, rows, steps, self.noise, |state, at| {
             deter.push(state.deter.clone());
             stoch.push(state.stoch.clone());
             if at.step == steps {
                 return None;
             }
             let plain = [&state.deter.detach(), &state.stoch.detach()];
-            let act = || h.pol.sample(self.frozen, &plain, self.noise, at);
-            let (actions, embedded) = part("heads", act);
+            let (actions, embedded) = part("heads", || policy.sample(&self.frozen, &plain, self.noise, at));
             taken.push(actions);
             Some(embedded)
         });
-        #[cfg(test)]
-        let trace = self.trace(&deter, &stoch, &taken);
         let join = |list: Vec<Tensor>| ops::concat(&list.iter().collect::<Vec<_>>()); // [steps N, ..]
         let [deter, stoch] = [join(deter), join(stoch)];
         part("heads", || {
-            let actions: Vec<Tensor> = (0..h.pol.names().count())
+            let actions: Vec<Tensor> = (0..policy.names().count())
                 .map(|key| join(taken.iter().map(|actions| actions[key].clone()).collect()))
                 .collect();
             let learned = [&deter, &stoch].map(|x| ops::rows(x, 0..steps * n));
             let likelihoods =
-                h.pol.evaluate(self.params, &[&learned[0], &learned[1]], &actions.iter().collect::<Vec<_>>());
+                policy.evaluate(self.params, &[&learned[0], &learned[1]], &actions.iter().collect::<Vec<_>>());
             let (predicted, value) = self.predict(&Latent { deter, stoch }, true);
             let by_step = predicted.map(|x| ops::reshape(&x, &[steps + 1, n]));
             let by_row = ops::transpose01_all(&by_step.iter().collect::<Vec<_>>());
             let [rew, con, val, slow] = by_row.try_into().unwrap_or_else(|_| unreachable!("four predictions"));
-            Dream {
-                predictions: Predictions { rew, con, val, slow },
-                visits: Visits::Whole(likelihoods, value),
-                #[cfg(test)]
-                trace,
-            }
+            Dream { predictions: Predictions { rew, con, val, slow }, visits: Visits::Whole(likelihoods, value) }
         })
-    }
-
-    #[cfg(test)]
-    fn trace(&self, deter: &[Tensor], stoch: &[Tensor], taken: &[Vec<Tensor>]) -> Vec<Visit> {
-        let state = |(deter, stoch): (&Tensor, &Tensor)| Latent { deter: deter.clone(), stoch: stoch.clone() };
-        let actions = taken.iter().cloned().chain([vec![]]);
-        deter.iter().zip(stoch).map(state).zip(actions).collect()
     }
 
     /// Predictions [rows] of reward, continue, value and slow value in a state, and the value head's raw output, which
     /// is recorded where it is `learned`.
     fn predict(&self, state: &Latent, learned: bool) -> ([Tensor; 4], Tensor) {
-        let h = self.heads;
+        let h = self.parts;
         let feat = [&state.deter, &state.stoch];
         let plain = [&state.deter.detach(), &state.stoch.detach()];
-        let value = if learned { h.val.apply(self.params, &feat) } else { h.val.apply(self.frozen, &plain) };
+        let value = if learned { h.val.apply(self.params, &feat) } else { h.val.apply(&self.frozen, &plain) };
         let predicted = [
-            h.rew.pred(&h.rew.apply(self.frozen, &plain)),
-            h.con.pred(&h.con.apply(self.frozen, &plain)),
+            h.rew.pred(&h.rew.apply(&self.frozen, &plain)),
+            h.con.pred(&h.con.apply(&self.frozen, &plain)),
             h.val.pred(&value),
             h.slow.pred(&h.slow.apply(self.slow, &plain)),
         ];

@@ -38,6 +38,8 @@ mod acting_tests;
 #[cfg(test)]
 extern crate self as dreamer_agent; // so that helpers of tests/ serve here, too
 #[cfg(test)]
+mod checked;
+#[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;
 #[cfg(test)]

@@ -20,8 +20,8 @@ pub struct Observations {
 }
 
 impl Observations {
-    /// Those of `rows` rows on the processor, for an agent with this observation space. `get` hands out the array of a key;
-    /// `targets` says whether they will be reconstructed.
+    /// Those of `rows` rows on the processor, for an agent with this observation space. `get` hands out the array of a key
+    /// with as many values; `targets` says whether they will be reconstructed.
     pub fn new(
         obs_space: &Spaces,
         config: &AgentConfig,
@@ -33,12 +33,6 @@ impl Observations {
         let (mut vectors, mut spaces) = (BTreeMap::new(), Vec::new());
         for (key, space) in data::encoded_space(obs_space) {
             let array = get(&key, &space)?;
-            if array.len() != rows * space.size() {
-                bail!(
-                    "key '{key}' has shape {:?} in the batch, which does not fit {rows} rows of {space}",
-                    array.shape
-                );
-            }
             match (space.is_image(), array) {
                 (true, Array { data: Data::U8(pixels), .. }) => {
                     images.insert(key, Bytes::new(pixels));
@@ -55,8 +49,8 @@ impl Observations {
                 }
             }
         }
-        let keys = spaces.iter().map(|(key, space)| (key.as_str(), space));
-        let vectors = data::vectors(keys, &vectors, rows, config.enc.simple.symlog)?;
+        let keys = spaces.iter().map(|(key, space)| (key, space));
+        let vectors = data::vectors(keys, &vectors, rows, config.enc.simple.symlog);
         Ok(Observations { rows, vectors, images, targets: values })
     }
 

@@ -3,6 +3,7 @@
 use crate::actor_critic::Normalizers;
 use crate::agent::Agent;
 use crate::batch::Batch;
+use crate::checked::Checked;
 use crate::common::{batch, everything, obs_space, tiny};
 use crate::config::{AgentConfig, LossScales, Normalize};
 use crate::golden::{Golden, own_folder};
@@ -34,6 +35,10 @@ impl Case {
 
     fn loss(&self) -> Loss {
         self.agent.loss(&self.batch, &self.noise, true).unwrap()
+    }
+
+    fn checked(&self, loss: &Loss) -> Checked {
+        Checked::new(&self.agent.learner(&self.noise, true), &self.batch, loss)
     }
 
     fn gradients(&self) -> BTreeMap<String, Tensor> {
@@ -207,7 +212,8 @@ fn the_discount_is_either_in_what_the_continue_head_learns_or_in_returns_and_wei
         let ends = Tensor::from_slice(&[3, 6], &(0..18).map(|i| (i % 4 == 3) as u8 as f32).collect::<Vec<_>>());
         case.batch.is_terminal = ends.clone();
         let out = case.loss();
-        let x = &out.checked.predictions;
+        let checked = case.checked(&out);
+        let x = &checked.predictions;
         let (con, states) = (doubles(&x.con), x.con.dim(1));
         let weights: Vec<f64> = con
             .chunks(states)
@@ -215,9 +221,9 @@ fn the_discount_is_either_in_what_the_continue_head_learns_or_in_returns_and_wei
                 (0..states - 1).map(|t| disc.powi(t as i32) * con[..=t].iter().product::<f64>()).collect::<Vec<_>>()
             })
             .collect();
-        assert_close("weights", out.checked.targets.weight.data(), &weights, 1e-6);
+        assert_close("weights", checked.targets.weight.data(), &weights, 1e-6);
         let expected = returns(&doubles(&x.rew), &con, &doubles(&x.val), states, disc);
-        assert_close("returns", out.checked.targets.ret.data(), &expected, 1e-5);
+        assert_close("returns", checked.targets.ret.data(), &expected, 1e-5);
 
         let head = &case.agent.parts.con;
         let feat = [&out.observed.deter, &out.observed.stoch];
@@ -234,8 +240,9 @@ fn the_discount_is_either_in_what_the_continue_head_learns_or_in_returns_and_wei
 #[test]
 fn returns_are_bootstrapped_from_the_slow_value_where_wanted() {
     for slowtar in [false, true] {
-        let out = Case::new(|c| (c.imag_loss.slowtar, c.retnorm.kind) = (slowtar, "none".into())).loss();
-        let (x, targets) = (&out.checked.predictions, &out.checked.targets);
+        let case = Case::new(|c| (c.imag_loss.slowtar, c.retnorm.kind) = (slowtar, "none".into()));
+        let checked = case.checked(&case.loss());
+        let (x, targets) = (&checked.predictions, &checked.targets);
         let [rew, con, val, slow] = [&x.rew, &x.con, &x.val, &x.slow].map(doubles);
         assert!(val.iter().zip(&slow).all(|(a, b)| (a - b).abs() > 1e-6), "they are told apart");
         let (boot, states) = (if slowtar { slow } else { val }, x.rew.dim(1));
@@ -270,7 +277,8 @@ fn values_and_advantages_are_normalised_by_the_running_statistics_of_returns_and
     for _round in 0..2 {
         let [_, mut val, mut adv] = states(&case.agent.norms);
         let out = case.loss();
-        let (x, targets) = (&out.checked.predictions, &out.checked.targets);
+        let checked = case.checked(&out);
+        let (x, targets) = (&checked.predictions, &checked.targets);
         let moments = |state: &[f64]| {
             let corr = 1.0 / state[2].max(0.01);
             let (mean, squares) = (state[0] * corr, state[1] * corr);
@@ -288,14 +296,14 @@ fn values_and_advantages_are_normalised_by_the_running_statistics_of_returns_and
         // Predictions are in units of what the critic learned before.
         let (offset, scale) = moments(&val);
         let values: Vec<f64> = doubles(&x.val).iter().map(|x| x * scale + offset).collect();
-        assert_close("values", targets.val.data(), &values, 1e-4);
-        let ret = returns(&doubles(&x.rew), &doubles(&x.con), &doubles(&targets.val), x.rew.dim(1), 1.0);
+        assert_close("values", checked.val.data(), &values, 1e-4);
+        let ret = returns(&doubles(&x.rew), &doubles(&x.con), &doubles(&checked.val), x.rew.dim(1), 1.0);
         assert_close("returns", targets.ret.data(), &ret, 1e-5);
 
         // The critic's targets are normalised with these returns counted in; the replayed returns count for the next ones.
         follow(&mut val, &doubles(&targets.ret));
         assert_close("targets", targets.value.data(), &normed(&doubles(&targets.ret), moments(&val)), 1e-4);
-        follow(&mut val, &doubles(out.checked.replayed.as_ref().unwrap()));
+        follow(&mut val, &doubles(&checked.replayed));
         let [ret_state, val_state, adv_state] = states(&out.norms);
         let close = |what: &str, got: &[f64], expected: &[f64]| {
             assert_close(what, &got.iter().map(|&x| x as f32).collect::<Vec<_>>(), expected, 1e-6);
@@ -303,7 +311,7 @@ fn values_and_advantages_are_normalised_by_the_running_statistics_of_returns_and
         close("valnorm", &val_state, &val);
 
         let ret_scale = (ret_state[1] - ret_state[0]).max(1.0);
-        let values = doubles(&targets.val);
+        let values = doubles(&checked.val);
         let here = values.chunks(x.rew.dim(1)).flat_map(|row| &row[..row.len() - 1]);
         let advantages: Vec<f64> =
             doubles(&targets.ret).iter().zip(here).map(|(ret, value)| (ret - value) / ret_scale).collect();

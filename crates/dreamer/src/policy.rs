@@ -85,17 +85,16 @@ impl Policy {
     }
 
     /// Like `sample`, with the likelihood of each key's action, through which gradients flow.
-    pub fn act(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Vec<Tensor>, Tensor, Vec<Likelihood>) {
+    pub fn act(&self, p: &Params, feat: &[&Tensor], noise: &Noise, at: &At) -> (Tensor, Vec<Likelihood>) {
         let x = self.mlp.apply_parts(p, feat);
-        let (mut actions, mut parts, mut likelihoods) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut parts, mut likelihoods) = (Vec::new(), Vec::new());
         for (i, key) in self.keys.iter().enumerate() {
             let raw = key.raw(p, &x);
             let (action, part) = key.sample(&raw, i, noise, at);
             likelihoods.push(key.evaluate(&raw, &action));
-            actions.push(action);
             parts.push(part);
         }
-        (actions, ops::concat_last(&parts.iter().collect::<Vec<_>>()), likelihoods)
+        (ops::concat_last(&parts.iter().collect::<Vec<_>>()), likelihoods)
     }
 
     /// Likelihood of given actions, per key in sorted order.

@@ -4,7 +4,6 @@ use crate::agent::Agent;
 use crate::batch::Batch;
 use crate::data;
 use crate::noise::{Noise, Purpose};
-use crate::rssm::Latent;
 use crate::transfer::Cargo;
 use crate::{Carry, Metrics};
 use anyhow::{Result, ensure};
@@ -49,8 +48,7 @@ impl Agent {
             self.gradient_norms(&batch, &noise, &names, &mut metrics)?;
         }
         let videos = self.open_loop(&batch, &out.tokens, &noise);
-        let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
-        carry.latent = Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) };
+        carry.latent = out.observed.last();
         carry.prevact = data::last_actions(record, batch.b, &self.layout())?.to(self.device());
         carry.step += 1;
         Ok(Reported { metrics, videos })
@@ -80,12 +78,10 @@ impl Agent {
         let part = |x: &Tensor, from: usize, to: usize| {
             ops::stack_time(&ops::unstack_time(&ops::rows(&x.detach(), 0..n))[from..to])
         };
-        let start = Latent { deter: ops::rows(&batch.start.deter, 0..n), stoch: ops::rows(&batch.start.stoch, 0..n) };
+        let start = batch.start.map(|x| ops::rows(x, 0..n));
         let [tokens, actions, keep] = [tokens, &batch.prevact, &batch.keep].map(|x| part(x, 0, half));
         let seen = self.parts.dyn_.observe(&p, &start, &tokens, &actions, &keep, noise);
-        let last = |x: &Tensor| ops::unstack_time(x).pop().expect("half is at least one");
-        let start = Latent { deter: last(&seen.deter), stoch: last(&seen.stoch) };
-        let (deter, stoch) = self.parts.dyn_.predict(&p, &start, &part(&batch.prevact, half, batch.t), noise);
+        let (deter, stoch) = self.parts.dyn_.predict(&p, &seen.last(), &part(&batch.prevact, half, batch.t), noise);
         let join = |a: &Tensor, b: &Tensor| {
             let steps: Vec<Tensor> = ops::unstack_time(a).into_iter().chain(ops::unstack_time(b)).collect();
             let x = ops::stack_time(&steps);

@@ -39,6 +39,26 @@ pub struct Observed {
     pub logit: Tensor,
 }
 
+impl Latent {
+    /// `f` of both parts.
+    pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Latent {
+        Latent { deter: f(&self.deter), stoch: f(&self.stoch) }
+    }
+
+    /// The same without gradient.
+    pub fn detach(&self) -> Latent {
+        self.map(Tensor::detach)
+    }
+}
+
+impl Observed {
+    /// The state after the last step, without gradient: [B, ..].
+    pub fn last(&self) -> Latent {
+        let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("batches have at least one step");
+        Latent { deter: last(&self.deter), stoch: last(&self.stoch) }
+    }
+}
+
 impl Rssm {
     /// `tokens` and `actions` are the widths of the encoder's output and of the embedded action.
     pub fn new(b: &mut Builder, tokens: usize, actions: usize, c: &Config) -> Self {
@@ -169,7 +189,7 @@ impl Rssm {
         noise: &Noise,
         at: &At,
     ) -> (Latent, Tensor) {
-        let state = Latent { deter: ops::mask_rows(&state.deter, keep), stoch: ops::mask_rows(&state.stoch, keep) };
+        let state = state.map(|x| ops::mask_rows(x, keep));
         let deter = self.core(p, &state, actions);
         let logit = self.posterior(p, &deter, tokens);
         let drawn = noise.posterior(at, self.config.stoch);
@@ -194,10 +214,10 @@ impl Rssm {
             let at = At { rows: rows.clone(), step, steps: steps + 1, device: state.deter.device() };
             let Some(action) = act(&state, &at) else { break };
             let (action, at) = (self.forget(action), At { steps, ..at });
-            let now = Latent { deter: state.deter.detach(), stoch: state.stoch.detach() };
+            let now = state.detach();
             state = match &fused {
                 Some(step) => self.fused_step(step, &now, &action, noise, &at),
-                None => self.imagine_step(p, &now, &self.project_actions(p, &action), noise, &at).0,
+                None => self.imagine_step(p, &now, &self.project_actions(p, &action), noise, &at),
             };
         }
     }
@@ -210,7 +230,7 @@ impl Rssm {
         let actions = self.project_actions(p, &self.forget(actions.clone()));
         for (step, action) in ops::unstack_time(&actions).iter().enumerate() {
             let at = At { rows: 0..action.dim(0), step, steps, device: action.device() };
-            state = self.imagine_step(p, &state, action, noise, &at).0;
+            state = self.imagine_step(p, &state, action, noise, &at);
             deters.push(state.deter.clone());
             stochs.push(state.stoch.clone());
         }
@@ -218,20 +238,20 @@ impl Rssm {
     }
 
     /// One prior step with a projected action.
-    fn imagine_step(&self, p: &Params, state: &Latent, action: &Tensor, noise: &Noise, at: &At) -> (Latent, Tensor) {
-        let state = Latent { deter: self.forget(state.deter.clone()), stoch: self.forget(state.stoch.clone()) };
+    fn imagine_step(&self, p: &Params, state: &Latent, action: &Tensor, noise: &Noise, at: &At) -> Latent {
+        let state = state.map(|x| self.forget(x.clone()));
         let deter = self.core(p, &state, action);
         let logit = self.prior(p, &deter);
         let drawn = noise.prior(at, self.config.stoch);
         let stoch = ops::latent(&logit, self.config.classes, self.config.unimix, drawn.draw());
-        (Latent { deter, stoch }, logit)
+        Latent { deter, stoch }
     }
 
     /// The same with an embedded action, by the engine's fused operation.
     fn fused_step(&self, step: &Step, state: &Latent, action: &Tensor, noise: &Noise, at: &At) -> Latent {
-        let [deter, stoch] = [&state.deter, &state.stoch].map(|x| self.forget(x.clone()));
+        let state = state.map(|x| self.forget(x.clone()));
         let drawn = noise.prior(at, self.config.stoch);
-        let [deter, stoch] = step.run(&deter, &stoch, action, drawn.draw());
+        let [deter, stoch] = step.run(&state.deter, &state.stoch, action, drawn.draw());
         Latent { deter, stoch }
     }
 

@@ -142,7 +142,6 @@ impl Agent {
             verdict
         });
         self.norms.follow(&out.norms, &verdict);
-        let last = |x: &Tensor| ops::unstack_time(&x.detach()).pop().expect("at least one step");
         let latents = self.packed_latents(&out.observed.deter, &out.observed.stoch);
         let mut metrics = std::mem::take(&mut out.metrics);
         metrics.put("opt/loss", &out.total);
@@ -150,7 +149,7 @@ impl Agent {
             numbers: metrics.readings(),
             verdict,
             losses: out.losses.iter().map(|(name, _)| name.clone()).collect(),
-            last: Latent { deter: last(&out.observed.deter), stoch: last(&out.observed.stoch) },
+            last: out.observed.last(),
             latents,
         })
     }
