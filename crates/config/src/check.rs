@@ -35,7 +35,9 @@ impl Config {
         for (key, value) in positive {
             ensure!(value > 0, "'{key}' is 0, but must be at least 1");
         }
-        let (report, train) = (config.consec_report * config.report_length, config.consec_train * config.batch_length);
+        let parts = |count: usize, length: usize| count.saturating_mul(length);
+        let report = parts(config.consec_report, config.report_length);
+        let train = parts(config.consec_train, config.batch_length);
         ensure!(
             report <= train,
             "'consec_report' * 'report_length' is {report}, more than 'consec_train' * 'batch_length', {train}: \
@@ -45,10 +47,10 @@ impl Config {
         ensure!(share > 0.0 && share <= 1.0, "'replay.memory_share' is {share}, but must be above 0 and at most 1");
         let kept = config.replay.gpu_gb;
         ensure!((0.0..1e6).contains(&kept), "'replay.gpu_gb' is {kept}, but must be gigabytes, from 0 to a million");
-        let needed = config.batch_size * (config.consec_train * config.batch_length + config.replay_context);
+        let needed = parts(config.batch_size, train.saturating_add(config.replay_context));
         let size = config.replay.size;
         ensure!(size >= needed, "'replay.size' is {size}, but must be at least {needed} steps: one training batch");
-        let needed = 10 * config.batch_size * (config.consec_report * config.report_length + config.replay_context);
+        let needed = parts(parts(10, config.batch_size), report.saturating_add(config.replay_context));
         ensure!(
             config.script != "train_eval" || size >= needed,
             "'replay.size' is {size}, but must be at least {needed} steps: the replay of evaluation is a tenth of it, \

@@ -11,7 +11,7 @@ pub struct Config {
     pub task: String,
     /// `train`, `train_eval` or `eval_only`.
     pub script: String,
-    /// Run folder, without placeholders.
+    /// Run folder; `{timestamp}` in it is replaced when the run begins.
     pub logdir: String,
     pub seed: u64,
     /// `cpu`, `cuda`, or `auto`: a GPU where one is found that computes what the processor does, else the processor.
@@ -115,6 +115,13 @@ pub struct Run {
     /// Empty for none.
     pub from_checkpoint: String,
     pub from_checkpoint_regex: String,
+}
+
+impl Run {
+    /// Policy steps after which the run ends; none where it is officially without end, 1e10 steps.
+    pub fn limit(&self) -> Option<u64> {
+        (self.steps < 10_000_000_000).then_some(self.steps)
+    }
 }
 
 impl Config {

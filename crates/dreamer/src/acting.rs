@@ -26,6 +26,9 @@ pub enum Mode {
 
 /// What [`Agent::act`] returns: `action` for the environments, [N, ...] per key, and `replay`, what
 /// belongs into the replay beside the step (`dyn/deter` float16 [N, D], `dyn/stoch` uint8 [N, S]).
+///
+/// Continuous actions are drawn around a mean within -1 and 1 and are not cut, whatever the bounds of their space;
+/// [`Space::from_policy`] brings them there. The replay takes them as they are.
 pub struct Acted {
     pub action: Record,
     pub replay: Record,
@@ -57,6 +60,7 @@ impl Agent {
     /// One acting step on `obs` [N, ...] per key (keys beyond the observation space are ignored). An Err names what is not
     /// finite; the carry is then unchanged.
     pub fn act(&self, carry: &mut Carry, obs: &Record, mode: Mode) -> Result<Acted> {
+        carry.check(self)?;
         match (self.device(), &self.acting) {
             (Device::Gpu(gpu), Some(lent)) => {
                 gpu.aside(Side::Act, || self.act_again(gpu, &mut lent.lock(), carry, obs, mode))
@@ -71,7 +75,8 @@ impl Agent {
         self.acted(carry, taken)
     }
 
-    /// The same from a recording. The first step of so many environments is computed as it comes, which loads kernels.
+    /// The same by repeating recorded kernels. The first step of so many environments is computed as it comes, which loads
+    /// the kernels before they are recorded.
     fn act_again(
         &self,
         gpu: &'static Gpu,
@@ -157,7 +162,7 @@ impl Agent {
                 Some(name) => format!("the action '{name}'"),
                 None => "the latent state while acting".into(),
             };
-            bail!("{name} holds {value}; nothing good can come after it");
+            bail!("{name} holds {value}; lower agent.opt.lr, or look at the rewards and observations");
         }
         *carry = Carry { latent: taken.latent, prevact: taken.prevact, step: carry.step + 1 };
         let mut replay = Record::new();

@@ -40,8 +40,9 @@ pub struct Agent {
     pub(crate) norms: Normalizers,
     pub(crate) opt: Optimizer,
     pub(crate) repeat: Repeat,
-    /// What a snapshot acts with on a GPU, beside the update of the agent; and what waits for further snapshots.
+    /// Of a snapshot on a GPU: its copy of the parameters that acting needs, with recorded steps.
     pub(crate) acting: Option<Arc<Lent>>,
+    /// What snapshots that ended have left for later ones.
     pub(crate) spare: Spare,
     pub(crate) kept: Kept,
     /// Where several GPUs work together: this one among them, and the agents of the others, which the first one has.
@@ -72,7 +73,7 @@ impl Agent {
         let act_space: Spaces =
             act_space.iter().filter(|(k, _)| *k != "reset").map(|(k, s)| (k.clone(), s.clone())).collect();
         let obs_space: Spaces =
-            obs_space.iter().filter(|(k, _)| !k.starts_with("log/")).map(|(k, s)| (k.clone(), s.clone())).collect();
+            obs_space.iter().filter(|(k, _)| !spaces::is_log(k)).map(|(k, s)| (k.clone(), s.clone())).collect();
         checks::check(&obs_space, &act_space, config)?;
         let mut params = Params::default();
         let mut slow = Params::default();
@@ -138,6 +139,16 @@ impl Agent {
         &self.config
     }
 
+    /// The keys that the agent was built for, flags included, without `log/…`.
+    pub fn obs_space(&self) -> &Spaces {
+        &self.obs_space
+    }
+
+    /// The keys that it chooses, without `reset`. Continuous actions: see [`Acted`](crate::Acted).
+    pub fn act_space(&self) -> &Spaces {
+        &self.act_space
+    }
+
     /// Keys that `act` adds to each replayed step, with their spaces (no batch axis).
     pub fn replay_space(&self) -> Spaces {
         if self.config.replay_context == 0 {
@@ -190,20 +201,24 @@ impl Agent {
         self.opt.step
     }
 
-    /// The state before the first step, of `n` environments or sequences.
+    /// The state before the first step, of `n` environments or sequences. Keep it over episodes: `is_first` forgets the last
+    /// one, while another fresh state would repeat the draws of this one, which depend on the seed, the environment's number
+    /// and how many steps were taken. Where several loops act with one agent, [`Carry::at_step`] keeps them apart.
     pub fn initial(&self, n: usize) -> Carry {
-        let r = &self.config.dynamics.rssm;
-        let width: usize = self.act_space.values().map(Space::width).sum();
-        let zeros = |width: usize| ops::zeros(&[n, width], self.device());
-        let carry = || Carry {
-            latent: Latent { deter: zeros(r.deter), stoch: zeros(r.stoch * r.classes) },
-            prevact: zeros(width),
-            step: 0,
+        let carry = || {
+            let [deter, stoch, prevact] = self.sizes().map(|width| ops::zeros(&[n, width], self.device()));
+            Carry { latent: Latent { deter, stoch }, prevact, step: 0 }
         };
         match self.device() {
             Device::Gpu(gpu) if self.acting.is_some() => gpu.aside(Side::Act, carry),
             _ => carry(),
         }
+    }
+
+    /// Widths of deter, stoch and the embedded action.
+    pub(crate) fn sizes(&self) -> [usize; 3] {
+        let r = &self.config.dynamics.rssm;
+        [r.deter, r.stoch * r.classes, self.act_space.values().map(Space::width).sum()]
     }
 
     /// Deter in half precision and stoch as class indices, where they are, if the replay stores them.

@@ -206,7 +206,7 @@ impl Preparer {
         if parts == 1 {
             return self.prepare_for(&self.devices[0], record);
         }
-        let sequences = record.get("is_first").map_or(0, |flags| flags.shape[0]);
+        let sequences = record.get("is_first").and_then(|flags| flags.shape.first().copied()).unwrap_or(0);
         ensure!(
             sequences > 0 && sequences.is_multiple_of(parts),
             "a batch of {sequences} sequences cannot be divided among {parts} GPUs; choose a multiple as batch_size"

@@ -1,7 +1,8 @@
 //! The recurrent state between calls.
 
+use crate::agent::Agent;
 use crate::rssm::Latent;
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use engine::{Device, Tensor};
 use spaces::{Array, Record};
 
@@ -53,6 +54,19 @@ impl Carry {
             ("prevact".into(), array(&self.prevact)),
             ("step".into(), Array::from_i32(&[2], step)),
         ])
+    }
+
+    /// Refuses the state of an agent of other sizes.
+    pub(crate) fn check(&self, agent: &Agent) -> Result<()> {
+        let n = self.len();
+        let fresh = agent.sizes();
+        let found = [&self.latent.deter, &self.latent.stoch, &self.prevact].map(|x| x.shape().to_vec());
+        let expected = fresh.map(|width| vec![n, width]);
+        ensure!(
+            found == expected,
+            "the carry is of another agent: its deter, stoch and previous action are {found:?}, not {expected:?}"
+        );
+        Ok(())
     }
 
     pub fn from_record(record: &Record) -> Result<Carry> {

@@ -7,7 +7,7 @@ use crate::loss::LOSSES;
 use crate::nets::parse_norm;
 use crate::optimizer::SCHEDULES;
 use crate::params::{INITIALIZERS, split_winit};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use engine::ops::Act;
 use spaces::{Space, Spaces};
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
@@ -17,6 +17,7 @@ use std::ops::RangeBounds;
 pub fn check(obs_space: &Spaces, act_space: &Spaces, c: &AgentConfig) -> Result<()> {
     names(c)?;
     numbers(c)?;
+    spaces::check_keys(obs_space, act_space).map_err(|sentence| anyhow!(sentence))?;
     action_space(act_space)?;
     observation_space(&encoded_space(obs_space), c)
 }
@@ -210,6 +211,9 @@ fn action_space(act_space: &Spaces) -> Result<()> {
         if space.size() == 0 || space.is_discrete() && space.classes() == 0 {
             bail!("action key '{key}' is {space}, which leaves nothing to choose");
         }
+        if space.dtype == spaces::DType::F16 {
+            bail!("action key '{key}' is {space}; continuous actions are float32");
+        }
     }
     Ok(())
 }
@@ -224,6 +228,9 @@ fn observation_space(space: &Spaces, c: &AgentConfig) -> Result<()> {
         }
         if s.is_image() && s.size() == 0 {
             bail!("image key '{key}' is {s}, which holds no pixels");
+        }
+        if s.is_discrete() && !s.is_image() && s.classes() == 0 {
+            bail!("observation key '{key}' is {s}, which can have no value");
         }
         if s.shape.len() > 3 {
             bail!("observation key '{key}' is {s}; at most three axes work");
@@ -261,6 +268,9 @@ fn image_size(key: &str, s: &Space, c: &AgentConfig) -> Result<()> {
         }
         if mults.is_empty() {
             bail!("agent.{part}.simple.mults is empty; images need at least one stage");
+        }
+        if mults.len() > 16 {
+            bail!("agent.{part}.simple.mults has {} stages; at most 16 work", mults.len());
         }
         let factor = 1usize << (mults.len() - outer as usize);
         for (axis, size) in [("height", s.shape[0]), ("width", s.shape[1])] {

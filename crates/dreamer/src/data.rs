@@ -11,7 +11,7 @@ pub const FLAGS: [&str; 4] = ["is_first", "is_last", "is_terminal", "reward"];
 
 /// The observation keys that the agent encodes and decodes, in the environment's order.
 pub fn encoded_space(obs_space: &Spaces) -> Spaces {
-    let encoded = |key: &str| !FLAGS.contains(&key) && !key.starts_with("log/");
+    let encoded = |key: &str| !FLAGS.contains(&key) && !spaces::is_log(key);
     obs_space.iter().filter(|(k, _)| encoded(k)).map(|(k, s)| (k.clone(), s.clone())).collect()
 }
 

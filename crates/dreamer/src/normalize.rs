@@ -14,7 +14,7 @@ pub struct Normalizer {
     pub state: Tensor,
     /// Offset and scale that change nothing [2].
     identity: Tensor,
-    /// Of several GPUs, whose numbers all count.
+    /// Where several GPUs train: this one among them. The statistics are of the whole batch.
     pub member: Option<Member>,
 }
 

@@ -40,6 +40,7 @@ impl Agent {
             step_at: None,
             part: 0,
         };
+        carry.check(self)?;
         let batch = Batch::new(record, carry, &self.layout())?.to(self.device());
         let mut out = self.loss(&batch, &noise, false)?;
         let mut metrics = std::mem::take(&mut out.metrics).read();

@@ -66,6 +66,7 @@ impl Agent {
             "a batch in {prepared} parts is not for an agent on {parts} devices; each batch is trained on once, prepared by its agent's preparer"
         );
         if self.followers.is_empty() {
+            carry.check(self)?;
             batch.complete(carry, &self.layout())?;
             let begun = self.begin_part(batch, noise)?;
             carry.latent = begun.updated.last.clone();

@@ -37,7 +37,7 @@ pub trait Cargo: Sized {
         found.bytes.unwrap_or_default()
     }
 
-    /// The same shapes with the values that are where `write` puts them, in a float32 tensor on a GPU.
+    /// The same shapes as views of `block`, a float32 tensor on a GPU, in which values lie as `write` puts them.
     fn over(&self, block: &Tensor) -> Self {
         self.map(&mut Views { block, at: 0 })
     }

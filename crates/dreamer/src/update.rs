@@ -23,7 +23,7 @@ pub(crate) struct Updated {
     pub numbers: Readings,
     /// The norms of gradients, changes and parameters, and the first tensor that is not finite, or -1: [4].
     verdict: Tensor,
-    /// What the verdict counts through before the gradients.
+    /// Names of the losses: `verdict[3]` counts through these first, then through the gradients of the parameters.
     losses: Vec<String>,
     /// The state after the last step of each sequence.
     pub last: Latent,
@@ -298,7 +298,7 @@ impl Agent {
         let all = all.chain(&mut self.opt.rms).chain(&mut self.opt.momentum).chain(self.norms.states_mut());
         all.map(|x| {
             x.unshare();
-            x.place()
+            x.address()
         })
         .collect()
     }
@@ -315,7 +315,7 @@ impl Agent {
             Some(name) => format!("the loss '{name}'"),
             None => gradient(index - updated.losses.len()).unwrap_or_default(),
         };
-        bail!("{name} holds a number that is not finite; nothing good can come after it")
+        bail!("{name} holds a number that is not finite; lower agent.opt.lr, or look at the rewards and observations")
     }
 
     fn slow_moves(&self) -> bool {

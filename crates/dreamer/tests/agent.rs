@@ -365,6 +365,18 @@ fn what_cannot_work_is_refused_with_the_key() {
     let named = obs_space(&[("rep", Space::float(&[2]))]);
     let error = Agent::new(&named, &act, &tiny()).err().unwrap().to_string();
     assert!(error.contains("'rep' is the name of a loss") && error.contains("obs/rep"), "{error}");
+    let refused = |obs: &Spaces, act: &Spaces| Agent::new(obs, act, &tiny()).err().unwrap().to_string();
+    let shifted = obs_space(&[("step", Space { low: -3.0, ..Space::discrete(&[], 7) })]);
+    assert!(refused(&shifted, &act).contains("'step' start at -3; shift them"));
+    let empty = obs_space(&[("step", Space::discrete(&[], 0))]);
+    assert!(refused(&empty, &act).contains("'step' is int32 [] of 0 classes, which can have no value"));
+    let both = obs_space(&[("arm", Space::float(&[2]))]);
+    assert!(refused(&both, &act).contains("the key 'arm' is in both spaces"));
+    let act_of = |space: Space| Spaces::from([("arm".to_string(), space)]);
+    let half = Space { dtype: spaces::DType::F16, ..Space::float(&[2]) };
+    assert!(refused(&obs, &act_of(half)).contains("'arm' is float16 [2]; continuous actions are float32"));
+    let one_side = Space { low: 0.0, ..Space::float(&[2]) };
+    assert!(refused(&obs, &act_of(one_side)).contains("'arm' has a bound on one side only"));
     assert!(Agent::new(&obs_space(&[]), &act, &tiny()).is_err());
     assert!(Agent::new(&obs, &Spaces::new(), &tiny()).is_err());
 }
@@ -387,4 +399,15 @@ fn bad_data_is_an_error_that_names_it_and_changes_nothing() {
     fails(&|b| drop(b.remove("arm")), "'arm'");
     fails(&|b| drop(b.insert("level".into(), Array::from_f32(&[3], vec![0.0; 3]))), "'level'");
     fails(&|b| drop(b.insert("reward".into(), Array::from_f32(&[3, 5], vec![f32::NAN; 15]))), "rew");
+
+    let mut large = tiny();
+    large.dynamics.rssm.deter *= 2;
+    let mut carry = Agent::new(&obs, &act, &large).unwrap().initial(3);
+    for error in [
+        agent.train(&mut carry, &good).err(),
+        agent.report(&mut carry, &good).err(),
+        agent.act(&mut carry, &Record::new(), dreamer_agent::Mode::Eval).err(),
+    ] {
+        assert!(error.unwrap().to_string().starts_with("the carry is of another agent: its deter, stoch and"));
+    }
 }

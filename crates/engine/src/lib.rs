@@ -1,4 +1,4 @@
-//! Tensors, reverse-mode gradients and coarse operations; knows nothing of reinforcement learning.
+//! Tensors, reverse-mode gradients, and the coarse operations that DreamerV3 is made of; knows nothing of agents.
 //!
 //! Operations run as they are called (`ops`) and record how to differentiate themselves (`graph`) where an
 //! input requires a gradient. Weight gradients collect in a `Sink`. Kernels for the processor are in `cpu`,

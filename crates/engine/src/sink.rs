@@ -6,7 +6,6 @@
 
 use crate::buffer::Buffer;
 use crate::cpu::conv::{ConvShape, UpsampleShape, reduce_bias_grad, reduce_upsample_grad, reduce_weight_grad};
-
 use crate::cpu::gemm_tn::{Segment, column_sums, gemm_tn};
 use crate::cuda::{MOST_USES, WeightGrad, column_sums as column_sums_gpu};
 use crate::graph::Leaf;

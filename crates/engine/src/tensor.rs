@@ -7,7 +7,7 @@ use crate::cuda::{Gpu, Memory};
 use crate::graph::{Leaf, Origin};
 use std::sync::{Arc, Mutex};
 
-/// Where a tensor lives. Every operation matches on this where it computes, and nowhere else.
+/// Where a tensor lives. Every operation matches on this where it computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Device {
     Cpu,
@@ -211,17 +211,12 @@ impl Tensor {
         }
     }
 
-    /// Where the values of a tensor on a GPU begin.
-    pub(crate) fn address(&self) -> u64 {
+    /// Where the values of a tensor on a GPU begin: equal for tensors that share them.
+    pub fn address(&self) -> u64 {
         match &self.storage.values {
             Values::Gpu(memory, dtype) => memory.address() + (dtype.bytes() * self.start) as u64,
             Values::Host(_) => panic!("the values of {:?} are on the processor; copy them with `to`", self.shape()),
         }
-    }
-
-    /// Where the values of a tensor on a GPU begin: equal for tensors that share them.
-    pub fn place(&self) -> u64 {
-        self.address()
     }
 
     /// Whether nothing else holds these values, so that they may be overwritten.

@@ -165,7 +165,7 @@ impl Replay {
 
     /// Sets the schema by the first step and holds later ones to it.
     fn check(&mut self, step: &Record) -> Result<()> {
-        let kept = step.iter().filter(|(name, _)| !name.starts_with("log/"));
+        let kept = step.iter().filter(|(name, _)| !spaces::is_log(name));
         let same = kept.clone().count() == self.schema.len()
             && kept
                 .zip(&self.schema)

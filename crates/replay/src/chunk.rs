@@ -26,7 +26,7 @@ pub type Schema = Vec<Column>;
 
 /// The schema that `step` has; `log/…` keys are not part of it.
 pub fn schema(step: &Record) -> Schema {
-    let kept = step.iter().filter(|(name, _)| !name.starts_with("log/"));
+    let kept = step.iter().filter(|(name, _)| !spaces::is_log(name));
     kept.map(|(name, x)| Column { name: name.clone(), dtype: x.dtype(), shape: x.shape.clone() }).collect()
 }
 

@@ -13,7 +13,7 @@ const FALLBACK: u64 = 8 << 30;
 /// Bytes of memory that one stored step takes: every key of `spaces` but `log/…`, so include the
 /// latents (`dyn/deter` as float16, `dyn/stoch` as uint8 indices), and some bytes of bookkeeping.
 pub fn bytes_per_step(spaces: &Spaces) -> usize {
-    let kept = spaces.iter().filter(|(name, _)| !name.starts_with("log/"));
+    let kept = spaces.iter().filter(|(name, _)| !spaces::is_log(name));
     let column =
         |(name, s): (&String, &spaces::Space)| Column { name: name.clone(), dtype: s.dtype, shape: s.shape.clone() };
     step_bytes(&kept.map(column).collect())

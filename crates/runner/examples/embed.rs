@@ -1,4 +1,7 @@
-//! The agent in a loop of your own: `cargo run --release -p runner --example embed`.
+//! The agent in a loop of your own: `cargo run --release -p runner --example embed [FILE]`.
+//!
+//! Learns catch in a minute or two, as `dreamer train` does, and writes the agent to FILE, which `run.from_checkpoint` and
+//! `runner::checkpoint::read_agent` take.
 
 use anyhow::Result;
 use config::Config;
@@ -7,19 +10,20 @@ use replay::{Mode as Sampling, Options, Replay};
 use spaces::{Array, Record};
 
 fn main() -> Result<()> {
-    // Any environment will do that gives named arrays with is_first, is_last, is_terminal and reward.
-    let mut env = envs::make("memory_3", 0, 0, &serde_json::json!({}))?;
-    let flags = [("batch_length".to_string(), vec!["16".to_string()]), ("agent.opt.lr".into(), vec!["1e-3".into()])];
-    let config = Config::resolve(&["size1m".into(), "debug".into()], &flags)?.agent;
+    // Any environment will do that gives named arrays with is_first, is_last, is_terminal and reward. This one comes with
+    // its actions brought to -1 to 1; where they have other bounds, `Space::from_policy` brings an action there.
+    let mut env = envs::make("catch", 0, 0, &serde_json::json!({}))?;
+    let config = Config::resolve(&["quickstart".into()], &[])?.agent;
     let mut agent = Agent::new(env.obs_space(), env.act_space(), &config)?;
 
     let length = config.batch_length + config.replay_context;
-    let mut replay = Replay::new(Options { length, capacity: 10_000, ..Options::default() })?;
+    let mut replay = Replay::new(Options { length, capacity: 100_000, ..Options::default() })?;
     let (mut acting, mut learning) = (agent.initial(1), agent.initial(config.batch_size));
     let mut action: Record = env.act_space().iter().map(|(key, space)| (key.clone(), space.zeros())).collect();
     action.insert("reset".into(), Array::bool(true));
+    let (mut score, mut scores) = (0.0, vec![]);
 
-    for step in 0..2000 {
+    for step in 1..=10_000 {
         let obs = env.step(&action)?;
         let batch = obs.iter().map(|(key, x)| (key.clone(), Array::stack([x]))).collect();
         let acted = agent.act(&mut acting, &batch, Mode::Train)?;
@@ -32,16 +36,27 @@ fn main() -> Result<()> {
         transition.extend(acted.replay.iter().map(|(key, x)| (key.clone(), x.at(0))));
         replay.add(&transition, 0)?;
         action.insert("reset".into(), obs["is_last"].clone());
+        score += obs["reward"].item();
+        if last {
+            scores.push(std::mem::take(&mut score));
+        }
 
-        if let Some(mut batch) = replay.sample(config.batch_size, Sampling::Train) {
+        // An update for every four steps, once there is something to learn from.
+        let due = step % 4 == 0 && replay.len() >= config.batch_size * config.batch_length;
+        if let Some(mut batch) = due.then(|| replay.sample(config.batch_size, Sampling::Train)).flatten() {
             let consec = Array::from_i32(&[config.batch_size, length], vec![0; config.batch_size * length]);
             batch.insert("consec".into(), consec);
             let trained = agent.train(&mut learning, &batch)?;
             replay.update(&trained.replay)?;
-            if step % 200 == 0 {
-                println!("step {step}: loss {:.3}, reward {}", trained.metrics["opt/loss"], obs["reward"].item());
+            if step % 1000 == 0 {
+                let recent = &scores[scores.len().saturating_sub(50)..];
+                let mean = recent.iter().sum::<f32>() / recent.len() as f32;
+                println!("step {step}: loss {:.3}, mean score {mean:.2}", trained.metrics["opt/loss"]);
             }
         }
     }
-    Ok(())
+    match std::env::args().nth(1) {
+        Some(path) => runner::checkpoint::write_agent(path.as_ref(), &agent.save()),
+        None => Ok(()),
+    }
 }

@@ -16,7 +16,6 @@ const COLUMNS: usize = 100;
 /// Width of the words in front.
 const LABEL: usize = 13;
 /// Steps from which on a run is said to have no end.
-const ENDLESS: u64 = 10_000_000_000;
 /// Parameters from which on an update takes a CPU many seconds.
 const LARGE: usize = 20_000_000;
 
@@ -124,14 +123,14 @@ fn step_line(config: &Config) -> String {
         1 => "frames".to_string(),
         n => format!("x {n} = {} frames", short((run.steps * n) as f64)),
     };
-    let total = if run.steps < ENDLESS { short(run.steps as f64) } else { "endless".to_string() };
+    let total = run.limit().map_or("endless".to_string(), |steps| short(steps as f64));
     if config.script == "eval_only" {
         return format!("{total} policy steps ({frames})");
     }
-    let updates = match (run.steps < ENDLESS, config.random_agent) {
+    let updates = match (run.limit(), config.random_agent) {
         (_, true) => "no updates".to_string(),
-        (true, _) => format!("{} updates", short(updates(config, rate) as f64)),
-        (false, _) => format!("{} updates a step", short(rate)),
+        (Some(_), _) => format!("{} updates", short(updates(config, rate) as f64)),
+        (None, _) => format!("{} updates a step", short(rate)),
     };
     let frames = if repeat == 1 { format!("= {total} frames") } else { frames };
     format!("{total} policy steps {frames} · {updates} · replay ratio {}", short(run.train_ratio))

@@ -173,13 +173,29 @@ pub fn read_agent(path: &Path) -> Result<(Record, Vec<String>)> {
     if path.is_file() {
         return Ok((tensors::read(path)?, vec![]));
     }
+    find(path).map(|(moment, warnings)| (moment.agent, warnings))
+}
+
+/// Writes an agent's tensors to a safetensors file, beside and renamed; [`read_agent`] and `run.from_checkpoint` take it.
+pub fn write_agent(path: &Path, agent: &Record) -> Result<()> {
+    let beside = path.with_extension("tmp");
+    tensors::write(&beside, agent, "dreamer agent")
+        .and_then(|()| Ok(File::open(&beside)?.sync_all()?))
+        .and_then(|()| Ok(fs::rename(&beside, path)?))
+        .inspect_err(|_| drop(fs::remove_file(&beside)))
+        .with_context(|| format!("the agent cannot be written to {}", path.display()))?;
+    sync_name(path);
+    Ok(())
+}
+
+/// The checkpoint that `path` is, or the newest whole one of a folder of checkpoints or of a run, as [`read_agent`] says.
+pub fn find(path: &Path) -> Result<(Moment, Vec<String>)> {
     for dir in [path.to_path_buf(), path.join("ckpt")] {
         if dir.join(SUMS).is_file() {
-            verify(&dir)?;
-            return Ok((tensors::read(&dir.join(AGENT))?, vec![]));
+            return Ok((read(&dir)?, vec![]));
         }
         if let (Some(moment), warnings) = Checkpoints::new(&dir).load()? {
-            return Ok((moment.agent, warnings));
+            return Ok((moment, warnings));
         }
     }
     bail!("{} holds no checkpoint; name a run folder, a checkpoint in it or a safetensors file", path.display())

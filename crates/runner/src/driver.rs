@@ -97,7 +97,7 @@ impl Driver {
             );
             Ok((key.clone(), Array::stack(column)))
         };
-        self.obs_space.keys().filter(|key| !key.starts_with("log/")).map(stack).collect()
+        self.obs_space.keys().filter(|key| !spaces::is_log(key)).map(stack).collect()
     }
 
     fn reset_action(&self) -> Record {

@@ -81,7 +81,7 @@ impl Episode {
         self.reward.0 = reward;
         self.length += 1;
         let picture = |value: &Array| value.dtype() == DType::U8 && value.shape.len() == 3;
-        for (key, value) in step.iter().filter(|(key, value)| key.starts_with("log/") && !picture(value)) {
+        for (key, value) in step.iter().filter(|(key, value)| spaces::is_log(key) && !picture(value)) {
             ensure!(
                 value.len() == 1,
                 "the environment's key '{key}' must be one number, but has shape {:?}",

@@ -10,8 +10,8 @@ const ENOUGH: usize = 256;
 /// Bytes of an episode's images that are kept; what comes after is left out.
 const BYTES: usize = 64 << 20;
 
-/// The images of one whole episode after the other, short ones as many as make a film of some length. It is part of no
-/// checkpoint: after a resume it begins with the next episode.
+/// The images of whole episodes, one after the other until the film has [`ENOUGH`] frames. It is part of no checkpoint:
+/// after a resume it begins with the next episode.
 #[derive(Default)]
 pub struct Film {
     /// Of the running episode, if it was seen from its first step on.

@@ -30,6 +30,8 @@ mod train;
 mod trainer;
 mod workers;
 
+pub use saving::open_agent;
+
 use anyhow::{Result, anyhow, bail, ensure};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

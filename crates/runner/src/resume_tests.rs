@@ -16,6 +16,37 @@ fn agent(trainer: &Trainer) -> State {
 }
 
 #[test]
+fn an_agent_is_opened_without_its_environment_and_acts_as_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = format!("{:#}", crate::open_agent(dir.path()).err().unwrap());
+    assert!(error.starts_with("the agent in ") && error.contains("holds no checkpoint"), "{error}");
+
+    let mut trainer = open(config(dir.path(), &[])).unwrap();
+    while trainer.counters.updates < 2 {
+        assert!(trainer.turn().unwrap());
+    }
+    trainer.save().unwrap();
+    let agent = trainer.agent.as_ref().unwrap();
+    let obs = trainer.driver.step(|obs| trainer.policy.act(Some(agent), obs)).unwrap();
+    let obs: Record =
+        obs[0].keys().map(|key| (key.clone(), spaces::Array::stack(obs.iter().map(|step| &step[key])))).collect();
+    let acted = |agent: &dreamer_agent::Agent| {
+        agent.act(&mut agent.initial(3), &obs, dreamer_agent::Mode::Eval).unwrap().action
+    };
+    for path in [dir.path().to_path_buf(), dir.path().join("ckpt")] {
+        let opened = crate::open_agent(&path).unwrap();
+        assert!(opened.save() == agent.save() && acted(&opened) == acted(agent));
+        assert_eq!((opened.obs_space(), opened.act_space()), (agent.obs_space(), agent.act_space()));
+    }
+
+    let file = dir.path().join("agent.safetensors");
+    crate::checkpoint::write_agent(&file, &agent.save()).unwrap();
+    assert!(crate::checkpoint::read_agent(&file).unwrap().0 == agent.save());
+    let nowhere = crate::checkpoint::write_agent(&dir.path().join("no/file"), &agent.save());
+    assert!(format!("{:#}", nowhere.unwrap_err()).starts_with("the agent cannot be written to "));
+}
+
+#[test]
 fn a_half_used_sequence_is_dropped_where_it_would_be_cut_otherwise() {
     let dir = tempfile::tempdir().unwrap();
     let with = |more: &[(&str, &str)]| {

@@ -1,11 +1,11 @@
 //! What of a run a checkpoint holds, and how a run goes on from one.
 
 use crate::batches::lock;
-use crate::checkpoint::Moment;
+use crate::checkpoint::{self, Moment};
 use crate::clock::RatioState;
 use crate::episodes::Episodes;
 use crate::files::replace_file;
-use crate::log::{Agg, LINES, println_above};
+use crate::log::{Agg, LINES, eprintln_above, println_above};
 use crate::policy::{nest, unnest};
 use crate::trainer::{Counters, Trainer};
 use anyhow::{Context, Result, bail, ensure};
@@ -13,6 +13,7 @@ use config::Config;
 use dreamer_agent::{Agent, Carry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use spaces::{Space, Spaces};
 use std::fs::OpenOptions;
 use std::path::Path;
 
@@ -39,11 +40,27 @@ pub struct State {
     pub lines: [u64; 2],
     /// Which state of the replay belongs to this.
     replay: Option<u32>,
+    /// What the agent sees and does, to use it without its environment; not in checkpoints of earlier versions.
+    #[serde(default)]
+    spaces: Option<AgentSpaces>,
+}
+
+/// The agent's spaces; lists, as their order counts.
+#[derive(Serialize, Deserialize)]
+struct AgentSpaces {
+    obs: Vec<(String, Space)>,
+    act: Vec<(String, Space)>,
+}
+
+impl AgentSpaces {
+    fn of(agent: &Agent) -> Self {
+        let list = |spaces: &Spaces| spaces.iter().map(|(key, space)| (key.clone(), space.clone())).collect();
+        AgentSpaces { obs: list(agent.obs_space()), act: list(agent.act_space()) }
+    }
 }
 
 impl State {
-    /// Reads `state.json`, and refuses a run of another task.
-    pub fn read(moment: &Moment, config: &Config) -> Result<Self> {
+    fn parse(moment: &Moment) -> Result<Self> {
         let state: State =
             serde_json::from_value(moment.state.clone()).context("state.json is of another version of this program")?;
         ensure!(
@@ -51,6 +68,12 @@ impl State {
             "the checkpoint has format {}, this program reads format {VERSION}; use the program that wrote it",
             state.version
         );
+        Ok(state)
+    }
+
+    /// Reads `state.json`, and refuses a run of another task.
+    pub fn read(moment: &Moment, config: &Config) -> Result<Self> {
+        let state = State::parse(moment)?;
         let task = state.config.get("task").and_then(Value::as_str).unwrap_or_default();
         ensure!(
             task == config.task,
@@ -59,6 +82,27 @@ impl State {
         );
         Ok(state)
     }
+}
+
+/// The trained agent of a run folder, of its `ckpt` or of one checkpoint, on the processor: to act, or to be trained
+/// further. Needs nothing else of the run, and no environment. Where newer checkpoints are damaged, a warning says so.
+pub fn open_agent(path: &Path) -> Result<Agent> {
+    let open = || {
+        let (moment, warnings) = checkpoint::find(path)?;
+        warnings.iter().for_each(|text| eprintln_above(&format!("warning: {text}")));
+        let state = State::parse(&moment)?;
+        let Some(AgentSpaces { obs, act }) = state.spaces else {
+            bail!(
+                "the checkpoint does not hold an agent's spaces: it is of random actions or of an earlier version, for \
+                   which resuming the run once is the cure"
+            );
+        };
+        let config: Config = serde_json::from_value(state.config).context("its configuration is of another version")?;
+        let mut agent = Agent::new(&obs.into_iter().collect(), &act.into_iter().collect(), &config.agent)?;
+        agent.load(&moment.agent, None)?;
+        Ok(agent)
+    };
+    open().with_context(|| format!("the agent in {} cannot be opened", path.display()))
 }
 
 impl Trainer {
@@ -135,6 +179,7 @@ impl Trainer {
             "eval_episodes": self.evaluation.as_ref().map(|evaluation| &evaluation.episodes),
             "lines": self.logger.lengths(),
             "replay": whole.then(|| replay_mark(self.folder.root())),
+            "spaces": self.agent.as_ref().map(AgentSpaces::of),
         }))
     }
 

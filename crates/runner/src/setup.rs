@@ -62,7 +62,7 @@ pub fn agent_spaces(driver: &Driver) -> (Spaces, Spaces) {
     let without = |spaces: &Spaces, drop: fn(&str) -> bool| -> Spaces {
         spaces.iter().filter(|(key, _)| !drop(key)).map(|(key, space)| (key.clone(), space.clone())).collect()
     };
-    let obs = without(driver.obs_space(), |key| key.starts_with("log/"));
+    let obs = without(driver.obs_space(), spaces::is_log);
     (obs, without(driver.act_space(), |key| key == "reset"))
 }
 
@@ -134,6 +134,9 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usiz
             if eval { "run.eval_envs or report_length" } else { "run.envs or batch_length" }
         )
     })?;
+    if !eval && !config.random_agent {
+        enough_to_learn(config, (most / step.max(1) as u64) as usize, length, envs, chunksize)?;
+    }
     if chunksize < wanted {
         println_above(&format!(
             "note: files of the replay are of {chunksize} steps instead of {wanted} (replay.chunksize), as memory for \
@@ -161,6 +164,19 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usiz
     })
 }
 
+/// Refuses a replay of at most `steps` steps that may never hold the sequences which the first update waits for.
+fn enough_to_learn(config: &Config, steps: usize, length: usize, envs: usize, chunksize: usize) -> Result<()> {
+    let needed = config.batch_size * config.batch_length;
+    let sequences = steps.saturating_sub(envs * (length - 1) + chunksize); // the oldest chunk goes as a whole
+    ensure!(
+        sequences >= needed,
+        "the memory that the replay may take holds {steps} steps, {sequences} sequences of {length}, while an update \
+         needs {needed} (batch_size * batch_length); raise replay.memory_share, or lower batch_size, batch_length or \
+         run.envs"
+    );
+    Ok(())
+}
+
 /// Environment frames a policy step: the action repeat of the task's suite.
 pub fn action_repeat(config: &Config) -> u64 {
     config
@@ -174,17 +190,14 @@ pub fn action_repeat(config: &Config) -> u64 {
 
 /// The outputs of metrics in `root`; `resume` is the policy step at which a resumed run goes on, see [`Settings`].
 pub fn logger(config: &Config, root: &Path, resume: Option<u64>) -> Result<Logger> {
-    let mut outputs = config.logger.outputs.clone();
-    if !outputs.iter().any(|output| output == "terminal") {
-        outputs.push("terminal".into());
-    }
     Logger::open(Settings {
         logdir: root.to_path_buf(),
-        outputs,
+        outputs: config.logger.outputs.clone(),
+        terminal: true,
         filter: config.logger.filter.clone(),
         fps: config.logger.fps as f64,
         multiplier: action_repeat(config),
-        total: (config.run.steps < 10_000_000_000).then_some(config.run.steps),
+        total: config.run.limit(),
         resume,
         title: config.task.clone(),
     })

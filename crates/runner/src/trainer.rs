@@ -25,7 +25,7 @@ pub struct Trainer {
     pub config: Config,
     pub folder: Folder,
     pub checkpoints: Checkpoints,
-    /// None where actions are random: then nothing is trained. While an update is under way, the agent before it.
+    /// None where actions are random: then nothing is trained. While an update is under way, a snapshot from before it.
     pub agent: Option<Agent>,
     pub driver: Driver,
     pub policy: Policy,
@@ -48,7 +48,7 @@ pub struct Trainer {
     pub saved: Option<Place>,
     pub logger: Logger,
     pub speed: Speed,
-    /// Whether Ctrl-C was pressed.
+    /// Whether a signal asked the run to end.
     pub stop: Stop,
 }
 

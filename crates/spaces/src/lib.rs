@@ -4,10 +4,12 @@
 //! tensors, gradients or devices.
 
 mod array;
+mod keys;
 mod space;
 
 pub use array::{Array, Data};
 pub use half::f16;
+pub use keys::{check_keys, is_log};
 pub use space::{DType, Space};
 
 /// Named spaces in the order in which the environment declared them. The order matters in one

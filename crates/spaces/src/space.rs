@@ -1,7 +1,7 @@
 //! `Space`: dtype, shape and bounds of one observation or action key.
 
 use crate::{Array, Data};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Element type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,8 +42,23 @@ impl DType {
 pub struct Space {
     pub dtype: DType,
     pub shape: Vec<usize>,
+    #[serde(serialize_with = "bound", deserialize_with = "low")]
     pub low: f64,
+    #[serde(serialize_with = "bound", deserialize_with = "high")]
     pub high: f64,
+}
+
+/// An infinite bound as null: JSON has no infinity.
+fn bound<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+    x.is_finite().then_some(*x).serialize(s)
+}
+
+fn low<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or(f64::NEG_INFINITY))
+}
+
+fn high<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or(f64::INFINITY))
 }
 
 impl Space {
@@ -103,6 +118,19 @@ impl Space {
         Array::zeros(self.dtype, &self.shape)
     }
 
+    /// What an agent's `action` means in this space. A continuous one is cut to `[-1, 1]`, which spans the bounds where
+    /// these are finite; a discrete one stays as it is. The result has the shape of `action`.
+    pub fn from_policy(&self, action: &Array) -> Array {
+        let (Data::F32(xs), DType::F32) = (&action.data, self.dtype) else { return action.clone() };
+        let (low, high) = match self.low.is_finite() && self.high.is_finite() {
+            true => (inner(self.low, 1.0), inner(self.high, -1.0)),
+            false => (-1.0, 1.0),
+        };
+        // In float64, as the sum may otherwise round to beyond a bound.
+        let scale = |x: f64| ((1.0 - x) / 2.0 * low + (1.0 + x) / 2.0 * high) as f32;
+        Array::from_f32(&action.shape, xs.iter().map(|&x| scale(x.clamp(-1.0, 1.0) as f64)).collect())
+    }
+
     /// Whether `value` has this dtype and shape and lies within the bounds; else a sentence.
     pub fn check(&self, key: &str, value: &Array) -> Result<(), String> {
         if value.dtype() != self.dtype || value.shape != self.shape {
@@ -130,6 +158,19 @@ impl Space {
     }
 }
 
+/// The float32 nearest to a bound that does not lie beyond it; `inwards` points inside.
+fn inner(bound: f64, inwards: f64) -> f64 {
+    let x = bound as f32;
+    let beyond = (x as f64 - bound) * inwards < 0.0;
+    (if !beyond {
+        x
+    } else if inwards > 0.0 {
+        x.next_up()
+    } else {
+        x.next_down()
+    }) as f64
+}
+
 impl std::fmt::Display for Space {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {:?}", self.dtype.name(), self.shape)?;
@@ -142,5 +183,33 @@ impl std::fmt::Display for Space {
         } else {
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_space_is_the_same_after_json_has_carried_it() {
+        let half = Space { low: -0.1, ..Space::float(&[3]) };
+        for space in
+            [half, Space::float(&[]), Space::bounded(&[2], -1e-9, 0.3), Space::image(2, 3, 1), Space::boolean()]
+        {
+            let text = serde_json::to_string(&space).unwrap();
+            assert_eq!(serde_json::from_str::<Space>(&text).unwrap(), space, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_policy_says_becomes_an_action_of_the_space() {
+        let said = Array::from_f32(&[1, 5], vec![-7.0, -1.0, 0.0, 0.5, 7.0]);
+        let meant = |space: Space| space.from_policy(&said);
+        let expected = Array::from_f32(&[1, 5], vec![-2.0, -2.0, 1.0, 2.5, 4.0]);
+        assert_eq!(meant(Space::bounded(&[5], -2.0, 4.0)), expected);
+        let cut = Array::from_f32(&[1, 5], vec![-1.0, -1.0, 0.0, 0.5, 1.0]);
+        assert_eq!(meant(Space::float(&[5])), cut);
+        let choice = Array::from_i32(&[1], vec![2]);
+        assert_eq!(Space::discrete(&[], 3).from_policy(&choice), choice);
     }
 }

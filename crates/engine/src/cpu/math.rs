@@ -155,8 +155,8 @@ fn map<S: Simd>(x: &mut [f32], f: impl Fn(S) -> S) {
 }
 
 macro_rules! slices {
-    ($($(#[$doc:meta])* $name:ident = $f:ident;)*) => {$(
-        $(#[$doc])*
+    ($($(#[$attribute:meta])* $name:ident = $f:ident;)*) => {$(
+        $(#[$attribute])*
         pub fn $name(x: &mut [f32]) {
             with_simd!(S, map::<S>(x, #[inline(always)] |v| $f(v)))
         }
@@ -166,10 +166,12 @@ slices! {
     /// `e^x` of every element, in place.
     exp_slice = exp;
     /// `e^x - 1` of every element, in place.
+    #[cfg(test)]
     expm1_slice = expm1;
     /// Natural logarithm of every element, in place.
     log_slice = log;
     /// `ln(1 + x)` of every element, in place.
+    #[cfg(test)]
     log1p_slice = log1p;
     /// Hyperbolic tangent of every element, in place.
     tanh_slice = tanh;

@@ -9,7 +9,7 @@
 //!
 //! Every slice length is checked where a public function is entered; a wrong one is a bug of the
 //! caller and panics with its sizes.
-#![allow(unsafe_code)]
+#![allow(unsafe_code)] // vector instructions and threads that write parts of one slice; each block says why it is sound
 
 pub mod conv;
 pub mod gemm;

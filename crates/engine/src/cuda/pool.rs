@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Everybody gets a multiple of so many bytes, and begins at one as far as blocks do.
+/// Sizes are rounded up to this; pieces are aligned to it as far as their block is.
 const GRAIN: usize = 256;
 /// Less than this comes from blocks of its own, so that a few numbers that are kept do not keep a large block.
 const SMALL: usize = 1 << 20;
-/// What a block is asked for with for want of room is a multiple of this; so are the pages of a GPU.
+/// Blocks that the driver is asked for are rounded up to this, the size of a GPU's pages.
 const PAGE: usize = 2 << 20;
 
 /// Free memory of a queue, and where its blocks are.

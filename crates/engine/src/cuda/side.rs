@@ -1,7 +1,7 @@
 //! Work beside a GPU's main queue, which goes on meanwhile: acting, sending batches, and fetching what an update left.
 //!
-//! Queues know nothing of each other. Who lets one read what another writes orders them by a [`Point`]; who lets go of a
-//! tensor of one queue that another has read has waited for the reader.
+//! Queues are not ordered among themselves. Before one reads what another wrote, put a [`Point`] between them; before a
+//! tensor is dropped that another queue has read, wait for that queue.
 
 use super::driver::Event;
 use super::gpu::{Backend, Gpu};

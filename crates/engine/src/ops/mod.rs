@@ -1,4 +1,4 @@
-//! One operation a file: what it computes, its gradient, where it runs, its test.
+//! One subject a file: what an operation computes, its gradient, where it runs, its test.
 
 mod actor_loss;
 mod affine;
@@ -55,16 +55,16 @@ pub use mean::{means, weighted_mean};
 pub use noise::{DrawnRows, standard_normal, uniform};
 pub use norm_act::{Act, Norm, NormKind, norm_act};
 pub use normal::{NormalDraw, NormalKind, normal, normal_params, normal_sample};
-pub use optimizer::{OptimizerStep, Slot, UpdateStats, copy_all, ema, ema_all, optimizer_launch, optimizer_step};
+pub use optimizer::{OptimizerStep, Slot, copy_all, ema_all, optimizer_launch};
 pub use pack::{half_bytes, index_bytes};
 pub use planes::{Planes, byte_planes, planes, rows_of_planes};
-pub use regression::{Squash, squared_error, symexp, symlog};
+pub use regression::{Squash, squared_error, symlog};
 pub use returns::{advantage, discount_weights, imagined_returns, lambda_return, percentile};
 pub use running::Running;
 pub use scan::{Core, Layer, Scan, ScanInputs};
 pub use shape::{
-    bound, column, concat, concat_last, fit_steps, mask_rows, regroup, reshape, rows, stack_time, transpose01,
-    transpose01_all, unstack_time,
+    bound, column, concat, concat_last, fit_steps, mask_rows, regroup, reshape, rows, stack_time, transpose01_all,
+    unstack_time,
 };
 pub use step::{Step, mlp};
 pub use summary::{Summary, summaries, summary};

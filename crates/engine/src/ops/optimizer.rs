@@ -22,10 +22,10 @@ pub struct OptimizerStep {
 
 /// Sums of squares over all tensors, for the metrics.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct UpdateStats {
-    pub grad: f64,
-    pub update: f64,
-    pub param: f64,
+struct UpdateStats {
+    grad: f64,
+    update: f64,
+    param: f64,
 }
 
 impl OptimizerStep {
@@ -48,24 +48,9 @@ pub struct Slot<'a> {
     pub decay: f32,
 }
 
-/// Updates all parameters in place. Gradients are left clipped. The statistics are of gradients before
-/// clipping and of parameters after the update. Waits for a GPU.
-pub fn optimizer_step(slots: &mut [Slot], step: OptimizerStep) -> UpdateStats {
-    match slots.first().map(|slot| slot.param.device()) {
-        None | Some(Device::Cpu) => step_cpu(slots, step),
-        Some(device) => {
-            let varying = Tensor::from_slice(&[3], &step.varying()).to(device);
-            let verdict = optimizer_launch(slots, &[], step, &varying).host();
-            let [grad, update, param, _] = verdict.data() else { unreachable!("a verdict has four numbers") };
-            let square = |x: &f32| (*x as f64).powi(2);
-            UpdateStats { grad: square(grad), update: square(update), param: square(param) }
-        }
-    }
-}
-
-/// [`optimizer_step`] without waiting for a GPU, as part of an update that may be captured and replayed: `varying` [3] is
-/// [`OptimizerStep::varying`] in the GPU's memory, read when the update runs (see [`Varying`](super::Varying)); that of
-/// `step` is not used.
+/// Updates all parameters in place and leaves the gradients clipped. Does not wait for a GPU, and may be part of an update
+/// that is captured and replayed: `varying` [3] is [`OptimizerStep::varying`] in the GPU's memory, read when the update
+/// runs (see [`Varying`](super::Varying)); that of `step` is not used.
 ///
 /// Returns the verdict [4]: the norms of all gradients (before clipping), changes and parameters (afterwards), and the
 /// number of the first tensor that holds a number that is not finite, or -1. Tensors are counted through `watched`, which
@@ -214,12 +199,7 @@ fn update_cpu(slot: &mut Slot, s: OptimizerStep) -> UpdateStats {
     stats
 }
 
-/// `target = mix * source + (1 - mix) * target`.
-pub fn ema(source: &Tensor, target: &mut Tensor, mix: f32) {
-    ema_all(&mut [(source, target)], mix, None);
-}
-
-/// [`ema`] of all pairs of source and target. Where the verdict of [`optimizer_launch`] names a bad tensor, nothing moves.
+/// `target = mix * source + (1 - mix) * target` for each pair of source and target. Where the verdict of [`optimizer_launch`] names a bad tensor, nothing moves.
 pub fn ema_all(pairs: &mut [(&Tensor, &mut Tensor)], mix: f32, verdict: Option<&Tensor>) {
     match pairs.first().map(|(source, _)| source.device()) {
         None => {}
@@ -263,6 +243,12 @@ mod tests {
         }
     }
 
+    /// The verdict of a step, on the processor.
+    fn launch(slots: &mut [Slot], watched: &[&Tensor], step: OptimizerStep, device: Device) -> Tensor {
+        let varying = Tensor::from_slice(&[3], &step.varying()).to(device);
+        optimizer_launch(slots, watched, step, &varying).host()
+    }
+
     fn follow(device: Device, agc: f32, nesterov: bool, decay: f32) {
         let n = gpu::SLICE + 7;
         let mut param = random(&[n], 1, 1.0).to(device);
@@ -277,7 +263,7 @@ mod tests {
             let (rms, momentum) = (&mut rms, &mut momentum);
             let slot = Slot { param: &mut param, grad: &mut grad, rms, momentum, decay };
             let step = OptimizerStep { lr, agc, eps: 1e-20, beta1: b1, beta2: b2, nesterov, count };
-            let stats = optimizer_step(&mut [slot], step);
+            let verdict = launch(&mut [slot], &[], step, device);
 
             let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
             let upper = agc as f64 * norm(&exact).max(1e-3);
@@ -293,10 +279,8 @@ mod tests {
             }
             assert_close("parameters", &doubles(&param), &exact, 1e-6);
             let changes: Vec<f64> = exact.iter().zip(&before).map(|(a, b)| a - b).collect();
-            for (got, expected) in
-                [(stats.grad, norm(&gs)), (stats.update, norm(&changes)), (stats.param, norm(&exact))]
-            {
-                assert!((got.sqrt() / expected - 1.0).abs() < 1e-5, "{got} {expected}");
+            for (&got, expected) in verdict.data().iter().zip([norm(&gs), norm(&changes), norm(&exact)]) {
+                assert!((got as f64 / expected - 1.0).abs() < 1e-5, "{got} {expected}");
             }
         }
     }
@@ -335,7 +319,7 @@ mod tests {
                 let [mut rms, mut momentum] = [(); 2].map(|()| zeros(&[sizes[i]], device));
                 let (rms, momentum) = (&mut rms, &mut momentum);
                 let slot = Slot { param: &mut param, grad: &mut grad, rms, momentum, decay: 0.0 };
-                optimizer_step(&mut [slot], step);
+                launch(&mut [slot], &[], step, device);
                 assert_eq!(got.host().data(), param.host().data(), "tensor {i} on {device:?}");
             }
             let mut bad = good.clone();
@@ -378,7 +362,7 @@ mod tests {
             let source = Tensor::from_slice(&[2], &[1.0, 2.0]).to(device);
             let before = Tensor::from_slice(&[2], &[0.0, 4.0]).to(device);
             let mut target = before.clone();
-            ema(&source, &mut target, 0.25);
+            ema_all(&mut [(&source, &mut target)], 0.25, None);
             assert_eq!(target.host().data(), [0.25, 3.5]);
             assert_eq!(before.host().data(), [0.0, 4.0]); // whoever holds the old average keeps it
         }

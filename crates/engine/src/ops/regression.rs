@@ -10,11 +10,6 @@ pub fn symlog(x: f32) -> f32 {
     x.signum() * x.abs().ln_1p()
 }
 
-/// The inverse of [`symlog`].
-pub fn symexp(x: f32) -> f32 {
-    x.signum() * x.abs().exp_m1()
-}
-
 /// What the loss is of.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Squash {
@@ -105,9 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn symlog_and_symexp_are_inverse() {
+    fn symlog_is_the_inverse_of_symexp() {
+        let symexp = |x: f64| x.signum() * x.abs().exp_m1();
         for x in [-1e4f32, -1.0, -1e-3, 0.0, 0.5, 30.0, 1e6] {
-            assert!((symexp(symlog(x)) - x).abs() <= 1e-4 * x.abs());
+            assert!((symexp(symlog(x) as f64) - x as f64).abs() <= 1e-5 * x.abs() as f64);
         }
         assert_eq!(symlog(0.0), 0.0);
     }

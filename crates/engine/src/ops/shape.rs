@@ -157,12 +157,7 @@ fn interleave(steps: &[Option<&Tensor>], shape: &[usize]) -> Tensor {
     y.finish(shape)
 }
 
-/// [A, B, ...] -> [B, A, ...].
-pub fn transpose01(x: &Tensor) -> Tensor {
-    transpose01_all(&[x]).remove(0)
-}
-
-/// [`transpose01`] of each, in one go on a GPU.
+/// [A, B, ...] -> [B, A, ...] for each, in one go on a GPU.
 pub fn transpose01_all(xs: &[&Tensor]) -> Vec<Tensor> {
     let ys = swap01(xs);
     if !recording(xs) {
@@ -341,7 +336,7 @@ mod tests {
     fn transpose_and_regroup() {
         check(
             &[&[2, 3, 2]],
-            |x| transpose01(&x[0]),
+            |x| transpose01_all(&[&x[0]]).remove(0),
             |x| (0..12).map(|i| x[0][(i / 2 % 2 * 3 + i / 4) * 2 + i % 2]).collect(),
         );
         let op = |x: &[Tensor]| concat(&transpose01_all(&[&x[0], &x[1]]).iter().collect::<Vec<_>>());

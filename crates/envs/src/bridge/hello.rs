@@ -185,7 +185,7 @@ impl Side {
             ensure!(key.offset <= STRIDE, "the worker's key '{name}' lies at byte {}, too far away", key.offset);
             let offset = key.offset - start;
             let space = key.space().with_context(|| format!("the worker's key '{name}'"))?;
-            let many = space.dtype == DType::I32 && space.high - space.low > CLASSES && !name.starts_with("log/");
+            let many = space.dtype == DType::I32 && space.high - space.low > CLASSES && !spaces::is_log(&name);
             ensure!(!many, "the worker's key '{name}' has more than {CLASSES} classes; send it as float32");
             len = len.max(offset + space.size() * space.dtype.size());
             offsets.push(offset);

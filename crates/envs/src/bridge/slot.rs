@@ -80,7 +80,7 @@ impl Env for Slot {
 /// The end of an episode that was cut off: the last observation once more, with `is_last` and no reward.
 fn close(mut obs: Record, space: &Spaces) -> Record {
     obs.retain(|key, _| space.contains_key(key));
-    for (_, value) in obs.iter_mut().filter(|(key, _)| key.starts_with("log/")) {
+    for (_, value) in obs.iter_mut().filter(|(key, _)| spaces::is_log(key)) {
         *value = Array::zeros(value.dtype(), &value.shape);
     }
     obs.insert("reward".into(), Array::f32(0.0));

@@ -4,10 +4,6 @@ use crate::Env;
 use anyhow::{Result, bail};
 use spaces::{Array, Record, Space, Spaces};
 
-/// Names that the agent and the replay have for their own values.
-const OWN: [&str; 3] = ["stepid", "consec", "priority"];
-const OWN_GROUPS: [&str; 4] = ["dyn/", "enc/", "dec/", "replay/"];
-
 /// Refuses records whose keys, dtypes, shapes or bounds differ from the declared ones, naming the
 /// environment and the key.
 pub struct CheckSpaces {
@@ -28,28 +24,8 @@ impl CheckSpaces {
             needed(env.obs_space(), key, Space::boolean())?;
         }
         needed(env.act_space(), "reset", Space::boolean())?;
-        if let Some(key) = env.act_space().keys().find(|key| env.obs_space().contains_key(*key)) {
-            bail!("environment '{name}': the key '{key}' is in both spaces; rename one of them");
-        }
-        let own = |key: &&String| OWN.contains(&key.as_str()) || OWN_GROUPS.iter().any(|group| key.starts_with(group));
-        if let Some(key) = env.obs_space().keys().chain(env.act_space().keys()).find(own) {
-            bail!("environment '{name}': the key '{key}' is a name of the agent's own values; call it obs/{key}");
-        }
-        for (key, space) in env.obs_space().iter().chain(env.act_space()).filter(|(key, _)| !key.starts_with("log/")) {
-            if space.is_discrete() && !space.is_image() && space.low != 0.0 {
-                let low = space.low;
-                bail!("environment '{name}': the integers of the key '{key}' start at {low}; shift them to start at 0");
-            }
-        }
-        for (key, space) in env.act_space().iter().filter(|(_, space)| !space.is_discrete()) {
-            if space.low.is_finite() != space.high.is_finite() {
-                bail!(
-                    "environment '{name}': the action '{key}' has a bound on one side only, {} to {}; give it both, \
-                     or none",
-                    space.low,
-                    space.high
-                );
-            }
+        if let Err(sentence) = spaces::check_keys(env.obs_space(), env.act_space()) {
+            bail!("environment '{name}': {sentence}");
         }
         Ok(CheckSpaces { env, name: name.to_string() })
     }
@@ -68,7 +44,7 @@ impl CheckSpaces {
             }
         }
         // A number called log/NAME need not be declared: not every step may have it.
-        let metric = |key: &str, value: &Array| key.starts_with("log/") && value.len() == 1;
+        let metric = |key: &str, value: &Array| spaces::is_log(key) && value.len() == 1;
         let known = |key: &str, value: &Array| spaces.contains_key(key) || metric(key, value);
         if let Some((key, _)) = record.iter().find(|(key, value)| !known(key, value)) {
             bail!("environment '{}': the {what} has the key '{key}', which its space does not declare", self.name);

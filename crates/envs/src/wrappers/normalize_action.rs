@@ -2,14 +2,15 @@
 
 use crate::Env;
 use anyhow::{Context, Result, bail};
-use spaces::{Array, DType, Data, Record, Spaces};
+use spaces::{Array, DType, Data, Record, Space, Spaces};
 
 /// Maps `[-1, 1]` linearly to the bounds of every float32 action key that has finite ones. Other
 /// keys stay as they are.
 pub struct NormalizeAction {
     env: Box<dyn Env>,
     act_space: Spaces,
-    keys: Vec<(String, f64, f64)>, // name, low, high
+    /// The keys that are mapped, with the spaces that they are mapped to.
+    keys: Vec<(String, Space)>,
 }
 
 impl NormalizeAction {
@@ -18,7 +19,7 @@ impl NormalizeAction {
         let mut keys = vec![];
         for (key, space) in &mut act_space {
             if space.dtype == DType::F32 && space.low.is_finite() && space.high.is_finite() {
-                keys.push((key.clone(), inner(space.low, 1.0), inner(space.high, -1.0)));
+                keys.push((key.clone(), space.clone()));
                 (space.low, space.high) = (-1.0, 1.0);
             }
         }
@@ -27,10 +28,9 @@ impl NormalizeAction {
 
     fn scale(&self, action: &Record) -> Result<Record> {
         let mut action = action.clone();
-        for (key, low, high) in &self.keys {
-            // In float64, as the sum may otherwise round to beyond a bound.
-            let scale = |x: f32| ((1.0 - x as f64) / 2.0 * low + (1.0 + x as f64) / 2.0 * high) as f32;
-            map_floats(&mut action, key, scale)?;
+        for (key, space) in &self.keys {
+            let value = float(&mut action, key)?;
+            *value = space.from_policy(value);
         }
         Ok(action)
     }
@@ -57,25 +57,19 @@ impl Env for NormalizeAction {
     }
 }
 
-/// The float32 nearest to a bound that does not lie beyond it; `inwards` points inside.
-fn inner(bound: f64, inwards: f64) -> f64 {
-    let x = bound as f32;
-    let beyond = (x as f64 - bound) * inwards < 0.0;
-    (if !beyond {
-        x
-    } else if inwards > 0.0 {
-        x.next_up()
-    } else {
-        x.next_down()
-    }) as f64
+/// The float32 action under `key`.
+fn float<'a>(action: &'a mut Record, key: &str) -> Result<&'a mut Array> {
+    let value = action.get_mut(key).with_context(|| format!("the action '{key}' is missing"))?;
+    if value.dtype() != DType::F32 {
+        bail!("the action '{key}' of shape {:?} is not float32, as its space says", value.shape);
+    }
+    Ok(value)
 }
 
 /// Replaces the floats under `key`.
 pub(super) fn map_floats(action: &mut Record, key: &str, f: impl Fn(f32) -> f32) -> Result<()> {
-    let Array { shape, data } = action.get_mut(key).with_context(|| format!("the action '{key}' is missing"))?;
-    match data {
-        Data::F32(xs) => xs.iter_mut().for_each(|x| *x = f(*x)),
-        _ => bail!("the action '{key}' of shape {shape:?} is not float32, as its space says"),
+    if let Data::F32(xs) = &mut float(action, key)?.data {
+        xs.iter_mut().for_each(|x| *x = f(*x));
     }
     Ok(())
 }

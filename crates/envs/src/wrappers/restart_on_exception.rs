@@ -43,11 +43,6 @@ impl RestartOnException {
         })
     }
 
-    /// How often the environment was built anew.
-    pub fn restarts(&self) -> usize {
-        self.restarts
-    }
-
     /// Steps the environment; a panic becomes an error.
     fn attempt(&mut self, action: &Record) -> Result<Record> {
         let env = self.env.as_mut().context("the environment is not running")?;
@@ -138,7 +133,7 @@ mod tests {
             let obs = env.step(&act(crash)).unwrap();
             assert!(flag(&obs, "is_first").unwrap());
             assert_eq!(obs["step"].item(), 0.0);
-            assert_eq!(env.restarts(), restarts);
+            assert_eq!(env.restarts, restarts);
         }
         let error = format!("{:#}", env.step(&act(CRASH)).unwrap_err());
         assert_eq!(error, "the environment crashed more than 2 times in 10 steps: the probe was told to fail");
@@ -151,7 +146,7 @@ mod tests {
             assert!(flag(&env.step(&act(CRASH)).unwrap(), "is_first").unwrap());
             (0..5).for_each(|_| drop(env.step(&act(0.0)).unwrap()));
         }
-        assert_eq!(env.restarts(), 19, "the very first step starts an episode before it can crash");
+        assert_eq!(env.restarts, 19, "the very first step starts an episode before it can crash");
     }
 
     #[test]

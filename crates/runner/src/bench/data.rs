@@ -34,7 +34,7 @@ pub struct Data {
 impl Data {
     pub fn new(agent: &Agent, case: &Case, seed: u64) -> Self {
         let keep = |(key, space): (&String, &Space)| {
-            let wanted = key != "reset" && !key.starts_with("log/");
+            let wanted = key != "reset" && !spaces::is_log(key);
             wanted.then(|| (key.clone(), space.clone()))
         };
         let obs: Spaces = case.obs.iter().filter_map(keep).collect();

@@ -75,8 +75,8 @@ impl OnGpu {
     }
 }
 
-/// Milliseconds between the ends of `count` updates that follow each other as in training: a thread prepares batches, and
-/// each update is begun before the results of the one before it are fetched.
+/// Milliseconds between the ends of `count` updates that follow each other as in training: a thread prepares batches, each
+/// update leaves a snapshot behind for acting, and is begun before the results of the one before it are fetched.
 pub fn in_flow(count: usize, agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Result<Vec<f64>> {
     let preparer = agent.preparer();
     let (send, ready) = sync_channel(1);
@@ -85,7 +85,9 @@ pub fn in_flow(count: usize, agent: &mut Agent, carry: &mut Carry, batch: &Recor
         let (mut times, mut before, mut end) = (Vec::new(), None, None::<Instant>);
         // The first one has none before it to be counted from, and the last one none after it.
         while times.len() < count {
-            let begun = agent.begin(carry, &mut ready.recv()??)?;
+            let mut batch = ready.recv()??;
+            drop(agent.snapshot()); // which copies the parameters that acting needs
+            let begun = agent.begin(carry, &mut batch)?;
             if let Some(before) = before.replace(begun) {
                 agent.finish(before)?;
                 let now = Instant::now();

@@ -107,10 +107,7 @@ pub fn forget_memory() {
 
 /// Largest resident memory of the process so far, in bytes; 0 where the system does not tell.
 pub fn largest_memory() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok());
-    kilobytes.unwrap_or(0.0) * 1024.0
+    crate::log::kilobytes("/proc/self/status", "VmHWM:").unwrap_or(0.0)
 }
 
 #[cfg(test)]

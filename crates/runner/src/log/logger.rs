@@ -28,8 +28,10 @@ const REDRAW: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// The run folder.
     pub logdir: PathBuf,
-    /// `logger.outputs`: any of `jsonl`, `tensorboard`, `terminal`.
+    /// `logger.outputs`: any of `jsonl` and `tensorboard`.
     pub outputs: Vec<String>,
+    /// Whether the terminal shows how the run goes.
+    pub terminal: bool,
     /// `logger.filter`: a regular expression; scalars whose name it matches are shown on the terminal.
     pub filter: String,
     /// `logger.fps`: frames a second of videos.
@@ -102,7 +104,7 @@ impl Logger {
             metrics,
             scores,
             events,
-            terminal: wants("terminal"),
+            terminal: settings.terminal,
             board,
             start: Instant::now(),
             drawn: Instant::now(),
@@ -278,6 +280,7 @@ mod tests {
         Settings {
             logdir: dir.to_path_buf(),
             outputs: outputs.iter().map(|s| s.to_string()).collect(),
+            terminal: false,
             filter: "score|train/loss/".into(),
             fps: 15.0,
             multiplier: 2,

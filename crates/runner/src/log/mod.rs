@@ -15,4 +15,4 @@ pub use board::Board;
 pub use logger::{LINES, Logger, Settings};
 pub use metrics::{Agg, Fps, How, Metrics, Value, insert_scalar};
 pub use terminal::{eprintln_above, println_above};
-pub use usage::Usage;
+pub use usage::{Usage, kilobytes};

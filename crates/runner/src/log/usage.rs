@@ -56,7 +56,7 @@ pub fn resident() -> Option<f64> {
 }
 
 /// The bytes behind a line such as `VmRSS:  1234 kB`.
-fn kilobytes(path: &str, field: &str) -> Option<f64> {
+pub fn kilobytes(path: &str, field: &str) -> Option<f64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)

@@ -132,6 +132,7 @@ pub fn act_slice(act: Act, x: &mut [f32]) {
 }
 
 /// `g *= act'(x)` for every element.
+#[cfg(test)]
 pub fn act_grad_slice(act: Act, x: &[f32], g: &mut [f32]) {
     assert_eq!(x.len(), g.len(), "an activation's input and its output's gradient");
     let (x, n, g) = (x.as_ptr(), x.len(), g.as_mut_ptr());

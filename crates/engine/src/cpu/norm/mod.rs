@@ -8,7 +8,9 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use act::{act_grad_slice, act_slice};
+#[cfg(test)]
+pub use act::act_grad_slice;
+pub use act::act_slice;
 pub use lanes::{norm_act_lanes, norm_act_lanes_grad};
 pub use rows::{norm_act_rows, norm_act_rows_grad};
 

@@ -131,7 +131,8 @@ impl Cuda {
 
     /// Gives a recording back.
     pub fn forget(&self, graph: &Graph) {
-        // SAFETY: called once, by its owner's end; the driver waits for runs under way.
+        // SAFETY: called once, by its owner's end. The driver keeps what a run under way needs; that its memory is not given
+        // to others meanwhile is up to `Gpu::free`, which waits for the queues.
         let _ = self.call("closing a recording", |d| unsafe { (d.graph_exec_destroy)(graph.0) });
     }
 

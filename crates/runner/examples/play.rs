@@ -1,0 +1,36 @@
+//! A trained agent in a loop of your own: `cargo run --release -p runner --example play RUN`.
+
+use anyhow::{Context, Result};
+use config::Config;
+use dreamer_agent::Mode;
+use spaces::{Array, Record, Space};
+use std::path::Path;
+
+fn main() -> Result<()> {
+    let run = std::env::args().nth(1).context("name a run folder: cargo run --release -p runner --example play RUN")?;
+    // All that acting takes. A robot would fill in what `agent.obs_space()` lists, and `is_first`, by itself.
+    let agent = runner::open_agent(Path::new(&run))?;
+    let mut carry = agent.initial(1);
+
+    let config = Config::from_yaml(&std::fs::read_to_string(Path::new(&run).join("config.yaml"))?)?;
+    let mut env = envs::make(&config.task, 0, config.seed, &config.env_options())?;
+    let mut action: Record =
+        env.act_space().iter().map(|(key, space): (_, &Space)| (key.clone(), space.zeros())).collect();
+    action.insert("reset".into(), Array::bool(true));
+    let (mut score, mut episodes) = (0.0, 0);
+    while episodes < 10 {
+        let obs = env.step(&action)?;
+        score += obs["reward"].item();
+        let batch: Record = obs.iter().map(|(key, x)| (key.clone(), Array::stack([x]))).collect();
+        // Continuous actions are for -1 to 1, to which `make` has brought this environment. Where that is not so,
+        // `Space::from_policy` brings them to its bounds.
+        let acted = agent.act(&mut carry, &batch, Mode::Eval)?;
+        action = acted.action.iter().map(|(key, x)| (key.clone(), x.at(0))).collect();
+        action.insert("reset".into(), obs["is_last"].clone());
+        if obs["is_last"].item() == 1.0 {
+            println!("score {score}");
+            (score, episodes) = (0.0, episodes + 1);
+        }
+    }
+    Ok(())
+}

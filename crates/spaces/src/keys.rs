@@ -1,0 +1,38 @@
+//! What keys an environment may have for an agent to learn from.
+
+use crate::Spaces;
+
+/// Names that the agent and the replay have for their own values.
+const OWN: [&str; 3] = ["stepid", "consec", "priority"];
+const OWN_GROUPS: [&str; 4] = ["dyn/", "enc/", "dec/", "replay/"];
+
+/// Whether `key` is a metric of the environment, which an agent does not see and a replay does not keep.
+pub fn is_log(key: &str) -> bool {
+    key.starts_with("log/")
+}
+
+/// A sentence where an agent cannot tell these keys apart from each other or from its own, or where it would
+/// misunderstand their bounds.
+pub fn check_keys(obs_space: &Spaces, act_space: &Spaces) -> Result<(), String> {
+    if let Some(key) = act_space.keys().find(|key| obs_space.contains_key(*key)) {
+        return Err(format!("the key '{key}' is in both spaces; rename one of them"));
+    }
+    let own = |key: &&String| OWN.contains(&key.as_str()) || OWN_GROUPS.iter().any(|group| key.starts_with(group));
+    if let Some(key) = obs_space.keys().chain(act_space.keys()).find(own) {
+        return Err(format!("the key '{key}' is a name of the agent's own values; call it obs/{key}"));
+    }
+    for (key, space) in obs_space.iter().chain(act_space).filter(|(key, _)| !is_log(key)) {
+        if space.is_discrete() && !space.is_image() && space.low != 0.0 {
+            return Err(format!("the integers of the key '{key}' start at {}; shift them to start at 0", space.low));
+        }
+    }
+    for (key, space) in act_space.iter().filter(|(_, space)| !space.is_discrete()) {
+        if space.low.is_finite() != space.high.is_finite() {
+            let (low, high) = (space.low, space.high);
+            return Err(format!(
+                "the action '{key}' has a bound on one side only, {low} to {high}; give it both, or none"
+            ));
+        }
+    }
+    Ok(())
+}
