@@ -2,12 +2,13 @@
 //!
 //! `docs/replay-format.md` describes it for readers in other languages.
 
+use crate::files::replace;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use spaces::{Array, DType, Record};
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{Read, Write};
+use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"DRMREPLY";
 const VERSION: u32 = 1;
@@ -128,36 +129,6 @@ fn header_length(bytes: &[u8]) -> Result<usize> {
     let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     ensure!(number(8) == VERSION, "it is of format version {}; this program reads version {VERSION}", number(8));
     Ok(number(12) as usize)
-}
-
-/// Writes a file beside `path`, brings it to the disk and renames it to `path`: whoever reads
-/// `path` finds the old content or the new one, whole.
-pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let beside = PathBuf::from(name);
-    let attempt = || {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
-        write(&mut file)?;
-        file.into_inner().map_err(|error| error.into_error())?.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    attempt().map_err(|error| {
-        // Best effort: a leftover is also removed when the folder is next opened.
-        let _ = fs::remove_file(&beside);
-        anyhow::anyhow!(
-            "cannot write {}: {error}; free some space or make it writable, then save again",
-            path.display()
-        )
-    })
-}
-
-/// Brings renames within `dir` to the disk, where the system can.
-pub fn sync_dir(dir: &Path) {
-    if let Ok(dir) = File::open(dir) {
-        // Some file systems refuse this; the files themselves are on the disk already.
-        let _ = dir.sync_all();
-    }
 }
 
 #[cfg(test)]

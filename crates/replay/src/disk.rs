@@ -1,6 +1,6 @@
 //! Saving: every save writes new files beside the old ones, then the manifest that names them.
 
-use crate::blockfile::sync_dir;
+use crate::files::sync_dir;
 use crate::manifest::{Files, Manifest, OpenStream};
 use crate::selectors::Selector;
 use crate::{Replay, manifest};

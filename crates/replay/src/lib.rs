@@ -28,6 +28,7 @@ mod buffer;
 mod chunk;
 mod consec;
 mod disk;
+pub mod files;
 mod manifest;
 mod memory;
 mod rebuild;

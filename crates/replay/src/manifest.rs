@@ -1,7 +1,7 @@
 //! The manifest: one small file that says which chunk files make up the state, and the rest of it.
 
-use crate::blockfile::replace;
 use crate::buffer::Counters;
+use crate::files::replace;
 use crate::store::Place;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};

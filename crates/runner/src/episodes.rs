@@ -11,7 +11,7 @@ use spaces::{Array, DType, Record};
 const REWARD_CHANGE: f64 = 0.01;
 
 /// The running episode of every environment, and what ended episodes showed since the last log.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Episodes {
     running: Vec<Episode>,
     stats: Agg,
@@ -19,7 +19,7 @@ pub struct Episodes {
     pub ended: u64,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Episode {
     agg: Agg,
     score: Exact,

@@ -7,13 +7,13 @@ use crate::episodes::Episodes;
 use crate::files::replace_file;
 use crate::log::{Agg, LINES, eprintln_above, println_above};
 use crate::policy::{nest, unnest};
-use crate::trainer::{Counters, Trainer};
+use crate::trainer::{Counters, Stream, Trainer};
 use anyhow::{Context, Result, bail, ensure};
 use config::Config;
 use dreamer_agent::{Agent, Carry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use spaces::{Space, Spaces};
+use spaces::{Record, Space, Spaces};
 use std::fs::OpenOptions;
 use std::path::Path;
 
@@ -143,18 +143,11 @@ impl Trainer {
     fn moment(&mut self, whole: bool) -> Result<Moment> {
         let mut arrays = self.driver.save()?;
         nest(&mut arrays, "policy", self.policy.save());
-        for (name, stream) in [("train", &self.train), ("report", &self.report)] {
-            if let Some(carry) = &stream.carry {
-                nest(&mut arrays, &format!("carry/{name}"), carry.to_record());
-            }
-            nest(&mut arrays, &format!("batches/{name}"), stream.batches.save()?);
-        }
+        self.train.save("train", &mut arrays)?;
+        self.report.save("report", &mut arrays)?;
         if let Some(evaluation) = &mut self.evaluation {
             nest(&mut arrays, "eval", evaluation.driver.save()?);
-            nest(&mut arrays, "batches/eval", evaluation.stream.batches.save()?);
-            if let Some(carry) = &evaluation.stream.carry {
-                nest(&mut arrays, "carry/eval", carry.to_record());
-            }
+            evaluation.stream.save("eval", &mut arrays)?;
         }
         let agent = self.agent.as_ref().map(Agent::save).unwrap_or_default();
         Ok(Moment { agent, arrays, state: self.state(whole)? })
@@ -162,25 +155,25 @@ impl Trainer {
 
     fn state(&self, whole: bool) -> Result<Value> {
         let (counters, clocks) = (&self.counters, &self.clocks);
-        // Episodes and Agg are written by reference, so the struct is put together as a value.
-        Ok(serde_json::json!({
-            "version": VERSION,
-            "program": env!("CARGO_PKG_VERSION"),
-            "config": serde_json::to_value(&self.config)?,
-            "step": counters.step,
-            "updates": counters.updates,
-            "owed": counters.owed,
-            "checked": counters.checked,
-            "seconds": self.seconds(),
-            "ratio": self.ratio.save(),
-            "clocks": [clocks.log.save(), clocks.report.save(), clocks.eval.save(), clocks.save.save()],
-            "episodes": self.episodes,
-            "losses": self.losses,
-            "eval_episodes": self.evaluation.as_ref().map(|evaluation| &evaluation.episodes),
-            "lines": self.logger.lengths(),
-            "replay": whole.then(|| replay_mark(self.folder.root())),
-            "spaces": self.agent.as_ref().map(AgentSpaces::of),
-        }))
+        let state = State {
+            version: VERSION,
+            program: env!("CARGO_PKG_VERSION").into(),
+            config: serde_json::to_value(&self.config)?,
+            step: counters.step,
+            updates: counters.updates,
+            owed: counters.owed,
+            checked: counters.checked,
+            seconds: self.seconds(),
+            ratio: self.ratio.save(),
+            clocks: [clocks.log.save(), clocks.report.save(), clocks.eval.save(), clocks.save.save()],
+            episodes: self.episodes.clone(),
+            losses: self.losses.clone(),
+            eval_episodes: self.evaluation.as_ref().map(|evaluation| evaluation.episodes.clone()),
+            lines: self.logger.lengths(),
+            replay: whole.then(|| replay_mark(self.folder.root())).flatten(),
+            spaces: self.agent.as_ref().map(AgentSpaces::of),
+        };
+        Ok(serde_json::to_value(state)?)
     }
 
     /// Goes on from a checkpoint, whose agent has been taken over. Parts that the configuration has changed since start
@@ -207,25 +200,14 @@ impl Trainer {
                 self.driver.reset(); // new episodes, so that no sequence joins what never followed
             }
         }
-        for (name, stream, cut) in [("train", &mut self.train, trained), ("report", &mut self.report, reported)] {
-            if !batch {
-                load_carry(&mut stream.carry, moment, name)?;
-            }
-            if !cut {
-                stream.batches.load(&unnest(&moment.arrays, &format!("batches/{name}")))?;
-            }
-        }
+        self.train.load("train", moment, !batch, !trained)?;
+        self.report.load("report", moment, !batch, !reported)?;
         if let Some(evaluation) = &mut self.evaluation {
             if let Some(episodes) = state.eval_episodes.filter(|old| old.envs() == evaluation.episodes.envs()) {
                 evaluation.driver.load(&unnest(&moment.arrays, "eval"))?;
                 evaluation.episodes = episodes;
             }
-            if !batch {
-                load_carry(&mut evaluation.stream.carry, moment, "eval")?;
-            }
-            if !reported {
-                evaluation.stream.batches.load(&unnest(&moment.arrays, "batches/eval"))?;
-            }
+            evaluation.stream.load("eval", moment, !batch, !reported)?;
         }
         self.losses = state.losses;
         self.ratio.load(&state.ratio, state.step);
@@ -255,12 +237,26 @@ pub fn take_agent(agent: Option<&mut Agent>, moment: &Moment) -> Result<()> {
     }
 }
 
-fn load_carry(carry: &mut Option<Carry>, moment: &Moment, name: &str) -> Result<()> {
-    let saved = unnest(&moment.arrays, &format!("carry/{name}"));
-    if let Some(carry) = carry.as_mut().filter(|_| !saved.is_empty()) {
-        *carry = Carry::from_record(&saved).with_context(|| format!("the carried state '{name}' is damaged"))?;
+impl Stream {
+    fn save(&self, name: &str, arrays: &mut Record) -> Result<()> {
+        if let Some(carry) = &self.carry {
+            nest(arrays, &format!("carry/{name}"), carry.to_record());
+        }
+        nest(arrays, &format!("batches/{name}"), self.batches.save()?);
+        Ok(())
     }
-    Ok(())
+
+    /// Takes over, of what was saved as `name`, the carried state and the half-used sequence where they are wanted.
+    fn load(&mut self, name: &str, moment: &Moment, state: bool, sequence: bool) -> Result<()> {
+        let saved = unnest(&moment.arrays, &format!("carry/{name}"));
+        if let Some(carry) = self.carry.as_mut().filter(|_| state && !saved.is_empty()) {
+            *carry = Carry::from_record(&saved).with_context(|| format!("the carried state '{name}' is damaged"))?;
+        }
+        if sequence {
+            self.batches.load(&unnest(&moment.arrays, &format!("batches/{name}")))?;
+        }
+        Ok(())
+    }
 }
 
 /// Tells one saved state of the replay from another: the checksum of its manifest.

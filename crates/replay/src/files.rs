@@ -1,0 +1,42 @@
+//! Files that appear as a whole or not at all, whatever crashes and wherever the power fails.
+
+use anyhow::{Result, anyhow};
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+/// Writes a file beside `path`, brings it to the disk and renames it to `path`: whoever reads
+/// `path` finds the old content or the new one, whole.
+pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let beside = PathBuf::from(name);
+    let attempt = || {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
+        write(&mut file)?;
+        file.into_inner().map_err(|error| error.into_error())?.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    attempt().map_err(|error| {
+        // Best effort: a leftover is also removed when the folder is next opened.
+        let _ = fs::remove_file(&beside);
+        anyhow!("cannot write {}: {error}; free some space or make it writable, then save again", path.display())
+    })
+}
+
+/// Brings renames within `dir` to the disk, where the system can.
+pub fn sync_dir(dir: &Path) {
+    if let Ok(dir) = File::open(dir) {
+        // Some file systems refuse this; the files themselves are on the disk already.
+        let _ = dir.sync_all();
+    }
+}
+
+/// Brings the name of a file or folder to the disk, where the system can.
+pub fn sync_name(path: &Path) {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => sync_dir(Path::new(".")),
+        Some(folder) => sync_dir(folder),
+        None => {}
+    }
+}
