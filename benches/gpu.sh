@@ -7,8 +7,8 @@
 #                               updates and acting against those that are computed as they come
 #   benches/gpu.sh speed        there: updates and acting of every size, the smallest first
 #   benches/gpu.sh tiles        there: every tile of products and convolutions, for the model that chooses among them
-#   benches/gpu.sh races        there, with compute-sanitizer: races of threads over shared memory, accesses out of bounds and
-#                               barriers that not all threads reach, which an emulated GPU cannot have
+#   benches/gpu.sh races        there, with compute-sanitizer: accesses out of bounds, races over shared memory, and barriers that
+#                               not all threads reach, which an emulated GPU cannot have; LIMIT=3000 has time for all
 #   benches/gpu.sh              test, speed and tiles, as far as the time goes; builds first where Rust is
 #
 # LIMIT=SECONDS sets the time for everything, 540. Logs and figures go to $OUT, or to target/gpu.
@@ -115,9 +115,9 @@ failed=0
 
 if wants test; then
   echo "== operations against float64"
-  # Kernels of both precisions are compiled once, side by side; then each module has a process of its own, as a kernel that fails takes
-  # everything with it that its process does on the GPU. Tests whose blocks of threads wait for each other come last, so
-  # that a fault there does not look like one of everything else.
+  # Kernels of both precisions are compiled once, side by side; then each module has a process of its own, as a kernel
+  # that fails takes everything with it that its process does on the GPU. Tests whose blocks of threads wait for each
+  # other come last, so that a fault there does not look like one of everything else.
   within 120 "$programs/engine-tests" cuda::queue cuda::peak --test-threads 1 >"$out/engine.log" 2>&1 || failed=1
   export programs
   modules "$programs/engine-tests" | grep -v '^cpu::' |
@@ -169,7 +169,7 @@ fi
 
 if wants races; then
   echo "== races, accesses and barriers"
-  for tool in racecheck memcheck synccheck; do
+  for tool in memcheck racecheck synccheck; do
     for module in ops::scan ops::step ops::latent ops::norm_act cuda::gemm ops::conv; do
       log=$out/$tool-${module//::/-}.log
       within 200 compute-sanitizer --tool "$tool" --error-exitcode 9 "$programs/engine-tests" "$module" \

@@ -27,7 +27,7 @@ pub enum Mode {
 /// What [`Agent::act`] returns: `action` for the environments, [N, ...] per key, and `replay`, what
 /// belongs into the replay beside the step (`dyn/deter` float16 [N, D], `dyn/stoch` uint8 [N, S]).
 ///
-/// Continuous actions are drawn around a mean within -1 and 1 and are not cut, whatever the bounds of their space;
+/// Continuous actions are for -1 to 1 and are not cut to any bounds, whatever those of their space;
 /// [`Space::from_policy`] brings them there. The replay takes them as they are.
 pub struct Acted {
     pub action: Record,

@@ -1,4 +1,5 @@
-//! For tests: what a loss is made of on the way, computed again from what it observed.
+//! For tests: what a loss is made of on the way, computed again from what it observed. Predictions, targets and returns are
+//! those of the loss itself; states and actions come from a loop of their own over the same draws.
 
 use crate::actor_critic::{ReplaySteps, Targets, targets};
 use crate::batch::Batch;

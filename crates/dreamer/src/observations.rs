@@ -20,8 +20,8 @@ pub struct Observations {
 }
 
 impl Observations {
-    /// Those of `rows` rows on the processor, for an agent with this observation space. `get` hands out the array of a key
-    /// with as many values; `targets` says whether they will be reconstructed.
+    /// Those of `rows` rows on the processor, for an agent with this observation space. `get` hands out an array
+    /// with so many values of a key, which it has checked; `targets` says whether they will be reconstructed.
     pub fn new(
         obs_space: &Spaces,
         config: &AgentConfig,

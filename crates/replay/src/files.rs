@@ -1,6 +1,6 @@
 //! Files that appear as a whole or not at all, whatever crashes and wherever the power fails.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,9 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io:
         file.into_inner().map_err(|error| error.into_error())?.sync_all()?;
         fs::rename(&beside, path)
     };
-    attempt().map_err(|error| {
-        // Best effort: a leftover is also removed when the folder is next opened.
-        let _ = fs::remove_file(&beside);
-        anyhow!("cannot write {}: {error}; free some space or make it writable, then save again", path.display())
-    })
+    attempt()
+        .inspect_err(|_| drop(fs::remove_file(&beside))) // where that fails too, the next attempt overwrites it
+        .with_context(|| format!("cannot write {}; free some space or make it writable", path.display()))
 }
 
 /// Brings renames within `dir` to the disk, where the system can.

@@ -1,6 +1,6 @@
 //! The agent in a loop of your own: `cargo run --release -p runner --example embed [FILE]`.
 //!
-//! Learns catch in a minute or two, as `dreamer train` does, and writes the agent to FILE, which `run.from_checkpoint` and
+//! Learns catch in some minutes, as `dreamer train` does, and writes the agent to FILE, which `run.from_checkpoint` and
 //! `runner::checkpoint::read_agent` take.
 
 use anyhow::Result;
@@ -10,8 +10,8 @@ use replay::{Mode as Sampling, Options, Replay};
 use spaces::{Array, Record};
 
 fn main() -> Result<()> {
-    // Any environment will do that gives named arrays with is_first, is_last, is_terminal and reward. This one comes with
-    // its actions brought to -1 to 1; where they have other bounds, `Space::from_policy` brings an action there.
+    // Any environment will do that gives named arrays with is_first, is_last, is_terminal and reward. Continuous actions,
+    // which catch has not, are for -1 to 1; `Space::from_policy` brings them to other bounds.
     let mut env = envs::make("catch", 0, 0, &serde_json::json!({}))?;
     let config = Config::resolve(&["quickstart".into()], &[])?.agent;
     let mut agent = Agent::new(env.obs_space(), env.act_space(), &config)?;

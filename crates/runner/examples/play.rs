@@ -3,19 +3,18 @@
 use anyhow::{Context, Result};
 use config::Config;
 use dreamer_agent::Mode;
-use spaces::{Array, Record, Space};
+use spaces::{Array, Record};
 use std::path::Path;
 
 fn main() -> Result<()> {
     let run = std::env::args().nth(1).context("name a run folder: cargo run --release -p runner --example play RUN")?;
-    // All that acting takes. A robot would fill in what `agent.obs_space()` lists, and `is_first`, by itself.
+    // All that acting takes. A robot would fill in what `agent.obs_space()` lists, of the flags only `is_first`, by itself.
     let agent = runner::open_agent(Path::new(&run))?;
     let mut carry = agent.initial(1);
 
     let config = Config::from_yaml(&std::fs::read_to_string(Path::new(&run).join("config.yaml"))?)?;
-    let mut env = envs::make(&config.task, 0, config.seed, &config.env_options())?;
-    let mut action: Record =
-        env.act_space().iter().map(|(key, space): (_, &Space)| (key.clone(), space.zeros())).collect();
+    let mut env = envs::make(&config.task, 0, config.seed + 1, &config.env_options())?; // not the worlds of training
+    let mut action: Record = env.act_space().iter().map(|(key, space)| (key.clone(), space.zeros())).collect();
     action.insert("reset".into(), Array::bool(true));
     let (mut score, mut episodes) = (0.0, 0);
     while episodes < 10 {

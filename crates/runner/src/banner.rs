@@ -15,7 +15,6 @@ use std::time::Duration;
 const COLUMNS: usize = 100;
 /// Width of the words in front.
 const LABEL: usize = 13;
-/// Steps from which on a run is said to have no end.
 /// Parameters from which on an update takes a CPU many seconds.
 const LARGE: usize = 20_000_000;
 

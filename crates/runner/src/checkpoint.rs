@@ -178,7 +178,9 @@ pub fn read_agent(path: &Path) -> Result<(Record, Vec<String>)> {
 
 /// Writes an agent's tensors to a safetensors file, beside and renamed; [`read_agent`] and `run.from_checkpoint` take it.
 pub fn write_agent(path: &Path, agent: &Record) -> Result<()> {
-    let beside = path.with_extension("tmp");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let beside = PathBuf::from(beside);
     tensors::write(&beside, agent, "dreamer agent")
         .and_then(|()| Ok(File::open(&beside)?.sync_all()?))
         .and_then(|()| Ok(fs::rename(&beside, path)?))
@@ -198,7 +200,7 @@ pub fn find(path: &Path) -> Result<(Moment, Vec<String>)> {
             return Ok((moment, warnings));
         }
     }
-    bail!("{} holds no checkpoint; name a run folder, a checkpoint in it or a safetensors file", path.display())
+    bail!("{} holds no checkpoint; name a run folder or a checkpoint in it", path.display())
 }
 
 fn verify(path: &Path) -> Result<()> {

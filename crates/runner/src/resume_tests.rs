@@ -42,8 +42,26 @@ fn an_agent_is_opened_without_its_environment_and_acts_as_it_did() {
     let file = dir.path().join("agent.safetensors");
     crate::checkpoint::write_agent(&file, &agent.save()).unwrap();
     assert!(crate::checkpoint::read_agent(&file).unwrap().0 == agent.save());
+    let error = format!("{:#}", crate::open_agent(&file).err().unwrap());
+    assert!(error.contains("a file holds tensors alone"), "{error}");
     let nowhere = crate::checkpoint::write_agent(&dir.path().join("no/file"), &agent.save());
     assert!(format!("{:#}", nowhere.unwrap_err()).starts_with("the agent cannot be written to "));
+}
+
+#[test]
+fn a_checkpoint_without_spaces_has_them_once_its_run_was_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), &[("run.steps", "30")]);
+    crate::train::train(config.clone(), &Stop::default()).unwrap();
+    // As an earlier version has left it.
+    let mut checkpoints = crate::checkpoint::Checkpoints::new(&dir.path().join("ckpt"));
+    let mut moment = checkpoints.load().unwrap().0.unwrap();
+    moment.state.as_object_mut().unwrap().remove("spaces");
+    checkpoints.save(30, &moment).unwrap();
+    let error = format!("{:#}", crate::open_agent(dir.path()).err().unwrap());
+    assert!(error.contains("resuming the run once is the cure"), "{error}");
+    crate::train::train(config, &Stop::default()).unwrap();
+    assert!(crate::open_agent(dir.path()).is_ok());
 }
 
 #[test]

@@ -88,6 +88,11 @@ impl State {
 /// further. Needs nothing else of the run, and no environment. Where newer checkpoints are damaged, a warning says so.
 pub fn open_agent(path: &Path) -> Result<Agent> {
     let open = || {
+        if path.is_file() {
+            bail!(
+                "a file holds tensors alone, without spaces and configuration; name a run folder or a checkpoint in it"
+            );
+        }
         let (moment, warnings) = checkpoint::find(path)?;
         warnings.iter().for_each(|text| eprintln_above(&format!("warning: {text}")));
         let state = State::parse(&moment)?;
@@ -215,6 +220,7 @@ impl Trainer {
         for (clock, saved) in clocks.into_iter().zip(state.clocks) {
             clock.load(saved);
         }
+        let complete = state.spaces.is_some() || self.agent.is_none(); // earlier versions left the spaces out
         let State { step, mut owed, checked, updates, seconds, .. } = state;
         if other && !self.has_enough() {
             // As at the beginning, updates come once there is something to learn from, and then in their ratio.
@@ -222,7 +228,7 @@ impl Trainer {
             self.ratio.restart();
         }
         self.counters = Counters { step, owed, checked, updates, seconds };
-        self.saved = Some(self.counters.place());
+        self.saved = complete.then(|| self.counters.place());
         Ok(())
     }
 }

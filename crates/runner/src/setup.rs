@@ -134,8 +134,8 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usiz
             if eval { "run.eval_envs or report_length" } else { "run.envs or batch_length" }
         )
     })?;
-    if !eval && !config.random_agent {
-        enough_to_learn(config, (most / step.max(1) as u64) as usize, length, envs, chunksize)?;
+    if !eval && !config.random_agent && config.run.train_ratio != 0.0 {
+        enough_to_learn(config, (most / step.max(1) as u64) as usize, length, envs)?;
     }
     if chunksize < wanted {
         println_above(&format!(
@@ -164,10 +164,10 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usiz
     })
 }
 
-/// Refuses a replay of at most `steps` steps that may never hold the sequences which the first update waits for.
-fn enough_to_learn(config: &Config, steps: usize, length: usize, envs: usize, chunksize: usize) -> Result<()> {
+/// Refuses a replay of at most `steps` steps that never holds the sequences which an update waits for.
+fn enough_to_learn(config: &Config, steps: usize, length: usize, envs: usize) -> Result<()> {
     let needed = config.batch_size * config.batch_length;
-    let sequences = steps.saturating_sub(envs * (length - 1) + chunksize); // the oldest chunk goes as a whole
+    let sequences = steps.saturating_sub(envs * (length - 1)); // when it is full, before the oldest chunks go
     ensure!(
         sequences >= needed,
         "the memory that the replay may take holds {steps} steps, {sequences} sequences of {length}, while an update \

@@ -20,16 +20,16 @@ fn assert_drawn(replay: &mut Replay, expected: impl Fn(usize) -> f64) {
 }
 
 #[test]
-fn a_replay_that_may_never_hold_enough_to_learn_from_is_refused() {
+fn a_replay_that_never_holds_enough_to_learn_from_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = crate::train::tests::config(dir.path(), &[]);
     (config.batch_size, config.batch_length) = (16, 64);
-    // Of 16 environments with 64 steps each that begin no sequence, and a chunk that may just have been freed.
-    let needed = 16 * 64 + 16 * 64 + 33;
-    assert!(enough_to_learn(&config, needed, 65, 16, 33).is_ok());
-    let error = enough_to_learn(&config, needed - 1, 65, 16, 33).unwrap_err().to_string();
+    // Of 16 environments with 64 steps each that begin no sequence.
+    let needed = 16 * 64 + 16 * 64;
+    assert!(enough_to_learn(&config, needed, 65, 16).is_ok());
+    let error = enough_to_learn(&config, needed - 1, 65, 16).unwrap_err().to_string();
     let expected =
-        "the memory that the replay may take holds 2080 steps, 1023 sequences of 65, while an update needs 1024";
+        "the memory that the replay may take holds 2047 steps, 1023 sequences of 65, while an update needs 1024";
     assert!(error.starts_with(expected), "{error}");
 }
 

@@ -199,7 +199,8 @@ fn update_cpu(slot: &mut Slot, s: OptimizerStep) -> UpdateStats {
     stats
 }
 
-/// `target = mix * source + (1 - mix) * target` for each pair of source and target. Where the verdict of [`optimizer_launch`] names a bad tensor, nothing moves.
+/// `target = mix * source + (1 - mix) * target` for each pair of source and target. Where the verdict of
+/// [`optimizer_launch`] names a bad tensor, nothing moves.
 pub fn ema_all(pairs: &mut [(&Tensor, &mut Tensor)], mix: f32, verdict: Option<&Tensor>) {
     match pairs.first().map(|(source, _)| source.device()) {
         None => {}
