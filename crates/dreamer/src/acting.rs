@@ -7,7 +7,7 @@ use crate::noise::{At, Noise, Purpose};
 use crate::observations::Observations;
 use crate::params::Params;
 use crate::rssm::Latent;
-use crate::transfer::{Cargo, Map};
+use crate::transfer::{Map, Transfer};
 use anyhow::{Result, bail};
 use engine::cuda::{Gpu, Recording, Side};
 use engine::ops::{self, NotFinite};
@@ -173,7 +173,7 @@ impl Agent {
     }
 }
 
-impl Cargo for Seen {
+impl Transfer for Seen {
     fn map(&self, f: &mut impl Map) -> Seen {
         Seen { obs: self.obs.map(f), keep: f.tensor(&self.keep), step: f.tensor(&self.step) }
     }

@@ -4,7 +4,7 @@
 use crate::batch::Batch;
 use crate::config::AgentConfig;
 use crate::gauges::Gauges;
-use crate::imagination::{Dream, Predictions, Visits};
+use crate::imagination::{Predictions, Rollout, Visits};
 use crate::loss::{Learner, last_steps};
 use crate::normalize::Normalizer;
 use crate::policy::Likelihood;
@@ -64,11 +64,11 @@ pub struct Targets {
 
 impl Learner<'_> {
     /// Actor and critic losses [N, H] of each imagined state but the last, and the entropies [N, H] per action key.
-    pub fn imagination_losses(&self, dreams: Staged<Dream>, targets: &Targets) -> (Tensor, Tensor, Vec<Tensor>) {
-        let aims = Aims { adv: &targets.adv, value: &targets.value, weight: &targets.weight };
-        let mut outputs = dreams.finish(|rows, dream| match dream.visits {
+    pub fn imagination_losses(&self, rollouts: Staged<Rollout>, targets: &Targets) -> (Tensor, Tensor, Vec<Tensor>) {
+        let aims = LossTargets { adv: &targets.adv, value: &targets.value, weight: &targets.weight };
+        let mut outputs = rollouts.finish(|rows, rollout| match rollout.visits {
             Visits::Steps(visits) => {
-                let slow = &dream.predictions.slow;
+                let slow = &rollout.predictions.slow;
                 let steps = visits.iter().enumerate().map(|(step, (likelihoods, raw))| {
                     let aims = aims.map(|x| ops::column(x, rows.clone(), step));
                     self.state_losses(likelihoods, raw, &aims, &ops::column(slow, 0..rows.len(), step))
@@ -77,7 +77,7 @@ impl Learner<'_> {
                 let over_time = |i: usize| steps.iter().map(|losses| losses[i].clone()).collect::<Vec<Tensor>>();
                 (0..steps[0].len()).map(|i| ops::stack_time(&over_time(i))).collect()
             }
-            Visits::Whole(likelihoods, raw) => self.whole_losses(&likelihoods, &raw, &aims, &dream.predictions),
+            Visits::Whole(likelihoods, raw) => self.whole_losses(&likelihoods, &raw, &aims, &rollout.predictions),
         });
         let entropies = outputs.split_off(2);
         let [policy, value] = outputs.try_into().expect("two losses");
@@ -89,7 +89,7 @@ impl Learner<'_> {
         &self,
         likelihoods: &[Likelihood],
         raw: &Tensor,
-        aims: &Aims<Tensor>,
+        aims: &LossTargets<Tensor>,
         slow: &Tensor,
     ) -> Vec<Tensor> {
         let pairs: Vec<[&Tensor; 2]> = likelihoods.iter().map(|l| [&l.logp, &l.entropy]).collect();
@@ -107,7 +107,7 @@ impl Learner<'_> {
         &self,
         likelihoods: &[Likelihood],
         raw: &Tensor,
-        aims: &Aims<&Tensor>,
+        aims: &LossTargets<&Tensor>,
         predictions: &Predictions,
     ) -> Vec<Tensor> {
         let (n, h) = (aims.weight.dim(0), aims.weight.dim(1));
@@ -116,7 +116,7 @@ impl Learner<'_> {
         let all = ops::transpose01_all(&[aims.adv, &padded[0], &padded[1], &predictions.slow]);
         let [adv, value, weight, slow] = all.try_into().unwrap_or_else(|_| unreachable!("as many as went in"));
         let flat = |x: &Tensor| ops::reshape(x, &[x.len()]);
-        let losses = self.state_losses(likelihoods, raw, &Aims { adv, value, weight }.map(flat), &flat(&slow));
+        let losses = self.state_losses(likelihoods, raw, &LossTargets { adv, value, weight }.map(flat), &flat(&slow));
         let by_step: Vec<Tensor> = losses.iter().map(|x| ops::reshape(&ops::rows(x, 0..h * n), &[h, n])).collect();
         ops::transpose01_all(&by_step.iter().collect::<Vec<_>>())
     }
@@ -143,15 +143,15 @@ impl Learner<'_> {
 }
 
 /// Advantages, the critic's targets, and what each state's losses count for.
-struct Aims<T> {
+struct LossTargets<T> {
     adv: T,
     value: T,
     weight: T,
 }
 
-impl<T> Aims<T> {
-    fn map<U>(&self, f: impl Fn(&T) -> U) -> Aims<U> {
-        Aims { adv: f(&self.adv), value: f(&self.value), weight: f(&self.weight) }
+impl<T> LossTargets<T> {
+    fn map<U>(&self, f: impl Fn(&T) -> U) -> LossTargets<U> {
+        LossTargets { adv: f(&self.adv), value: f(&self.value), weight: f(&self.weight) }
     }
 }
 

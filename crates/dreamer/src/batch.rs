@@ -6,7 +6,7 @@ use crate::config::AgentConfig;
 use crate::data::{fetch, last_actions, previous_actions, skip_steps, stored_stoch};
 use crate::observations::Observations;
 use crate::rssm::Latent;
-use crate::transfer::{Cargo, Map};
+use crate::transfer::{Map, Transfer};
 use anyhow::{Result, anyhow, bail, ensure};
 use engine::cuda::{Frames, Images, StepId, Upload};
 use engine::{Device, Tensor};
@@ -132,7 +132,7 @@ impl Batch {
     }
 }
 
-impl Cargo for Batch {
+impl Transfer for Batch {
     fn map(&self, f: &mut impl Map) -> Batch {
         let obs = self.obs.map(f);
         let [keep, is_last, is_terminal, reward, prevact] =

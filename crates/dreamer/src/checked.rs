@@ -31,7 +31,7 @@ pub struct Trajectory {
 impl Checked {
     pub fn new(learner: &Learner, batch: &Batch, loss: &Loss) -> Self {
         let starts = learner.starts(&loss.observed);
-        let predictions = Predictions::join(learner.dream(&starts).states());
+        let predictions = Predictions::join(learner.imagine(&starts).states());
         let mut norms = learner.norms.clone();
         let stats = norms.val.stats();
         let [val, slowval] = [&predictions.val, &predictions.slow].map(|v| norms.val.denormalize(v, &stats));

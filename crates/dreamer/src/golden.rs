@@ -12,7 +12,7 @@ use crate::config::AgentConfig;
 use crate::data::vectors;
 use crate::noise::{Injected, Noise};
 use crate::rssm::Latent;
-use crate::transfer::Cargo;
+use crate::transfer::Transfer;
 use engine::ops;
 use engine::{Device, Tensor};
 use serde_json::{Map, Value};

@@ -146,7 +146,7 @@ fn pixels_of<'a>(obs: &'a Observations, keys: &[Key], pixels: usize, rows: &Rang
 pub struct Deconv {
     /// In the spaces' order, by which the output channels are split.
     keys: Vec<Key>,
-    space: Space,
+    space: SpatialInput,
     spacenorm: NormAct,
     /// Height, width and channels of the small image.
     small: [usize; 3],
@@ -158,7 +158,7 @@ pub struct Deconv {
 
 /// How features become a small image.
 #[derive(Clone, Debug)]
-enum Space {
+enum SpatialInput {
     /// `bspace` > 0: deter through a block-linear layer plus stoch through two layers.
     Blocks { blocks: usize, sp0: Linear, sp1: Linear, sp1norm: NormAct, sp2: Linear },
     /// `bspace` 0: one layer from the whole feature.
@@ -177,9 +177,9 @@ impl Deconv {
             let sp1 = Linear::new(b, "sp1", latent, 2 * c.units, &c.winit, 1.0);
             let sp1norm = NormAct::new(b, "sp1norm", 2 * c.units, &c.norm, &c.act);
             let sp2 = Linear::new(b, "sp2", act_width(&c.act, 2 * c.units), units, &c.winit, 1.0);
-            (Space::Blocks { blocks: c.bspace, sp0, sp1, sp1norm, sp2 }, "spnorm")
+            (SpatialInput::Blocks { blocks: c.bspace, sp0, sp1, sp1norm, sp2 }, "spnorm")
         } else {
-            (Space::Plain(Linear::new(b, "space", latent + deter, units, &c.winit, 1.0)), "spacenorm")
+            (SpatialInput::Plain(Linear::new(b, "space", latent + deter, units, &c.winit, 1.0)), "spacenorm")
         };
         let spacenorm = NormAct::new(b, name, deepest, &c.norm, &c.act);
         let resample = if c.strided { Resample::Spread } else { Resample::Upsample };
@@ -202,12 +202,12 @@ impl Deconv {
         let [h, w, c] = self.small;
         let n = deter.dim(0);
         let x = match &self.space {
-            Space::Blocks { blocks, sp0, sp1, sp1norm, sp2 } => {
+            SpatialInput::Blocks { blocks, sp0, sp1, sp1norm, sp2 } => {
                 // Each block gives all pixels of some channels: [n, (g h w c)] -> [n, (h w g c)].
                 let x0 = ops::regroup(&sp0.apply(p, deter), *blocks, c / blocks);
                 sp2.apply_plus(p, &sp1norm.apply(p, &sp1.apply(p, stoch)), &x0)
             }
-            Space::Plain(linear) => linear.apply_parts(p, &[stoch, deter]),
+            SpatialInput::Plain(linear) => linear.apply_parts(p, &[stoch, deter]),
         };
         let x = self.spacenorm.apply(p, &ops::reshape(&x, &[n * h * w, c]));
         let x = ops::reshape(&x, &[n, h * w * x.width()]);

@@ -17,7 +17,7 @@ use std::ops::Range;
 const ROWS: usize = 64;
 
 /// Some trajectories of H steps, between imagining them and learning from them.
-pub struct Dream {
+pub struct Rollout {
     /// What the heads predict in each of the H + 1 states, without gradient.
     pub predictions: Predictions,
     pub visits: Visits,
@@ -41,10 +41,10 @@ pub struct Predictions {
 }
 
 impl Predictions {
-    /// Those of all dreams together.
-    pub fn join<'a>(dreams: impl Iterator<Item = &'a Dream> + Clone) -> Self {
+    /// Those of all rollouts together.
+    pub fn join<'a>(rollouts: impl Iterator<Item = &'a Rollout> + Clone) -> Self {
         let all = |f: fn(&Predictions) -> &Tensor| {
-            let parts: Vec<&Tensor> = dreams.clone().map(|dream| f(&dream.predictions)).collect();
+            let parts: Vec<&Tensor> = rollouts.clone().map(|rollout| f(&rollout.predictions)).collect();
             ops::concat(&parts)
         };
         Predictions { rew: all(|p| &p.rew), con: all(|p| &p.con), val: all(|p| &p.val), slow: all(|p| &p.slow) }
@@ -54,20 +54,20 @@ impl Predictions {
 impl Learner<'_> {
     /// H steps from each of N starts. With `ac_grads` the losses of the first state pass a gradient on to `starts`; the
     /// world model has none.
-    pub fn dream(&self, starts: &Latent) -> Staged<Dream> {
+    pub fn imagine(&self, starts: &Latent) -> Staged<Rollout> {
         let starts = if self.config.ac_grads { starts } else { &starts.detach() };
         let (n, steps) = (starts.deter.dim(0), self.config.imag_length);
         let work = 2 * n * steps * starts.deter.width() * starts.deter.width();
         ops::stage(n, ROWS, work, &[&starts.deter, &starts.stoch], |rows, inputs| {
             let start = Latent { deter: inputs[0].clone(), stoch: inputs[1].clone() };
             match start.deter.device() {
-                Device::Cpu => self.dream_by_steps(rows, start),
-                Device::Gpu(_) => self.dream_whole(rows, start),
+                Device::Cpu => self.imagine_by_steps(rows, start),
+                Device::Gpu(_) => self.imagine_whole(rows, start),
             }
         })
     }
 
-    fn dream_by_steps(&self, rows: Range<usize>, start: Latent) -> Dream {
+    fn imagine_by_steps(&self, rows: Range<usize>, start: Latent) -> Rollout {
         let steps = self.config.imag_length;
         let mut states: [Vec<Tensor>; 4] = Default::default();
         let mut visits = Vec::new();
@@ -83,10 +83,10 @@ impl Learner<'_> {
             Some(embedded)
         });
         let [rew, con, val, slow] = states.map(|list| ops::stack_time(&list));
-        Dream { predictions: Predictions { rew, con, val, slow }, visits: Visits::Steps(visits) }
+        Rollout { predictions: Predictions { rew, con, val, slow }, visits: Visits::Steps(visits) }
     }
 
-    fn dream_whole(&self, rows: Range<usize>, start: Latent) -> Dream {
+    fn imagine_whole(&self, rows: Range<usize>, start: Latent) -> Rollout {
         let (n, steps, policy) = (rows.len(), self.config.imag_length, &self.parts.pol);
         let (mut deter, mut stoch, mut taken) = (Vec::new(), Vec::new(), Vec::new());
         self.parts.dyn_.imagine(&self.frozen, start, rows, steps, self.noise, |state, at| {
@@ -113,7 +113,7 @@ impl Learner<'_> {
             let by_step = predicted.map(|x| ops::reshape(&x, &[steps + 1, n]));
             let by_row = ops::transpose01_all(&by_step.iter().collect::<Vec<_>>());
             let [rew, con, val, slow] = by_row.try_into().unwrap_or_else(|_| unreachable!("four predictions"));
-            Dream { predictions: Predictions { rew, con, val, slow }, visits: Visits::Whole(likelihoods, value) }
+            Rollout { predictions: Predictions { rew, con, val, slow }, visits: Visits::Whole(likelihoods, value) }
         })
     }
 

@@ -65,9 +65,9 @@ impl Learner<'_> {
 
         // Imagination.
         let starts = self.starts(&observed);
-        let dreams = part("imagination", || self.dream(&starts));
-        let targets = targets(c, &Predictions::join(dreams.states()), &mut norms, self.training, &mut metrics);
-        let (policy, value, entropies) = part("heads", || self.imagination_losses(dreams, &targets));
+        let rollouts = part("imagination", || self.imagine(&starts));
+        let targets = targets(c, &Predictions::join(rollouts.states()), &mut norms, self.training, &mut metrics);
+        let (policy, value, entropies) = part("heads", || self.imagination_losses(rollouts, &targets));
         losses.extend([("policy".to_string(), policy), ("value".to_string(), value)]);
         entropy_metrics(&parts.pol, &entropies, &mut metrics);
 

@@ -2,7 +2,7 @@
 
 use crate::config::AgentConfig;
 use crate::data;
-use crate::transfer::{Cargo, Map};
+use crate::transfer::{Map, Transfer};
 use anyhow::{Result, bail};
 use engine::{Bytes, Tensor};
 use spaces::{Array, Data, Space, Spaces};
@@ -65,7 +65,7 @@ impl Observations {
     }
 }
 
-impl Cargo for Observations {
+impl Transfer for Observations {
     fn map(&self, f: &mut impl Map) -> Observations {
         let vectors = self.vectors.as_ref().map(|x| f.tensor(x));
         let images = self.images.iter().map(|(key, x)| (key.clone(), f.bytes(x))).collect();

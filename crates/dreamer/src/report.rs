@@ -4,7 +4,7 @@ use crate::agent::Agent;
 use crate::batch::Batch;
 use crate::data;
 use crate::noise::{Noise, Purpose};
-use crate::transfer::Cargo;
+use crate::transfer::Transfer;
 use crate::{Carry, Metrics};
 use anyhow::{Result, ensure};
 use engine::ops;

@@ -1,10 +1,10 @@
-//! `Cargo`: tensors and bytes that go to a GPU together, by one copy, into one block of memory.
+//! `Transfer`: tensors and bytes that go to a GPU together, by one copy, into one block of memory.
 
 use engine::cuda::{ALIGNED, Upload};
 use engine::{Bytes, Device, Tensor};
 
 /// Tensors and bytes that go to a GPU together.
-pub trait Cargo: Sized {
+pub trait Transfer: Sized {
     /// The same with its tensors and bytes, always in the same order, replaced by what `f` makes of them.
     fn map(&self, f: &mut impl Map) -> Self;
 

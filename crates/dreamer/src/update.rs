@@ -8,7 +8,7 @@ use crate::loss::Loss;
 use crate::noise::Noise;
 use crate::params::Params;
 use crate::rssm::Latent;
-use crate::transfer::Cargo;
+use crate::transfer::Transfer;
 use anyhow::{Result, bail};
 use engine::cuda::{Between, Gpu, KernelTime, Member, Point, Recording, Upload};
 use engine::ops::{self, Varying};

@@ -66,17 +66,3 @@ impl Policy {
         Ok(())
     }
 }
-
-/// Puts `part` under `prefix/` into `whole`.
-pub fn nest(whole: &mut Record, prefix: &str, part: Record) {
-    whole.extend(part.into_iter().map(|(key, value)| (format!("{prefix}/{key}"), value)));
-}
-
-/// What lies under `prefix/` in `whole`.
-pub fn unnest(whole: &Record, prefix: &str) -> Record {
-    let inner = |(key, value): (&String, &Array)| {
-        let key = key.strip_prefix(prefix)?.strip_prefix('/')?;
-        Some((key.to_string(), value.clone()))
-    };
-    whole.iter().filter_map(inner).collect()
-}

@@ -6,14 +6,13 @@ use crate::clock::RatioState;
 use crate::episodes::Episodes;
 use crate::files::replace_file;
 use crate::log::{Agg, LINES, eprintln_above, println_above};
-use crate::policy::{nest, unnest};
 use crate::trainer::{Counters, Stream, Trainer};
 use anyhow::{Context, Result, bail, ensure};
 use config::Config;
 use dreamer_agent::{Agent, Carry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use spaces::{Record, Space, Spaces};
+use spaces::{Array, Record, Space, Spaces};
 use std::fs::OpenOptions;
 use std::path::Path;
 
@@ -231,6 +230,20 @@ impl Trainer {
         self.saved = complete.then(|| self.counters.place());
         Ok(())
     }
+}
+
+/// Puts `part` under `prefix/` into `whole`.
+fn nest(whole: &mut Record, prefix: &str, part: Record) {
+    whole.extend(part.into_iter().map(|(key, value)| (format!("{prefix}/{key}"), value)));
+}
+
+/// What lies under `prefix/` in `whole`.
+fn unnest(whole: &Record, prefix: &str) -> Record {
+    let inner = |(key, value): (&String, &Array)| {
+        let key = key.strip_prefix(prefix)?.strip_prefix('/')?;
+        Some((key.to_string(), value.clone()))
+    };
+    whole.iter().filter_map(inner).collect()
 }
 
 /// Takes over the agent of a checkpoint.
