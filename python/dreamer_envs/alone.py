@@ -1,6 +1,6 @@
-"""Steps one environment, or one vector of them, without a trainer, for `dreamer bench --env`: each
-line read, a number of seconds, is answered with the steps a second under random actions. It ends when
-the lines do."""
+"""Steps one environment, or one vector of them, without a trainer, for `dreamer bench --env`. For each
+line that it reads, a number of seconds, it takes random actions for that long and prints the steps per
+second. It ends with its input."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from .worker import lifeline, watch
 
 def main(text):
   answers = os.fdopen(os.dup(1), 'w', buffering=1)
-  os.dup2(2, 1)  # What an environment prints is no answer.
+  os.dup2(2, 1)  # Keeps what an environment prints apart from the answers.
   ask = json.loads(text)
   line = lifeline(ask, 0, answers.fileno())
   if line is not None:

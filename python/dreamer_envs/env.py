@@ -2,15 +2,16 @@
 
 import numpy as np
 
-# Sentences for the user about what was asked for, which the trainer shows before the first step.
+# Notes for the user about the options, which the trainer shows before the first step.
 NOTES = []
 
 
 class Space:
   """Dtype, shape and bounds of one key.
 
-  Floats lie in [low, high], integers in low..high without high, from 0 on if the agent sees or
-  chooses them. The dtypes are bool, uint8, int32 and float32. A uint8 space of rank 3 is an image [height, width, channels].
+  Floats lie in [low, high], integers in [low, high), with low 0 if the agent sees or chooses them.
+  The dtypes are bool, uint8, int32 and float32. A uint8 space of rank 3 is an image [height, width,
+  channels].
   """
 
   def __init__(self, dtype, shape=(), low=None, high=None):

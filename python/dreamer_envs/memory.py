@@ -12,7 +12,7 @@ import numpy as np
 from .env import FLAGS, NOTES, Problem
 
 INTEGERS = {'bool': (0, 1), 'uint8': (0, 255), 'int32': (-2**31, 2**31 - 1)}
-# Python and numpy scalars that can be written without a further look.
+# Python and numpy scalars that can be written without a check.
 SCALARS = {
     'float32': {float, int, np.float32, np.float64},
     'bool': {bool, np.bool_},
@@ -30,7 +30,7 @@ def align(offset, nbytes):
 
 
 def bound(value, dtype, pick):
-  """A bound for the answer: None where there is none, else as float32 or integer holds it."""
+  """A bound for the answer: None if there is none, else rounded to float32 or integer."""
   if value is None or dtype == bool:
     return None
   value = pick(np.asarray(value, np.float64))
@@ -43,7 +43,7 @@ def bound(value, dtype, pick):
 
 
 def entry(space):
-  """A space as the answer tells it, but for its place."""
+  """A space as in the answer, without its offset."""
   dtype = np.dtype(space.dtype)
   out = {'dtype': dtype.name, 'shape': tuple(int(n) for n in space.shape)}
   for name, pick in (('low', np.min), ('high', np.max)):
@@ -193,7 +193,7 @@ def missing(key, obs):
 
 
 def fit(key, value, dtype, shape):
-  """The value as an array of its space, or a Problem that tells why it is none."""
+  """The value as an array of its space, or a Problem that says why it does not fit."""
   due = f'its space says {dtype.name} {shape}'
   try:
     array = np.asarray(value)
@@ -215,8 +215,8 @@ def fit(key, value, dtype, shape):
 
 
 def create(size):
-  """A new file of `size` zeros, in memory where there is room, and its map. Where the system has
-  files without a name, it goes away with the last process that has it."""
+  """Path and map of a new file of `size` zeros, in memory if there is room. If the system has files
+  without a name, it goes away with the last process that has it open."""
   if hasattr(os, 'memfd_create'):
     try:
       file = os.memfd_create('dreamer')

@@ -1,4 +1,4 @@
-"""Gymnasium's spaces as ours, and the values of one as those of the other.
+"""Converts gymnasium's spaces to ours, and values of one to those of the other.
 
 Spaces are told apart by the name of their class, so that gymnasium is not needed and the spaces of
 the older gym are understood too.
@@ -11,17 +11,17 @@ from .memory import bound
 from .resize import resizer
 
 FLOAT_MAX = np.float32(np.finfo(np.float32).max)
-# Bounds beyond this stand for none, such as the largest float32.
+# Bounds beyond this, such as the largest float32, count as none.
 UNBOUNDED = 1e30
 # How far outside its bounds a value may be by rounding, relative to the larger one.
 ROUNDING = 1e-5
-# Values that a discrete key may have: the agent sees it one-hot, with weights for each.
+# The most values of a discrete key: the agent sees it one-hot, with weights for each.
 CLASSES = 65536
 # The least height and width of what is an image; smaller ones are vectors.
 PICTURE = 16
-# Names and groups of names that the agent and the replay have for their own values.
+# Names and groups of names that the agent and the replay reserve for their own values.
 OWN = ('reset', 'stepid', 'consec', 'priority', *FLAGS)
-# Names of its losses, for observations alone.
+# Names of the agent's losses, which only observations may not have.
 LOSSES = ('dyn', 'rep', 'rew', 'con', 'policy', 'value', 'repval')
 OWN_GROUPS = ('dyn/', 'enc/', 'dec/', 'replay/')
 KINDS = ('Discrete', 'MultiDiscrete', 'MultiBinary', 'Box', 'Dict', 'Tuple')
@@ -149,7 +149,7 @@ def to_float(value):
 
 
 def classes(n):
-  """How many values a discrete space has, if the agent can tell so many apart."""
+  """The number of values of a discrete space, or a Problem if it is too large for the agent."""
   if n > CLASSES:
     raise Problem(f'is one of {n} values, and more than {CLASSES} cannot be told apart: make it a '
                   'Box')
@@ -166,8 +166,8 @@ def limits(space):
 
 
 def bounded(low, high):
-  """What turns values into float32: as `to_float`, and those that rounding alone has put outside
-  the bounds are put back."""
+  """A conversion to float32: `to_float`, which also clips values that only rounding has put outside
+  the bounds."""
   if low is None and high is None:
     return to_float
   slack = ROUNDING * max(1, *(abs(x) for x in (low, high) if x is not None))
@@ -186,8 +186,8 @@ def bounded(low, high):
 
 
 def observed(space, size):
-  """The parts of one space: suffix of the key, our space and what turns a value into its array.
-  But for images, values of several axes become vectors."""
+  """The parts of one space: suffix of the key, our space and the conversion of a value to its array.
+  Values of several axes become vectors, except images."""
   name, shape = kind(space), getattr(space, 'shape', None) or ()
   if name is None or 0 in shape:
     return None
@@ -214,8 +214,8 @@ def observed(space, size):
 
 
 def flattened(ours, convert):
-  """Space and conversion of values of several axes as vectors. One of another shape is kept, so
-  that it is found out."""
+  """Space and conversion that flatten values of several axes to vectors. A value of another shape
+  is passed on, for a later check to find."""
   if len(ours.shape) < 2:
     return ours, convert
 
@@ -316,7 +316,7 @@ def choices(key, n, shape=()):
 
 
 def acted(space, key):
-  """Our space and what turns a value of it into one of `space`, for spaces of one key."""
+  """Our space and the conversion of its values to those of `space`, for spaces of one key."""
   dtype = np.dtype(space.dtype).type
   name = kind(space)
   if name == 'Discrete':
@@ -341,7 +341,7 @@ def boxed(space, dtype):
               lambda value: (np.asarray(value, np.int64) + first).astype(dtype))
   bounded = (abs(low) < UNBOUNDED) & (abs(high) < UNBOUNDED)
   scale, middle = np.ones(low.shape), np.zeros(low.shape)
-  # With a bound on one side only, the two units next to it can be reached.
+  # With a bound on one side only, the range is the two units next to it.
   middle = np.where(abs(low) < UNBOUNDED, low + 1, np.where(abs(high) < UNBOUNDED, high - 1, middle))
   scale[bounded] = (high[bounded] - low[bounded]) / 2
   middle[bounded] = (high[bounded] + low[bounded]) / 2
@@ -369,8 +369,8 @@ def stack(space, values):
 
 
 def sample(spaces, rng):
-  """Random values for action spaces, `reset` false, for which nothing is drawn. Floats without
-  bounds are drawn from -1 to 1."""
+  """Random values for action spaces; `reset` is false, without a draw. Floats without bounds are
+  drawn from -1 to 1."""
   out = {'reset': np.bool_(False)}
   for key, space in spaces.items():
     if key == 'reset':

@@ -65,13 +65,13 @@ class Wire:
 
 
 def move_away(fd):
-  """A copy of a descriptor that what an environment starts does not inherit."""
+  """A copy of a descriptor that processes started by an environment do not inherit."""
   return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
 def lifeline(ask, *others):
-  """The descriptor that the trainer names; None where what started this process has closed it, so that
-  its number means nothing, or one of the `others`."""
+  """The descriptor that the trainer names; None if what started this process has closed it, so that its
+  number means nothing, or stands for one of the `others`."""
   try:
     line = os.fstat(ask['lifeline'])
   except (KeyError, TypeError, OSError):
@@ -91,7 +91,7 @@ def watch(line):
   os.close(given)
   if sys.platform == 'linux':
     try:
-      # Signals belong to the open file, and workers may share theirs: this one is our own.
+      # Signals are set per open file, which workers may share, so this opens one of our own.
       own = os.open(f'/proc/self/fd/{line}', os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
       os.close(line)
       line = own
@@ -118,8 +118,8 @@ def watch(line):
 
 
 def describe(e):
-  """An exception as one line; its traceback goes to the log, which the trainer then shows, unless
-  it is a sentence already."""
+  """An exception as one line. Its traceback goes to the log, which the trainer then shows, unless it
+  is a Problem, whose sentence says enough."""
   plain = isinstance(e, Problem)
   if not plain:
     traceback.print_exception(type(e), e, e.__traceback__)
@@ -157,9 +157,9 @@ def build(ask):
 
 
 def serve(wire, envs, memory):
-  """Steps independent environments as they are asked for. Each answer wakes the trainer, so those of
-  quick environments are sent together, while the trainer reads those of slow ones meanwhile. A quick
-  one's may wait for a slow step after it: before the trainer goes on, it needs the answers of all."""
+  """Steps independent environments as they are asked for. Each write wakes the trainer, so answers of
+  quick environments are sent together, but those of slow ones at once, to be read meanwhile. A quick
+  answer may wait for a slow step after it, as the trainer needs all answers before it goes on."""
   steps = [env.step for env in envs]
   get, put, now = memory.get, memory.put, time.perf_counter
   while True:
@@ -172,7 +172,7 @@ def serve(wire, envs, memory):
         if now() - since > PATIENCE:
           wire.send(done)
           done, since = b'', now()
-    finally:  # Also before a fault of the next one is told.
+    finally:  # Also before a fault of the next one is reported.
       wire.send(done)
 
 
@@ -194,7 +194,7 @@ def serve_together(wire, env, memory):
 
 
 def prepare(wire, ask):
-  """Makes what the trainer asks for and tells it: the environments and their memory."""
+  """Makes the environments that the trainer asks for, with their memory, and answers it."""
   env = build(ask)
   one, slots = (env, env.count) if isinstance(env, VectorEnv) else (env[0], len(env))
   memory = Memory(one.act_space, one.obs_space, slots)
@@ -232,7 +232,7 @@ def work(wire, ask):
 
 
 def leave_to_parent(*files):
-  """Closes files in a forked child, where they would hide the end of this process."""
+  """Closes files in a forked child, which would hide from the trainer that this process has ended."""
   for file in files:
     try:
       os.close(file)
@@ -252,7 +252,7 @@ def main():
     files.append(watch(line))
   os.register_at_fork(after_in_child=lambda: leave_to_parent(*files))
   status = work(wire, ask)
-  # What keeps the interpreter from ending, such as a thread of an environment, is cut short.
+  # Ends this process in ten seconds even if something, such as a thread of an environment, keeps it alive.
   signal.signal(signal.SIGALRM, signal.SIG_DFL)
   signal.alarm(10)
   sys.exit(status)

@@ -10,7 +10,7 @@ from .env import FLAGS, Env, Problem, VectorEnv
 from .memory import number
 from .spaces import Act, Obs, image, stack
 
-DEPTH = 4  # Of dicts in `info`, one within another.
+DEPTH = 4  # The most levels of dicts within `info`.
 
 
 @functools.lru_cache(10000)
@@ -72,7 +72,7 @@ class Frames:
 
   @classmethod
   def wanted(cls, render, film, draw, spaces, size):
-    """Those that `draw` gives, with their space among `spaces`; None if nobody asks for them."""
+    """Frames for what `draw` gives, whose space is added to `spaces`; None if nobody asks for them."""
     if not (render or film):
       return None
     try:
@@ -84,7 +84,7 @@ class Frames:
     return frames
 
   def __call__(self, frame, slot=0):
-    # What goes wrong in a video alone, as a window that was resized, shall cost no episode.
+    # A fault that only affects a video, such as a resized window, must not cost an episode.
     if self.film:
       if np.shape(frame) != self.shape:
         frame = self.last.get(slot, self.first)
@@ -95,10 +95,10 @@ class Frames:
 class GymEnv(Env):
   """An environment with `reset`, `step`, `observation_space` and `action_space`.
 
-  That of gymnasium and the older gym's are understood: results of four values as well as five, and
-  a reset that returns no info or takes no seed. `repeat` is how many times each action is taken,
-  `size` [height, width] of images, [0, 0] to keep theirs. One reset is taken first, so that what
-  is broken shows at the start.
+  Gymnasium's and the older gym's are understood: results of four values as well as five, and a
+  reset that returns no info or takes no seed. `repeat` is how many times each action is taken,
+  `size` [height, width] of images, [0, 0] to keep theirs. It is reset once when made, so that
+  faults show at the start.
   """
 
   def __init__(self, env, seed=0, size=(0, 0), repeat=1, render=False, film=False):
@@ -175,7 +175,7 @@ def accepts(function, name):
 
 
 def takes_seed(env):
-  """Wrappers of the older gym hand on whatever they are given, to a reset that may take nothing."""
+  """Whether its reset takes a seed: wrappers of the older gym pass any on to one that may not."""
   return all(accepts(each.reset, 'seed') for each in (env, getattr(env, 'unwrapped', env)))
 
 

@@ -31,7 +31,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 fn measure(request: &Request) -> Result<()> {
     if let Some(path) = &request.json {
-        // Minutes of measuring are not to end in a folder that does not exist.
+        // Fails now, not after minutes of measuring, if the file cannot be written.
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
         file.with_context(|| format!("cannot write '{}'", path.display()))?;
     }

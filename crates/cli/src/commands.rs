@@ -15,7 +15,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         Some((first, _)) if ["-V", "--version"].contains(&first.as_str()) => {
             return print(concat!("dreamer ", env!("CARGO_PKG_VERSION"), "\n"));
         }
-        // As the official script is called: flags alone train.
+        // Flags alone train, as with the official script.
         Some((first, _)) if first.starts_with('-') => ("train", args),
         Some((first, rest)) => (first.as_str(), rest),
     };
@@ -39,7 +39,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// Refuses what is no command.
+/// Refuses unknown commands.
 fn known(command: &str) -> Result<(), Failure> {
     if COMMANDS.contains(&command) {
         return Ok(());
@@ -65,7 +65,7 @@ fn eval(mut args: Args) -> Result<(), Failure> {
     if args.words.len() > 1 {
         return Err(Failure::Usage(anyhow!("'eval' takes one run folder, but got: {}", args.words.join(", "))));
     }
-    // For how long the run trained is no concern of its evaluation. Flags that the user gives come later and win.
+    // How long the run trained does not apply to its evaluation. The user's flags come later and take precedence.
     let mut own = vec![("run.steps", "1e4".to_string()), ("run.eval_eps", "1".into()), ("run.duration", "0".into())];
     if let Some(run) = args.words.pop() {
         let run = run.trim_end_matches('/').to_string();
@@ -76,7 +76,7 @@ fn eval(mut args: Args) -> Result<(), Failure> {
             )));
         }
         args.configs.insert(0, format!("{run}/config.yaml"));
-        // Neither is what it started from.
+        // Nor does what it started from.
         own.push(("logdir", "~/logdir/{timestamp}".into()));
         own.push(("run.from_checkpoint", run));
         own.push(("run.from_checkpoint_regex", ".*".into()));
@@ -110,7 +110,7 @@ fn resolve(args: &Args) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Refuses everything.
+/// Refuses any argument.
 fn no_arguments(args: &Args) -> Result<(), Failure> {
     match args.words.first().or(args.configs.first()).or(args.flags.first().map(|(key, _)| key)) {
         None => Ok(()),

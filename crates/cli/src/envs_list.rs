@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             text += &describe(word, "", env.obs_space(), env.act_space());
         }
         for task in found {
-            // That of the full name with the options that were given.
+            // A full name is made with the options that were given.
             let env =
                 (task.name == *word).then(|| envs::make(word, 0, 0, &options).map_err(Failure::Usage)).transpose()?;
             let (obs, act) =

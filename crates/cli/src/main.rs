@@ -21,7 +21,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Why, whichever it is.
+    /// The error, of either kind.
     pub fn into_error(self) -> anyhow::Error {
         match self {
             Failure::Usage(error) | Failure::Run(error) => error,
@@ -72,7 +72,7 @@ pub fn count(flag: &str, word: &str) -> anyhow::Result<usize> {
     }
 }
 
-/// Writes a line to standard error, where it may be that nobody reads it.
+/// Writes a line to standard error; failures are ignored, as nobody may be reading it.
 pub fn complain(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }

@@ -45,7 +45,7 @@ pub fn blocks() -> Vec<(&'static str, &'static str)> {
     BLOCKS.iter().map(|block| (block.name.as_str(), block.about.as_str())).collect()
 }
 
-/// The blocks of one file. A block's comment stands behind its name.
+/// The blocks of one file. A block's description is the comment after its name.
 fn read(text: &str) -> Vec<Block> {
     let hash = yaml::parse(text).expect("configs/*.yaml are valid"); // constants, which the tests read in full
     let block = |(name, body): (Yaml, Yaml)| {

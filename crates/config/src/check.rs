@@ -74,7 +74,7 @@ impl Config {
         Ok(())
     }
 
-    /// What several GPUs need.
+    /// Checks what several GPUs need.
     fn check_devices(&self) -> Result<()> {
         let count = self.devices.len();
         ensure!(count > 0, "'devices' is empty, but must name at least one GPU, such as 0");

@@ -14,7 +14,7 @@ pub struct Config {
     /// Run folder; `{timestamp}` in it is replaced when the run begins.
     pub logdir: String,
     pub seed: u64,
-    /// `cpu`, `cuda`, or `auto`: a GPU where one is found that computes what the processor does, else the processor.
+    /// `cpu`, `cuda`, or `auto`: a GPU if one is found that computes what the processor does, else the processor.
     pub device: String,
     /// Numbers of the GPUs that train.
     pub devices: Vec<usize>,
@@ -41,11 +41,11 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoggerConfig {
-    /// Of `jsonl` and `tensorboard`.
+    /// Any of `jsonl` and `tensorboard`.
     pub outputs: Vec<String>,
     /// Regular expression: the metrics that the terminal shows.
     pub filter: String,
-    /// Frames a second in videos.
+    /// Frames per second in videos.
     pub fps: u32,
 }
 
@@ -53,11 +53,11 @@ pub struct LoggerConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayConfig {
-    /// Steps.
+    /// Capacity in steps.
     pub size: usize,
     /// Largest share of the machine's memory, above 0 and at most 1.
     pub memory_share: f64,
-    /// Gigabytes of a GPU's memory for images that were sent there.
+    /// Gigabytes of a GPU's memory for keeping images that were sent there.
     pub gpu_gb: f64,
     pub online: bool,
     pub fracs: Fracs,
@@ -92,13 +92,13 @@ pub struct Prio {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
-    /// Policy steps.
+    /// Policy steps of the run.
     pub steps: u64,
-    /// Seconds; 0 is without end.
+    /// Seconds of the run; 0 is unlimited.
     pub duration: f64,
     /// Replayed steps per policy step; 0 never trains, negative trains at every step.
     pub train_ratio: f64,
-    /// Seconds, policy steps with `sync`; negative is never, 0 always. The next three alike.
+    /// Interval in seconds, or in policy steps with `sync`; negative is never, 0 always. So are the next three.
     pub log_every: f64,
     pub report_every: f64,
     pub eval_every: f64,
@@ -118,7 +118,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Policy steps after which the run ends; none where it is officially without end, 1e10 steps.
+    /// Policy steps after which the run ends; none from 1e10 on, the official value for a run without end.
     pub fn limit(&self) -> Option<u64> {
         (self.steps < 10_000_000_000).then_some(self.steps)
     }
@@ -138,7 +138,7 @@ impl Config {
     }
 }
 
-/// JSON lacks infinities: they travel as strings.
+/// JSON lacks infinities: they are written as strings.
 fn write_float<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if x.is_finite() { serializer.serialize_f64(*x) } else { serializer.serialize_str(&x.to_string()) }
 }

@@ -43,7 +43,7 @@ impl Args {
         Ok(out)
     }
 
-    /// The last value given for the flag `key`, where it is there.
+    /// The last value given for the flag `key`, if there is one.
     pub fn get(&self, key: &str) -> Option<&[String]> {
         self.flags.iter().rev().find(|flag| flag.0 == key).map(|flag| flag.1.as_slice())
     }

@@ -4,7 +4,7 @@ use crate::{Config, Value, blocks, compat, paths, render, tree::OPEN, tree::Tree
 use anyhow::{Context, Result, bail};
 use indexmap::IndexMap;
 
-/// Top-level values that the agent's configuration repeats, as officially.
+/// Top-level values that the agent's configuration repeats, as in the official code.
 const SHARED: [&str; 5] = ["seed", "batch_size", "batch_length", "replay_context", "report_length"];
 
 /// What a block (one value) or a flag (the words after it) sets a key to.
@@ -55,7 +55,7 @@ impl Config {
 
     /// Every dotted key with its value, in the order of the defaults: to compare two configurations.
     pub fn flat(&self) -> IndexMap<String, Value> {
-        // By way of text, in which a 32-bit float keeps its short form: 0.1 and not 0.10000000149.
+        // Through text, in which a 32-bit float keeps its short form: 0.1 and not 0.10000000149.
         let json: serde_json::Value = serde_json::to_string(self)
             .and_then(|text| serde_json::from_str(&text))
             .expect("a configuration holds only what JSON can express");
@@ -66,7 +66,7 @@ impl Config {
         };
         let mut flat: IndexMap<String, Value> = blocks::defaults().0.iter().map(value).collect();
         if let Some(kwargs) = json["env"]["kwargs"].as_object() {
-            // Behind the other keys of their section, which YAML may name only once.
+            // After the other keys of their section, which YAML may name only once.
             let end = flat.keys().rposition(|key| key.starts_with("env.")).map_or(flat.len(), |last| last + 1);
             let own = kwargs.iter().filter_map(|(name, json)| Some((format!("{OPEN}{name}"), Value::free(json)?)));
             for (i, (key, value)) in own.enumerate() {
@@ -139,7 +139,8 @@ impl Resolver {
         }
     }
 
-    /// Whole numbers are counts and sizes, and one number may be infinite, except among the options of environments.
+    /// Refuses negative whole numbers, which are counts and sizes, and infinite numbers with one exception. Options of
+    /// environments may be either.
     fn check_numbers(&self) -> Result<()> {
         for (key, value) in self.tree.0.iter().filter(|(key, _)| !key.starts_with("env.")) {
             let items = if let Value::List(items) = value { items.as_slice() } else { std::slice::from_ref(value) };

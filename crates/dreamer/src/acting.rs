@@ -1,4 +1,4 @@
-//! `act`: one acting step, computed as it comes, or, by a snapshot on a GPU, recorded once and repeated with one call.
+//! `act`: one acting step, computed eagerly, or, in a snapshot on a GPU, recorded once and replayed with one call.
 
 use crate::Carry;
 use crate::agent::Agent;
@@ -16,8 +16,8 @@ use spaces::{Record, Space};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whether actions are taken for training or evaluation. Both sample from the policy, as officially, with draws of
-/// their own.
+/// Whether actions are taken for training or evaluation. Both sample from the policy, as in the official code, with
+/// separate random streams.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Mode {
     Train,
@@ -27,23 +27,23 @@ pub enum Mode {
 /// What [`Agent::act`] returns: `action` for the environments, [N, ...] per key, and `replay`, what
 /// belongs into the replay beside the step (`dyn/deter` float16 [N, D], `dyn/stoch` uint8 [N, S]).
 ///
-/// Continuous actions are for -1 to 1 and are not cut to any bounds, whatever those of their space;
-/// [`Space::from_policy`] brings them there. The replay takes them as they are.
+/// Continuous actions are on the scale of -1 to 1 and not clipped, whatever the bounds of their space;
+/// [`Space::from_policy`] maps them to those. The replay stores them as they are.
 pub struct Acted {
     pub action: Record,
     pub replay: Record,
 }
 
-/// What the environments show in one step.
+/// The inputs of one acting step.
 struct Seen {
     obs: Observations,
     /// [N, 1]: zero where an episode starts, else one.
     keep: Tensor,
-    /// How many steps were taken before, as the bits of a 32-bit number [1].
+    /// The number of earlier steps: the bits of a 32-bit integer [1].
     step: Tensor,
 }
 
-/// What a step leaves, where the agent is.
+/// The results of a step, on the agent's device.
 #[derive(Clone)]
 struct Taken {
     latent: Latent,
@@ -52,13 +52,13 @@ struct Taken {
     actions: Vec<Tensor>,
     /// Deter in half precision and stoch as class indices, for the replay.
     latents: Option<(Bytes, Bytes)>,
-    /// Of the latent state and each action.
+    /// Checks deter and each action.
     not_finite: NotFinite,
 }
 
 impl Agent {
-    /// One acting step on `obs` [N, ...] per key (keys beyond the observation space are ignored). An Err names what is not
-    /// finite; the carry is then unchanged.
+    /// One acting step on `obs` [N, ...] per key (keys beyond the observation space are ignored). If a number is not
+    /// finite, the error says where, and the carry is unchanged.
     pub fn act(&self, carry: &mut Carry, obs: &Record, mode: Mode) -> Result<Acted> {
         carry.check(self)?;
         match (self.device(), &self.acting) {
@@ -75,8 +75,8 @@ impl Agent {
         self.acted(carry, taken)
     }
 
-    /// The same by repeating recorded kernels. The first step of so many environments is computed as it comes, which loads
-    /// the kernels before they are recorded.
+    /// The same by replaying recorded kernels. The first step with each number of environments is computed eagerly,
+    /// which loads the kernels before they are recorded.
     fn act_again(
         &self,
         gpu: &'static Gpu,
@@ -113,10 +113,10 @@ impl Agent {
         let (seen, high) = (seen.over(&block), carry.step >> 32);
         let carry = self.initial(carry.len());
         let noise = noise.with_step_at(&seen.step);
-        // Weights that were packed as they came would not be packed again.
+        // Weights that an eager step has packed would not be packed again by the recording.
         self.params.forget_packed();
         let ([packing, stepping], taken) = gpu.record_apart(|| self.step(&carry, &seen, &noise));
-        self.params.forget_packed(); // who acts as it comes does not know when the recording packs
+        self.params.forget_packed(); // eager steps cannot tell when the recording packs
         Step { packing, stale: true, stepping, high, block, carry, taken }
     }
 
@@ -125,7 +125,7 @@ impl Agent {
         Noise::Counter { seed: self.config.seed, purpose, step: carry.step, step_at: None, part: 0 }
     }
 
-    /// What is in an observation, on the processor.
+    /// The inputs of a step from an observation, on the processor.
     fn seen(&self, carry: &Carry, obs: &Record) -> Result<Seen> {
         let n = carry.len();
         let first = data::fetch(obs, "is_first", &[n], &[])?.to_bool();
@@ -155,7 +155,7 @@ impl Agent {
         Taken { latent, prevact, actions, latents, not_finite }
     }
 
-    /// What came of a step, on the processor and in `carry`. Waits for a GPU.
+    /// The actions and replay entries of a step, on the processor; updates `carry`. Waits for a GPU.
     fn acted(&self, carry: &mut Carry, taken: Taken) -> Result<Acted> {
         if let Some((i, value)) = taken.not_finite.first() {
             let name = match i.checked_sub(1).and_then(|i| self.parts.pol.names().nth(i)) {
@@ -180,7 +180,7 @@ impl Transfer for Seen {
 }
 
 impl Taken {
-    /// The same with a state that the next run does not write over; the rest is read before that.
+    /// A copy whose state the next run of the recording does not overwrite; the rest is read before that.
     fn kept(&self) -> Taken {
         let mut kept = self.clone();
         [&mut kept.latent.deter, &mut kept.latent.stoch, &mut kept.prevact].into_iter().for_each(Tensor::unshare);
@@ -192,19 +192,19 @@ impl Taken {
 #[derive(Default)]
 pub(crate) struct Acting {
     params: Params,
-    /// By the number of environments; none after the first step.
+    /// By number of environments and mode; `None` after the first, eager step.
     steps: BTreeMap<(usize, Mode), Option<Step>>,
 }
 
 /// A recorded step, with the tensors that it reads and writes.
 struct Step {
     packing: Recording,
-    /// Whether weights are to be packed before the next run, as they have changed.
+    /// Whether the weights have changed, and must be packed before the next run.
     stale: bool,
     stepping: Recording,
-    /// The high half of the count of steps.
+    /// The high 32 bits of the step count.
     high: u64,
-    /// What the seen tensors are views of.
+    /// The memory that the tensors of `Seen` are views of.
     block: Tensor,
     carry: Carry,
     taken: Taken,
@@ -230,18 +230,18 @@ impl Acting {
     }
 }
 
-/// What an agent's former snapshots acted with, for those to come.
+/// The acting state of snapshots that have ended, for later ones to reuse.
 #[derive(Clone, Default)]
 pub(crate) struct Spare(Arc<Mutex<Vec<Acting>>>);
 
-/// What a snapshot acts with, until its last clone ends.
+/// The acting state of one snapshot, given back when its last clone is dropped.
 pub(crate) struct Lent {
     acting: Mutex<Acting>,
     home: Spare,
 }
 
 impl Spare {
-    /// Parameters with the values that `params` have after the update under way, and before the next one changes them.
+    /// Acting state with the values that `params` have after the update under way; the next update waits for the copy.
     pub fn lend(&self, gpu: &'static Gpu, params: &Params) -> Lent {
         let now = gpu.point();
         let before = lock(&self.0).pop();
@@ -270,7 +270,7 @@ impl Lent {
         lock(&self.acting)
     }
 
-    /// Kernels that the recorded steps start, those that pack weights and the others, where that is known.
+    /// Kernels that each recorded step launches, to pack weights and otherwise, where that is known.
     #[cfg(test)]
     pub fn launches(&self) -> Vec<(usize, usize)> {
         let acting = self.lock();
@@ -286,7 +286,7 @@ impl Drop for Lent {
     }
 }
 
-/// Nothing is left half done under these locks but after a failure of the GPU, which nobody uses after that.
+/// Panics leave nothing half done under these locks, except failures of the GPU, after which nobody uses it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

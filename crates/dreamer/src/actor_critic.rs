@@ -31,14 +31,14 @@ impl Normalizers {
         Normalizers { ret, val, adv }
     }
 
-    /// Takes over the state of others, unless `verdict` says that the update was not done.
+    /// Copies the state of `others`, unless `verdict` says that the update was skipped.
     pub fn follow(&mut self, others: &Normalizers, verdict: &Tensor) {
         self.ret.follow(&others.ret, verdict);
         self.val.follow(&others.val, verdict);
         self.adv.follow(&others.adv, verdict);
     }
 
-    /// From now on the numbers of all members count.
+    /// From now on the statistics are those of the values of all members.
     pub fn join(&mut self, member: &Member) {
         for norm in [&mut self.ret, &mut self.val, &mut self.adv] {
             norm.member = Some(member.clone());
@@ -142,7 +142,7 @@ impl Learner<'_> {
     }
 }
 
-/// Advantages, the critic's targets, and what each state's losses count for.
+/// Advantages, the critic's targets, and the weight of each state's losses.
 struct LossTargets<T> {
     adv: T,
     value: T,

@@ -42,10 +42,10 @@ pub struct Agent {
     pub(crate) repeat: Repeat,
     /// Of a snapshot on a GPU: its copy of the parameters that acting needs, with recorded steps.
     pub(crate) acting: Option<Arc<Lent>>,
-    /// What snapshots that ended have left for later ones.
+    /// Acting state of snapshots that have ended, for later ones to reuse.
     pub(crate) spare: Spare,
     pub(crate) kept: Kept,
-    /// Where several GPUs work together: this one among them, and the agents of the others, which the first one has.
+    /// Where several GPUs train together: this one among them and, in the first agent, the agents of the others.
     pub(crate) member: Option<Member>,
     pub(crate) followers: Vec<Agent>,
 }
@@ -66,9 +66,8 @@ pub struct Parts {
 const PARTS: [&str; 7] = ["enc", "dyn", "dec", "rew", "con", "pol", "val"];
 
 impl Agent {
-    /// Builds an agent with freshly initialised parameters (keyed by `config.seed`). Of the spaces it leaves out `reset`
-    /// and keys that start with `log/`. Fails with a sentence that names the key where the configuration cannot work with
-    /// these spaces.
+    /// Builds an agent with freshly initialised parameters (keyed by `config.seed`). `reset` and keys that start with
+    /// `log/` are left out of the spaces. If the configuration cannot work with these spaces, the error names the key.
     pub fn new(obs_space: &Spaces, act_space: &Spaces, config: &AgentConfig) -> Result<Agent> {
         let act_space: Spaces =
             act_space.iter().filter(|(k, _)| *k != "reset").map(|(k, s)| (k.clone(), s.clone())).collect();
@@ -160,10 +159,10 @@ impl Agent {
         [("dyn/deter".to_string(), deter), ("dyn/stoch".to_string(), stoch)].into_iter().collect()
     }
 
-    /// The agent as it is now, for another thread to act with while this one trains. It shares the parameters until they
-    /// change, and leaves out what only training needs: it cannot be trained, loaded, or asked for a report, nor restored
-    /// whole from what it saves. On a GPU, where parameters change in place, it has a copy of those that acting needs, and
-    /// a queue of its own; when it ends they go on to a later one.
+    /// A copy of the agent as it is now, for another thread to act with while this one trains. It shares the parameters
+    /// until they change, and lacks what only training needs: it cannot train, load or report, and what it saves cannot
+    /// restore a whole agent. On a GPU, where parameters change in place, it copies those that acting needs and acts on
+    /// a separate queue; when it is dropped, a later snapshot reuses that copy.
     pub fn snapshot(&self) -> Agent {
         let (params, acting) = match self.device() {
             Device::Cpu => (self.params.clone(), None),
@@ -201,9 +200,9 @@ impl Agent {
         self.opt.step
     }
 
-    /// The state before the first step, of `n` environments or sequences. Keep it over episodes: `is_first` forgets the last
-    /// one, while another fresh state would repeat the draws of this one, which depend on the seed, the environment's number
-    /// and how many steps were taken. Where several loops act with one agent, [`Carry::at_step`] keeps them apart.
+    /// The state before the first step, for `n` environments or sequences. Keep it across episodes: `is_first` resets
+    /// it, and another fresh state would repeat its random draws, which depend on the seed, the environment's number
+    /// and the number of steps taken. Where several loops act with one agent, separate them by [`Carry::at_step`].
     pub fn initial(&self, n: usize) -> Carry {
         let carry = || {
             let [deter, stoch, prevact] = self.sizes().map(|width| ops::zeros(&[n, width], self.device()));
@@ -221,7 +220,7 @@ impl Agent {
         [r.deter, r.stoch * r.classes, self.act_space.values().map(Space::width).sum()]
     }
 
-    /// Deter in half precision and stoch as class indices, where they are, if the replay stores them.
+    /// Deter in half precision and stoch as class indices, on the agent's device, if the replay stores them.
     pub(crate) fn packed_latents(&self, deter: &Tensor, stoch: &Tensor) -> Option<(Bytes, Bytes)> {
         let classes = self.config.dynamics.rssm.classes;
         (self.config.replay_context > 0).then(|| (ops::half_bytes(deter), ops::index_bytes(stoch, classes)))
@@ -242,10 +241,11 @@ impl Agent {
         out.insert("dyn/stoch".into(), Array::from_u8(&shape(r.stoch), stoch.host().into_owned()));
     }
 
-    /// Has the images of up to `steps` steps of the replay stay on each of the agent's GPUs once they were sent, in about `bytes`
-    /// bytes of its memory, beside what one batch takes once more. They are known by the replay's `stepid`, so that all batches
-    /// must come from one replay from then on. Returns for how many steps there is room: none on the processor, without
-    /// images, with a `replay_context` of 0, where an image's bytes are no multiple of four, or where the GPU has not as much.
+    /// Keeps the images of up to `steps` replayed steps on each of the agent's GPUs once they have been sent, in about
+    /// `bytes` bytes of its memory plus a second copy of one batch's images. They are identified by the replay's
+    /// `stepid`, so from then on all batches must come from one replay. Returns for how many steps there is room: none
+    /// on the processor, without images, with a `replay_context` of 0, where an image's bytes are no multiple of four,
+    /// or if the GPU lacks the memory.
     pub fn keep_frames(&mut self, bytes: usize, steps: usize) -> usize {
         let images = encoded_space(&self.obs_space).into_iter().filter(|(_, space)| space.is_image());
         let sizes: BTreeMap<String, usize> = images.map(|(key, space)| (key, space.size())).collect(); // as in a batch
@@ -267,7 +267,7 @@ impl Agent {
         0
     }
 
-    /// Cuts batches for this agent in another thread, while it is busy: on a GPU they are copied meanwhile.
+    /// A cutter of batches for another thread, which copies them to this agent's GPU while the agent is busy.
     pub fn preparer(&self) -> Preparer {
         let all = [self].into_iter().chain(&self.followers);
         Preparer {

@@ -50,7 +50,7 @@ impl Batch {
         Ok(batch)
     }
 
-    /// The same with zeros where something is carried.
+    /// The same with zeros in place of what is carried.
     fn without_carry(record: &Record, l: &Layout) -> Result<Batch> {
         let flags = record.get("is_first").ok_or_else(|| anyhow!("the batch lacks the key 'is_first'"))?;
         let &[b, steps] = flags.shape.as_slice() else {
@@ -108,8 +108,8 @@ impl Batch {
     }
 }
 
-/// Images of the replay that stay on an agent's GPU, if any do, shared with who prepares its batches. A clone of the agent,
-/// which may be trained from another replay, starts without.
+/// Images of the replay that stay on an agent's GPU, if any do, shared with its preparers. A clone of the agent starts
+/// without them, as it may be trained from another replay.
 #[derive(Default)]
 pub(crate) struct Kept(pub Option<Arc<Mutex<Frames>>>);
 
@@ -120,10 +120,10 @@ impl Clone for Kept {
 }
 
 impl Batch {
-    /// Sends the batch to a GPU; without images of steps that are kept there, where steps have `ids` [B, T, 20].
+    /// Sends the batch to a GPU, without the images that it keeps already, found by the steps' `ids` [B, T, 20].
     fn send_with(&self, device: Device, kept: Option<&Mutex<Frames>>, ids: Option<&Array>) -> Option<Upload> {
         let (Some(kept), Some(Data::U8(ids))) = (kept, ids.map(|ids| &ids.data)) else { return self.send(device) };
-        let Ok(mut frames) = kept.lock() else { return self.send(device) }; // not known what is there after a panic
+        let Ok(mut frames) = kept.lock() else { return self.send(device) }; // after a panic the contents are unknown
         let bytes = self.bytes();
         let pixels: Vec<_> = bytes.iter().map(|(at, x)| (*at, x.host())).collect();
         let images: Vec<Images> = pixels.iter().map(|(at, pixels)| Images { at: *at, pixels }).collect();
@@ -175,7 +175,7 @@ pub struct Preparer {
     pub(crate) config: AgentConfig,
     pub(crate) obs_space: Spaces,
     pub(crate) act_space: Spaces,
-    /// Where each part of the batch goes, all of it where there is one, and the images that are kept there.
+    /// The device of each part of a batch (a single device takes all of it), and the images kept there.
     pub(crate) devices: Vec<(Device, Option<Arc<Mutex<Frames>>>)>,
 }
 
@@ -190,7 +190,7 @@ pub struct Prepared {
     pub(crate) last: Tensor,
     /// Ids of the trained steps [B, T, 20], where latents are written back.
     pub(crate) ids: Option<Array>,
-    /// The parts of the other GPUs that take part; what is above is the first one's, but for the record, which is whole.
+    /// The parts of the other GPUs. The fields above are the first one's part, except the record, which is whole.
     pub(crate) others: Vec<Prepared>,
 }
 
@@ -199,8 +199,8 @@ impl Preparer {
         layout(&self.obs_space, &self.act_space, &self.config)
     }
 
-    /// Cuts a record [B, K + T, ...] as the replay delivers it, and sends it to the GPU where the agent is on one, or a part
-    /// to each.
+    /// Cuts a record [B, K + T, ...] as the replay delivers it, and starts to copy it to the agent's GPU, or a part to
+    /// each of its GPUs.
     pub fn prepare(&self, record: Record) -> Result<Prepared> {
         let parts = self.devices.len();
         if parts == 1 {
@@ -250,7 +250,7 @@ impl Prepared {
         &self.record
     }
 
-    /// Adds what is carried. Waits for a GPU where something is.
+    /// Fills in what is carried. Waits for a GPU if anything is.
     pub(crate) fn complete(&mut self, carry: &Carry, l: &Layout) -> Result<()> {
         self.batch.take_over(carry, &self.carried, l)
     }

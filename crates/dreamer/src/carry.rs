@@ -17,7 +17,7 @@ pub struct Carry {
 }
 
 impl Carry {
-    /// The same state with another count of steps, which chooses other draws.
+    /// The same state with another step count, and so with other random draws.
     pub fn at_step(self, step: u64) -> Carry {
         Carry { step, ..self }
     }

@@ -142,7 +142,7 @@ fn ranges(c: &AgentConfig) -> Result<()> {
         ("agent.opt.wd", c.opt.wd as f64, from_0, any),
         ("agent.slowvalue.rate", c.slowvalue.rate as f64, from_0, to_1),
         ("agent.opt.agc", c.opt.agc as f64, from_0, any),
-        // Heads that start with zeros have no gradient for what is before them, and 0 / 0 is no step.
+        // Before a zero-initialised head gradients are zero at first, and without eps the step would be 0 / 0.
         ("agent.opt.eps", c.opt.eps as f64, above_0, any),
         ("agent.opt.beta1", c.opt.beta1, from_0, below_1),
         ("agent.opt.beta2", c.opt.beta2, from_0, below_1),

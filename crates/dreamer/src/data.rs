@@ -93,7 +93,7 @@ fn vector(array: &Array, space: &Space, rows: usize, squash: bool) -> Tensor {
     Tensor::from_slice(&[rows, size * classes], &out)
 }
 
-/// The stored latent of a step, one-hot: kept as class indices [S], or as one-hot floats [S, C].
+/// Looks up a step's stored stoch, one-hot [S*C]; the record has it as class indices [S] or one-hot floats [S, C].
 pub fn stored_stoch<'a>(
     record: &'a Record,
     b: usize,

@@ -1,4 +1,4 @@
-//! `Gauges`: metrics on the way, whose numbers may still be on a GPU.
+//! `Gauges`: metrics being collected, whose numbers may still be on a GPU.
 
 use crate::Metrics;
 use engine::Tensor;
@@ -26,7 +26,7 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// Makes sure that nothing else holds these numbers on a GPU, by a copy where needed.
+    /// Gives these numbers memory of their own on a GPU, by a copy if they share it.
     pub fn unshare(&mut self) {
         self.values.unshare();
     }
@@ -41,12 +41,12 @@ impl Readings {
 }
 
 impl Gauges {
-    /// Puts down the mean of all elements.
+    /// Records the mean of all elements.
     pub fn put(&mut self, name: impl Into<String>, x: &Tensor) {
         self.put_scaled(name, x, 1.0, 0.0);
     }
 
-    /// Puts down `scale mean(x) + offset`.
+    /// Records `scale mean(x) + offset`.
     pub fn put_scaled(&mut self, name: impl Into<String>, x: &Tensor, scale: f32, offset: f32) {
         self.0.push(Gauge { name: name.into(), values: x.detach(), scale, offset });
     }

@@ -67,8 +67,8 @@ impl ScalarHead {
         ops::linear_combination(&losses.iter().map(|(l, c)| (l, c)).collect::<Vec<_>>())
     }
 
-    /// Predictions [..] from raw outputs; of a binary head, the probability; with `symlog_mse`, as officially, the symlog
-    /// of what is predicted. No gradient.
+    /// Predictions [..] from raw outputs. A binary head gives the probability; `symlog_mse`, as in the official code,
+    /// the symlog of the prediction. No gradient.
     pub fn pred(&self, raw: &Tensor) -> Tensor {
         let shape = &raw.shape()[..raw.shape().len() - 1];
         match &self.output {

@@ -121,7 +121,7 @@ impl Cnn {
         outputs.into_iter().next().expect("one output")
     }
 
-    /// The stages as the way for few images takes them; none where it cannot: it has no gradient and no stride.
+    /// The stages for [`FewImages`]; none where it cannot take them: it has no gradient, stride or swiglu.
     fn few_stages<'a>(&self, p: &'a Params) -> Option<Vec<FewStage<'a>>> {
         let stage = |(conv, norm): &(Conv, NormAct)| {
             let (w, bias, act) = (p.get(conv.kernel), p.get(conv.bias), norm.act());

@@ -1,9 +1,9 @@
-//! Imagination: trajectories under the policy from replayed states, with what the heads say of every state on
-//! the way (official agent.py, the part of `loss` named "Imagination").
+//! Imagination: trajectories under the policy from replayed states, with the heads' predictions for every state
+//! (official agent.py, the part of `loss` named "Imagination").
 //!
-//! On the processor each state is evaluated while it is at hand: actor and critic record what their losses will need as
-//! they are asked, so nothing is computed twice and no trajectory is copied together. A GPU imagines first and then
-//! evaluates all states of all trajectories at once, in as many kernels as one state would take.
+//! On the processor each state is evaluated as soon as it is imagined: actor and critic record what their losses will
+//! need, so nothing is computed twice and no trajectory is assembled. A GPU imagines first and then evaluates all
+//! states of all trajectories at once, in as many kernels as one state would take.
 
 use crate::loss::Learner;
 use crate::policy::Likelihood;
@@ -26,13 +26,13 @@ pub struct Rollout {
 /// What the losses of the first H states take: the likelihood of the action taken, per action key, and the raw output of
 /// the value head.
 pub enum Visits {
-    /// For each state, of [rows].
+    /// One entry per state, of [rows] each.
     Steps(Vec<(Vec<Likelihood>, Tensor)>),
     /// For all states, steps outermost: likelihoods [H rows] and raw outputs [(H + 1) rows, bins].
     Whole(Vec<Likelihood>, Tensor),
 }
 
-/// What the heads predict in each imagined state: [N, H + 1] each, values as the heads give them.
+/// What the heads predict in each imagined state: [N, H + 1] each, values before denormalisation.
 pub struct Predictions {
     pub rew: Tensor,
     pub con: Tensor,
@@ -53,7 +53,7 @@ impl Predictions {
 
 impl Learner<'_> {
     /// H steps from each of N starts. With `ac_grads` the losses of the first state pass a gradient on to `starts`; the
-    /// world model has none.
+    /// imagined steps themselves have none.
     pub fn imagine(&self, starts: &Latent) -> Staged<Rollout> {
         let starts = if self.config.ac_grads { starts } else { &starts.detach() };
         let (n, steps) = (starts.deter.dim(0), self.config.imag_length);
@@ -117,8 +117,8 @@ impl Learner<'_> {
         })
     }
 
-    /// Predictions [rows] of reward, continue, value and slow value in a state, and the value head's raw output, which
-    /// is recorded where it is `learned`.
+    /// Predictions [rows] of reward, continue, value and slow value in a state, and the value head's raw output,
+    /// recorded for the backward sweep if `learned`.
     fn predict(&self, state: &Latent, learned: bool) -> ([Tensor; 4], Tensor) {
         let h = self.parts;
         let feat = [&state.deter, &state.stoch];

@@ -1,4 +1,4 @@
-//! DreamerV3 as pure mathematics: no input or output, and no threads of its own but where several GPUs need one each.
+//! DreamerV3 as pure mathematics: no input or output, and no threads except one for each of several GPUs.
 //!
 //! [`Agent`] has the three verbs of the algorithm: [`Agent::act`], [`Agent::train`], [`Agent::report`].
 

@@ -16,7 +16,7 @@ use engine::ops;
 use engine::profile::part;
 use std::ops::Range;
 
-/// The total loss with what its callers use of the way there.
+/// The total loss, and the intermediate results that its callers use.
 pub struct Loss {
     pub total: Tensor,
     /// Every loss by name, before its mean and scale: [B, T], [B, K - 1] with the K last steps, or [N, H].
@@ -38,7 +38,7 @@ pub struct Learner<'a> {
     pub slow: &'a Params,
     pub norms: &'a Normalizers,
     pub noise: &'a Noise,
-    /// Whether the normalisers move.
+    /// Whether the normalisers are updated.
     pub training: bool,
 }
 
@@ -139,7 +139,7 @@ impl Learner<'_> {
     }
 }
 
-/// Losses that are of no observation's reconstruction, whose names no observation may have.
+/// Losses other than reconstructions; no observation key may have one of these names.
 pub const LOSSES: [&str; 7] = ["dyn", "rep", "rew", "con", "policy", "value", "repval"];
 
 /// The scale of a loss.

@@ -206,7 +206,7 @@ impl Mlp {
         self.apply_parts(p, &[x])
     }
 
-    /// The stack on the concatenation of `xs`, which is never made where there is a first layer.
+    /// The stack on the concatenation of `xs`, which is only built if there are no layers.
     pub fn apply_parts(&self, p: &Params, xs: &[&Tensor]) -> Tensor {
         let Some((first, rest)) = self.layers.split_first() else { return ops::concat_last(xs) };
         if let Some(x) = self.at_once(p, xs) {
@@ -216,7 +216,7 @@ impl Mlp {
         rest.iter().fold(x, |x, layer| layer.apply(p, &x))
     }
 
-    /// The same by one kernel of a GPU, or by one beside the first layer, where that can do it.
+    /// The same on a GPU by one kernel, or by one after the first layer, where [`ops::mlp`] supports that.
     fn at_once(&self, p: &Params, xs: &[&Tensor]) -> Option<Tensor> {
         if p.device() == Device::Cpu {
             return None;

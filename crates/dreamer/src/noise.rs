@@ -1,11 +1,11 @@
-//! The randomness of sampling: counter-based draws, or noise handed in to reproduce other numbers.
+//! The randomness of sampling: counter-based draws, or injected noise that reproduces given numbers.
 
 use engine::ops::{Draw, DrawnRows, NormalDraw};
 use engine::{Buffer, Device, Rng, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Random streams below a purpose's first: one for each kind of draw, and one for each action key.
+/// Random streams, counted from a purpose's first: one for each kind of draw, and one for each action key.
 const POSTERIOR: u32 = 0;
 const PRIOR: u32 = 1;
 const ACTION: u32 = 2;
@@ -23,8 +23,8 @@ pub enum Purpose {
 #[derive(Clone)]
 pub enum Noise {
     /// Draws keyed by (seed, step), independent of threads and of one another. A GPU reads the low 32 bits of the step
-    /// from `step_at` [1] where it is given (`engine::Rng::with_step_at`). Of several GPUs, which have as many rows each,
-    /// number `part` draws for the rows after those of the parts before it.
+    /// from `step_at` [1] where it is given (`engine::Rng::with_step_at`). With several GPUs of equally many rows,
+    /// number `part` draws for the rows that follow those of the parts before it.
     Counter { seed: u64, purpose: Purpose, step: u64, step_at: Option<Tensor>, part: usize },
     #[cfg_attr(not(test), allow(dead_code))] // how the golden test reproduces official numbers
     Injected(Injected),
@@ -105,7 +105,7 @@ impl Noise {
     pub fn posterior_steps(&self, rows: usize, steps: usize, groups: usize, device: Device) -> Drawn {
         match self {
             Noise::Injected(n) => Drawn::Given(n.obs.as_ref().expect("posterior noise was injected").to(device)),
-            // Row r at step t has the draws that row r steps + t has where there is one step.
+            // Row r of step t draws the same numbers as row r steps + t of a single step.
             counter => counter.posterior(&At { rows: 0..rows * steps, step: 0, steps: 1, device }, groups),
         }
     }

@@ -9,12 +9,11 @@ use engine::{Device, Tensor};
 #[derive(Clone, Debug)]
 pub struct Normalizer {
     config: Config,
-    /// Percentiles (`lo`, `hi`) or moments (`mean`, `sqrs`), in the names' order, and the EMA of 1, which corrects the
-    /// start (`corr`): [3].
+    /// [3]: percentiles (`lo`, `hi`) or moments (`mean`, `sqrs`), and the EMA of 1 (`corr`), to debias the zero start.
     pub state: Tensor,
-    /// Offset and scale that change nothing [2].
+    /// Offset 0 and scale 1 [2].
     identity: Tensor,
-    /// Where several GPUs train: this one among them. The statistics are of the whole batch.
+    /// This GPU among several that train together; the statistics are those of the whole batch.
     pub member: Option<Member>,
 }
 
@@ -43,14 +42,14 @@ impl Normalizer {
         names
     }
 
-    /// How the numbers run; none where nothing is normalised.
+    /// The rule of the running statistics; none where nothing is normalised.
     fn running(&self) -> Option<Running> {
         let Config { kind, debias, rate, limit, .. } = &self.config;
         let moments = kind == "meanstd";
         (moments || kind == "perc").then_some(Running { moments, debias: *debias, rate: *rate, limit: *limit })
     }
 
-    /// Takes over the state of another one, unless `verdict` says that the update was not done.
+    /// Copies the state of `other`, unless `verdict` says that the update was skipped.
     pub fn follow(&mut self, other: &Normalizer, verdict: &Tensor) {
         if self.running().is_some() {
             ops::ema_all(&mut [(&other.state, &mut self.state)], 1.0, Some(verdict));

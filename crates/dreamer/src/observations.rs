@@ -15,13 +15,13 @@ pub struct Observations {
     pub vectors: Option<Tensor>,
     /// Pixels of each image key.
     images: BTreeMap<String, Bytes>,
-    /// Each vector key as it was observed [rows, K], to be reconstructed; empty where nothing will be.
+    /// The observed values [rows, K] of each vector key, to be reconstructed; empty where nothing is.
     targets: BTreeMap<String, Tensor>,
 }
 
 impl Observations {
-    /// Those of `rows` rows on the processor, for an agent with this observation space. `get` hands out an array
-    /// with so many values of a key, which it has checked; `targets` says whether they will be reconstructed.
+    /// The observations of `rows` rows, on the processor. `get` returns the array of a key, its shape checked;
+    /// `targets` says whether they will be reconstructed.
     pub fn new(
         obs_space: &Spaces,
         config: &AgentConfig,

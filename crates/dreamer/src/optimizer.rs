@@ -50,7 +50,7 @@ impl Optimizer {
         Optimizer { config: self.config.clone(), decays: self.decays.clone(), rms, momentum, step: self.step }
     }
 
-    /// The learning rate of the update after `count` others: zero at first where there is a warm-up.
+    /// The learning rate of the update after `count` others: zero for the first if there is a warm-up.
     fn learning_rate(&self, count: u64) -> f64 {
         let Config { lr, warmup, anneal, .. } = self.config;
         if count < warmup {
@@ -60,7 +60,7 @@ impl Optimizer {
         match self.config.schedule.as_str() {
             "linear" => lr + (0.1 * lr - lr) * share(),
             "cosine" => {
-                // The floor is a share of lr, and officially that share is 0.1 lr.
+                // The official code passes 0.1 lr where a share of lr is meant, so the floor is 0.1 lr².
                 let floor = 0.1 * lr;
                 lr * ((1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * share()).cos()) + floor)
             }
@@ -86,9 +86,9 @@ impl Optimizer {
         Tensor::from_slice(&[3], &self.constants().varying())
     }
 
-    /// One update of all parameters from their gradients, which are left clipped, at `rates` [3]. Nothing changes where a
-    /// number of the gradients or of `watched` is not finite; see [`optimizer_launch`] for the verdict [4]. The count of
-    /// updates is the caller's to raise.
+    /// One update of all parameters from their gradients, which are clipped in place, at `rates` [3]. Nothing changes
+    /// if a number of the gradients or of `watched` is not finite; see [`optimizer_launch`] for the verdict [4]. The
+    /// caller raises the count of updates.
     pub fn update(&mut self, params: &mut Params, grads: &mut [Tensor], watched: &[&Tensor], rates: &Tensor) -> Tensor {
         let step = self.constants();
         let mut slots: Vec<Slot> = params

@@ -162,7 +162,7 @@ fn normalise_columns(out: &mut [f32], columns: usize) {
     }
 }
 
-/// Fan in and out of a kernel [.., in, out], where leading axes are space (or blocks, as officially).
+/// Fan in and out of a kernel [.., in, out]; leading axes are space (or blocks, as in the official code).
 fn fans(shape: &[usize]) -> (f64, f64) {
     match shape {
         [] => (1.0, 1.0),

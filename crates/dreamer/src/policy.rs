@@ -103,7 +103,7 @@ impl Policy {
         self.keys.iter().zip(actions).map(|(key, action)| key.evaluate(&key.raw(p, &x), action)).collect()
     }
 
-    /// The actions in the arrays of their spaces, [M, ...] each.
+    /// The actions as arrays of their spaces' shapes and dtypes, [M, ...] each.
     pub fn arrays(&self, actions: &[Tensor]) -> Vec<(String, Array)> {
         let array = |(key, a): (&Key, &Tensor)| {
             let mut shape = vec![a.dim(0)];
@@ -157,7 +157,7 @@ impl Key {
         }
     }
 
-    /// An action, and the same embedded.
+    /// A sampled action, and its embedding.
     fn sample(&self, raw: &Raw, index: usize, noise: &Noise, at: &At) -> (Tensor, Tensor) {
         match (&self.dist, raw) {
             (Dist::Categorical { classes, unimix, .. }, Raw::Logits(logits)) => {

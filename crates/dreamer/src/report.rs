@@ -20,7 +20,7 @@ pub struct Reported {
 
 /// Sequences shown side by side.
 const COLUMNS: usize = 6;
-/// Pixels of the border that tells observing from imagining, and black steps at the end.
+/// Pixels of the border, whose colour tells observed from imagined steps, and black steps at the end.
 const BORDER: usize = 2;
 const PAUSE: usize = 10;
 
@@ -100,7 +100,8 @@ impl Agent {
     }
 }
 
-/// Truth [B, T, H, W, C] uint8, of `shape` [H, W, C], and prediction [n*T, H, W, C] in [0, 1] as a video [T + pause, 3 H + border, n (W + border), 3].
+/// A video [T + pause, 3 H + 2 border, n (W + 2 border), 3] of the truth [B, T, H, W, C] uint8, `shape` [H, W, C], and
+/// the prediction [n*T, H, W, C] in [0, 1].
 fn video(truth: &[u8], shape: &[usize], pred: &Tensor, n: usize, t: usize, half: usize) -> Array {
     let &[h, w, c] = shape else { unreachable!("image keys have three axes") };
     let (tile_h, tile_w) = (3 * h + 2 * BORDER, w + 2 * BORDER);

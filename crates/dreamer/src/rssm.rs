@@ -136,7 +136,7 @@ impl Rssm {
         Observed { deter, stoch, logit }
     }
 
-    /// The core as the engine's fused operations take it, if its settings are the ones that these are made for.
+    /// The core as the engine's fused operations take it, if they support its settings.
     fn fused_core(&self, p: &Params) -> Option<Core> {
         let [(hidden, hidden_norm)] = &self.dynhid[..] else { return None };
         let [deter, stoch, _] = &self.dynin;
@@ -290,14 +290,14 @@ impl Rssm {
         self.dynhid.first().map_or(&self.dyngru, |(linear, _)| linear)
     }
 
-    /// What the core's first layer makes of embedded actions [.., A]. Large actions are scaled down to one.
+    /// What embedded actions [.., A], bounded to [-1, 1], contribute to the core's first layer.
     fn project_actions(&self, p: &Params, actions: &Tensor) -> Tensor {
         let x2 = self.dynin[2].apply(p, &ops::bound(actions));
         let row = self.config.deter / self.config.blocks + 2 * x2.width();
         self.first().ahead(p, &[Term::shared(&x2, row)])
     }
 
-    /// What the posterior's first layer makes of tokens [.., E].
+    /// What tokens [.., E] contribute to the posterior's first layer.
     fn project_tokens(&self, p: &Params, tokens: &Tensor) -> Tensor {
         let row = if self.config.absolute { 0 } else { self.config.deter };
         let first = self.obs.layers().first().map_or(&self.obslogit, |layer| &layer.linear);

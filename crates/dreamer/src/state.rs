@@ -18,7 +18,8 @@ enum Entry<'a> {
 }
 
 impl Agent {
-    /// The agent's tensors, copied to the processor. Of a [`snapshot`](Agent::snapshot) those of acting alone are of use.
+    /// The agent's tensors, copied to the processor. Of a [`snapshot`](Agent::snapshot) only those of acting are
+    /// useful.
     pub fn save(&self) -> State {
         let mut copy = self.clone(); // shares the tensors
         let mut state = State::new();
@@ -39,7 +40,7 @@ impl Agent {
     /// An error names what is missing or of another shape; the agent is then unchanged.
     pub fn load(&mut self, state: &State, regex: Option<&str>) -> Result<()> {
         ensure!(!self.is_snapshot(), "a snapshot of an agent cannot be loaded into; load the agent itself");
-        // Matched from the start of the name, as officially: `enc/` must not bring in the optimizer's `opt/state/1/1/enc/`.
+        // Anchored at the start, as in the official code: `enc/` must not match the optimizer's `opt/state/1/1/enc/`.
         let pattern = Regex::new(&format!("^(?:{})", regex.unwrap_or("")))
             .with_context(|| format!("'{}' is not a regular expression", regex.unwrap_or("")))?;
         let mut loaded = self.clone();

@@ -1,9 +1,9 @@
 //! Several GPUs of a machine: each computes on a part of the batch, and all do the same update with the mean of their
 //! gradients.
 //!
-//! Parameters are the same everywhere to the last bit, as all start from the same and all get the same means. Statistics
-//! of returns are those of the whole batch, and a sequence has the random numbers that it would have on one GPU, so that
-//! the update is that of one GPU but for the order of sums.
+//! Parameters are bitwise equal on all GPUs, as they start equal and get the same mean gradients. Return statistics are
+//! those of the whole batch, and a sequence draws the random numbers that it would draw on one GPU, so the update is
+//! that of one GPU up to the order of sums.
 
 use crate::agent::Agent;
 use crate::batch::Prepared;
@@ -16,7 +16,7 @@ use engine::cuda::{Gpu, Member, Point};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Agent {
-    /// The same agent on several GPUs, each of which trains on as many sequences of a batch. It acts and reports on the
+    /// The same agent on several GPUs, each of which trains on an equal part of each batch. It acts and reports on the
     /// first one. Batches must not be consecutive, and `replay_context` at least 1, as states are not carried over.
     pub fn spread(&self, gpus: &[&'static Gpu]) -> Result<Agent> {
         ensure!(!gpus.is_empty(), "no GPU was named; at least one is needed");
@@ -46,7 +46,7 @@ impl Agent {
         agent
     }
 
-    /// Makes the agents of other GPUs as this one is, after it was loaded.
+    /// Copies this agent to the other GPUs, after it was loaded.
     pub(crate) fn refresh_followers(&mut self) {
         let followers = std::mem::take(&mut self.followers);
         let refreshed = |mut follower: Agent| {

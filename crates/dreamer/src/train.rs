@@ -1,4 +1,4 @@
-//! `train`: one gradient update, and its two halves `begin` and `finish`, between which a GPU is at it.
+//! `train`: one gradient update, and its two halves `begin` and `finish`, between which a GPU computes it.
 
 use crate::agent::Agent;
 use crate::batch::Prepared;
@@ -30,8 +30,8 @@ impl Agent {
         self.train_with(carry, batch, &noise)
     }
 
-    /// Begins an update. Once it is recorded no GPU is waited for: a snapshot can act, and the next update begin, while this
-    /// one is under way. [`finish`](Agent::finish) tells what came of it. What cannot be begun changes nothing.
+    /// Begins an update. Once updates are recorded this waits for no GPU: a snapshot can act, and the next update
+    /// begin, while this one is under way. [`finish`](Agent::finish) returns its results. An error changes nothing.
     pub fn begin(&mut self, carry: &mut Carry, batch: &mut Prepared) -> Result<Begun> {
         let noise = self.noise();
         self.begin_with(carry, batch, &noise)
@@ -51,7 +51,7 @@ impl Agent {
         })
     }
 
-    /// Takes an update back that has changed nothing else.
+    /// Takes back the count of an update that has changed nothing else.
     fn uncount(&mut self) {
         self.opt.step -= 1;
         self.slow_count -= 1;
@@ -129,7 +129,7 @@ impl Agent {
     }
 }
 
-/// After `count` updates of so many parameters, from the norms of gradients before clipping, of changes, and of parameters.
+/// Metrics after `count` updates of `params` numbers, from the norms of unclipped gradients, changes and parameters.
 fn optimizer_metrics(count: u64, params: usize, [grad, update, param]: [f32; 3]) -> Metrics {
     let rms = |norm: f32| norm / (params as f32).sqrt();
     let named = [

@@ -5,22 +5,22 @@ use engine::{Bytes, Device, Tensor};
 
 /// Tensors and bytes that go to a GPU together.
 pub trait Transfer: Sized {
-    /// The same with its tensors and bytes, always in the same order, replaced by what `f` makes of them.
+    /// Applies `f` to all tensors and bytes, always in the same order.
     fn map(&self, f: &mut impl Map) -> Self;
 
-    /// The same where an agent is.
+    /// The same on `device`.
     fn to(&self, device: Device) -> Self {
         self.map(&mut Moved(device))
     }
 
-    /// Bytes that `write` writes.
+    /// The number of bytes that `write` writes.
     fn size(&self) -> usize {
         let mut size = Written { out: None, at: 0, bytes: None };
         self.map(&mut size);
         size.at
     }
 
-    /// Writes everything, from the processor, one after the other.
+    /// Writes all parts, which must be on the processor, one after the other.
     fn write(&self, out: &mut [u8]) {
         self.map(&mut Written { out: Some(out), at: 0, bytes: None });
     }
@@ -42,7 +42,7 @@ pub trait Transfer: Sized {
         self.map(&mut Views { block, at: 0 })
     }
 
-    /// Sends everything to a GPU, beside what it is doing.
+    /// Starts to copy everything to a GPU, beside its other work.
     fn send(&self, device: Device) -> Option<Upload> {
         match device {
             Device::Cpu => None,
@@ -51,13 +51,13 @@ pub trait Transfer: Sized {
     }
 }
 
-/// What is done with each part of a cargo.
+/// What [`Transfer::map`] does with each part.
 pub trait Map {
     fn tensor(&mut self, x: &Tensor) -> Tensor;
     fn bytes(&mut self, x: &Bytes) -> Bytes;
 }
 
-/// Parts on another device.
+/// Moves parts to another device.
 struct Moved(Device);
 
 impl Map for Moved {
@@ -75,11 +75,11 @@ fn next(at: usize, bytes: usize) -> usize {
     at + bytes.next_multiple_of(ALIGNED)
 }
 
-/// Writes parts one after the other, or only counts.
+/// Writes parts one after the other, or only counts their bytes.
 struct Written<'a> {
     out: Option<&'a mut [u8]>,
     at: usize,
-    /// Bytes with their places, where these are left free for them.
+    /// If given, collects the bytes with their offsets, instead of writing them.
     bytes: Option<Vec<(usize, Bytes)>>,
 }
 

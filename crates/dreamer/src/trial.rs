@@ -6,8 +6,7 @@ use engine::Device;
 use engine::cuda::{Gpu, Precision};
 use spaces::{Array, Data, Record, Space, Spaces, f16};
 
-/// Updates, of which a GPU computes the first as it comes, records the second, and repeats the recording in the third; and
-/// as many steps of acting.
+/// Updates, and steps of acting. A GPU computes the first eagerly, records the second and replays it as the third.
 const UPDATES: usize = 3;
 
 /// Trains and acts on `gpu` and on the processor, for about a second. An Err says what differs by more than rounding can
@@ -17,8 +16,8 @@ pub fn trial(gpu: &'static Gpu) -> Result<()> {
     compare(gpu, &config, &config)
 }
 
-/// Small, but with what all sizes have: images and vectors, choices and motions, every loss. Widths are multiples of eight,
-/// for which the kernels of large models are made.
+/// Small, but with everything that larger agents have: images and vectors, discrete and continuous actions, every loss.
+/// Widths are multiples of eight, as the kernels of large models need.
 fn small() -> AgentConfig {
     let mut c = AgentConfig::default();
     let r = &mut c.dynamics.rssm;
@@ -50,7 +49,7 @@ fn compare(gpu: &'static Gpu, theirs: &AgentConfig, ours: &AgentConfig) -> Resul
         let here = processor.train(&mut carry, &batch)?.metrics;
         let there = other.train(&mut carry_there, &batch)?.metrics;
         agree(update, &here, &there, gpu.precision())?;
-        // By a snapshot, whose steps are recorded as updates are. As many environments as a sequence has steps.
+        // By a snapshot, which records steps as updates are recorded. The environments are the steps of one sequence.
         let step = batch.iter().map(|(key, x)| (key.clone(), x.at(0).rows(0..ours.batch_length))).collect();
         let mut state_there = state.clone();
         let here = processor.act(&mut state, &step, Mode::Train)?;
@@ -60,7 +59,7 @@ fn compare(gpu: &'static Gpu, theirs: &AgentConfig, ours: &AgentConfig) -> Resul
     Ok(())
 }
 
-/// Compares what was done and seen from one state. The next latents are drawn, and so are actions: most must be the same.
+/// Compares the results of acting from one state. Latents and actions are sampled: most must be equal, not all.
 fn agree_on_acting(update: usize, here: &Acted, there: &Acted) -> Result<()> {
     let (x, y) = (here.replay["dyn/deter"].to_f32(), there.replay["dyn/deter"].to_f32());
     let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>().sqrt();
@@ -82,8 +81,8 @@ fn agree_on_acting(update: usize, here: &Acted, there: &Acted) -> Result<()> {
     Ok(())
 }
 
-/// Compares losses and the norms of gradients and parameters. Latents are drawn, and where two are about as likely rounding
-/// decides, which moves the means of a small batch by more than it moves any number.
+/// Compares losses and the norms of gradients and parameters. Latents are sampled, and between two about equally likely
+/// ones rounding decides, which moves the means of a small batch more than rounding alone would.
 fn agree(update: usize, here: &Metrics, there: &Metrics, precision: Precision) -> Result<()> {
     let most = match precision {
         Precision::Float32 => 0.02,
@@ -101,7 +100,7 @@ fn agree(update: usize, here: &Metrics, there: &Metrics, precision: Precision) -
     Ok(())
 }
 
-/// Some batch, another for another `salt`.
+/// A batch of arbitrary values, which depend on `salt`.
 fn batch(agent: &Agent, spaces: &[&Spaces], salt: usize) -> Record {
     let c = agent.config();
     let lead = [c.batch_size, c.batch_length + c.replay_context];

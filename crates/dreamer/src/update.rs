@@ -1,4 +1,4 @@
-//! One gradient update: computed as it comes, or, on a GPU, recorded once and repeated with one call.
+//! One gradient update: computed eagerly, or, on a GPU, recorded once and replayed with one call.
 
 use crate::Carry;
 use crate::agent::Agent;
@@ -17,7 +17,7 @@ use engine::{Bytes, Device, Sink, Tensor, backward};
 use spaces::{Array, Record};
 use std::collections::BTreeMap;
 
-/// What an update leaves besides new parameters, where the agent is.
+/// The results of an update besides new parameters, on the agent's device.
 #[derive(Clone)]
 pub(crate) struct Updated {
     pub numbers: Readings,
@@ -34,7 +34,7 @@ pub(crate) struct Updated {
 /// An update that [`Agent::begin`] has begun; on a GPU it may be under way.
 pub struct Begun {
     pub(crate) updated: Updated,
-    /// Updates with this one.
+    /// Number of updates, this one included.
     pub(crate) count: u64,
     /// Elements of all parameters.
     pub(crate) params: usize,
@@ -42,7 +42,7 @@ pub struct Begun {
     pub(crate) shape: [usize; 2],
     /// Ids of the trained steps [B, T, 20], where latents are written back.
     pub(crate) ids: Option<Array>,
-    /// When a GPU has done it.
+    /// Reached when a GPU has done it.
     pub(crate) done: Option<Point>,
     /// The parts of the other GPUs, where several work together.
     pub(crate) others: Vec<Begun>,
@@ -54,26 +54,26 @@ pub struct Begun {
 pub(crate) struct Repeat {
     /// Sequences and steps of the last update, and of what is recorded.
     last: Option<Shape>,
-    /// Updates that were computed as they come, so that kernels are loaded and constants copied.
+    /// Updates that were computed eagerly, so that kernels are loaded and constants copied.
     seen: Vec<Seen>,
     recorded: Option<Recorded>,
 }
 
 struct Recorded {
-    /// Where the agent's tensors were.
+    /// The addresses of the agent's tensors when it was recorded.
     places: Vec<u64>,
-    /// What the batch's tensors are views of.
+    /// The memory that the batch's tensors are views of.
     block: Tensor,
     varying: Varying,
     recording: Recording,
     updated: Updated,
 }
 
-/// An update that was computed as it comes.
+/// An update that was computed eagerly.
 #[derive(Clone, Copy)]
 struct Seen {
     shape: Shape,
-    /// Bytes of the GPU that it took.
+    /// GPU memory that it took, in bytes.
     memory: usize,
 }
 
@@ -103,8 +103,8 @@ impl Repeat {
 }
 
 impl Agent {
-    /// One update on a batch that is on the processor, and may be on its way to the agent's GPU already; a GPU is not waited
-    /// for. Where a number is not finite nothing changes, as [`judge`](Agent::judge) tells.
+    /// One update on a batch on the processor, which `upload` may be copying to the agent's GPU already; does not wait
+    /// for a GPU. If a number is not finite, no parameter changes, and [`judge`](Agent::judge) returns an error.
     pub(crate) fn update(&mut self, batch: &Batch, upload: Option<Upload>, noise: &Noise) -> Result<Updated> {
         let mut repeat = std::mem::take(&mut self.repeat);
         let updated = match (self.device(), noise) {
@@ -124,12 +124,12 @@ impl Agent {
         Ok(updated)
     }
 
-    /// The update from a batch where the agent is, in which the slow value moves or not. Waits for nothing.
+    /// The update on a batch on the agent's device; `slow` says whether the slow value moves. Waits for nothing.
     fn compute(&mut self, batch: &Batch, noise: &Noise, rates: &Tensor, slow: bool) -> Result<Updated> {
         let mut out = self.loss(batch, noise, true)?;
         let mut grads = self.gradients(&out);
         if let Some(member) = &self.member {
-            // With them the loss, which is finite nowhere if it is not everywhere: all do the update, or none.
+            // The loss is averaged too: if it is not finite on one GPU, its mean is finite on none, and none updates.
             member.average(&mut grads.iter_mut().chain([&mut out.total]).collect::<Vec<_>>());
             out.losses.push(("total".into(), out.total.clone()));
         }
@@ -203,7 +203,7 @@ impl Agent {
         Ok(recorded.updated.kept())
     }
 
-    /// An update that is computed as it comes, with little memory, and how much that was.
+    /// An update that is computed eagerly, with little memory, and how much that was.
     fn compute_sparing(
         &mut self,
         gpu: &'static Gpu,
@@ -212,7 +212,7 @@ impl Agent {
         rates: &Tensor,
     ) -> (Result<Updated>, usize) {
         let (updated, memory) = gpu.most_during(|| self.compute(batch, noise, rates, self.slow_moves()));
-        // What goes on living must not keep blocks that a recording will not need.
+        // Results that live on are copied, so as not to keep blocks that a recording will not need.
         let kept = |updated: Updated| {
             gpu.release_pool();
             updated.kept()
@@ -220,8 +220,8 @@ impl Agent {
         (updated.map(kept), memory)
     }
 
-    /// One update on a GPU, after one or more of the same shapes: how long each of its kernels or parts took, and the
-    /// operations of its parts; nothing on the processor, and where several GPUs work together.
+    /// One update on a GPU that has done one of the same shapes before: the time of each of its kernels or parts, and
+    /// the operations of each part. Empty on the processor, and where several GPUs work together.
     pub fn kernel_times(
         &mut self,
         carry: &mut Carry,
@@ -255,8 +255,8 @@ impl Agent {
         Ok((times, costs))
     }
 
-    /// Takes the memory of a GPU that updates on such batches need, by recording one without doing it. It must be an emulated GPU,
-    /// where that saves hours; kernels and constants must have been used before, if by another agent. For tests of memory.
+    /// For tests of memory: allocates what updates on such batches need, by recording one without running it. Only for
+    /// an emulated GPU, where that saves hours; its kernels and constants must have been used before.
     #[doc(hidden)]
     pub fn rehearse(&mut self, carry: &mut Carry, record: &Record) -> Result<()> {
         let Device::Gpu(gpu) = self.device() else { return Ok(()) };
@@ -270,7 +270,7 @@ impl Agent {
         let places = self.settle();
         let (input, varying, noise) = (batch.to(self.device()), Varying::new(self.device()), self.noise());
         let (updated, memory) = gpu.most_of_recording(|| self.compute(&input, &noise, &varying.rates(), true));
-        let _results = updated?.kept(); // those of the first update, which are still fetched while the second is recorded
+        let _results = updated?.kept(); // held, as those of the first update are while the second is recorded
         let recorded = self.recorded(gpu, places, batch, |f| gpu.record_within(memory, f))?;
         self.repeat = Repeat { last: Some(shape), seen: vec![Seen { shape, memory }], recorded: Some(recorded) };
         Ok(())
@@ -292,7 +292,7 @@ impl Agent {
         Ok(Recorded { places, block, varying, recording, updated: updated? })
     }
 
-    /// Makes every tensor that an update changes this agent's alone, and says where they are.
+    /// Makes this agent the only owner of every tensor that an update changes, and returns their addresses.
     pub(crate) fn settle(&mut self) -> Vec<u64> {
         let all = self.params.values_mut().iter_mut().chain(self.slow.values_mut());
         let all = all.chain(&mut self.opt.rms).chain(&mut self.opt.momentum).chain(self.norms.states_mut());
@@ -322,7 +322,7 @@ impl Agent {
         self.slow_count.is_multiple_of(self.config.slowvalue.every)
     }
 
-    /// Whether it does in every update, and so in a recorded one.
+    /// Whether the slow value moves in every update, and so in a recorded one.
     fn slow_always_moves(&self) -> bool {
         self.config.slowvalue.every == 1
     }
@@ -333,7 +333,7 @@ impl Agent {
         ops::ema_all(&mut pairs, self.config.slowvalue.rate, Some(verdict));
     }
 
-    /// The same after a recorded update that does not do it, where it is due.
+    /// Moves the slow value after a recorded update that does not, if it is due.
     fn move_slow_apart(&mut self, verdict: &Tensor) {
         if self.slow_moves() && !self.slow_always_moves() {
             self.move_slow(verdict);
@@ -352,7 +352,7 @@ impl Updated {
         self.verdict.device()
     }
 
-    /// A copy that the next run does not write over.
+    /// A copy that the next run of the recording does not overwrite.
     fn kept(&self) -> Updated {
         let mut kept = self.clone();
         kept.numbers.unshare();

@@ -1,7 +1,7 @@
 //! The CPU kernels on one thread: `cargo bench -p engine [-- words of the names wanted]`.
 //!
 //! An "item" is a floating-point operation, a multiply-add being two, so Gitem/s are GFLOP/s; compare with `peak`.
-//! Kernels that are no products count elements instead: their Gitem/s are 10^9 elements a second.
+//! Kernels that are not products count elements instead: their Gitem/s are 10^9 elements per second.
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -19,7 +19,7 @@ fn main() {
     divan::main();
 }
 
-/// Numbers in [-1, 1) without pattern.
+/// Deterministic numbers in [-1, 1) without an obvious pattern.
 fn filled(n: usize) -> Buffer {
     let mut buffer = Buffer::zeros(n);
     let number = |i: usize| (i.wrapping_mul(2654435761) >> 16 & 0xffff) as f32 / 32768.0 - 1.0;

@@ -19,7 +19,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of whatever a former owner left there; for outputs that are written whole.
+    /// A buffer with arbitrary contents, for outputs that are written whole.
     pub fn stale(len: usize) -> Self {
         let count = len.div_ceil(16);
         let pooled = POOL.lock().expect("no panic while the pool is locked").get_mut(&count).and_then(Vec::pop);

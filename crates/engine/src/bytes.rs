@@ -16,11 +16,11 @@ pub struct Bytes {
 #[derive(Clone)]
 enum Values {
     Host(Arc<Vec<u8>>),
-    /// Four in each number's place.
+    /// Four to each number of a float32 tensor.
     Gpu(Tensor),
 }
 
-/// Some of them, where operations read them.
+/// A range of them, as operations read it.
 #[derive(Clone, Copy)]
 pub enum Pixels<'a> {
     Host(&'a [u8]),
@@ -33,7 +33,7 @@ impl Bytes {
         Bytes { len: bytes.len(), values: Values::Host(Arc::new(bytes)) }
     }
 
-    /// Whatever a former owner left in a GPU's memory; for outputs that are written whole.
+    /// A GPU's memory with arbitrary contents, for outputs that are written whole.
     pub(crate) fn empty(gpu: &'static Gpu, len: usize) -> Bytes {
         Bytes { values: Values::Gpu(gpu.empty(&[len.div_ceil(4)])), len }
     }
@@ -66,7 +66,7 @@ impl Bytes {
         Bytes { values, len: self.len }
     }
 
-    /// Makes sure that nothing else holds these bytes on a GPU, by a copy where needed.
+    /// Gives these bytes memory of their own on a GPU, by a copy if they share it.
     pub fn unshare(&mut self) {
         if let Values::Gpu(x) = &mut self.values {
             x.unshare();
@@ -86,7 +86,7 @@ impl Bytes {
         }
     }
 
-    /// The `len` bytes in the places of numbers `start..` of a float32 tensor on a GPU.
+    /// The `len` bytes that begin at number `start` of a float32 tensor on a GPU, as a view.
     pub fn over(numbers: &Tensor, start: usize, len: usize) -> Bytes {
         Bytes { values: Values::Gpu(numbers.view(start, &[len.div_ceil(4)])), len }
     }

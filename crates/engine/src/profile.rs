@@ -1,7 +1,7 @@
 //! What the parts of a computation cost: operations counted and the time of all threads, by name.
 //!
 //! A part is a scope. Nodes remember the part that they were recorded in, so the backward sweep charges it
-//! too. Time is exclusive: an inner part's is not its outer's. Costs nothing worth measuring while off.
+//! too. Time is exclusive: an outer part does not include inner ones. While off, the overhead is negligible.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

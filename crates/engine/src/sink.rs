@@ -46,15 +46,15 @@ struct Uses {
     uses: Vec<(Tensor, Tensor)>,
 }
 
-/// What has come in for one leaf.
+/// What was collected for one leaf.
 struct Entry {
     /// The part of the computation that first left something here.
     part: Part,
     dense: Option<Tensor>,
-    /// By where in the gradient, and how many rows.
+    /// By offset in the gradient and number of rows.
     products: BTreeMap<[usize; 2], Products>,
     lanes: Option<Lanes>,
-    /// On a GPU: by where in the weight, and what the column sums are of.
+    /// On a GPU: by start in the weight and number of rows; and what the column sums are of.
     uses: BTreeMap<[usize; 2], Uses>,
     columns: Vec<Tensor>,
 }
@@ -66,10 +66,10 @@ impl Default for Entry {
     }
 }
 
-/// Rows that wait for more at most: more would not make a product on a GPU faster, but they keep memory.
+/// Most rows that wait for more: more would hold memory without making a GPU's product faster.
 const WAITING: usize = 1 << 14;
 
-/// Whether rows may be multiplied together with others that wait: as many each, in a power of two.
+/// Whether the rows of `x` may be multiplied together with those that wait, equally many and a power of two.
 fn joins(waiting: Option<&Tensor>, count: usize, x: &Tensor) -> bool {
     waiting.is_none_or(|first| {
         let alike = first.rows() == x.rows() && first.width() == x.width() && first.dtype() == x.dtype();
@@ -95,7 +95,7 @@ impl Entry {
     fn add_use(&mut self, shape: &[usize], grad: WeightGrad, x: Tensor, dy: Tensor) {
         let new = || Uses { shape: shape.to_vec(), grad, uses: Vec::new() };
         let waiting = &mut self.uses.entry([grad.start, grad.k]).or_insert_with(new).uses;
-        let alike = waiting.first().is_none_or(|(_, first)| first.width() == dy.width()); // zeros behind rows included
+        let alike = waiting.first().is_none_or(|(_, first)| first.width() == dy.width()); // zero padding included
         if alike && joins(waiting.first().map(|(x, _)| x), waiting.len(), &x) {
             waiting.push((x, dy));
         } else {
@@ -103,7 +103,8 @@ impl Entry {
             let sum = self.dense.get_or_insert_with(|| zeros(shape, before[0].0.device()));
             multiply(grad, &before, sum, true);
         }
-        // Waiting longer would only keep memory. Where parts of the weight are still to come, they may come without zeros.
+        // Waiting longer would only hold memory, unless parts of the weight are missing: once all are there, it needs
+        // no zeroing.
         let full = |x: &Uses| x.uses.first().is_some_and(|(first, _)| full(first, x.uses.len()));
         if self.uses.values().all(full) && (self.dense.is_some() || covered(&self.uses)) {
             self.multiply_all();
@@ -126,7 +127,7 @@ impl Entry {
         self.add(&column_sums_gpu(gpu, &waiting, n));
     }
 
-    /// Does what still waits on a GPU.
+    /// Does the work that still waits on a GPU.
     fn settle(&mut self) {
         self.sum_columns();
         self.multiply_all();
@@ -147,7 +148,7 @@ impl Entry {
     }
 }
 
-/// Whether products cover all of a weight, one after the other, so that they need not add to zeros.
+/// Whether the products cover all of a weight, so that it need not be zeroed first.
 fn covered(uses: &BTreeMap<[usize; 2], Uses>) -> bool {
     let next = |at: usize, x: &Uses| if x.grad.start == at { at + x.grad.k * x.grad.n } else { 0 };
     let whole = uses.values().next().map(|x| x.shape.iter().rev().take(2).product());
@@ -171,7 +172,7 @@ struct Lanes {
 /// What lane accumulators add up to.
 #[derive(Clone, Copy)]
 pub(crate) enum LaneSums {
-    /// A number a channel.
+    /// One number per channel.
     Channels,
     Conv(ConvShape),
     Upsample(UpsampleShape),
@@ -200,7 +201,7 @@ impl Sink {
         products.factors.push(factors);
     }
 
-    /// The same on a GPU: adds `xᵀ dy` for rows of x [M, ..] and dy [M, ..] to `grad` of the gradient of a weight of `shape`.
+    /// The same on a GPU: adds `xᵀ dy` of x [M, ..] and dy [M, ..] to the part `grad` of a gradient of `shape`.
     pub(crate) fn product_gpu(&mut self, leaf: Leaf, shape: &[usize], grad: WeightGrad, x: &Tensor, dy: &Tensor) {
         let rows = |x: &Tensor| x.view(0, &[x.rows(), x.width()]);
         self.entries.entry(leaf).or_default().add_use(shape, grad, rows(x), rows(dy));
@@ -226,7 +227,7 @@ impl Sink {
         &mut entry.lanes.get_or_insert_with(|| Lanes { kind, buffer: Buffer::zeros(len) }).buffer
     }
 
-    /// Takes over what another sink collected, after what is here.
+    /// Adds what another sink collected, after what is here.
     pub fn merge(&mut self, other: Sink) {
         for (leaf, theirs) in other.entries {
             let ours = self.entries.entry(leaf).or_insert_with(|| Entry { part: theirs.part, ..Entry::default() });
@@ -276,11 +277,11 @@ impl Sink {
     }
 }
 
-/// Floats of a weight's gradient that one job adds to: they stay in the second cache.
+/// Floats of a weight's gradient that one job adds to: they stay in the L2 cache.
 const NEAR: usize = 1 << 17;
-/// Jobs of one product at least, where its rows allow it: one for each of so many threads.
+/// Fewest jobs of a product, where its rows allow it: one for each of this many threads.
 const JOBS: usize = 8;
-/// Rows of a job at least: fewer would not pay for adding up its result.
+/// Fewest rows of a job: with fewer, adding up its result would not pay.
 const ROWS: usize = 1024;
 
 /// Some rows of the gradient of one product, from some of its factors.

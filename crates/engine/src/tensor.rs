@@ -14,7 +14,8 @@ pub enum Device {
     Gpu(&'static Gpu),
 }
 
-/// How each number is kept: activations on a GPU may be of half the width (see `Gpu::empty_act`). On the processor all are float32.
+/// The type of the numbers: activations on a GPU may be bfloat16 (see `Gpu::empty_act`); on the processor all are
+/// float32.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dtype {
     F32,
@@ -22,7 +23,7 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
-    /// Of one number.
+    /// Bytes of one number.
     pub fn bytes(self) -> usize {
         match self {
             Dtype::F32 => 4,
@@ -40,7 +41,7 @@ pub struct Tensor {
     pub(crate) origin: Origin,
 }
 
-/// Sizes of the axes, in place: tensors are made and cloned more often than memory should be asked for.
+/// Sizes of the axes, stored inline: tensors are made and cloned too often to allocate memory for them.
 #[derive(Clone, Copy)]
 struct Shape {
     sizes: [usize; MAX_RANK],
@@ -59,7 +60,7 @@ impl Shape {
     }
 }
 
-/// Shared memory of tensors, and the packed copies that products keep of weights, by where in it these begin.
+/// Memory shared by tensors, and the packed copies of weights in it, by where these weights begin.
 struct Storage {
     values: Values,
     packs: Mutex<Vec<((usize, PackKey), Pack)>>,
@@ -229,8 +230,8 @@ impl Tensor {
         whole && Arc::get_mut(&mut self.storage).is_some()
     }
 
-    /// Makes sure that nothing else holds these values on a GPU, by a copy where needed, as kernels are about to change
-    /// them. Packed copies are dropped.
+    /// Gives this tensor memory of its own on a GPU, by a copy if it is shared, as kernels are about to change it.
+    /// Packed copies are dropped.
     pub fn unshare(&mut self) {
         let Device::Gpu(gpu) = self.device() else { return };
         if self.is_unshared() {
@@ -242,8 +243,8 @@ impl Tensor {
         }
     }
 
-    /// Copies these values over those of `to`, which has as many and is on the same GPU, for everybody who holds them. Packed
-    /// copies of `to` stay as they are.
+    /// Copies these values over those of `to`, of equal length and on the same GPU; tensors that share its memory
+    /// change too. Packed copies of `to` are not updated.
     pub fn copy_over(&self, to: &Tensor) {
         let Device::Gpu(gpu) = to.device() else { panic!("values on the processor are changed by `make_mut`") };
         assert_eq!(self.len(), to.len());
@@ -353,8 +354,8 @@ impl Tensor {
         }
     }
 
-    /// Drops packed copies: for whoever lets kernels change a weight where `unshare` does not see it, as a recorded update
-    /// that runs again does.
+    /// Drops packed copies, for callers that let kernels change a weight without `unshare`, as a recorded update does
+    /// when it runs again.
     pub fn forget_packed(&self) {
         self.storage.packs.lock().expect("no panic while packing").clear();
     }

@@ -53,8 +53,8 @@ pub trait Env: Send {
     /// The action's keys: always `reset` (bool []).
     fn act_space(&self) -> &Spaces;
 
-    /// Tells the action of the coming step ahead of time, so that environments in other processes step while
-    /// others are waited for. It changes nothing for those that do not care.
+    /// Announces the action of the coming step, so that environments in other processes step while others are waited
+    /// for. Others ignore it.
     fn begin(&mut self, _action: &Record) {}
 
     /// Advances by one step. An error names the key or value at fault.

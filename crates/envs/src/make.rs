@@ -79,7 +79,7 @@ pub fn is_external(task: &str, options: &Value) -> bool {
     registered(task).is_none() && bridge::has_worker(task) && !native
 }
 
-/// Whether Crafter is played by the native engine, as far as its options can be understood: making it tells otherwise.
+/// Whether the native engine plays Crafter. Options that cannot be parsed count as native; making it reports them.
 fn crafter_is_native(all: &Value) -> bool {
     let known = options::<crafter::Kwargs>(all, "kwargs").is_ok();
     options::<crafter::Options>(all, "crafter").map_or(true, |own| own.is_native(bridge::python(all), known))

@@ -1,12 +1,12 @@
-//! Messages to the user: none is lost below a progress display, and none ends a run because nobody can read it.
+//! Messages to the user: the progress display does not hide them, and a closed output does not end a run.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
 static SAY: OnceLock<fn(&str)> = OnceLock::new();
 
-/// Has messages, such as that a worker is restarted and why, shown by `say` instead of written to standard error. What
-/// was set first stays.
+/// Shows messages, such as why a worker is restarted, by `say` instead of writing them to standard error. Only the
+/// first call counts.
 pub fn show_notices(say: fn(&str)) {
     SAY.set(say).ok();
 }

@@ -1,4 +1,4 @@
-//! `RandomState`: numpy's legacy random generator to the bit, for environments that have a model in Python.
+//! `RandomState`: numpy's legacy random generator to the bit, for environments that reproduce one in Python.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +7,8 @@ const MIDDLE: usize = 397;
 
 /// `numpy.random.RandomState(seed)`: the same calls in the same order draw the same numbers.
 ///
-/// It is a Mersenne Twister (MT19937) with numpy's ways of making numbers of its words, which numpy has frozen. The
-/// logarithm in [`RandomState::randn`] is the system's, as it is in numpy.
+/// It is a Mersenne Twister (MT19937) with numpy's conversions of words to numbers, which numpy has frozen. The
+/// logarithm in [`RandomState::randn`] is the system's, as in numpy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Saved", into = "Saved")]
 pub struct RandomState {
@@ -93,7 +93,7 @@ impl RandomState {
         low.wrapping_add(self.interval(largest) as i64)
     }
 
-    /// An integer from 0 to `largest`: as many bits as it has, drawn until they are no larger.
+    /// An integer from 0 to `largest`, by rejection: draws as many bits as it has until they are no larger.
     fn interval(&mut self, largest: u64) -> u64 {
         let mask = u64::MAX.checked_shr(largest.leading_zeros()).unwrap_or(0);
         loop {

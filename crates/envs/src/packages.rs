@@ -1,4 +1,4 @@
-//! Where the packages of a Python lie, whose files are of use without Python.
+//! Finds the folders of a Python's packages, whose files are of use without Python.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ const WHERE: &str = "import importlib.util, sys
 spec = importlib.util.find_spec(sys.argv[1])
 print(*(spec and spec.submodule_search_locations or []), sep='\\n')";
 
-/// The folder `within` the package that the interpreter `python` has; none where it has none. It is asked once.
+/// The folder `within` a package of the interpreter `python`, which is asked once; none where there is none.
 pub fn folder(python: &str, package: &str, within: &str) -> Option<PathBuf> {
     static FOUND: Mutex<BTreeMap<[String; 2], Vec<PathBuf>>> = Mutex::new(BTreeMap::new());
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,7 +45,7 @@ impl Moment {
     }
 }
 
-/// What makes two spaces different, by the first key in which they are; none where they are alike.
+/// A description of the first difference between two spaces; none where they are equal.
 pub fn difference(ours: &Spaces, other: &Spaces) -> Option<String> {
     let key = ours.keys().chain(other.keys()).find(|key| ours.get(*key) != other.get(*key))?;
     Some(match (ours.get(key), other.get(key)) {

@@ -104,7 +104,7 @@ impl Chunk {
         self.dirty = false;
     }
 
-    /// Writes elements of `values`, as many as fill the steps `at`, from its element `from`.
+    /// Overwrites the steps `at` of a column with the elements of `values` from index `from` on.
     pub fn overwrite(&mut self, column: usize, at: Range<usize>, values: &Array, from: usize) {
         let array = &mut self.columns[column];
         let width = array.shape[1..].iter().product::<usize>();
@@ -178,7 +178,7 @@ impl Chunk {
         Ok((Chunk { order, priority, ..chunk }, schema))
     }
 
-    /// Takes over what [`Chunk::write_latent`] wrote and marks in `mutable` which columns that were.
+    /// Reads what [`Chunk::write_latent`] wrote, and marks those columns in `mutable`.
     pub fn read_latent(&mut self, path: &Path, schema: &Schema, mutable: &mut [bool]) -> Result<()> {
         let (header, mut record) = blockfile::read(path)?;
         ensure!(

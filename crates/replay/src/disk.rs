@@ -47,7 +47,7 @@ pub fn parse_name(name: &str) -> Option<(u64, u64, Kind)> {
 /// A chunk's files in the folder, by kind and generation.
 pub type Found = BTreeMap<u64, BTreeSet<(Kind, u64)>>;
 
-/// Lists `dir`, removes what an interrupted save left half-written, and warns of strangers.
+/// Lists `dir`, removes what an interrupted save left half-written, and warns of foreign files.
 pub fn scan(dir: &Path, warnings: &mut Vec<String>) -> Result<Found> {
     let mut found = Found::new();
     let failed = || format!("cannot read the replay folder {}; check that it is a folder you may read", dir.display());
@@ -78,10 +78,9 @@ struct Written {
 }
 
 impl Replay {
-    /// Writes what has changed since the last save. After an error, and after the end of the
-    /// process at any moment, the folder still holds the state of the last save that succeeded;
-    /// after an error nothing else, so that a disk is no fuller than before.
-    /// Does nothing without a folder.
+    /// Writes what has changed since the last save. After an error, and if the process ends at any moment, the folder
+    /// still holds the last save that succeeded; after an error nothing else, so that the disk is no fuller than
+    /// before. Does nothing without a folder.
     pub fn save(&mut self) -> Result<()> {
         let Some(dir) = self.options.dir.clone() else { return Ok(()) };
         self.disk.generation += 1;

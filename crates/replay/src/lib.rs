@@ -50,7 +50,7 @@ use std::path::PathBuf;
 pub struct Options {
     /// Steps in one sampled sequence: `consec * batch_length + replay_context`.
     pub length: usize,
-    /// Sequences to keep (`replay.size`), about the steps in memory.
+    /// Sequences to keep (`replay.size`): about as many as steps in memory.
     pub capacity: usize,
     /// Bytes of memory the steps may take, if limited. Chunks are freed whole: see [`fitting_chunksize`].
     pub capacity_bytes: Option<u64>,
@@ -82,7 +82,7 @@ pub struct Prio {
     pub exponent: f64,
     /// Weight of the sequence's largest priority against its mean.
     pub maxfrac: f64,
-    /// Of steps that never had one.
+    /// The priority of steps that never had one.
     pub initial: f64,
     /// Whether a sequence's steps drop to priority 0 once it is drawn by priority for training.
     pub zero_on_sample: bool,

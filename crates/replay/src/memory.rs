@@ -4,7 +4,7 @@ use crate::chunk::{Column, step_bytes};
 use spaces::Spaces;
 use std::fs;
 
-/// Steps of a chunk that is worth a file.
+/// The fewest steps for which a chunk is worth a file.
 const SMALL: u64 = 16;
 
 /// Assumed where the system does not say.
@@ -19,8 +19,8 @@ pub fn bytes_per_step(spaces: &Spaces) -> usize {
     step_bytes(&kept.map(column).collect())
 }
 
-/// The largest chunks of at most `chunksize` steps with which `bytes` hold two chunks and a sequence of `length` steps of
-/// each worker. As chunks are freed whole, larger ones would leave next to nothing to sample. None where not even a
+/// The largest chunks, of at most `chunksize` steps, so that `bytes` hold two of them and a sequence of `length` steps
+/// for each worker. Chunks are freed whole: larger ones would leave next to nothing to sample. None where not even a
 /// small one fits.
 pub fn fitting_chunksize(chunksize: usize, length: usize, workers: usize, step: usize, bytes: u64) -> Option<usize> {
     let steps = bytes / (workers * step).max(1) as u64; // of each worker

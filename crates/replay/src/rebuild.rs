@@ -1,4 +1,4 @@
-//! Loading: reads what the folder holds and makes streams and items of it again.
+//! Loading: reads the folder and rebuilds streams and items.
 
 use crate::Replay;
 use crate::blockfile::{self, Header};
@@ -58,8 +58,8 @@ impl Replay {
         }
     }
 
-    /// Reads the chunks that the manifest lists, or all there are; the newest first, as far as the
-    /// capacity reaches where it is not the one the manifest was written with.
+    /// Reads the chunks that the manifest lists, or all without one, the newest first. Unless length and capacity are
+    /// still the manifest's, skips the rest once the replay is full.
     fn read_chunks(&mut self, dir: &Path, found: &Found, manifest: Option<&Manifest>) {
         let options = &self.options;
         let same = manifest.is_some_and(|m| {
@@ -110,10 +110,10 @@ impl Replay {
         }
     }
 
-    /// Whether the chunks in memory surely hold as many items whose last step was added after
-    /// `order` as the options allow, or as many bytes.
+    /// Whether the chunks in memory certainly fill the capacity, in items whose last step was added after `order`, or
+    /// in bytes.
     fn has_enough(&self, order: u64) -> bool {
-        // Each chain of chunks begins with length - 1 steps that end no item; take every chunk for one.
+        // Each chain of chunks begins with length - 1 steps that end no item; count every chunk as a chain.
         let ends = |chunk: &Chunk| {
             let later = chunk.len() - chunk.order.partition_point(|&x| x <= order);
             later.saturating_sub(self.options.length - 1)
@@ -160,7 +160,7 @@ impl Replay {
         None
     }
 
-    /// Passes on a chunk that holds what the newest one holds.
+    /// Passes on a chunk whose schema is that of the newest one; others are an error.
     fn fits(&self, (chunk, schema): (Chunk, Schema)) -> Result<(Chunk, Schema)> {
         ensure!(
             self.schema.is_empty() || schema == self.schema,
@@ -219,8 +219,8 @@ impl Replay {
         }
     }
 
-    /// The tails of the streams that their workers may continue: those that are as the manifest
-    /// says. Gives each tail's worker and items so far.
+    /// The tails of the streams that their workers may continue, as they match the manifest; with each tail's worker
+    /// and items so far.
     fn open_tails(&mut self, manifest: &Manifest) -> BTreeMap<u64, (usize, u64)> {
         let mut tails = BTreeMap::new();
         for stream in &manifest.streams {
@@ -259,7 +259,7 @@ fn header(dir: &Path, id: u64, files: &Generations, listed: Option<&Files>) -> O
     candidates(files, listed.map(|files| files.chunk)).into_iter().find_map(read)
 }
 
-/// A time after which no item that touches the chunk ends.
+/// An upper bound on when the last step of any item that touches the chunk was added.
 fn reach(headers: &BTreeMap<u64, Header>, id: u64, length: usize) -> u64 {
     let Some(mut header) = headers.get(&id) else { return 0 };
     let (mut reach, mut left) = (header.last_order, length - 1);

@@ -23,7 +23,7 @@ impl Draws {
         Draws { key, position: 0 }
     }
 
-    /// 64 even bits.
+    /// 64 uniform bits.
     pub fn bits(&mut self) -> u64 {
         self.position += 1;
         mix(self.key.wrapping_add(self.position.wrapping_mul(GOLDEN)))

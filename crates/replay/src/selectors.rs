@@ -23,13 +23,13 @@ pub trait Selector: Send {
     fn sample(&self, draws: &mut Draws) -> Pick;
     /// Changes the priority of a live item.
     fn prioritize(&mut self, _item: u64, _priority: f64) {}
-    /// Leaves of the sample tree, which a resumed run must have alike for equal rounding.
+    /// Leaves of the sample tree; a resumed run must use as many, so that sums round alike.
     fn slots(&self) -> usize {
         0
     }
 }
 
-/// Every item alike.
+/// All items are equally likely.
 #[derive(Default)]
 pub struct Uniform {
     live: Range<u64>,
@@ -89,7 +89,7 @@ impl Selector for Recency {
     }
 }
 
-/// In proportion to the priority; infinite ones come first, and all-zero ones count alike.
+/// In proportion to the priority; infinite ones come first, and if all are zero every item is equally likely.
 ///
 /// A binary tree of sums over a ring of leaves. Every inner node is the sum of its two children,
 /// computed anew on each change, so that nothing drifts and equal leaves give equal trees.

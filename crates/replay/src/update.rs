@@ -66,7 +66,7 @@ impl Replay {
         Ok(values)
     }
 
-    /// Writes row `from / count` of every array to `count` steps from `place` on.
+    /// Writes `count` steps of every array, from its step `from` on, to the steps from `place` on.
     fn set_values(&mut self, place: Place, count: usize, values: &[(usize, &Array)], from: usize) {
         for (id, range, done) in self.located(place, count) {
             let Some(chunk) = self.store.chunks.get_mut(&id) else { continue };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Widest line.
 const COLUMNS: usize = 100;
-/// Width of the words in front.
+/// Width of the labels.
 const LABEL: usize = 13;
 /// Parameters from which on an update takes a CPU many seconds.
 const LARGE: usize = 20_000_000;
@@ -50,7 +50,7 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
     Ok(lines.join("\n"))
 }
 
-/// What was reached, and where it lies. `score` is a phrase about the scores of episodes, where one has ended.
+/// The result of a run and its folder. `score` is a phrase about the scores of episodes, if one has ended.
 pub fn end(root: &Path, step: u64, updates: u64, score: Option<String>, seconds: f64) -> String {
     let score = score.unwrap_or_else(|| "no episode ended".to_string());
     let time = duration(Duration::from_secs_f64(seconds.max(0.0)));
@@ -73,7 +73,7 @@ fn put(lines: &mut Vec<String>, label: &str, items: &[String]) {
         line = if empty { line + item } else { line + " · " + item };
         empty = false;
     }
-    // A folder's name may be longer: it is worth more whole than cut.
+    // An item may be wider, such as a folder's name, which is not cut.
     lines.push(line);
 }
 
@@ -88,7 +88,7 @@ fn parameters(agent: Option<&Agent>) -> String {
     format!("{} = {}", short(count(agent) as f64), parts.join(" + "))
 }
 
-/// A word of warning. The official default is size200m, which surprises whoever names a task alone.
+/// A warning: the official default is size200m, which surprises whoever names only a task.
 fn note(device: Device, parameters: usize) -> Option<&'static str> {
     (device == Device::Cpu && parameters >= LARGE)
         .then_some("a CPU may take many seconds per update of this size: try --configs size1m")
@@ -135,7 +135,7 @@ fn step_line(config: &Config) -> String {
     format!("{total} policy steps {frames} · {updates} · replay ratio {}", short(run.train_ratio))
 }
 
-/// Updates of the whole run: the first is done when the replay holds a batch's worth of sequences.
+/// Updates of the whole run: the first is done when the replay holds `batch_size * batch_length` sequences.
 fn updates(config: &Config, rate: f64) -> u64 {
     let length = config.consec_train * config.batch_length + config.replay_context;
     let prefill = config.batch_size * config.batch_length + config.run.envs * length.saturating_sub(1);

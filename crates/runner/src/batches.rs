@@ -8,10 +8,10 @@ use spaces::{Array, Data, Record};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Batches that the prefetch thread has ready at most, besides the one it is at.
+/// Most batches that the prefetch thread holds ready, besides the one it is preparing.
 const AHEAD: usize = 1;
 
-/// A replay that steps go into while batches are drawn from it.
+/// A replay shared between adding steps and drawing batches.
 pub type Shared = Arc<Mutex<Replay>>;
 
 /// The replay behind the lock. A thread that panicked while it held it has ended the run anyway.
@@ -55,7 +55,7 @@ impl Batches {
         if mode == Mode::Train && !config.run.sync { Batches::Waiting(source) } else { Batches::Direct(source) }
     }
 
-    /// The next batch, prepared for the agent that `preparer` is of.
+    /// The next batch, prepared by `preparer`.
     pub fn prepared(&mut self, preparer: &Preparer) -> Result<Prepared> {
         if matches!(self, Batches::Waiting(_))
             && let Batches::Waiting(source) = std::mem::replace(self, Batches::Ended)

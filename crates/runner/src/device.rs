@@ -11,17 +11,17 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-/// How long a GPU that nobody asked for may take to start and to pass the trial; kernels may have to be compiled before.
+/// How long a GPU selected by `auto` may take to start and pass the trial; its kernels may have to be compiled first.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The numbers of GPUs, and how they compute.
+/// The GPUs by number, and their precision.
 #[derive(Clone, PartialEq)]
 struct Wanted {
     devices: Vec<usize>,
     precision: Precision,
 }
 
-/// The agent where `config` says that it computes.
+/// Moves the agent to the devices that `config` names.
 pub fn place(agent: Agent, config: &Config) -> Result<Agent> {
     match gpus(config)?.as_slice() {
         [] => Ok(agent),
@@ -61,8 +61,8 @@ impl Wanted {
         self.devices.iter().map(open).collect::<Result<_, _>>().map_err(|sentence| anyhow!("device 'cuda': {sentence}"))
     }
 
-    /// What `auto` means: the GPUs if they are there and compute what the processor does; else the processor, with a note
-    /// that says why where there is a GPU. Found out once a process.
+    /// What `auto` means: the GPUs, if there are any and they agree with the processor; else the processor, with a note
+    /// that says why if there is a GPU. Determined once per process.
     fn found(&self) -> Vec<&'static Gpu> {
         static FOUND: Mutex<Vec<(Wanted, Vec<&'static Gpu>)>> = Mutex::new(Vec::new());
         let mut found = FOUND.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -87,8 +87,7 @@ impl Wanted {
     }
 }
 
-/// Has a GPU tried, once for each program and version of CUDA. An Err says that it computes something else than the
-/// processor.
+/// Tries a GPU, once for each program and version of CUDA. An error says that it disagrees with the processor.
 fn try_out(gpu: &'static Gpu) -> Result<()> {
     if gpu.is_trusted() {
         return Ok(());
@@ -100,7 +99,7 @@ fn try_out(gpu: &'static Gpu) -> Result<()> {
     Ok(())
 }
 
-/// What `f` returns, in a thread of its own: a GPU may fail by a panic, which has said why, or never answer.
+/// Runs `f` in a thread of its own, as a GPU may panic (which has said why) or never answer.
 fn within<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (send, receive) = channel();
     thread::spawn(move || send.send(f()));

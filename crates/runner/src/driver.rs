@@ -18,7 +18,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Drives `envs` from at most so many `threads`. They must have the same spaces; their first step is a reset.
+    /// Drives `envs` from at most `threads` threads. They must have the same spaces; their first step is a reset.
     pub fn new(envs: Vec<Box<dyn Env>>, threads: usize) -> Result<Self> {
         let first = envs.first().context("run.envs is 0; at least one environment is needed")?;
         let (obs_space, act_space) = (first.obs_space().clone(), first.act_space().clone());
@@ -112,7 +112,7 @@ impl Driver {
         for key in self.act_space.keys() {
             state.insert(format!("action/{key}"), Array::stack(self.actions.iter().map(|action| &action[key])));
         }
-        // Where one has failed for good, the others have taken a step that nobody has seen: they start new episodes.
+        // If one has failed for good, the others took a step that was not recorded: they start new episodes.
         let states = if self.broken { vec![] } else { self.workers.save()? };
         for (i, env) in states.into_iter().enumerate() {
             if let Some(bytes) = env {

@@ -77,7 +77,7 @@ struct Play {
     fps: Fps,
     started: Instant,
     step: u64,
-    /// Whether `run.steps` are done, which was said.
+    /// Whether the user was told that `run.steps` are done.
     overtime: bool,
 }
 
@@ -110,7 +110,7 @@ impl Play {
         Ok(())
     }
 
-    /// Whether as much was played as was asked for. Long episodes count, too: each environment ends some.
+    /// Whether enough was played. Each environment must end some episodes, so that long ones count too.
     fn is_enough(&self) -> bool {
         let Run { steps, eval_eps, .. } = self.config.run;
         self.step >= steps && self.scores.iter().all(|scores| scores.len() >= eval_eps)
@@ -132,7 +132,7 @@ impl Play {
         duration > 0.0 && self.started.elapsed().as_secs_f64() >= duration
     }
 
-    /// One step of every environment. Scores are written as soon as there are any: they are what all this is for.
+    /// One step of every environment. Scores are written at once, as they are the purpose of the run.
     fn act(&mut self) -> Result<()> {
         let (policy, agent) = (&mut self.policy, self.agent.as_ref());
         let transitions = self.driver.step(|obs| policy.act(agent, obs))?;
@@ -169,7 +169,7 @@ impl Play {
         self.logger.write(self.step);
     }
 
-    /// Writes what is left, however it went, and says what was reached.
+    /// Writes what is left, also after a failure; on success prints the result.
     fn end(mut self, played: Result<()>) -> Result<()> {
         let root = self.folder.root();
         self.logger.add(self.step, &self.film.finish(), "epstats");

@@ -1,4 +1,4 @@
-//! Evaluation during training (`train_eval`): own environments, own replay, no updates from it.
+//! Evaluation during training (`train_eval`): with environments and a replay of its own, on which nothing is trained.
 
 use crate::batches::{Batches, Shared, lock};
 use crate::driver::Driver;
@@ -27,8 +27,8 @@ impl Evaluation {
         Evaluation { episodes: Episodes::new(driver.count()), driver, replay, stream: Stream { batches, carry } }
     }
 
-    /// Plays `run.eval_eps` episodes with the present agent, then reports on what was played. Ends early where `stop`
-    /// is asked, unless the run must be the same wherever it stops.
+    /// Plays `run.eval_eps` episodes with the present agent, then reports on what was played. Ends early if `stop` is
+    /// asked, except in synchronous mode, where results must not depend on it.
     pub fn run(
         &mut self,
         config: &Config,
@@ -38,7 +38,7 @@ impl Evaluation {
         stop: &Stop,
     ) -> Result<()> {
         let (space, count) = (self.driver.act_space().clone(), self.driver.count());
-        let actor = agent.map(Agent::snapshot); // which on a GPU acts by one call
+        let actor = agent.map(Agent::snapshot); // on a GPU a snapshot acts by one call
         let mut policy = Policy::new(actor.as_ref(), &space, count, config.seed.wrapping_add(step + 1), Mode::Eval);
         self.driver.reset();
         self.episodes.reset();

@@ -5,16 +5,16 @@ use anyhow::Result;
 use envs::record::flag;
 use spaces::{Array, Data, Record};
 
-/// Frames from which on no further episode is begun.
+/// Once a film has this many frames, no further episode is begun.
 const ENOUGH: usize = 256;
-/// Bytes of an episode's images that are kept; what comes after is left out.
+/// Most bytes of images kept of an episode; later ones are left out.
 const BYTES: usize = 64 << 20;
 
 /// The images of whole episodes, one after the other until the film has [`ENOUGH`] frames. It is part of no checkpoint:
 /// after a resume it begins with the next episode.
 #[derive(Default)]
 pub struct Film {
-    /// Of the running episode, if it was seen from its first step on.
+    /// The running episode, if it was seen from its first step on.
     running: Option<Episode>,
     whole: Agg,
     frames: usize,
@@ -57,7 +57,7 @@ impl Film {
         self.whole.result()
     }
 
-    /// The same at the end: if no episode has ended, of the running one.
+    /// The same at the end of a run; if no episode has ended, the video of the running one.
     pub fn finish(mut self) -> Metrics {
         if self.whole.is_empty()
             && let Some(mut episode) = self.running.take()

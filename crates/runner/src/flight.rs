@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 /// An update that has been started.
 pub struct Flight(JoinHandle<Landed>);
 
-/// What comes back: what went in, and the update. A processor has done it by then; a GPU is at it.
+/// What comes back: the inputs and the update, which a processor has done by then, while a GPU may be busy with it.
 pub struct Landed {
     pub agent: Agent,
     pub carry: Carry,

@@ -7,11 +7,11 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-/// A run folder that this process holds. The operating system lets go of the lock when the
-/// process ends, however it ends, so a stale lock cannot keep anyone out.
+/// A run folder locked by this process. The operating system releases the lock when the process ends, however it ends,
+/// so a stale lock cannot keep anyone out.
 pub struct Folder {
     root: PathBuf,
-    /// Whether nobody has held it before.
+    /// Whether opening it created the lock file.
     is_new: bool,
     _lock: File,
 }
@@ -63,7 +63,7 @@ impl Folder {
         &self.root
     }
 
-    /// Refuses to begin on top of what is left of another run, or of a configuration that somebody wrote.
+    /// Refuses to begin over the remains of another run, or over a `config.yaml` that no run wrote.
     pub fn refuse_remains(&self) -> Result<()> {
         let root = self.root.display();
         let lines = LINES.into_iter().find(|name| self.path(name).metadata().is_ok_and(|file| file.len() > 0));
@@ -75,7 +75,7 @@ impl Folder {
                  --logdir, or move it away"
             );
         }
-        // A start that failed may have left the configuration of a run, which has every key.
+        // A start that failed may have left the `config.yaml` of a run, which has all these keys.
         let ours = |text: &str| ["\nlogdir:", "\nreplay:", "\nagent:"].iter().all(|key| text.contains(key));
         match fs::read(self.path("config.yaml")) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -1,11 +1,11 @@
-//! Who acts: the agent, or nobody in particular (`random_agent`).
+//! Who acts: the agent, or a random policy (`random_agent`).
 
 use anyhow::Result;
 use dreamer_agent::{Acted, Agent, Carry, Mode};
 use envs::{Rng, random_action};
 use spaces::{Array, Record, Spaces};
 
-/// Random numbers of a random policy; environments use streams from 0 up.
+/// The random policy's first stream of random numbers; environments use streams from 0 up.
 const STREAM: u64 = 1 << 40;
 
 /// The acting side of an agent: its recurrent state for `n` environments.
@@ -18,7 +18,7 @@ impl Policy {
     /// A fresh policy for `count` environments: the agent's, or a random one where there is none.
     pub fn new(agent: Option<&Agent>, act_space: &Spaces, count: usize, seed: u64, mode: Mode) -> Self {
         match agent {
-            // Each evaluation has draws of its own; training goes on counting from zero.
+            // Each evaluation has random draws of its own; training counts its steps from zero.
             Some(agent) if mode == Mode::Eval => {
                 Policy::Agent { carry: Box::new(agent.initial(count).at_step(seed.wrapping_shl(24))), mode }
             }

@@ -1,4 +1,4 @@
-//! What of a run a checkpoint holds, and how a run goes on from one.
+//! What a checkpoint holds of a run, and how a run resumes from one.
 
 use crate::batches::lock;
 use crate::checkpoint::{self, Moment};
@@ -110,7 +110,8 @@ pub fn open_agent(path: &Path) -> Result<Agent> {
 }
 
 impl Trainer {
-    /// Saves replay and checkpoint. What fails is as it was; the agent is small and saved even if the replay is not.
+    /// Saves replay and checkpoint. A part that fails keeps its last save; the agent is small and saved even if the
+    /// replay is not.
     pub fn save(&mut self) -> Result<()> {
         self.land()?;
         self.logger.sync();
@@ -143,7 +144,7 @@ impl Trainer {
         }
     }
 
-    /// What a checkpoint holds; `whole` is whether the replay that lies beside it belongs to it.
+    /// The content of a checkpoint; `whole` says whether the replay beside it belongs to it.
     fn moment(&mut self, whole: bool) -> Result<Moment> {
         let mut arrays = self.driver.save()?;
         nest(&mut arrays, "policy", self.policy.save());
@@ -180,8 +181,7 @@ impl Trainer {
         Ok(serde_json::to_value(state)?)
     }
 
-    /// Goes on from a checkpoint, whose agent has been taken over. Parts that the configuration has changed since start
-    /// anew.
+    /// Resumes from a checkpoint whose agent was loaded already. Parts whose configuration has changed start anew.
     pub fn load(&mut self, moment: &Moment, state: State) -> Result<()> {
         let changed = |key: &str| {
             state.config.pointer(key) != serde_json::to_value(&self.config).ok().as_ref().and_then(|c| c.pointer(key))
@@ -246,7 +246,7 @@ fn unnest(whole: &Record, prefix: &str) -> Record {
     whole.iter().filter_map(inner).collect()
 }
 
-/// Takes over the agent of a checkpoint.
+/// Loads the agent of a checkpoint.
 pub fn take_agent(agent: Option<&mut Agent>, moment: &Moment) -> Result<()> {
     let text = "the checkpoint does not fit the agent of this configuration; take the run's own, or another --logdir";
     match agent {
@@ -265,7 +265,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Takes over, of what was saved as `name`, the carried state and the half-used sequence where they are wanted.
+    /// Loads what was saved as `name`: the carried state and the half-used sequence, each if it is wanted.
     fn load(&mut self, name: &str, moment: &Moment, state: bool, sequence: bool) -> Result<()> {
         let saved = unnest(&moment.arrays, &format!("carry/{name}"));
         if let Some(carry) = self.carry.as_mut().filter(|_| state && !saved.is_empty()) {
@@ -283,7 +283,7 @@ fn replay_mark(root: &Path) -> Option<u32> {
     std::fs::read(root.join("replay").join("manifest")).ok().map(|bytes| crc32fast::hash(&bytes))
 }
 
-/// Cuts the metrics files back to so many bytes, as they were when a checkpoint was written.
+/// Truncates the metrics files to `lengths`, which they had when a checkpoint was written.
 pub fn rewind_lines(root: &Path, lengths: [u64; 2]) -> Result<()> {
     for (name, length) in LINES.into_iter().zip(lengths) {
         let path = root.join(name);
@@ -295,8 +295,8 @@ pub fn rewind_lines(root: &Path, lengths: [u64; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Writes the resolved configuration beside the run, replacing the file as a whole. From wherever it is named later, it
-/// means the same folder.
+/// Writes the resolved configuration into the run folder, replacing the file as a whole. Its `logdir` is absolute, and
+/// so means the same folder from anywhere.
 pub fn write_config(root: &Path, config: &Config) -> Result<()> {
     let logdir = std::path::absolute(&config.logdir).unwrap_or_else(|_| config.logdir.clone().into());
     let config = Config { logdir: logdir.display().to_string(), ..config.clone() };

@@ -14,18 +14,18 @@ use spaces::Spaces;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-/// Evaluation environments are numbered from here on, so that their random numbers are others.
+/// Evaluation environments are numbered from here on, to draw other random numbers.
 const EVAL_INDEX: usize = 1 << 20;
 /// Restarted environments likewise.
 const RESTART_INDEX: usize = 1 << 24;
-/// An environment that crashes more often in so many steps ends the run.
+/// A run ends when an environment crashes more than `RESTARTS` times within `RESTART_WINDOW` steps.
 const RESTARTS: usize = 3;
 const RESTART_WINDOW: u64 = 10_000;
-/// Environments in worker processes that one thread asks and hears; measured on two cores (docs/bridge.md).
+/// Environments in worker processes that one thread serves; measured on two cores (docs/bridge.md).
 const ASKED: usize = 16;
 
-/// The environments of a run, or those of the evaluation in it, ready to step. `start` is the policy step at which the
-/// run goes on: by it the seeds of environments whose state is not saved differ from those of its beginning.
+/// The environments of a run, or those of its evaluation, ready to step. `start` is the policy step at which the run
+/// resumes: environments whose state is not saved get other seeds than at its beginning.
 pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
     let (key, count) = if eval { ("run.eval_envs", config.run.eval_envs) } else { ("run.envs", config.run.envs) };
     let first = if eval || config.script == "eval_only" { EVAL_INDEX } else { 0 };
@@ -39,7 +39,7 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
         (0..count).map(|i| environment(config, first + i, start)).collect::<Result<Vec<Box<dyn Env>>>>()?
     };
     let processors = available_parallelism().map_or(1, |n| n.get());
-    // Workers compute at the same time whoever asks them, and to wake threads for that takes longer than to ask.
+    // Workers compute in parallel whichever thread asks them, and waking threads takes longer than asking.
     let threads = if external { processors.min(count.div_ceil(ASKED)) } else { processors };
     Driver::new(envs, if config.run.sync { 1 } else { threads })
 }
@@ -47,7 +47,7 @@ pub fn driver(config: &Config, eval: bool, start: u64) -> Result<Driver> {
 /// One native environment, which is rebuilt when it crashes, with other random numbers than before.
 fn environment(config: &Config, index: usize, start: u64) -> Result<Box<dyn Env>> {
     let (task, options) = (config.task.clone(), config.env.clone());
-    // One that takes its state back draws as it would have without a pause, until it crashes.
+    // A restored environment draws from its saved generator, and from this seed only after a crash.
     let seed = if start == 0 { config.seed } else { envs::Rng::new(config.seed, start).bits() };
     let drawn = config.script == "eval_only"; // drawing would slow training down
     let build = move |restarts| {
@@ -78,7 +78,7 @@ pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
     Ok(Some(agent))
 }
 
-/// Has images of the replay stay on the GPU as `replay.gpu_gb` says.
+/// Keeps images of the replay on the GPU as `replay.gpu_gb` says.
 fn keep_frames(agent: &mut Agent, config: &Config) -> Result<()> {
     let gigabytes = config.replay.gpu_gb;
     if gigabytes == 0.0 || config.script == "eval_only" {
@@ -115,8 +115,8 @@ pub fn step_spaces(driver: &Driver, agent: Option<&Agent>) -> Spaces {
     all
 }
 
-/// The replay of training, or the tenth as large one of evaluation, which lies in `dir`, for steps of `step` bytes from
-/// so many environments.
+/// The replay of training, or that of evaluation, a tenth as large, in `dir`, for steps of `step` bytes from `envs`
+/// environments.
 pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usize) -> Result<Replay> {
     let (length, consec) = match eval {
         false => (config.batch_length, config.consec_train),
@@ -203,7 +203,7 @@ pub fn logger(config: &Config, root: &Path, resume: Option<u64>) -> Result<Logge
     })
 }
 
-/// Takes tensors over into the agent: those that `regex` matches of the checkpoint that the setting `key` names.
+/// Loads the tensors whose names match `regex` from the checkpoint `from`, which the setting `key` names.
 pub fn load_checkpoint(agent: &mut Agent, key: &str, from: &str, regex: &str) -> Result<()> {
     let (state, warnings) = read_agent(Path::new(from)).with_context(|| format!("{key} '{from}'"))?;
     warnings.iter().for_each(|text| println_above(&format!("warning: {text}")));

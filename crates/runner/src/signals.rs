@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often the watching thread looks for a signal, and how long it leaves the run to hear of it by itself. Signals
-/// within that time count as one: `timeout`, for one, sends its signal to the program and then to the group it is in.
+/// How often the watching thread looks for a signal, and how long it leaves the run to notice one. Signals within that
+/// time count as one: `timeout`, for example, signals the program and then its process group.
 const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -33,7 +33,7 @@ impl Stop {
                 .and_then(|_| signal_hook::flag::register(signal, stop.asked.clone()))
                 .context("cannot watch for Ctrl-C")?;
         }
-        // A limit of files' sizes is to be an error of the write, like a full disk, and not the end of the program.
+        // Exceeding a file size limit is to be a write error, like a full disk, and not the end of the program.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot watch for signals")?;
         let watched = stop.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || watched.watch())?;
@@ -48,7 +48,7 @@ impl Stop {
         asked
     }
 
-    /// Lets the next signal end the program, and says why nothing happens where the run is not there to say so.
+    /// Arms the next signal to end the program, and tells the user if the run has not noticed this one.
     fn watch(&self) {
         while !self.asked.load(Ordering::SeqCst) {
             std::thread::sleep(LOOK);

@@ -94,7 +94,7 @@ fn start(config: Config, folder: Folder, checkpoints: Checkpoints, mut parts: Pa
     Ok(trainer)
 }
 
-/// Goes on where `moment` was saved. Its agent counts, not `run.from_checkpoint`.
+/// Resumes from `moment`, whose agent takes precedence over `run.from_checkpoint`.
 fn resume(
     config: Config,
     folder: Folder,
@@ -149,7 +149,7 @@ impl Trainer {
         }
     }
 
-    /// Whether an environment failed for good. What came before it is sound; after other failures the last save is.
+    /// Whether an environment failed for good, which leaves the run sound; after other failures only the last save is.
     fn has_broken_environment(&self) -> bool {
         self.driver.is_broken() || self.evaluation.as_ref().is_some_and(|evaluation| evaluation.driver.is_broken())
     }
@@ -184,7 +184,7 @@ impl Trainer {
         Ok(true)
     }
 
-    /// Evaluates, reports, logs and saves where it is time; once a step.
+    /// Evaluates, reports, logs and saves what is due; at most once a step.
     fn look_at_clocks(&mut self) -> Result<()> {
         let step = self.counters.step;
         if self.counters.checked == Some(step) {

@@ -66,7 +66,7 @@ pub struct Clocks {
     pub save: Clock,
 }
 
-/// Where the run is.
+/// The progress of the run.
 #[derive(Clone, Default)]
 pub struct Counters {
     /// Policy steps of all environments together.
@@ -157,7 +157,7 @@ impl Trainer {
         })
     }
 
-    /// One step of every environment: into the replay, the statistics, and the updates owed for it.
+    /// One step of every environment, added to the replay and the statistics; counts the updates owed for it.
     ///
     /// The official loop trains after each environment's step; here all have stepped before the
     /// same number of updates is done, so that a run can stop between any two updates.
@@ -194,7 +194,7 @@ impl Trainer {
     }
 
     /// One gradient update on the next batch. In synchronous mode it is done when this returns; else it is under way,
-    /// and the one before it is done. Until it lands, `agent` is as it was before.
+    /// with a snapshot from before it as `agent` until it lands, and the update before it is done.
     ///
     /// A GPU gets the next update before the results of the last one are fetched, so that it never waits for that.
     pub fn update(&mut self) -> Result<()> {
@@ -213,7 +213,7 @@ impl Trainer {
         before.map_or(Ok(()), |before| self.fetch(before))
     }
 
-    /// Waits for the update under way, if there is one. Whoever saves, reports or evaluates needs its agent.
+    /// Waits for the update under way, if there is one: saving, reporting and evaluating need its agent.
     pub fn land(&mut self) -> Result<()> {
         self.recall()?.map_or(Ok(()), |begun| self.fetch(begun))
     }
@@ -233,7 +233,7 @@ impl Trainer {
     fn fetch(&mut self, (batch, begun): (Prepared, Begun)) -> Result<()> {
         let Some(result) = self.agent.as_ref().map(|agent| agent.finish(begun)) else { return Ok(()) };
         if result.is_err() {
-            drop(self.recall()); // the agent, which belongs to what is saved, though an update further
+            drop(self.recall()); // brings the agent back to be saved, though it is an update further
         }
         self.learned(&batch, result)
     }
@@ -256,7 +256,7 @@ impl Trainer {
         }
     }
 
-    /// Saves what a failed update was about and says where.
+    /// Saves the inputs of a failed update, and adds to the error where they are.
     fn diagnose(&mut self, batch: &Record, error: anyhow::Error) -> anyhow::Error {
         let dir = self.folder.path("diagnostic").join(format!("{:012}", self.counters.step));
         let state = self.agent.as_ref().map(Agent::save).unwrap_or_default();

@@ -77,7 +77,7 @@ impl Workers {
         results.into_iter().collect()
     }
 
-    /// The state of every environment that can be saved.
+    /// The state of every environment; none where it cannot be saved.
     pub fn save(&mut self) -> Result<Vec<Option<Vec<u8>>>> {
         match self {
             Workers::Inline(slots) => Ok(slots.iter().map(|slot| slot.env.save()).collect()),

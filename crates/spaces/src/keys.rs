@@ -2,7 +2,7 @@
 
 use crate::Spaces;
 
-/// Names that the agent and the replay have for their own values.
+/// Names that the agent and the replay reserve for their own values.
 const OWN: [&str; 3] = ["stepid", "consec", "priority"];
 const OWN_GROUPS: [&str; 4] = ["dyn/", "enc/", "dec/", "replay/"];
 
@@ -11,8 +11,8 @@ pub fn is_log(key: &str) -> bool {
     key.starts_with("log/")
 }
 
-/// A sentence where an agent cannot tell these keys apart from each other or from its own, or where it would
-/// misunderstand their bounds.
+/// Refuses, with a sentence, keys that an agent could not tell apart from each other or from its own, and bounds that
+/// it would misunderstand.
 pub fn check_keys(obs_space: &Spaces, act_space: &Spaces) -> Result<(), String> {
     if let Some(key) = act_space.keys().find(|key| obs_space.contains_key(*key)) {
         return Err(format!("the key '{key}' is in both spaces; rename one of them"));

@@ -118,7 +118,7 @@ impl Space {
         Array::zeros(self.dtype, &self.shape)
     }
 
-    /// What an agent's `action` means in this space. A continuous one is cut to `[-1, 1]`, which spans the bounds where
+    /// Maps an agent's `action` to this space. A continuous one is clipped to `[-1, 1]` and scaled to the bounds if
     /// these are finite; a discrete one stays as it is. The result has the shape of `action`.
     pub fn from_policy(&self, action: &Array) -> Array {
         let (Data::F32(xs), DType::F32) = (&action.data, self.dtype) else { return action.clone() };
@@ -131,7 +131,7 @@ impl Space {
         Array::from_f32(&action.shape, xs.iter().map(|&x| scale(x.clamp(-1.0, 1.0) as f64)).collect())
     }
 
-    /// Whether `value` has this dtype and shape and lies within the bounds; else a sentence.
+    /// Checks that `value` has this dtype and shape and lies within the bounds; the error is a sentence.
     pub fn check(&self, key: &str, value: &Array) -> Result<(), String> {
         if value.dtype() != self.dtype || value.shape != self.shape {
             return Err(format!(
@@ -158,7 +158,7 @@ impl Space {
     }
 }
 
-/// The float32 nearest to a bound that does not lie beyond it; `inwards` points inside.
+/// The float32 nearest to a bound that does not lie beyond it; `inwards` is the sign of the direction inside.
 fn inner(bound: f64, inwards: f64) -> f64 {
     let x = bound as f32;
     let beyond = (x as f64 - bound) * inwards < 0.0;

@@ -63,5 +63,5 @@ def make(task, options, kwargs, seed, index=0, slots=1):
   except ImportError as e:
     cure = getattr(module, 'INSTALL', None)
     if not cure or suite == 'gym' and (e.name or 'gymnasium').partition('.')[0] != 'gymnasium':
-      raise  # What a module of the user's lacks is not for us to say.
+      raise  # The user's own module lacks something else.
     raise Problem(f'a package is missing ({e})', cure=cure)

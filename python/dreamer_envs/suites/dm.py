@@ -66,7 +66,7 @@ class Dm(Env):
     return 'obs_reward' if key == 'reward' else key.replace('/', '_')
 
   def _convert(self, spec):
-    # Bytes that are no image, such as a map, are no classes either.
+    # Bytes that are not an image, such as a map, are not classes either.
     if spec.dtype == bool or spec.dtype == np.uint8 and len(spec.shape) == 3:
       return Space(spec.dtype, spec.shape)
     if hasattr(spec, 'num_values'):

@@ -14,7 +14,7 @@ CAMERAS = {'quadruped': 2}
 
 
 def make(name, options, kwargs, seed, index, slots):
-  # Where a task is simulated is chosen already: here.
+  # The trainer has already chosen to simulate the task here.
   own = {key: x for key, x in options.items() if key != 'engine'}
   return DMC(name, seed, **own, **kwargs)
 
@@ -80,7 +80,7 @@ class Camera:
 
 @contextlib.contextmanager
 def drawing():
-  """What goes wrong at the first image, other than wrong options, is a matter of missing libraries."""
+  """Attributes failures at the first image, other than by wrong options, to missing libraries."""
   try:
     yield
   except Problem:
@@ -100,7 +100,7 @@ def split(name):
 
 def load_suite(image):
   """The package's tasks; images are drawn without a display where there is none."""
-  import dm_control  # noqa: F401  That it is missing is another problem than what follows.
+  import dm_control  # noqa: F401  If it is missing, that is not a problem of drawing.
   if image and not os.environ.get('DISPLAY'):
     os.environ.setdefault('MUJOCO_GL', 'egl')
     os.environ.setdefault('LP_NUM_THREADS', '0')  # Software drawing gains nothing by threads.

@@ -75,7 +75,7 @@ class DMLab(Env):
       act = np.array(self._actions[int(action['action'])], np.intc)
       reward = self._env.step(act, num_steps=self._repeat)
       self._done = not self._env.is_running()
-    if not self._done:  # A level that ended shows nothing more, thus its last image again.
+    if not self._done:  # A level that has ended has no observations, so the last are repeated.
       seen = self._env.observations()
       self._seen = {'image': seen['RGB_INTERLEAVED']}
       if self._text:

@@ -7,7 +7,7 @@ from ..env import Problem
 from ..wrap import GymEnv, GymVector
 
 INSTALL = 'pip install gymnasium'
-# Modules that register environments of a group, where many look for them without.
+# Modules that register groups of environments, to suggest if a name lacks the module.
 MODULES = {'ALE': 'ale_py'}
 
 
@@ -40,7 +40,7 @@ def make(name, options, kwargs, seed, index, slots):
   except gymnasium.error.Error as e:
     if type(e) is not gymnasium.error.Error:
       raise
-    raise Problem(str(e))  # The name is not one.
+    raise Problem(str(e))  # The name is malformed.
   except ModuleNotFoundError as e:
     # Gymnasium names the module of MODULE:ID in a sentence of its own.
     module = name.partition(':')[0]

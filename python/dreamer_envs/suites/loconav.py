@@ -46,7 +46,7 @@ def make(name, options, kwargs, seed, index, slots):
 class LocoNav(Env):
   """One maze. The name may end in a control frequency, such as `_20hz`; 50 is usual.
 
-  Reaching the goal gives reward 1 at each step from then on or, with `again`, once and another
+  Reaching the goal gives reward 1 at each step from then on or, with `again`, once and a new
   start. With `termination`, falling over ends the episode. `image` adds what a camera sees. `size`
   is that of all images.
   """
@@ -112,7 +112,7 @@ def make_task(maze, random, freq, again, termination):
           'texture', type='2d', name='wall', builtin='flat', rgb1=color, width=100, height=100)]
 
   class Stay(random_goal_maze.RepeatSingleGoalMaze):
-    """Pays as long as the goal was reached, and goes on."""
+    """Gives a reward at every step once the goal is reached, and goes on."""
 
     def after_step(self, physics, random_state):
       random_goal_maze.NullGoalMaze.after_step(self, physics, random_state)

@@ -28,7 +28,7 @@ MILESTONES = (
     'iron_ore', 'furnace', 'iron_ingot', 'iron_pickaxe', 'diamond')
 LOGGED = ('log', 'cobblestone', 'iron_ingot', 'diamond')
 PITCH = 60  # Degrees that the view goes up and down at most.
-HELD_ATTACK, HELD_JUMP = 30, 10  # Steps that go on by themselves; attacks only at usual speed.
+HELD_ATTACK, HELD_JUMP = 30, 10  # Steps for which an action is held; attacks only at the usual speed.
 
 
 def make(name, options, kwargs, seed, index, slots):
@@ -79,7 +79,7 @@ class Minecraft(Env):
       return self._obs(self._env.reset(), first=True)
     seen, _, over, info = self._env.step(self._act(self._actions[int(action['action'])]))
     self._step += 1
-    if 'error' in (info or {}):  # The game broke off, which says nothing about the player.
+    if 'error' in (info or {}):  # The game broke off, through no doing of the player.
       self._done = True
       return {**self._last, 'reward': np.float32(0), 'is_first': False, 'is_last': True}
     self._done = bool(over) or self._step >= self._length

@@ -40,7 +40,7 @@ def has(env, *names):
 
 
 def wanted(function, given):
-  """Those of `given` that the function has a parameter for which nothing else is chosen."""
+  """The entries of `given` for which the function has a parameter with no default or None."""
   try:
     parameters = inspect.signature(function).parameters
   except (TypeError, ValueError):
@@ -50,7 +50,7 @@ def wanted(function, given):
 
 
 def load(name):
-  """What the function or class MODULE_OR_FILE:NAME stands for."""
+  """The function or class that MODULE_OR_FILE:NAME names."""
   where, _, what = name.rpartition(':')
   if not where or not what:
     raise Problem(f"'py:{name}' has to be py:MODULE:FUNCTION or py:FILE.py:FUNCTION")
@@ -70,7 +70,7 @@ def from_module(where):
     found = importlib.util.find_spec(where)
   except ModuleNotFoundError as e:
     if not f'{where}.'.startswith(f'{e.name}.'):
-      raise  # It is a package that the module's own package wants.
+      raise  # What is missing is a package that the module's own package imports.
     found = None
   if not found:
     raise Problem(f"there is no module '{where}' in this folder ({os.getcwd()}) or among the "

@@ -89,8 +89,8 @@ pub(super) fn fits(len: usize, rows: usize, cols: usize, ld: usize) -> bool {
 
 /// `c[m, n] (+)= a[m, k] w[row0..row0 + k, n] (+ bias[n])`, where `w` is packed.
 ///
-/// Rows of `a` start `lda` floats apart, those of `c` `ldc`; `accumulate` adds to what `c` holds.
-/// `row0` and `k` choose some rows of the weights, so that concatenated inputs need not be copied.
+/// Rows of `a` start `lda` floats apart, those of `c` `ldc`; `accumulate` adds to what `c` holds. `row0` and `k` select
+/// rows of the weights, so that inputs need not be copied to be concatenated.
 #[allow(clippy::too_many_arguments)] // the operands of a matrix product
 pub fn gemm_packed(
     m: usize,
@@ -150,7 +150,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self, m: usize) {
         let w = self.w;
-        // Few rows read each panel once, so there is nothing to keep near.
+        // A single tile of rows reads each panel once, so blocking would not help the caches.
         let block_k = if m <= S::TILE_ROWS { self.k.max(1) } else { BLOCK_K };
         for m0 in (0..m).step_by(BLOCK_M) {
             let rows = BLOCK_M.min(m - m0);
@@ -209,7 +209,7 @@ impl Tile {
                     _ => self.run::<S, 8>(full),
                 }
             }
-            // Behind the last rows there may be nothing to point at.
+            // Wrapping, as these may be out of bounds after the last rows.
             self.a = self.a.wrapping_add(rows * self.lda);
             self.c = self.c.wrapping_add(rows * self.ldc);
         }
@@ -218,7 +218,7 @@ impl Tile {
     #[inline(always)]
     unsafe fn run<S: Simd, const R: usize>(&self, full: bool) {
         if R > S::TILE_ROWS {
-            return; // never asked for; keeps the compiler from generating it
+            return; // unreachable; keeps the compiler from generating the rest
         }
         let l = S::LANES;
         let mut acc = [[S::zero(); 2]; R];
@@ -238,7 +238,7 @@ impl Tile {
                 }
                 panel = panel.add(2 * l);
             }
-            // Last, so that a large bias does not take digits from every product on the way.
+            // Added last: a large bias would cost precision in every partial sum.
             if !self.bias.is_null() {
                 let b = load_pair::<S>(self.bias, self.n, full);
                 for r in 0..R {
@@ -252,7 +252,7 @@ impl Tile {
     }
 }
 
-/// Two vectors from `n` floats; `full` says that `n` is all of them.
+/// Loads two vectors from `n` floats; `full` says that these fill both.
 ///
 /// # Safety
 /// `p` is readable for `n` floats, at most two vectors.
@@ -268,7 +268,7 @@ pub(super) unsafe fn load_pair<S: Simd>(p: *const f32, n: usize, full: bool) -> 
     }
 }
 
-/// Stores the first `n` floats of two vectors; `full` says that `n` is all of them.
+/// Stores the first `n` floats of two vectors; `full` says that these are all.
 ///
 /// # Safety
 /// `p` is writable for `n` floats, at most two vectors.

@@ -1,21 +1,22 @@
 //! Weight gradients as one product over all rows: `dw[k, n] += Σ xᵀ dy`, from rows that lie in several places.
 //!
-//! Rows are taken in blocks. Both operands of a block are copied to where the inner loop reads them in order: `dy` as
-//! panels two vectors wide, `x` as strips of a tile's rows. The copies read whole rows, which lie far apart and
-//! often far away, one after the other: a tile that fetched its few columns of each row itself would wait for memory.
+//! Rows are processed in blocks. Both operands of a block are packed in the order in which the inner loop reads them:
+//! `dy` as panels two vectors wide, `x` as strips as wide as a tile has rows. Packing reads whole rows one after the
+//! other; a tile that read its few columns of each row itself would wait for memory, as rows are far apart and often
+//! not cached.
 
 use super::gemm::{fits, load_pair, store_pair};
 use super::simd::{Simd, with_simd};
 use crate::{Buffer, profile};
 use std::ops::Range;
 
-/// Most rows of a block.
+/// The most rows in a block.
 const BLOCK: usize = 256;
 /// Floats of packed `dy` that stay in the near caches.
 const NEAR: usize = 1 << 16;
 /// Columns of `x` that are copied at a time.
 const COLUMNS: usize = 512;
-/// Floats between the ends of strips: without them all strips would begin in the same set of the cache.
+/// Floats between strips, without which all strips would begin in the same cache set.
 const GAP: usize = 16;
 
 /// Rows `x[rows, k]` and `dy[rows, n]` of one product, `ldx` and `ldy` floats apart.
@@ -53,8 +54,8 @@ struct Gradient {
 
 /// `dw[k, n] += Σ over segments of x[rows, k]ᵀ dy[rows, n]` for a range of `k`.
 ///
-/// `dw` begins at row `k.start` of the gradient, and its rows start `ldw` floats apart, so a caller can hand
-/// ranges of `k` to its workers; the bits do not depend on the cut. Rows are summed in the segments' order.
+/// `dw` begins at row `k.start` of the gradient, and its rows start `ldw` floats apart, so a caller can hand ranges of
+/// `k` to its workers; the result does not depend on the cut, to the last bit. Rows are summed in the segments' order.
 pub fn gemm_tn(k: Range<usize>, n: usize, segments: &[Segment], dw: &mut [f32], ldw: usize) {
     for s in segments.iter().filter(|s| s.rows > 0) {
         assert!(fits(s.x.len(), s.rows, k.end, s.ldx), "x: {} floats for {} rows of {}", s.x.len(), s.rows, k.end);
@@ -87,7 +88,7 @@ unsafe fn run<S: Simd>(first: usize, segments: &[Segment], dw: Gradient) {
     };
     for segment in segments {
         for row in 0..segment.rows {
-            // SAFETY: the row exists; a full block is used up before the next row comes.
+            // SAFETY: the row exists; a full block is added and emptied before the next row.
             unsafe {
                 block.x[block.rows] = segment.x.as_ptr().add(row * segment.ldx + first);
                 block.dy[block.rows] = segment.dy.as_ptr().add(row * segment.ldy);
@@ -162,7 +163,7 @@ impl Block {
                 let from = self.x[r].add(first);
                 let to = self.strips.as_mut_ptr().add(r * S::TILE_ROWS);
                 for i in 0..whole {
-                    // A length known when compiled.
+                    // The length is a compile-time constant.
                     std::ptr::copy_nonoverlapping(from.add(i * S::TILE_ROWS), to.add(self.strip::<S>(i)), S::TILE_ROWS);
                 }
                 let done = whole * S::TILE_ROWS;
@@ -177,7 +178,7 @@ impl Block {
     #[inline(always)]
     unsafe fn row<S: Simd, const R: usize>(&self, i: usize, strip: *const f32, dw: Gradient) {
         if R > S::TILE_ROWS {
-            return; // never asked for; keeps the compiler from generating it
+            return; // unreachable; keeps the compiler from generating the rest
         }
         let width = 2 * S::LANES;
         // SAFETY: the strip holds `R` floats of each row, `dw` has `R` rows from `i`.

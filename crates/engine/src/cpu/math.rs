@@ -1,7 +1,7 @@
 //! Vectorised elementary functions, within two units in the last place of the exact value.
 //!
-//! The methods reduce the argument exactly (Cody and Waite), use a short polynomial, and scale back
-//! through denormals; infinities give their limits and NaN gives NaN.
+//! The methods reduce the argument exactly (Cody and Waite), use a short polynomial, and scale the result, denormals
+//! included; infinities give the limits and NaN gives NaN.
 
 use super::simd::{Simd, with_simd};
 
@@ -37,14 +37,14 @@ fn clamp<S: Simd>(x: S, lo: f32, hi: f32) -> S {
 pub(crate) fn exp<S: Simd>(x: S) -> S {
     let (n, r) = reduce(clamp(x, -110.0, 100.0));
     let q = poly(r, [1.0 / 2.0, 1.0 / 6.0, 1.0 / 24.0, 1.0 / 120.0, 1.0 / 720.0, 1.0 / 5040.0]);
-    // What 1 + r loses to rounding is given back: half a unit less error for three operations.
+    // Adds back what rounding 1 + r lost: half a unit in the last place less error for three operations.
     let one = S::splat(1.0);
     let s = one + r;
     let lost = r - (s - one);
     (s + q.mul_add(r * r, lost)).ldexp(n)
 }
 
-/// `e^x - 1`, exact in its relative error near zero.
+/// `e^x - 1`, with a small relative error near zero as well.
 #[inline(always)]
 pub(crate) fn expm1<S: Simd>(x: S) -> S {
     let (n, r) = reduce(clamp(x, -110.0, 100.0));
@@ -57,7 +57,7 @@ pub(crate) fn expm1<S: Simd>(x: S) -> S {
     S::select(n.eq(S::zero()), p, y)
 }
 
-/// `ln m + e ln 2` for `m` in `[1, 2)`, plus a correction `c` much smaller than one.
+/// `ln(1 + f) + e ln 2` for `1 + f` in `[sqrt(1/2), sqrt 2)`, plus a correction `c` much smaller than one.
 #[inline(always)]
 fn log_parts<S: Simd>(f: S, e: S, c: S) -> S {
     // ln(1+f) = f - f^2/2 + s (f^2/2 + R(s^2)), s = f/(2+f).
@@ -69,7 +69,7 @@ fn log_parts<S: Simd>(f: S, e: S, c: S) -> S {
     e.mul_add(S::splat(0.693_138_1), f - (half - low))
 }
 
-/// Mantissa in `[sqrt(1/2), sqrt 2)` less one, and exponent, of a positive number of any size.
+/// The mantissa, in `[sqrt(1/2), sqrt 2)`, minus one, and the exponent of a positive number of any size.
 #[inline(always)]
 fn split<S: Simd>(x: S) -> (S, S) {
     let tiny = x.lt(S::splat(f32::MIN_POSITIVE));
@@ -80,7 +80,7 @@ fn split<S: Simd>(x: S) -> (S, S) {
     (m - S::splat(1.0), S::select(upper, e + S::splat(1.0), e))
 }
 
-/// The logarithm's values at 0, below it, at infinity and at NaN, put over a finite result.
+/// `y`, replaced by the logarithm's limits or NaN where the argument is zero, negative, infinite or NaN.
 #[inline(always)]
 fn log_edges<S: Simd>(argument: S, y: S) -> S {
     let y = S::select(argument.eq(S::zero()), S::splat(f32::NEG_INFINITY), y);
@@ -95,12 +95,12 @@ pub(crate) fn log<S: Simd>(x: S) -> S {
     log_edges(x, log_parts(f, e, S::zero()))
 }
 
-/// `ln(1 + x)`, exact in its relative error near zero.
+/// `ln(1 + x)`, with a small relative error near zero as well.
 #[inline(always)]
 pub(crate) fn log1p<S: Simd>(x: S) -> S {
     let u = S::splat(1.0) + x;
     let (f, e) = split(u);
-    // What rounding took from 1 + x, to first order.
+    // What rounding 1 + x lost; `lost / u` corrects the logarithm to first order.
     let lost = S::select(x.lt(S::splat(1.0)), x - (u - S::splat(1.0)), S::splat(1.0) - (u - x));
     let near = S::mask_bits(S::splat(-0.29).lt(x)) & S::mask_bits(x.lt(S::splat(0.41)));
     let near = S::mask_from_bits(near);
@@ -137,7 +137,7 @@ pub(crate) fn softplus<S: Simd>(x: S) -> S {
     S::zero().max(x) + log1p(exp(S::zero() - x.abs()))
 }
 
-/// Replaces every element by `f` of it.
+/// Applies `f` to every element, in place.
 #[inline(always)]
 fn map<S: Simd>(x: &mut [f32], f: impl Fn(S) -> S) {
     let whole = x.len() / S::LANES * S::LANES;

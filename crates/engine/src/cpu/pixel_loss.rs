@@ -18,7 +18,7 @@ pub fn pixel_loss(
     assert!(logits.len() == len && targets.len() == len, "{len} logits and targets of [{c}, {h}, {w} + 2 * {pad}]");
     assert!(grad.is_empty() || grad.len() == len, "a gradient of {len} logits");
     let want = !grad.is_empty();
-    grad.fill(0.0); // beside the pixels it stays so
+    grad.fill(0.0); // the padding stays zero
     let (logits, targets, grad) = (logits.as_ptr(), targets.as_ptr(), grad.as_mut_ptr());
     with_simd!(S, {
         let (one, two) = (S::splat(1.0), S::splat(2.0));

@@ -3,10 +3,10 @@
 use super::math::exp;
 use super::simd::{MAX_LANES, Simd, with_simd};
 
-/// Widest group that fits the registers and the nearest cache with one group a lane.
+/// The widest group for which one group per lane fits the registers and the nearest cache.
 pub const NARROW: usize = 64;
 
-/// Element `j` of several groups side by side.
+/// Several groups, one per lane: row `j` holds element `j` of each.
 #[repr(align(64))]
 pub(super) struct Lanes(pub [[f32; MAX_LANES]; NARROW]);
 
@@ -15,7 +15,7 @@ impl Lanes {
         Lanes([[0.0; MAX_LANES]; NARROW])
     }
 
-    /// Takes over groups of `n`; where they do not fill the lanes the rest keeps what was there.
+    /// Loads groups of `n` numbers; lanes without a group keep their old contents.
     #[inline(always)]
     pub fn fill(&mut self, groups: &[f32], n: usize) {
         for (g, group) in groups.chunks_exact(n).enumerate() {
@@ -25,7 +25,7 @@ impl Lanes {
         }
     }
 
-    /// Gives the groups back.
+    /// Writes the groups back.
     #[inline(always)]
     pub fn empty(&self, groups: &mut [f32], n: usize) {
         for (g, group) in groups.chunks_exact_mut(n).enumerate() {
@@ -47,7 +47,7 @@ impl Lanes {
         unsafe { v.store(self.0[j].as_mut_ptr()) }
     }
 
-    /// Replaces the first `n` elements by `scale p + offset`, `p` their probabilities as logits.
+    /// Replaces the first `n` elements, which are logits, by `scale p + offset` with their probabilities `p`.
     #[inline(always)]
     pub fn softmax<S: Simd>(&mut self, n: usize, scale: f32, offset: f32) {
         let mut max = self.get::<S>(0);
@@ -66,7 +66,7 @@ impl Lanes {
         }
     }
 
-    /// How many elements it takes, less one, until their sum passes the share `u` of the whole sum.
+    /// The index of the first element at which the running sum exceeds the fraction `u` of the total.
     #[inline(always)]
     fn quantile<S: Simd>(&self, n: usize, u: S) -> S {
         let mut total = S::zero();

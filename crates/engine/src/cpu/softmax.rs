@@ -23,7 +23,7 @@ pub fn softmax_rows(x: &mut [f32], n: usize, log_sums: &mut [f32]) {
         });
     }
     match n {
-        4 => narrow(x, 4), // widths known when compiled
+        4 => narrow(x, 4), // widths known at compile time
         8 => narrow(x, 8),
         16 => narrow(x, 16),
         _ => narrow(x, n),

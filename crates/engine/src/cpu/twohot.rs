@@ -3,9 +3,9 @@
 use super::math::exp;
 use super::simd::{MAX_LANES, Simd, with_simd};
 
-/// The mean of mirrored `bins` under the probabilities of each row of `logits[m, bins]`.
+/// The expected value of `bins`, symmetric around zero, under the probabilities of each row of `logits[m, bins]`.
 ///
-/// Mirrored bins are taken in pairs, so that a distribution as symmetric as they are gives exactly zero.
+/// Each bin is paired with its mirror image, so that a symmetric distribution gives exactly zero.
 pub fn predict_rows(logits: &[f32], bins: &[f32], out: &mut [f32]) {
     let n = bins.len();
     assert!(n > 0 && logits.len() == n * out.len(), "{} logits in {} rows of {n}", logits.len(), out.len());
@@ -16,7 +16,7 @@ pub fn predict_rows(logits: &[f32], bins: &[f32], out: &mut [f32]) {
         for (row, out) in logits.chunks_exact(n).zip(out) {
             let (_, sum) = exponentials::<S>(row, &mut weights);
             let (low, high) = (&weights[..half], &weights[n - half..]);
-            // Sums side by side do not wait for one another.
+            // Independent partial sums: no addition waits for the previous one.
             let mut sums = [0.0f32; MAX_LANES];
             let whole = half / MAX_LANES * MAX_LANES;
             for i in (0..whole).step_by(MAX_LANES) {
@@ -35,7 +35,7 @@ pub fn predict_rows(logits: &[f32], bins: &[f32], out: &mut [f32]) {
     })
 }
 
-/// Where a target lies among the bins: two of them with their weights.
+/// A two-hot target: two bins with their weights.
 pub type TwoHot = [(usize, f32); 2];
 
 /// The cross-entropy of each row of `logits[m, n]` with its targets, each with a coefficient.

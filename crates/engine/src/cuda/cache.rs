@@ -9,9 +9,9 @@ use std::sync::Mutex;
 /// The compilers by architecture, loaded when the first kernel is not in the cache.
 static COMPILERS: Mutex<Vec<(u32, Result<&'static Nvrtc, String>)>> = Mutex::new(Vec::new());
 
-/// Machine code that is wanted.
+/// Machine code that is needed: of one module of kernels, for one architecture.
 pub struct Wanted {
-    /// Of the module of kernels.
+    /// The module's name.
     pub name: String,
     pub source: String,
     /// The architecture, such as 90.
@@ -21,17 +21,17 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// From the cache, or else from the compiler.
+    /// The machine code, from the cache or else from the compiler.
     pub fn cubin(&self) -> Result<Vec<u8>, String> {
         self.cached().map_or_else(|| self.compile(), Ok)
     }
 
-    /// From the cache alone.
+    /// The machine code, if it is in the cache.
     pub fn cached(&self) -> Option<Vec<u8>> {
         read(&self.path()?)
     }
 
-    /// From the compiler, whatever the cache holds.
+    /// Compiles the machine code, whatever the cache holds, and caches it.
     pub fn compile(&self) -> Result<Vec<u8>, String> {
         let cubin = self.compiler()?.compile(&self.name, &self.source, self.arch)?;
         if let Some(path) = self.path() {
@@ -54,7 +54,7 @@ impl Wanted {
         Some(folder()?.join(self.file_name()))
     }
 
-    /// Another source, option, architecture, major version of CUDA or version of dreamer has another name.
+    /// The name differs for each source, set of options, architecture, major version of CUDA and version of dreamer.
     fn file_name(&self) -> String {
         let mut hasher = DefaultHasher::new();
         (&self.source, OPTIONS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
@@ -69,14 +69,14 @@ pub fn folder() -> Option<PathBuf> {
     Some(root.join("dreamer/kernels"))
 }
 
-/// A file with a checksum before its content: one cut short or damaged is as good as none.
+/// Reads a file that begins with a checksum of its content; none if it is missing, truncated or damaged.
 pub fn read(path: &Path) -> Option<Vec<u8>> {
     let bytes = std::fs::read(path).ok()?;
     let (sum, cubin) = bytes.split_first_chunk::<8>()?;
     (u64::from_le_bytes(*sum) == checksum(cubin)).then(|| cubin.to_vec())
 }
 
-/// Written beside and renamed, as several processes may start at once.
+/// Writes such a file under a temporary name and renames it, as several processes may start at once.
 pub fn write(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension(format!("{}.tmp", std::process::id()));
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;

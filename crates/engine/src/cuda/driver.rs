@@ -96,17 +96,17 @@ struct LaunchConfig {
 }
 
 /// `CUlaunchAttribute`, of which the values used here are numbers.
-#[repr(C, align(8))] // as the addresses in the union that `value` stands for
+#[repr(C, align(8))] // as the union that `value` stands for, which may hold addresses
 struct LaunchAttribute {
     number: c_int,
     padding: c_int,
     value: [c_uint; 16],
 }
 
-/// The architecture whose warpgroups multiply what lies in shared memory (kernels/wgmma.cuh).
+/// The architecture whose warpgroups multiply matrices in shared memory (kernels/wgmma.cuh).
 pub const HOPPER: u32 = 90;
 
-/// What is known of a GPU without using it.
+/// What the driver says about a GPU without opening it.
 #[derive(Clone, Debug)]
 pub struct Properties {
     pub index: usize,
@@ -122,17 +122,17 @@ pub struct Properties {
 const OLDEST: u32 = 80;
 
 impl Properties {
-    /// Whether kernels need more than it has.
+    /// Whether it lacks features that kernels need.
     pub fn is_too_old(&self) -> bool {
         self.arch < OLDEST
     }
 
-    /// Whether there are kernels by warpgroups: on Hopper, and, to test them, on an emulated GPU.
+    /// Whether kernels can use warpgroups: on Hopper and, for tests, on an emulated GPU.
     pub(crate) fn multiplies_by_warpgroups(&self) -> bool {
         self.arch == HOPPER || self.arch == 0
     }
 
-    /// Blocks of threads that can be one cluster: none but on Hopper and, to test them, on an emulated GPU.
+    /// The most thread blocks in a cluster: 0 except on Hopper and, for tests, on an emulated GPU.
     pub(crate) fn most_in_cluster(&self) -> usize {
         if self.multiplies_by_warpgroups() { Meeting::CLUSTER } else { 0 }
     }
@@ -197,7 +197,7 @@ impl Driver {
         Ok(device)
     }
 
-    /// Turns a status into a sentence.
+    /// Turns a failure's status into an error message.
     fn check(&self, status: Status, doing: &str) -> Result<(), String> {
         if status == 0 {
             return Ok(());

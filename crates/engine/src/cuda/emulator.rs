@@ -1,5 +1,5 @@
-//! A GPU made of the processor: compiles the same kernels with the machine's C++ compiler and runs them thread by
-//! thread (kernels/emulator.h), so that they are tested on machines without a GPU.
+//! A GPU emulated on the processor: compiles the same kernels with the machine's C++ compiler and runs them thread by
+//! thread (kernels/emulator.h), so that they can be tested on machines without a GPU.
 
 use super::queue::lock;
 use std::ffi::c_void;
@@ -18,14 +18,14 @@ pub struct Emulator {
     folder: PathBuf,
 }
 
-/// Kernels share their state in the emulator: one runs at a time.
+/// The emulator's state is global, so one kernel runs at a time.
 static RUNNING: Mutex<()> = Mutex::new(());
 
 /// Kernels compiled and loaded.
 #[derive(Clone)]
 pub struct Module(Arc<libloading::Library>);
 
-/// What has been loaded, by source: a second emulated GPU compiles nothing.
+/// Loaded modules by source, so that a second emulated GPU compiles nothing.
 static LOADED: Mutex<Vec<(String, Module)>> = Mutex::new(Vec::new());
 
 impl Emulator {
@@ -99,7 +99,7 @@ impl Emulator {
     /// `function` came from `function`, and `args` are what that kernel takes, with memory as large as it assumes.
     pub unsafe fn launch(&self, function: u64, blocks: [u32; 3], threads: u32, args: &mut [*mut c_void]) {
         let _one = lock(&RUNNING);
-        // SAFETY: `function` was a `Run` when it came; the rest as the caller promises.
+        // SAFETY: `function` was made from a `Run`; the rest as the caller promises.
         unsafe {
             let run: Run = std::mem::transmute(function as usize);
             run(blocks.as_ptr(), threads, args.as_mut_ptr());

@@ -1,4 +1,4 @@
-//! `Frames`: images that were sent to a GPU once and stay there, so that of a batch only those travel that are new.
+//! `Frames`: a cache of images on a GPU, so that only those images of a batch are copied that are not there yet.
 
 use super::gpu::Gpu;
 use super::launch::Grid;
@@ -10,16 +10,16 @@ use crate::tensor::{Dtype, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Names a step: the same images whenever it comes.
+/// Identifies a step, and so its images.
 pub type StepId = [u8; 20];
 
-/// Room for the images of some steps on a GPU. What was sent longest ago leaves first.
+/// A cache of some steps' images on a GPU; the oldest are replaced first.
 pub struct Frames {
     gpu: &'static Gpu,
     /// Bytes of a step's image, and the memory for all slots, for each key.
     stores: Vec<(usize, Tensor)>,
     slots: Slots,
-    /// When the last batch has been put together.
+    /// Reached when the last batch has been assembled.
     last: Option<Point>,
 }
 
@@ -27,51 +27,52 @@ pub struct Frames {
 struct Slots {
     by_id: HashMap<StepId, usize>,
     ids: Vec<Option<StepId>>,
-    /// The last batch that a slot was used by and, if its images came with that batch, their number among those sent.
+    /// For each slot, the last batch that used it and, if its images were sent with that batch, their index among those
+    /// sent.
     used: Vec<(u64, Option<usize>)>,
     batch: u64,
-    /// The slot that is filled next, unless the batch uses it.
+    /// The slot to fill next, unless the current batch uses it.
     next: usize,
 }
 
-/// Where the images of a batch come from, and which of them stay.
+/// Where the images of a batch come from, and which slots they fill.
 #[derive(Default)]
 struct Plan {
-    /// For each step: its slot, or -1 - i for what is sent as number i.
+    /// For each step, the slot with its images, or -1 - i if they are the i-th that are sent.
     source: Vec<i32>,
-    /// The slot to be filled with it, or -1.
+    /// For each step, the slot to fill with its images, or -1.
     slot: Vec<i32>,
     /// The steps whose images are sent.
     sent: Vec<usize>,
 }
 
-/// A part of a batch's block that is images [n, bytes].
+/// The part of a batch's block that holds one key's images [n, bytes].
 pub struct Images<'a> {
-    /// Where it begins.
+    /// Its offset in the block.
     pub at: usize,
     pub pixels: &'a [u8],
 }
 
-/// What is done with one key's images of a batch.
+/// How one key's images of a batch are sent.
 struct Key<'a> {
-    /// Of a step.
+    /// Of one step's image.
     bytes: usize,
     store: &'a Tensor,
     images: &'a Images<'a>,
-    /// Where those lie that are sent.
+    /// The offset of those that are sent.
     sent: usize,
 }
 
 impl Frames {
-    /// Room for `count` steps with images of so many bytes, one for each key. None where these are not multiples of four, or
-    /// the GPU has no such room.
+    /// Room for `count` steps with one image of `bytes` bytes per key. None if sizes are not multiples of four, or the
+    /// GPU lacks the memory.
     pub fn new(gpu: &'static Gpu, count: usize, bytes: &[usize]) -> Option<Frames> {
         let odd = bytes.iter().any(|bytes| *bytes == 0 || !bytes.is_multiple_of(4));
         if count == 0 || bytes.is_empty() || odd || i32::try_from(count).is_err() {
             return None;
         }
         let store = |&bytes: &usize| {
-            // Used by the queue that sends, so not a piece that another one may still be busy with.
+            // Fresh memory, as the sending queue uses it, without waiting for work of other queues on recycled memory.
             let (queue, total) = (gpu.main(), count.checked_mul(bytes)?.next_multiple_of(ALIGNED));
             let memory = Memory::new(queue.clone(), queue.try_fresh(total, total).ok()?, total);
             Some((bytes, Tensor::on_gpu(&[total / 4], Dtype::F32, memory)))
@@ -80,11 +81,12 @@ impl Frames {
         Some(Frames { gpu, stores, slots: Slots::new(count), last: None })
     }
 
-    /// Sends a block of `len` bytes, a multiple of [`ALIGNED`], beside what the GPU is doing. `fill` writes all of it but the
-    /// `images`, one part for each key in order, whose steps are named by `ids`; those travel that are not there yet.
+    /// Sends a block of `len` bytes, a multiple of [`ALIGNED`], while the GPU goes on with its work. `fill` writes all
+    /// of it except the `images`, one part for each key in order, of the steps `ids`. Only images that are not on the
+    /// GPU yet are copied.
     ///
-    /// Panics where the images are not as many and as large as they should be, or do not follow each other in the block; and
-    /// within another queue, as all batches are put together by the one that sends.
+    /// Panics if the number, the sizes or the order of the images in the block are wrong; and within another queue, as
+    /// all batches are assembled on the sending one.
     pub fn send(&mut self, len: usize, images: &[Images], ids: &[StepId], fill: impl FnOnce(&mut [u8])) -> Upload {
         let n = ids.len();
         assert!(Queue::entered(self.gpu).is_none(), "batches with images that are kept are sent from the main queue");
@@ -105,7 +107,7 @@ impl Frames {
             end += (n * bytes).next_multiple_of(ALIGNED);
         }
 
-        // What travels: the block but for its images, the plan, and the images that are new.
+        // What is copied: the block without its images, the plan, and the new images.
         let mut parts: Vec<Range<usize>> = Vec::new();
         let mut from = 0;
         for key in &keys {
@@ -144,7 +146,8 @@ impl Frames {
 
 impl Drop for Frames {
     fn drop(&mut self) {
-        // The memory goes back to the main queue, which does not wait for the one that sends. A failure has been told.
+        // Waits, as the memory returns to the main queue, which does not wait for the sending one. A failure was
+        // reported before.
         self.last.take().map_or(Ok(()), |last| last.reached()).ok();
     }
 }
@@ -158,12 +161,12 @@ impl Slots {
     fn plan(&mut self, ids: &[StepId]) -> Plan {
         self.batch += 1;
         let mut plan = Plan::default();
-        // Of what is sent and found no slot.
+        // Steps that are sent but found no slot, with their index among those sent.
         let mut passing: HashMap<StepId, usize> = HashMap::new();
         for (step, id) in ids.iter().enumerate() {
             let (mut source, mut filled) = (-1, -1);
             if let Some(&slot) = self.by_id.get(id) {
-                // What came with this batch is not in its slot yet.
+                // Images sent with this batch are not in their slot yet.
                 let fresh = self.used[slot].1.filter(|_| self.used[slot].0 == self.batch);
                 source = fresh.map_or(slot as i32, |i| -1 - i as i32);
                 self.used[slot] = (self.batch, fresh);

@@ -6,12 +6,12 @@ use super::tiles::{MIDDLE, PRODUCTS, Plan, Tile, WEIGHT_GRADS, plan};
 use crate::profile;
 use crate::tensor::{Dtype, PackKey, Tensor};
 
-/// A matrix, or several of one shape, in a tensor: where the first element is and how far apart others are.
+/// A matrix, or several of one shape, in a tensor: the address of the first element and the strides.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix {
     address: u64,
     dtype: Dtype,
-    /// From one row, column and matrix to the next.
+    /// Elements from one row, column and matrix to the next.
     row: usize,
     column: usize,
     block: usize,
@@ -23,7 +23,7 @@ impl Matrix {
         Matrix { address: x.address(), dtype: x.dtype(), row, column: 1, block }.after(start)
     }
 
-    /// All of `blocks` matrices of so many numbers, which may be the same one.
+    /// The memory of `blocks` matrices of `numbers` elements, which are one and the same if their stride is 0.
     fn piece(&self, numbers: usize, blocks: usize) -> Piece {
         let blocks = if self.block == 0 { 1 } else { blocks };
         Piece { address: self.address, bytes: self.dtype.bytes() * numbers * blocks }
@@ -37,12 +37,12 @@ impl Matrix {
         Matrix { row: self.column, column: self.row, ..self }
     }
 
-    /// Whether every eighth number of every row starts 16 bytes in bfloat16.
+    /// Whether rows in bfloat16 consist of aligned pieces of eight numbers (16 bytes).
     fn in_eights(&self) -> bool {
         self.in_steps(8) && self.address.is_multiple_of(16)
     }
 
-    /// Whether four numbers of a row from every fourth on can be read or written at once.
+    /// Whether rows can be read or written in aligned pieces of four numbers.
     fn in_fours(&self) -> bool {
         self.in_steps(4) && self.address.is_multiple_of(4 * self.dtype.bytes() as u64)
     }
@@ -60,11 +60,12 @@ pub(crate) struct Product {
     pub k: usize,
 }
 
-/// `c =` the sum of up to three terms `+ bias + add`, for `blocks` matrices. `add` lies as `c` does; `bias` has n numbers
-/// for each block. All are activations but for the weights `b`, as [`weight_rows`] has them.
+/// `c =` the sum of up to three terms `+ bias + add`, for `blocks` matrices. `add` has the strides of `c`; `bias` has n
+/// numbers for each block. `a` and `add` are activations, and `b` weights as [`weight_rows`] returns them.
 pub(crate) struct Gemm<'a> {
     pub terms: Vec<Product>,
-    /// Places that a single term is added up over, and from one to the next in `a` and in `b`.
+    /// The number of positions (laps) that a single term is summed over, and the strides between them in `a` and in
+    /// `b`.
     pub laps: [usize; 3],
     pub c: Matrix,
     pub bias: Option<&'a Tensor>,
@@ -73,9 +74,9 @@ pub(crate) struct Gemm<'a> {
     pub blocks: usize,
 }
 
-/// Terms that a kernel takes.
+/// The most terms that a kernel takes.
 const TERMS: usize = 3;
-/// What is said of an output (kernels/gemm.cu).
+/// Flags of an output (kernels/gemm.cu).
 const FULL: u32 = 1;
 const ACCUMULATE: u32 = 2;
 const FOURS: u32 = 4;
@@ -85,7 +86,7 @@ impl Gemm<'_> {
         let first = self.terms[0];
         self.terms.retain(|term| term.k > 0);
         if self.terms.is_empty() {
-            self.terms.push(first); // what is added is still to be written
+            self.terms.push(first); // bias and addend are still to be written
         }
         let ([m, n], depth) = (self.size, self.terms.iter().map(|term| term.k).sum::<usize>() * self.laps[0]);
         let flops = 2 * m * n * depth * self.blocks;
@@ -110,7 +111,7 @@ impl Gemm<'_> {
                 [(&a, m * term.k), (&b, term.k * n), (&c, m * n)].map(|(x, numbers)| x.piece(numbers, self.blocks));
             let add = self.add.filter(|_| i == 0).map(|x| x.piece(m * n, self.blocks));
             let grid = Grid::of([n.div_ceil(64), m.div_ceil(64), self.blocks], 256);
-            #[rustfmt::skip] // an operand a line, as the kernel has them
+            #[rustfmt::skip] // one operand per line, as in the kernel
             let args: [&dyn Arg; 17] = [
                 &a_all, &a.row, &a.column, &a.block,
                 &b_all, &b.row, &b.column, &b.block,
@@ -153,7 +154,7 @@ impl Gemm<'_> {
         let [t0, t1, t2] = &terms;
         let [a0, a1, a2] = [t0, t1, t2].map(|term| term.a.piece(m * term.k * laps, blocks));
         let [b0, b1, b2] = [t0, t1, t2].map(|term| term.b.piece(term.k * n * laps, blocks));
-        #[rustfmt::skip] // an operand a line, as the kernel has them
+        #[rustfmt::skip] // one operand per line, as in the kernel
         let args: [&dyn Arg; 30] = [
             &a0, &b0, &t0.k, &t0.a.row, &t0.a.block,
             &a1, &b1, &t1.k, &t1.a.row, &t1.a.block,
@@ -172,7 +173,7 @@ impl Gemm<'_> {
     }
 }
 
-/// How sums in parts are written: as float32, and four at a time where rows allow it.
+/// Flags of partial sums: float32, and four at a time if rows allow it.
 fn parts_flags(n: usize) -> u32 {
     FULL | if n.is_multiple_of(4) { FOURS } else { 0 }
 }
@@ -192,12 +193,12 @@ fn sum_parts(
     gpu.launch("gemm", "sum_parts", grid, &[parts, &count, &m, &n, &blocks, &bias, &add, &c, &c_row, &c_block, &flags]);
 }
 
-/// Rows and columns that are not multiples of eight, or not where they could be copied in one piece.
+/// For operands whose rows are not multiples of eight numbers, or not aligned: it reads one number at a time.
 const ODD: Tile =
     Tile { forward: "gemm_odd", input_grad: "gemm_odd_transposed", weight_grad: "weight_grad_odd", ..MIDDLE };
 
-/// The weight w [.., k, n] as products take it, and how far apart its rows are: in bfloat16 a copy whose rows are whole
-/// pieces of 16 bytes, made when the weight has changed.
+/// The weight w [.., k, n] as products take it, and the stride of its rows: in bfloat16 a copy with rows padded to
+/// multiples of 16 bytes, made anew when the weight has changed.
 pub(crate) fn weight_rows(gpu: &'static Gpu, w: &Tensor) -> (Tensor, usize) {
     let n = w.width();
     if gpu.precision() == Precision::Float32 {
@@ -212,7 +213,7 @@ pub(crate) fn weight_rows(gpu: &'static Gpu, w: &Tensor) -> (Tensor, usize) {
     (rows, padded)
 }
 
-/// Uses of a weight that one product takes (`Uses` in kernels/gemm.cu).
+/// The most uses of a weight that one product takes (`Uses` in kernels/gemm.cu).
 pub(crate) const MOST_USES: usize = 64;
 
 /// Part of the gradient of a weight [blocks, .., n]: `k` rows of each block, `start` numbers into it.
@@ -229,8 +230,8 @@ pub(crate) struct WeightGrad {
 }
 
 impl WeightGrad {
-    /// `grad = (grad +)` the sum over uses of `xᵀ dy`: inputs [rows, ..] and output gradients [rows, blocks * n], all with
-    /// the same number of rows, which is a power of two where there are several.
+    /// `grad = (grad +)` the sum over uses of `xᵀ dy`: inputs [rows, ..] and output gradients [rows, blocks * n], all
+    /// with the same number of rows, which is a power of two if there are several uses.
     pub fn run(self, gpu: &'static Gpu, uses: &[(Tensor, Tensor)], grad: &Tensor, accumulate: bool) {
         let rows = uses[0].0.rows();
         let flops = 2 * rows * uses.len() * self.k * self.n * self.blocks;
@@ -286,7 +287,8 @@ impl WeightGrad {
     }
 }
 
-/// Rows of all tensors together, and the power of two that each has, or one that is larger than that of a single one.
+/// The rows of all tensors together, and the base-2 logarithm of the rows of each, or one that is large enough for a
+/// single tensor.
 fn joined<'a>(xs: impl ExactSizeIterator<Item = &'a Tensor>) -> (usize, u32) {
     let count = xs.len();
     let each = xs.map(Tensor::rows).max().unwrap_or(0);
@@ -294,8 +296,8 @@ fn joined<'a>(xs: impl ExactSizeIterator<Item = &'a Tensor>) -> (usize, u32) {
     (each * count, if count == 1 { 31 } else { each.ilog2() })
 }
 
-/// Of so many rows, how many one block of threads adds up, before the sums of these slices are: there are many blocks, and not
-/// too many slices.
+/// The rows of a slice, which one thread block adds up before the slices' sums are added: small enough for many blocks,
+/// large enough for few slices.
 fn slice_of(rows: usize) -> usize {
     rows.div_ceil(128).next_power_of_two().clamp(128, 4096)
 }
@@ -309,7 +311,7 @@ pub(crate) fn column_sums(gpu: &'static Gpu, xs: &[Tensor], n: usize) -> Tensor 
         let out = gpu.empty(&[slices, n]);
         let mut addresses = [0; MOST_USES];
         addresses.iter_mut().zip(xs).for_each(|(to, x)| *to = x.address());
-        // Four columns a thread, where each four begin at a multiple of their size.
+        // Four columns per thread, if every four are aligned to their size.
         let aligned = |x: &Tensor| x.address().is_multiple_of(4 * x.dtype().bytes() as u64);
         let wide = n.is_multiple_of(4) && xs.iter().all(aligned);
         let columns = if wide { n / 4 } else { n };

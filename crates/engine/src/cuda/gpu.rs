@@ -18,16 +18,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub struct Gpu {
     properties: Properties,
     precision: Precision,
-    /// How blocks of threads of the recurrence are to meet.
+    /// How the recurrence's thread blocks wait for each other.
     meeting: Meeting,
     pub(super) backend: Backend,
-    /// Where everybody's work goes who has not entered another queue.
+    /// The queue for work of threads that have not entered another one.
     main: OnceLock<Arc<Queue>>,
     pub(super) loaded: LoadedKernels,
     constants: Mutex<Vec<(Vec<f32>, Tensor)>>,
-    /// What earlier uploads left for later ones.
+    /// Buffers of earlier uploads, to be reused.
     pub(super) uploads: Mutex<Vec<Buffers>>,
-    /// Bytes that are held, free ones included, and the most that ever were.
+    /// Bytes that are held, free ones included, and the most since that was last asked.
     held: AtomicUsize,
     most: AtomicUsize,
     /// How often the driver was asked for memory.
@@ -40,7 +40,7 @@ pub struct Gpu {
 /// How matrix products and convolutions are computed. Losses, statistics and weights are float32 always.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Precision {
-    /// On the ordinary units.
+    /// On CUDA cores.
     #[default]
     Float32,
     /// On tensor cores: factors are rounded to bfloat16, sums are float32. Activations are kept in bfloat16.
@@ -140,7 +140,7 @@ impl Gpu {
         &self.properties
     }
 
-    /// How blocks of threads of the recurrence are to meet.
+    /// How the recurrence's thread blocks wait for each other.
     pub(crate) fn meeting(&self) -> Meeting {
         self.meeting
     }
@@ -184,15 +184,15 @@ impl Gpu {
         self.most.swap(self.held.load(Ordering::Relaxed), Ordering::Relaxed)
     }
 
-    /// Gives memory back that nobody uses.
+    /// Returns unused memory to the driver.
     pub(super) fn free(&self, address: u64, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         // SAFETY: it came from `try_take` with this size, belongs to nobody, and what was started with it has been waited for.
         unsafe {
             match &self.backend {
-                // After a failure, which has been told, this fails too; memory may be given back while that unwinds.
+                // Errors are ignored: after a failure, which was reported, this fails too, possibly while that unwinds.
                 Backend::Cuda(cuda) => {
-                    // Drivers are known to wait by themselves here, but do not promise it.
+                    // Drivers are known to wait here themselves, but do not guarantee it.
                     self.queues().for_each(|queue| drop(cuda.wait(queue.stream())));
                     let _call = lock(&MEMORY_CALLS);
                     drop(cuda.free(address));
@@ -204,24 +204,24 @@ impl Gpu {
         }
     }
 
-    /// Gives blocks of memory that nobody uses any part of back to the driver, for instance between agents of different sizes.
+    /// Returns entirely unused blocks of memory to the driver, for instance between agents of different sizes.
     pub fn release_pool(&self) {
         self.queues().for_each(|queue| queue.release());
     }
 
-    /// Those that work is done on; what is recorded is run on one of them.
+    /// All queues that work runs on; recordings run on one of them.
     fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
         self.main.get().into_iter().chain(self.sides.iter().flat_map(OnceLock::get))
     }
 
-    /// Memory of the processor that copies to and from this GPU need not wait for.
+    /// Pinned host memory of zeros, for asynchronous copies to and from this GPU.
     pub fn pinned(&'static self, len: usize) -> Pinned {
         let _call = lock(&MEMORY_CALLS);
         let start = match &self.backend {
             Backend::Cuda(cuda) => self.done(cuda.pin(len.max(1))),
             Backend::Emulator(_) => Box::leak(vec![0u8; len].into_boxed_slice()).as_mut_ptr(),
         };
-        // SAFETY: so many bytes from there on are nobody else's.
+        // SAFETY: `len` bytes from `start` on are nobody else's.
         unsafe { std::ptr::write_bytes(start, 0, len) };
         Pinned::new(self, start, len)
     }
@@ -237,7 +237,7 @@ impl Gpu {
         }
     }
 
-    /// How activations are kept: what layers hand to layers, and the gradients of that (`act` in the kernels).
+    /// The type of activations: outputs of layers, and their gradients (`act` in the kernels).
     pub(crate) fn activations(&self) -> Dtype {
         match self.precision {
             Precision::Float32 => Dtype::F32,
@@ -245,7 +245,7 @@ impl Gpu {
         }
     }
 
-    /// A float32 tensor of whatever a former owner left in its memory; for outputs that are written whole.
+    /// An uninitialised float32 tensor, for outputs that are written completely.
     pub(crate) fn empty(&'static self, shape: &[usize]) -> Tensor {
         self.empty_as(shape, Dtype::F32)
     }
@@ -277,7 +277,7 @@ impl Gpu {
         x
     }
 
-    /// `x` as kernels take activations; converted only where it comes from elsewhere.
+    /// `x` in the type of activations; converted only if it has another.
     pub(crate) fn act(&'static self, x: &Tensor) -> Tensor {
         self.cast(x, self.activations())
     }
@@ -287,7 +287,7 @@ impl Gpu {
         self.cast(x, Dtype::F32)
     }
 
-    /// The same values in another type, without origin.
+    /// The same values in another type, detached from the graph.
     pub(crate) fn cast(&'static self, x: &Tensor, dtype: Dtype) -> Tensor {
         let kernel = match (x.dtype(), dtype) {
             (Dtype::F32, Dtype::Bf16) => "to_bf16",
@@ -307,8 +307,7 @@ impl Gpu {
         Tensor::on_gpu(&[bytes.len().div_ceil(4)], Dtype::F32, memory)
     }
 
-    /// Numbers that operations need again and again, such as bins: copied at first use, which waits until every queue can
-    /// read them.
+    /// Constants of operations, such as bins: copied at first use, which waits, so that every queue can read them.
     pub(crate) fn constant(&'static self, values: &[f32]) -> Tensor {
         let mut constants = lock(&self.constants);
         if let Some((_, tensor)) = constants.iter().find(|(known, _)| known == values) {
@@ -320,14 +319,14 @@ impl Gpu {
         tensor
     }
 
-    /// `len` counters of 32 bits, all zero: kernels count the blocks that are done with them (`last_to_arrive`), and leave
-    /// them as they were for the next kernel of the same queue.
+    /// `len` 32-bit counters, all zero: kernels count the thread blocks that are done with them (`last_to_arrive`), and
+    /// reset them for the next kernel of the same queue.
     pub(crate) fn counters(&self, len: usize) -> u64 {
         assert!(len <= COUNTERS, "{len} counters");
         self.queue().counters
     }
 
-    /// Memory of zeros that is ready for every queue.
+    /// Memory for counters, which is zero when this returns.
     pub(super) fn new_counters(&self, stream: Option<&Stream>) -> Result<u64, String> {
         let (at, bytes) = (self.try_take(4 * COUNTERS)?, 4 * COUNTERS);
         match (&self.backend, stream) {
@@ -403,7 +402,7 @@ impl Gpu {
         }
     }
 
-    /// Does what `queue` was asked for, or keeps it for later where it records.
+    /// Executes a command of an emulated GPU, or stores it if `queue` records.
     pub(super) fn emulate(&self, queue: &Queue, command: Command) {
         match &queue.tape {
             Some(tape) => lock(tape).push(command),
@@ -411,9 +410,9 @@ impl Gpu {
         }
     }
 
-    /// Runs the kernel `name` of the file `module` with `args`, in the order in which they were asked for.
+    /// Launches the kernel `name` of the file `module` with `args`; launches run in the order of calls.
     ///
-    /// Arguments must be what the kernel takes: this is the one place where the compiler cannot see that.
+    /// Arguments must match the kernel's parameters: the compiler cannot check that here.
     pub(crate) fn launch(&self, module: &'static str, name: &'static str, grid: Grid, args: &[&dyn Arg]) {
         if grid.blocks.contains(&0) {
             return; // nothing to do, which the driver would refuse
@@ -426,8 +425,8 @@ impl Gpu {
         match &self.backend {
             Backend::Cuda(cuda) => {
                 let (stream, mut args) = (queue.stream(), args.pointers());
-                // SAFETY: operations hand in what their kernels take, which their tests check on every device.
-                // Every kernel waits for the one before it by itself; with a mark in between there is nothing to overlap with.
+                // SAFETY: operations hand in what their kernels take, which their tests check on every device. Every
+                // kernel itself waits for the one before it; with marks in between there is nothing to overlap with.
                 let overlaps = queue.marks.as_ref().is_none_or(|marks| marks.between == Between::Parts);
                 let started = unsafe { cuda.launch(function, grid, overlaps, stream, &mut args) };
                 self.done(started.map_err(|error| format!("{error} (kernel {name} of {module}.cu)")));
@@ -440,20 +439,20 @@ impl Gpu {
         self.mark_kernel(&queue, name);
     }
 
-    /// Waits for everything that this thread's queue was asked for.
+    /// Waits for all work of this thread's queue.
     pub fn wait(&self) {
         if let Backend::Cuda(cuda) = &self.backend {
             self.done(cuda.wait(self.queue().stream()));
         }
     }
 
-    /// What a GPU was asked for; a failure leaves nothing to go on with.
+    /// The result of a call; panics on a failure, after which a GPU cannot go on.
     pub(super) fn done<T>(&self, result: Result<T, String>) -> T {
         result.unwrap_or_else(|error| panic!("GPU {} ({}): {error}", self.properties.index, self.properties.name))
     }
 }
 
-/// A GPU is itself alone.
+/// GPUs are compared by identity.
 impl PartialEq for Gpu {
     fn eq(&self, other: &Gpu) -> bool {
         std::ptr::eq(self, other)

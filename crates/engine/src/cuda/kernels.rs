@@ -29,8 +29,8 @@ macro_rules! scan_source {
     };
 }
 
-/// Modules, and the file each is compiled from. A file that takes long is compiled in several parts, side by side, each of
-/// which sees its own name.
+/// Modules with their sources. A file that takes long to compile is split into several modules, which are compiled in
+/// parallel and find their name in a macro (`PART_..`).
 const SOURCES: [(&str, &str); 21] = [
     ("conv", CONV),
     ("conv_input_grad", CONV),
@@ -63,7 +63,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().map(|(name, _)| *name)
 }
 
-/// The whole source of the module `name` of kernels, for activations as `precision` keeps them.
+/// The whole source of the module `name`, with activations of the type that `precision` has.
 pub fn source(name: &str, precision: Precision) -> String {
     let (_, source) =
         SOURCES.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no kernels are called {name}"));
@@ -71,7 +71,7 @@ pub fn source(name: &str, precision: Precision) -> String {
         Precision::Float32 => "",
         Precision::Bfloat16 => "#define ACT_BF16\n",
     };
-    // The compiler's messages keep the line numbers of the file.
+    // `#line` gives the compiler's messages the line numbers of the file.
     format!("#define PART_{name}\n{activations}{COMMON}\n#line 1 \"{name}.cu\"\n{source}")
 }
 

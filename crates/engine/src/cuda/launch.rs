@@ -18,14 +18,14 @@ pub struct Grid {
 pub enum Meeting {
     #[default]
     Never,
-    /// By a counter in memory: no more blocks than multiprocessors.
+    /// At a counter in memory: no more blocks than multiprocessors.
     Grid,
-    /// As one cluster, by the barrier that Hopper has for it: [`Meeting::CLUSTER`] blocks at most.
+    /// As one cluster, at Hopper's cluster barrier: [`Meeting::CLUSTER`] blocks at most.
     Cluster,
 }
 
 impl Meeting {
-    /// How the recurrence meets: as DREAMER_SCAN says, for measurements; an Err says what it may say.
+    /// How the recurrence's blocks meet, by DREAMER_SCAN (for measurements); an error lists its valid values.
     pub(super) fn wanted() -> Result<Meeting, String> {
         match std::env::var("DREAMER_SCAN").as_deref() {
             Err(_) | Ok("launches") => Ok(Meeting::Never),
@@ -35,7 +35,7 @@ impl Meeting {
         }
     }
 
-    /// The most blocks of a cluster that Hopper allows; more than eight have to be allowed for each kernel.
+    /// The most blocks of a cluster on Hopper; more than eight have to be enabled for each kernel.
     pub const CLUSTER: usize = 16;
 }
 
@@ -64,8 +64,8 @@ impl Grid {
     }
 }
 
-/// How many neighbours a thread may take at a time (8, 4, 2 or 1), of rows of `n` numbers in all of `tensors`: so many must
-/// divide a row, and be aligned up to 16 bytes.
+/// How many neighbouring numbers a thread may process at a time (8, 4, 2 or 1), in rows of `n` numbers of all
+/// `tensors`: they must divide a row and be aligned to their size, at most to 16 bytes.
 pub(crate) fn at_once(n: usize, tensors: &[&Tensor]) -> usize {
     let aligned = |x: &Tensor, each: usize| x.address().is_multiple_of((each * x.dtype().bytes()).min(16) as u64);
     let fits = |each: &usize| n.is_multiple_of(*each) && tensors.iter().all(|x| aligned(x, *each));
@@ -76,7 +76,7 @@ pub(crate) fn at_once(n: usize, tensors: &[&Tensor]) -> usize {
 pub trait Arg {
     fn word(&self) -> u64;
 
-    /// What follows the first eight bytes of a structure.
+    /// The words after the first one, if it is a structure.
     fn rest(&self) -> &[u64] {
         &[]
     }
@@ -123,7 +123,7 @@ impl Table {
     /// Arguments of a launch are 4096 bytes at most; this leaves some for others.
     pub const BYTES: usize = 3872;
 
-    /// Adds a column of `len` addresses, of which the first are given.
+    /// Adds a column of `len` addresses: `values`, then zeros.
     pub fn addresses(&mut self, len: usize, values: impl Iterator<Item = u64>) {
         let end = self.words.len() + len;
         self.words.extend(values);
@@ -132,12 +132,12 @@ impl Table {
         assert!(8 * end <= Self::BYTES, "a table of {} bytes", 8 * end);
     }
 
-    /// Counts memory behind the addresses: all that the kernel reads or writes there.
+    /// Counts bytes that the kernel reads or writes behind the addresses.
     pub fn moves(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    /// Adds a column of `len` (an even number) 32-bit numbers, of which the first are given.
+    /// Adds a column of `len` (an even number) 32-bit numbers: `values`, then zeros.
     pub fn numbers(&mut self, len: usize, values: impl Iterator<Item = usize>) {
         self.words(len, values.map(|x| u32::try_from(x).expect("fewer than 2^32 elements in a tensor")));
     }
@@ -161,8 +161,8 @@ impl Table {
         self.bytes += addresses.iter().map(|arg| arg.bytes()).sum::<usize>();
     }
 
-    /// Adds a column of `len` numbers of which each is the sum of all given so far, as `table_row` in the kernels takes them;
-    /// returns the last one.
+    /// Adds a column of `len` numbers: the running sums of `values`, as `table_row` in the kernels takes them; returns
+    /// the last.
     pub fn ends(&mut self, len: usize, values: impl Iterator<Item = usize>) -> usize {
         let mut end = 0;
         self.numbers(

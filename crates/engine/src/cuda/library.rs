@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub struct Wanted {
     /// File names, the best first.
     pub names: &'static [&'static str],
-    /// Whether the system knows best where it is; else an environment of the user does.
+    /// Whether the system's search path comes before the user's environments.
     pub of_the_system: bool,
     /// What it is, for messages.
     pub what: &'static str,
@@ -32,7 +32,7 @@ pub const NVRTC: Wanted = Wanted {
     cure: "pip install nvidia-cuda-nvrtc (nvidia-cuda-nvrtc-cu12 where the driver supports CUDA 12) in an active Python environment, or install the CUDA toolkit, or add its folder to LD_LIBRARY_PATH",
 };
 
-/// What connects several GPUs.
+/// The library that connects several GPUs.
 pub const NCCL: Wanted = Wanted {
     names: &["libnccl.so.2", "libnccl.so"],
     of_the_system: false,
@@ -47,8 +47,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// What `bind` makes of the library and its path; an error where it lacks a function that it should have, as the `name`
-    /// that it is to be.
+    /// Binds the library's functions by `bind`; the error, if one is missing, says that it is no usable `name`.
     pub fn bind<T>(
         self,
         name: &str,
@@ -61,13 +60,14 @@ impl Loaded {
 }
 
 impl Wanted {
-    /// Loads the first of the names found in [`folders`] or anywhere the system looks; there first where it is the
-    /// system's.
+    /// Loads the first of the names found in [`folders`] or on the system's search path; for the system's libraries,
+    /// the latter comes first.
     pub fn load(&self) -> Result<Loaded, String> {
         self.load_as(Ok)
     }
 
-    /// The same, taken as what `accept` makes of it. A library that it refuses, with a sentence, is passed over.
+    /// The same, converted by `accept`. Libraries that it refuses are skipped; the first refusal becomes part of the
+    /// error.
     pub fn load_as<T>(&self, accept: impl Fn(Loaded) -> Result<T, String>) -> Result<T, String> {
         let mut broken = String::new();
         let found = folders().into_iter().flat_map(|folder| self.names.iter().map(move |name| folder.join(name)));
@@ -84,7 +84,7 @@ impl Wanted {
                     Err(refusal) if broken.is_empty() => broken = format!("; {refusal}"),
                     Err(_) => {}
                 },
-                // A file that is there and does not load says more than one that is not.
+                // A file that exists but does not load is worth reporting, unlike a missing one.
                 Err(error) if path.is_absolute() && broken.is_empty() => {
                     broken = format!("; {} is there but cannot be loaded: {error}", path.display());
                 }

@@ -17,18 +17,18 @@ pub(super) struct LoadedKernels {
     functions: Mutex<HashMap<(&'static str, &'static str), Function>>,
 }
 
-/// A kernel that was loaded, how often it was launched, and how much dynamic shared memory it may have: what it asked for
-/// first, which is set when it is loaded.
+/// A loaded kernel, the number of its launches, and the dynamic shared memory that it may use: as much as its first
+/// launch asked for, when it was loaded.
 struct Function {
     address: u64,
     launches: u64,
     shared: u32,
 }
 
-/// Dynamic shared memory that every kernel may have: of 48 KB, less what they have of static memory.
+/// Dynamic shared memory that every kernel may use: 48 KB less room for static shared memory.
 pub(super) const ALWAYS: u32 = 47 << 10;
 
-/// What a driver says of machine code that it does not understand.
+/// Errors of a driver that does not understand the machine code.
 const REFUSALS: [&str; 3] =
     ["CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"];
 
@@ -71,7 +71,7 @@ impl Gpu {
     }
 
     /// Loads every module of kernels now, so that what is missing shows before anything is computed. What is not in the
-    /// cache is compiled side by side, after a call of `compiling`.
+    /// cache is compiled in parallel, after a call of `compiling`.
     pub(super) fn load_all(&'static self, compiling: impl Fn(&'static Gpu)) -> Result<(), String> {
         let keep = |name, module| {
             lock(&self.loaded.modules).entry(name).or_insert(module);
@@ -105,8 +105,8 @@ impl Gpu {
         }
     }
 
-    /// Loads machine code that may be out of the cache. What the driver does not understand is compiled once more: the cache
-    /// may be shared with machines whose compiler or driver is another.
+    /// Loads machine code that may come from the cache. If the driver does not understand it, it is compiled again: the
+    /// cache may be shared with machines that have another compiler or driver.
     fn load_cubin(&self, cuda: &Cuda, module: &str, cubin: &[u8]) -> Result<Module, String> {
         let loaded = cuda.load(cubin).or_else(|refusal| {
             if !REFUSALS.iter().any(|name| refusal.contains(name)) {

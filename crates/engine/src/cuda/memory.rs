@@ -1,5 +1,5 @@
-//! `Memory`: a piece of a GPU's memory that returns to where it came from when dropped; `Pinned`: memory of the processor
-//! that copies to and from a GPU need not wait for.
+//! `Memory`: a piece of a GPU's memory that returns to where it came from when dropped; `Pinned`: host memory for
+//! asynchronous copies to and from a GPU.
 
 use super::gpu::Gpu;
 use super::queue::Queue;
@@ -7,8 +7,8 @@ use crate::tensor::Dtype;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
-/// Held by whoever asks a driver for memory or gives it back, streams and recordings included, and while GPUs start what they
-/// do together: such calls may wait for everything that every GPU is doing.
+/// Held during driver calls that allocate or free memory (of streams and recordings, too), and while GPUs start what
+/// they do together: such calls may wait for all work of all GPUs.
 pub(super) static MEMORY_CALLS: Mutex<()> = Mutex::new(());
 
 pub struct Memory {
@@ -45,12 +45,12 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // Whoever gets it next uses it after what was started before, as a queue does everything in order.
+        // Its next user comes after work that was queued before, as a queue works in order.
         self.queue.put(self.address, self.bytes);
     }
 }
 
-/// Bytes of the processor's memory that stay where they are.
+/// Page-locked host memory.
 pub struct Pinned {
     gpu: &'static Gpu,
     start: *mut u8,
@@ -71,7 +71,7 @@ impl Deref for Pinned {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: so many bytes from there on are this value's, and were written when it was made.
+        // SAFETY: `len` bytes from `start` on are this value's, and were written when it was made.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }

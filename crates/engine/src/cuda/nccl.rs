@@ -1,4 +1,5 @@
-//! NCCL: how the GPUs of a machine add up what each of them has. The few of its functions that are needed, loaded at run time.
+//! NCCL, which averages and gathers numbers over the GPUs of a machine: the functions that are needed, loaded at run
+//! time.
 
 use super::library::NCCL;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -27,8 +28,7 @@ pub struct Nccl {
     _library: ManuallyDrop<libloading::Library>,
 }
 
-/// One GPU's end of what connects it with the others, and whether it was closed; else it is open as long as the process
-/// lives.
+/// One GPU's communicator, and whether it was closed; otherwise it is open as long as the process lives.
 pub struct Comm(Handle, AtomicBool);
 
 // SAFETY: used by one thread at a time, its GPU's, and not once it is closed; aborted once by any other, which NCCL allows
@@ -37,7 +37,7 @@ unsafe impl Send for Comm {}
 unsafe impl Sync for Comm {}
 
 impl Comm {
-    /// Has it used no more; whether this is the first time.
+    /// Closes it; returns whether it was open.
     pub fn close(&self) -> bool {
         !self.1.swap(true, Ordering::SeqCst)
     }
@@ -70,7 +70,7 @@ impl Nccl {
         &self.path
     }
 
-    /// Connects GPUs, by their numbers: an end for each.
+    /// Connects GPUs, by their numbers: a communicator for each.
     pub fn connect(&self, gpus: &[usize]) -> Result<Vec<Comm>, String> {
         let numbers: Vec<c_int> = gpus.iter().map(|&gpu| gpu as c_int).collect();
         let mut ends: Vec<Handle> = vec![std::ptr::null_mut(); gpus.len()];
@@ -80,10 +80,11 @@ impl Nccl {
         Ok(ends.into_iter().map(|end| Comm(end, AtomicBool::new(false))).collect())
     }
 
-    /// Replaces float32 numbers, given by address and count, by their means over all GPUs, where each asks for as many.
+    /// Replaces float32 numbers, given by address and count, by their means over all GPUs, which have to pass the same
+    /// counts.
     ///
     /// # Safety
-    /// They are this end's GPU's, whose context is current and whose `stream` is open.
+    /// They are on this communicator's GPU, whose context is current and whose `stream` is open.
     pub unsafe fn average(&self, comm: &Comm, pieces: &[(u64, usize)], stream: Handle) -> Result<(), String> {
         let end = comm.open()?;
         // SAFETY: as the caller promises.
@@ -98,10 +99,10 @@ impl Nccl {
         }
     }
 
-    /// Copies `len` float32 numbers of each GPU to `to` on all of them, one after the other.
+    /// Gathers `len` float32 numbers of each GPU at `to` on all of them, in the order of the GPUs.
     ///
     /// # Safety
-    /// They are this end's GPU's, with room for all, its context is current, and its `stream` is open.
+    /// They are on this communicator's GPU, with room for all, its context is current, and its `stream` is open.
     pub unsafe fn gather(&self, comm: &Comm, from: u64, len: usize, to: u64, stream: Handle) -> Result<(), String> {
         let end = comm.open()?;
         // SAFETY: as the caller promises.
@@ -109,13 +110,13 @@ impl Nccl {
         self.check(status, "gathering")
     }
 
-    /// Ends what the GPU of an end may be waiting for, once after the end was closed.
+    /// Aborts what a communicator's GPU may be waiting for; called once, after the communicator was closed.
     pub fn abort(&self, comm: &Comm) {
-        // SAFETY: whoever closed it calls this. What goes wrong concerns nobody any more.
+        // SAFETY: called by whoever closed it. Errors are ignored, as nothing depends on it any more.
         let _ = unsafe { (self.abort)(comm.0) };
     }
 
-    /// Turns a status into a sentence.
+    /// Turns a failure's status into an error message.
     fn check(&self, status: Status, doing: &str) -> Result<(), String> {
         if status == 0 {
             return Ok(());

@@ -75,8 +75,8 @@ impl Nvrtc {
         })
     }
 
-    /// Loads the second library of the compiler, which that of CUDA 13.0 asks for by name alone and so does not find beside
-    /// itself in a Python environment. Where it is missing, compiling says so.
+    /// Loads the compiler's second library. The compiler of CUDA 13.0 looks for it by name only, and so would not find
+    /// it beside itself in a Python environment. If it is missing, compiling reports that.
     fn load_builtins(&self) {
         let (major, minor) = self.version();
         let beside = self.path.with_file_name(format!("libnvrtc-builtins.so.{major}.{minor}"));
@@ -140,7 +140,7 @@ impl Nvrtc {
         }
     }
 
-    /// Bytes of a result whose size and content have a function each.
+    /// A result, by one function for its size and another for its content.
     unsafe fn fetch(
         &self,
         program: Program,

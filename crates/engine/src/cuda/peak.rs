@@ -4,7 +4,7 @@ use super::gpu::{Gpu, Precision};
 use super::launch::Grid;
 use std::time::Instant;
 
-/// Rates per second that figures are compared with.
+/// Peak rates per second, to compare measured rates with.
 #[derive(Clone, Copy, Debug)]
 pub struct Peaks {
     /// Operations of products in the GPU's precision; a multiply-add is two.
@@ -18,7 +18,7 @@ const CHAINS: usize = 8;
 const THREADS: usize = 256;
 /// Blocks of threads for each multiprocessor: enough to keep it busy.
 const BLOCKS: usize = 4;
-/// Each figure is the best of so many tries.
+/// Each rate is the best of this many tries.
 const TRIES: usize = 5;
 
 impl Gpu {

@@ -1,11 +1,11 @@
-//! `Pool`: the memory of a queue, in blocks that come from the driver: what is free is divided for who asks for less, and
-//! joined again when it comes back.
+//! `Pool`: the memory of a queue, in blocks from the driver. Free pieces are split for smaller requests, and joined
+//! again when returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sizes are rounded up to this; pieces are aligned to it as far as their block is.
 const GRAIN: usize = 256;
-/// Less than this comes from blocks of its own, so that a few numbers that are kept do not keep a large block.
+/// Smaller requests have separate blocks, so that a few numbers that are kept do not hold on to a large block.
 const SMALL: usize = 1 << 20;
 /// Blocks that the driver is asked for are rounded up to this, the size of a GPU's pages.
 const PAGE: usize = 2 << 20;
@@ -20,18 +20,18 @@ pub struct Pool {
 /// Blocks for requests of one kind.
 #[derive(Default)]
 struct Area {
-    /// Start and bytes.
+    /// Their bytes by start.
     blocks: BTreeMap<u64, usize>,
-    /// Free pieces of them by start, and by size: two of them never touch within a block.
+    /// Free pieces by start, and by size; neighbours within a block are always joined.
     free: BTreeMap<u64, usize>,
     by_size: BTreeSet<(usize, u64)>,
-    /// Bytes in use, and the most there were since that was last asked.
+    /// Bytes in use, and the most since that was last asked.
     used: usize,
     most: usize,
 }
 
 impl Pool {
-    /// The bytes that are taken for `bytes`.
+    /// The size of the piece that is taken for `bytes`.
     pub fn rounded(bytes: usize) -> usize {
         bytes.next_multiple_of(GRAIN).max(GRAIN)
     }
@@ -41,7 +41,7 @@ impl Pool {
         bytes.next_multiple_of(PAGE)
     }
 
-    /// Room for `bytes`: the smallest piece that has it.
+    /// Takes `bytes` from the smallest free piece that is large enough.
     pub fn take(&mut self, bytes: usize) -> Option<u64> {
         self.area(bytes).take(bytes)
     }
@@ -67,12 +67,12 @@ impl Pool {
         self.area(bytes).put(address, bytes);
     }
 
-    /// Blocks that nobody uses any part of, start and bytes: they are not the pool's any more.
+    /// Removes entirely unused blocks from the pool, and returns their start and bytes.
     pub fn release(&mut self) -> Vec<(u64, usize)> {
         [&mut self.small, &mut self.large].into_iter().flat_map(Area::release).collect()
     }
 
-    /// Moves blocks that nobody uses any part of to another pool.
+    /// Moves entirely unused blocks to another pool.
     pub fn hand_over(&mut self, to: &mut Pool) {
         for (from, to) in [(&mut self.small, &mut to.small), (&mut self.large, &mut to.large)] {
             from.release().into_iter().for_each(|(start, bytes)| to.add(start, bytes, 0));

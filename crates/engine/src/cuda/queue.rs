@@ -1,8 +1,8 @@
-//! `Queue`: what a GPU does in order, with the memory that is used on the way; `Recording`: what was queued once, to be
-//! done again with one call.
+//! `Queue`: work that a GPU does in order, with the memory for it; `Recording`: work that was captured once, to be
+//! repeated with one call.
 //!
-//! A thread's work goes to its GPU's main queue, unless it records or is done aside (`side.rs`). A recording has memory of its own, which nobody else
-//! gets while it lives: it uses the same addresses each time.
+//! A thread's work goes to its GPU's main queue unless it is recorded or done aside (`side.rs`). A recording has its
+//! own memory, which nothing else gets while it lives, as it uses the same addresses each time.
 
 use super::driver;
 use super::gpu::{Backend, Gpu};
@@ -18,24 +18,24 @@ use std::time::Instant;
 
 pub(super) struct Queue {
     gpu: &'static Gpu,
-    /// Of the driver; none on an emulated GPU, which does everything at once.
+    /// The driver's; none on an emulated GPU, which works immediately.
     pub stream: Option<driver::Stream>,
-    /// What an emulated GPU is to do later; `None` where it works at once.
+    /// Recorded commands of an emulated GPU; `None` if it works immediately.
     pub tape: Option<Mutex<Vec<Command>>>,
     pub recording: bool,
     /// Marks between kernels or parts, where they are to be timed.
     pub marks: Option<Marks>,
     /// Where the packing of weights is recorded, if not here.
     packs: Option<Arc<Queue>>,
-    /// Zeros that this queue's kernels count with.
+    /// Counters for this queue's kernels, all zero between kernels.
     pub counters: u64,
     /// A training step reuses the memory of the step before.
     pool: Mutex<Pool>,
-    /// How many want free blocks to go back to the driver before it is asked for more.
+    /// How many calls of `sparing` are under way: free blocks then go back to the driver before it is asked for more.
     thrifty: AtomicUsize,
 }
 
-/// Something that an emulated GPU is asked for.
+/// A command for an emulated GPU.
 pub(super) enum Command {
     Launch {
         function: u64,
@@ -63,7 +63,7 @@ pub(super) enum Command {
 }
 
 thread_local! {
-    /// The queues that this thread's work goes to, instead of the main ones of their GPUs; the last one counts.
+    /// The queues that this thread's work goes to, instead of the main ones of their GPUs; the last one entered counts.
     static ENTERED: RefCell<Vec<Arc<Queue>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -79,14 +79,14 @@ impl Queue {
         ENTERED.with_borrow(|entered| entered.iter().rev().find(|queue| queue.gpu == gpu).cloned())
     }
 
-    /// Runs `f` with this thread's work for the queue's GPU going there.
+    /// Runs `f` with this thread's work for the queue's GPU going to this queue.
     pub fn during<T>(self: &Arc<Self>, f: impl FnOnce() -> T) -> T {
         ENTERED.with_borrow_mut(|entered| entered.push(self.clone()));
         let _entered = Entered;
         f()
     }
 
-    /// Refuses to copy from the processor where that would be recorded.
+    /// Panics if it records, as copies from the processor cannot be recorded.
     pub fn expect_live(&self) {
         assert!(!self.recording, "a recording repeats what a GPU does, not what is copied to it");
     }
@@ -95,7 +95,7 @@ impl Queue {
         self.gpu
     }
 
-    /// Memory of [rounded](Pool::rounded) size, whose former users have been queued.
+    /// Takes memory of [rounded](Pool::rounded) size; work of its former users was queued before.
     pub fn take(&self, bytes: usize) -> u64 {
         let found = lock(&self.pool).take(bytes); // the lock must not be held where the driver has no more
         found.unwrap_or_else(|| {
@@ -106,8 +106,8 @@ impl Queue {
         })
     }
 
-    /// Runs `f`, with free blocks going back to the driver before it is asked for more; and the most bytes that were taken at
-    /// the same time, beyond those before. What other threads do on this queue meanwhile counts, too.
+    /// Runs `f`, during which free blocks go back to the driver before it is asked for more. Also returns the most
+    /// bytes that were taken at once, beyond those taken before; other threads on this queue count, too.
     fn sparing<T>(&self, f: impl FnOnce() -> T) -> (T, usize) {
         struct Counted<'a>(&'a AtomicUsize);
         impl Drop for Counted<'_> {
@@ -148,7 +148,7 @@ impl Queue {
         lock(&self.pool).put(address, bytes);
     }
 
-    /// Gives blocks that nobody uses back to the driver.
+    /// Returns entirely unused blocks to the driver.
     pub fn release(&self) {
         let unused = lock(&self.pool).release();
         unused.into_iter().for_each(|(start, bytes)| self.gpu.free(start, bytes));
@@ -175,8 +175,8 @@ impl Drop for Entered {
     }
 }
 
-/// What was queued while it was recorded. The memory that tensors made meanwhile took stays theirs: after each run
-/// those that are still held have new values.
+/// Recorded work. Tensors that were made meanwhile keep their memory: those that are still held have new values after
+/// each run.
 pub struct Recording {
     work: Work,
     queue: Arc<Queue>,
@@ -188,14 +188,14 @@ enum Work {
 }
 
 impl Gpu {
-    /// Runs `f` with everything that it starts on this GPU recorded instead of done. Whatever `f` uses for the first time
-    /// (kernels, constants) must have been used before, and it cannot look at values or copy to the GPU.
+    /// Runs `f` with everything that it starts on this GPU recorded instead of executed. Its kernels and constants must
+    /// have been used before, and it can neither read values nor copy to the GPU.
     pub fn record<T>(&'static self, f: impl FnOnce() -> T) -> (Recording, T) {
         self.record_with(None, 0, f)
     }
 
-    /// [`record`](Gpu::record) with `bytes` of memory in one piece to begin with, from which everything is taken as far as it
-    /// goes: what is asked for in an order that was seen before fits nearly without gaps ([`most_during`](Gpu::most_during)).
+    /// [`record`](Gpu::record) with one block of `bytes` bytes, from which memory is taken as long as it lasts. If
+    /// [`most_during`](Gpu::most_during) measured that size for the same work, everything fits nearly without gaps.
     pub fn record_within<T>(&'static self, bytes: usize, f: impl FnOnce() -> T) -> (Recording, T) {
         self.record_with(None, bytes, f)
     }
@@ -212,13 +212,14 @@ impl Gpu {
         (self.close_recording(queue), result)
     }
 
-    /// Runs `f`, which is not done often, with as little memory as it can do with; and how much of it that is, pieces below a
-    /// megabyte not counted.
+    /// Runs `f` with as little memory as possible, which is slow; also returns the most bytes taken at once, without
+    /// pieces below a megabyte.
     pub fn most_during<T>(&self, f: impl FnOnce() -> T) -> (T, usize) {
         self.queue().sparing(f)
     }
 
-    /// The same from recording `f` on an emulated GPU; the recording is thrown away, as its memory has gone back on the way.
+    /// The same, measured by recording `f` on an emulated GPU; the recording is dropped, as its memory was freed
+    /// meanwhile.
     pub fn most_of_recording<T>(&'static self, f: impl FnOnce() -> T) -> (T, usize) {
         assert!(self.is_emulated(), "a real GPU can do the work itself");
         let queue = self.open_recording(None, None);
@@ -228,9 +229,9 @@ impl Gpu {
         result
     }
 
-    /// [`record`](Gpu::record) in two: the packing of weights, to be done again where they have changed, and the rest. The
-    /// packed weights lie where those were that the queue of this thread has packed as they came, if that is free; the recordings
-    /// are to be run on that queue.
+    /// [`record`](Gpu::record) as two recordings: the packing of weights, to be repeated when they have changed, and
+    /// the rest. Packing takes over the free blocks of this thread's queue, such as those of weights that an eager run
+    /// has packed; the recordings are to be run on that queue.
     pub fn record_apart<T>(&'static self, f: impl FnOnce() -> T) -> ([Recording; 2], T) {
         let packs = self.open_recording(None, None);
         lock(&self.queue().pool).hand_over(&mut lock(&packs.pool));
@@ -239,7 +240,7 @@ impl Gpu {
         ([packs, queue].map(|queue| self.close_recording(queue)), result)
     }
 
-    /// Runs `f`, which packs a weight, where that is to be recorded.
+    /// Runs `f`, which packs a weight, on the queue that records packing, if there is one.
     pub(crate) fn packing<T>(&self, f: impl FnOnce() -> T) -> T {
         match Queue::entered(self).and_then(|queue| queue.packs.clone()) {
             Some(packs) => packs.during(f),
@@ -248,7 +249,7 @@ impl Gpu {
     }
 
     fn open_recording(&'static self, marks: Option<Marks>, packs: Option<Arc<Queue>>) -> Arc<Queue> {
-        let stream = self.new_stream(false); // a recording is as urgent as what it is run on
+        let stream = self.new_stream(false); // a recording is as urgent as the queue that it is run on
         let tape = stream.is_none().then(Mutex::default);
         let mut queue = self.done(Queue::new(self, stream));
         (queue.tape, queue.recording, queue.marks, queue.packs) = (tape, true, marks, packs);
@@ -279,7 +280,7 @@ impl Recording {
         &self.queue
     }
 
-    /// Queues everything once more.
+    /// Queues the recorded work again.
     pub fn run(&self) {
         let gpu = self.queue.gpu;
         match (&self.work, &gpu.backend) {
@@ -289,7 +290,7 @@ impl Recording {
         }
     }
 
-    /// Kernels that a run starts, where that is known: on an emulated GPU.
+    /// The kernels that a run launches; known on an emulated GPU only.
     pub fn launches(&self) -> Option<usize> {
         match &self.work {
             Work::Cuda(_) => None,
@@ -317,11 +318,11 @@ impl Queue {
 }
 
 impl Gpu {
-    /// Does what an emulated GPU was asked for, now or when it was recorded.
+    /// Executes a command of an emulated GPU, now or from a recording.
     pub(super) fn obey(&self, command: &Command) {
         let Backend::Emulator(emulator) = &self.backend else { unreachable!("commands are for emulated GPUs") };
-        // SAFETY: addresses and sizes were checked when the command was made, and what they are of is held by tensors or
-        // by the recording.
+        // SAFETY: addresses and sizes were checked when the command was made, and their memory is held by tensors or by
+        // the recording.
         unsafe {
             match command {
                 Command::Launch { function, blocks, threads, args } => {

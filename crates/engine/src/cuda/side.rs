@@ -1,4 +1,4 @@
-//! Work beside a GPU's main queue, which goes on meanwhile: acting, sending batches, and fetching what an update left.
+//! Work beside a GPU's main queue, which goes on meanwhile: acting, sending batches, and fetching an update's results.
 //!
 //! Queues are not ordered among themselves. Before one reads what another wrote, put a [`Point`] between them; before a
 //! tensor is dropped that another queue has read, wait for that queue.
@@ -8,10 +8,10 @@ use super::gpu::{Backend, Gpu};
 use super::queue::{Queue, lock};
 use std::sync::Arc;
 
-/// What a queue beside the main one is for; each GPU has one of each.
+/// The queues beside the main one; each GPU has one of each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// Actions, by parameters of its own. Environments wait for them, so that they come before what else is to be done.
+    /// Acting, with its own copy of the parameters. Environments wait for it, so it takes priority over other work.
     Act,
     /// Copies of results to the processor.
     Fetch,
@@ -23,10 +23,10 @@ impl Side {
     pub(super) const COUNT: usize = 3;
 }
 
-/// A point in what a queue was asked for.
+/// A point in a queue's work.
 pub struct Point {
     gpu: &'static Gpu,
-    /// None on an emulated GPU, which has done everything by the time it was asked.
+    /// None on an emulated GPU, which works immediately.
     event: Option<Event>,
 }
 
@@ -38,7 +38,7 @@ impl Gpu {
         queue.during(f)
     }
 
-    /// After everything that this thread's queue has been asked for by now.
+    /// The point after all work queued by this thread's queue so far.
     pub fn point(&'static self) -> Point {
         let event = match &self.backend {
             Backend::Cuda(cuda) => {
@@ -54,7 +54,7 @@ impl Gpu {
 }
 
 impl Point {
-    /// What this thread's queue is asked for from now on happens after this point.
+    /// Makes later work of this thread's queue wait for this point.
     pub fn precede(&self) {
         if let (Backend::Cuda(cuda), Some(event)) = (&self.gpu.backend, &self.event) {
             self.gpu.done(cuda.after(event, self.gpu.queue().stream()));
@@ -66,7 +66,7 @@ impl Point {
         self.gpu.done(self.reached());
     }
 
-    /// The same for whoever goes on after a failure, which has been told elsewhere.
+    /// The same without a panic, for callers that go on after a failure, which is reported elsewhere.
     pub(super) fn reached(&self) -> Result<(), String> {
         match (&self.gpu.backend, &self.event) {
             (Backend::Cuda(cuda), Some(event)) => cuda.wait_for(event),
@@ -77,7 +77,7 @@ impl Point {
 
 impl Drop for Point {
     fn drop(&mut self) {
-        // Queues that were told to wait for it do so for this point, whatever the event is used for next.
+        // The event can be reused: queues that were told to wait still wait for this point.
         self.event.take().into_iter().for_each(|event| lock(&self.gpu.events).push(event));
     }
 }

@@ -1,4 +1,4 @@
-//! What of CUDA this machine has: opens GPUs, and tells what is missing where it cannot.
+//! Finds what this machine has of CUDA, opens GPUs, and says what is missing if that fails.
 
 use super::driver::{Driver, Properties};
 use super::gpu::{Gpu, Precision};
@@ -8,8 +8,8 @@ use super::nvrtc::Nvrtc;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Whether GPUs of all numbers are emulated by a C++ compiler, for tests of whole programs on machines without one: where
-/// DREAMER_EMULATE_GPU is set to anything but 0 or nothing.
+/// Whether every GPU number stands for an emulated GPU (which needs a C++ compiler), for tests of whole programs on
+/// machines without one: if DREAMER_EMULATE_GPU is set, and neither 0 nor empty.
 fn emulates() -> bool {
     std::env::var_os("DREAMER_EMULATE_GPU").is_some_and(|value| !value.is_empty() && value != "0")
 }
@@ -19,9 +19,9 @@ pub struct Survey {
     pub driver: Result<Found, String>,
     /// The run-time compiler.
     pub nvrtc: Result<Found, String>,
-    /// What several GPUs need to work together; looked for where there are several.
+    /// NCCL, with which several GPUs work together; looked for if there are several.
     pub nccl: Option<Result<PathBuf, String>>,
-    /// None where there is no driver.
+    /// Empty if there is no driver.
     pub gpus: Result<Vec<Properties>, String>,
     /// Where compiled kernels are kept.
     pub cache: Option<PathBuf>,
@@ -46,7 +46,7 @@ pub fn survey() -> Survey {
     Survey { driver, nvrtc, nccl, gpus, cache: super::cache::folder() }
 }
 
-/// Whether there is a GPU, or one is emulated, or a driver that does not work; what is wrong shows when it is opened.
+/// Whether there is a GPU, an emulated one, or a driver that does not work, whose error shows when a GPU is opened.
 pub fn is_there() -> bool {
     emulates()
         || match Driver::load().and_then(|driver| driver.devices()) {
@@ -55,8 +55,8 @@ pub fn is_there() -> bool {
         }
 }
 
-/// Opens GPU number `index` with all kernels loaded, once a process and precision; `compiling` is called if some have to be
-/// compiled first. The error names what is missing and how to get it.
+/// Opens GPU number `index` with all kernels loaded, once per process and precision; `compiling` is called if some have
+/// to be compiled first. The error names what is missing and how to get it.
 pub fn open(index: usize, precision: Precision, compiling: impl Fn(&'static Gpu)) -> Result<&'static Gpu, String> {
     static OPEN: Mutex<Vec<(usize, &'static Gpu)>> = Mutex::new(Vec::new());
     let mut open = OPEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -79,8 +79,8 @@ pub fn test_gpu() -> Option<&'static Gpu> {
     test_gpu_in(Precision::Float32)
 }
 
-/// The GPU that tests run on: number 0 of this machine, else an emulated one. Where neither is there this says so, and
-/// nothing is tested on a GPU; with DREAMER_REQUIRE_GPU set, as in CI, one of them must be.
+/// The GPU that tests run on: number 0 of this machine, else an emulated one. If there is neither, it says so, and
+/// nothing is tested on a GPU; with DREAMER_REQUIRE_GPU set, as in CI, that is a failure.
 pub fn test_gpu_in(precision: Precision) -> Option<&'static Gpu> {
     static GPUS: [OnceLock<Option<&'static Gpu>>; 2] = [OnceLock::new(), OnceLock::new()];
     *GPUS[precision as usize].get_or_init(|| {

@@ -8,7 +8,7 @@ use crate::tensor::{Dtype, Tensor};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 
-/// One GPU among others. What a member asks for, all of them ask for, in the same order and with the same shapes.
+/// One GPU among others. All members have to make the same calls, in the same order and with the same shapes.
 #[derive(Clone)]
 pub struct Member {
     gpu: &'static Gpu,
@@ -19,9 +19,9 @@ pub struct Member {
 /// What all members share.
 pub(super) struct Team {
     meeting: Meeting,
-    /// With an end for each member; none on emulated GPUs.
+    /// With a communicator for each member; none on emulated GPUs.
     nccl: Option<(Nccl, Vec<Comm>)>,
-    /// The places of numbers that each emulated GPU has brought to a meeting.
+    /// Addresses and lengths of the numbers that each emulated GPU brings to an exchange.
     brought: Mutex<Vec<Vec<(u64, usize)>>>,
 }
 
@@ -96,17 +96,17 @@ impl Member {
         gpu.done(if queue.recording { start() } else { self.together(start) });
     }
 
-    /// Starts something in which GPUs wait for each other. All members are there first, and none goes on before all have
-    /// started; meanwhile nobody asks the driver for memory. A call for that may wait for every GPU, and so for one that
-    /// waits for another whose start would come after the call.
+    /// Starts something in which GPUs wait for each other. All members meet first, and none goes on before all have
+    /// started; meanwhile nobody asks the driver for memory. Such a call may wait for every GPU, including one that
+    /// waits for a GPU whose part would be started after the call: a deadlock.
     pub fn together<T>(&self, start: impl FnOnce() -> T) -> T {
-        // Before what follows a failure waits for this GPU, the others have to stop waiting.
+        // On failure, GPUs must stop waiting for each other before the panic unwinds, which may wait for this GPU.
         let meet = || self.gpu.done(self.team.meeting.meet().inspect_err(|_| self.leave()));
         meet();
         let quiet = (self.rank == 0).then(|| lock(&MEMORY_CALLS));
         meet();
         let started = catch_unwind(AssertUnwindSafe(start)).unwrap_or_else(|panic| {
-            self.leave(); // the others wait, and one of them keeps what is needed to unwind
+            self.leave(); // the others wait, and one of them holds a lock that unwinding needs
             resume_unwind(panic)
         });
         meet();
@@ -114,14 +114,15 @@ impl Member {
         started
     }
 
-    /// Makes all stop waiting for each other, as one has failed. Nothing can be done together any more.
+    /// Makes all members stop waiting for each other, as one has failed. They cannot do anything together any more.
     pub fn leave(&self) {
         self.team.meeting.end();
         let comms = self.team.nccl.iter().flat_map(|(_, comms)| comms);
         let open: Vec<usize> = comms.enumerate().filter(|(_, comm)| comm.close()).map(|(rank, _)| rank).collect();
         for rank in open {
             let team = self.team.clone();
-            // Not waited for: it frees the GPU's work at once, but returns only when recordings of it are gone.
+            // Not joined: it unblocks the GPU at once, but returns only when recordings that use the communicator are
+            // gone.
             let abort = move || team.nccl.iter().for_each(|(nccl, comms)| nccl.abort(&comms[rank]));
             drop(std::thread::Builder::new().name("abort".into()).spawn(abort));
         }
@@ -134,14 +135,14 @@ impl std::fmt::Debug for Member {
     }
 }
 
-/// What members ask for, by addresses and numbers of float32 elements.
+/// What members exchange, by addresses and numbers of float32 elements.
 pub(super) enum Exchange {
     Average(Vec<(u64, usize)>),
     Gather { from: u64, len: usize, to: u64 },
 }
 
 impl Team {
-    /// What emulated GPUs do: none leaves before all have what they wanted.
+    /// An exchange of emulated GPUs: none returns before all are done.
     ///
     /// # Safety
     /// Addresses are of memory as large as is said, which nobody else uses meanwhile.
@@ -153,7 +154,7 @@ impl Team {
         self.meeting.meet()?;
         let brought = lock(&self.brought).clone();
         self.meeting.meet()?; // all have seen what was brought, and may write now
-        // SAFETY: as the caller promises; members read what they gather before anyone leaves, and one alone averages.
+        // SAFETY: as the caller promises; members read what they gather before anyone returns, and only one averages.
         unsafe {
             match exchange {
                 Exchange::Average(_) if rank == 0 => average(&brought),
@@ -179,7 +180,7 @@ struct Meeting {
 
 #[derive(Default)]
 struct State {
-    /// How many are there, and how often all have been.
+    /// How many members have arrived, and how often all have.
     arrived: usize,
     rounds: u64,
     ended: bool,
@@ -190,7 +191,7 @@ impl Meeting {
         Meeting { size, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Waits until all are there; an error where one will not come.
+    /// Waits until all members have arrived; an error if one never will.
     fn meet(&self) -> Result<(), String> {
         let mut state = lock(&self.state);
         let round = state.rounds;

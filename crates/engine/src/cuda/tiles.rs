@@ -8,14 +8,14 @@ use super::launch::Grid;
 pub(crate) struct Tile {
     pub rows: usize,
     pub columns: usize,
-    /// Of the product, in one stage.
+    /// Of the product, per stage.
     pub depth: usize,
     pub threads: u32,
     pub stages: usize,
     /// Blocks of threads that fit on a multiprocessor.
     pub fit: usize,
-    /// Cycles, as measured on an H100 for many shapes: of one step, as far as it is not done beside those of other blocks, and
-    /// of the beginning and end of as many blocks as fit.
+    /// Cycles, fitted to times of many shapes on an H100: of one step, as far as it does not overlap with steps of
+    /// other blocks, and of the start and end of as many blocks as fit.
     pub step: f64,
     pub round: f64,
     /// Whether warpgroups compute it (kernels/wgmma.cuh), which only Hopper has.
@@ -93,7 +93,7 @@ pub(crate) const MIDDLE: Tile = Tile {
     weight_grad: "weight_grad_middle",
 };
 
-/// For few rows: the warps share the depth. Has no kernel for weight gradients.
+/// For few rows: the warps split the depth. Has no kernel for weight gradients.
 pub(crate) const FLAT: Tile = Tile {
     rows: 16,
     columns: 64,
@@ -113,7 +113,7 @@ pub(crate) const FLAT: Tile = Tile {
 pub(crate) const PRODUCTS: [Tile; 6] = [GROUP, PAIR, HUGE, LARGE, MIDDLE, FLAT];
 pub(crate) const WEIGHT_GRADS: [Tile; 5] = [GROUP, PAIR, HUGE, LARGE, MIDDLE];
 
-/// The same for convolutions, which gather so many channels at a time.
+/// The same for convolutions; the number is that of channels gathered at a time.
 pub(crate) const CONV_8: [Tile; 9] = [
     conv(CONV_GROUP, ["conv_group", "conv_input_grad_group", "conv_weight_grad_group"]),
     conv(CONV_GROUP_96, ["conv_group_96", "conv_input_grad_group_96", "conv_weight_grad_group_96"]),
@@ -138,10 +138,10 @@ pub(crate) const CONV_POOLED: [Tile; 3] = [
 ];
 pub(crate) const CONV_1: [Tile; 1] = [conv(NARROW, ["conv_odd", "conv_input_grad_odd", "conv_weight_grad_odd"])];
 
-// Gathering pixels takes its own time.
-/// A weight's gradient takes half the depth in twice as many stages, which are as many bytes (kernels/conv.cu).
+// Gathering pixels takes extra time, so these have cycles of their own.
+/// A weight's gradient has half the depth in twice as many stages: as many bytes (kernels/conv.cu).
 const CONV_GROUP: Tile = Tile { step: 1350.0, round: 8800.0, ..GROUP };
-/// Three times a power of two, as many channels are.
+/// For numbers of channels that are three times a power of two.
 const CONV_GROUP_96: Tile = Tile { columns: 96, step: 1190.0, ..CONV_GROUP };
 const CONV_GROUP_64: Tile = Tile { rows: 128, columns: 64, fit: 2, step: 535.0, round: 3300.0, ..GROUP };
 const CONV_HUGE: Tile = Tile { step: 1460.0, round: 4700.0, ..HUGE };
@@ -155,7 +155,7 @@ const fn conv(tile: Tile, [forward, input_grad, weight_grad]: [&'static str; 3])
     Tile { forward, input_grad, weight_grad, ..tile }
 }
 
-/// What kernels take for a division by `by`: an exact one of numbers below 2^31 by a product and a shift.
+/// What kernels need to divide numbers below 2^31 by `by`, exactly, with a product and a shift.
 pub(crate) struct Divider {
     pub by: usize,
     pub factor: usize,
@@ -187,20 +187,20 @@ pub(crate) struct Plan {
     pub parts: usize,
 }
 
-/// The multiprocessors that plans are made for: numbers do not depend on how many a GPU has, though the time may not be the best.
-/// They do on whether it has warpgroups, whose tiles add up in another order.
+/// The multiprocessors that plans assume. So results do not depend on how many a GPU has, though another plan might be
+/// faster. They do depend on whether it has warpgroups, whose tiles add up in another order.
 const MULTIPROCESSORS: usize = 132;
 /// Cycles of a kernel's start and end, and of those of a second pass.
 const START: f64 = 4900.0;
 const SECOND: f64 = 3500.0;
-/// Bytes of such sums that are written or read in a cycle.
+/// Bytes of partial sums that are written or read per cycle.
 const BANDWIDTH: f64 = 2850.0;
-/// Largest cut, and bytes of sums in parts at most.
+/// The most parts, and the most bytes of partial sums.
 const MOST_PARTS: usize = 256;
 const MOST_BYTES: usize = 64 << 20;
 
 impl Gpu {
-    /// Those of `tiles` that there are kernels for: on an emulated GPU all of them.
+    /// Those of `tiles` that this GPU has kernels for; an emulated GPU has all.
     pub(crate) fn able(&self, tiles: &[Tile]) -> Vec<Tile> {
         let warpgroups = self.properties().multiplies_by_warpgroups();
         tiles.iter().copied().filter(|tile| warpgroups || !tile.by_warpgroups).collect()
@@ -237,8 +237,8 @@ fn best(tiles: &[Tile], size: [usize; 2], blocks: usize, depths: &[usize], most:
     best.1
 }
 
-/// A rough model of the time: each multiprocessor does its blocks in rounds of as many as fit, and what those of a round do
-/// adds up.
+/// A rough model of the time: each multiprocessor runs its blocks in rounds of as many as fit, and the steps of a
+/// round's blocks add up.
 pub(super) fn cycles(tile: &Tile, [m, n]: [usize; 2], blocks: usize, steps: usize, parts: usize) -> f64 {
     let tiles = m.div_ceil(tile.rows) * n.div_ceil(tile.columns) * blocks * parts;
     let each = tiles.div_ceil(MULTIPROCESSORS); // on the busiest multiprocessor

@@ -16,14 +16,14 @@ pub enum Between {
     Parts,
 }
 
-/// What was passed when: on a real GPU by its own clock.
+/// The marks of a recording and when they were passed, on a real GPU by its own clock.
 pub(super) struct Marks {
     pub between: Between,
     marks: Mutex<Vec<Mark>>,
-    /// What the kernel that was recorded last belongs to, and the bytes that were moved since the last mark.
+    /// The part of the kernel that was recorded last, and the bytes that were moved since the last mark.
     part: Mutex<Option<Part>>,
     bytes: Mutex<usize>,
-    /// On an emulated GPU.
+    /// The times of marks, on an emulated GPU.
     passed: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -35,7 +35,7 @@ struct Mark {
     event: Option<Event>,
 }
 
-/// How long one kernel of a recording took, or what was recorded of one part without others between.
+/// The time of one kernel of a recording, or of an uninterrupted stretch of one part.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelTime {
     /// The part of the computation that it belongs to, where parts were measured while it was recorded (see
@@ -57,28 +57,28 @@ impl Marks {
 }
 
 impl Gpu {
-    /// Counts bytes that what is recorded next reads and writes.
+    /// Counts bytes that the work recorded next reads and writes.
     pub(super) fn count_bytes(&self, queue: &Queue, bytes: impl FnOnce() -> usize) {
         if let Some(marks) = &queue.marks {
             *lock(&marks.bytes) += bytes();
         }
     }
 
-    /// Before a kernel is recorded: ends the part before, where it belongs to another.
+    /// Called before a kernel is recorded: ends the previous part if the kernel belongs to another.
     pub(super) fn mark_part(&self, queue: &Queue) {
         let Some(marks) = queue.marks.as_ref().filter(|marks| marks.between == Between::Parts) else { return };
         let before = lock(&marks.part).replace(profile::here()).filter(|&part| part != profile::here());
         before.into_iter().for_each(|part| self.mark(queue, marks, part, ""));
     }
 
-    /// After a kernel was recorded.
+    /// Called after a kernel was recorded.
     pub(super) fn mark_kernel(&self, queue: &Queue, kernel: &'static str) {
         if let Some(marks) = queue.marks.as_ref().filter(|marks| marks.between == Between::Kernels) {
             self.mark(queue, marks, profile::here(), kernel);
         }
     }
 
-    /// At the beginning of a recording, and at its end.
+    /// Called at the beginning of a recording, and at its end.
     pub(super) fn mark_end(&self, queue: &Queue) {
         if let Some(marks) = &queue.marks {
             let part = lock(&marks.part).unwrap_or(profile::here());

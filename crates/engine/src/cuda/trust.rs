@@ -1,4 +1,4 @@
-//! What is remembered of GPUs: which of them were found to compute what the processor does.
+//! Remembers which GPUs were found to compute what the processor does.
 
 use super::gpu::{Backend, Gpu};
 use super::{cache, kernels};
@@ -6,8 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 impl Gpu {
-    /// Whether [`trust`](Gpu::trust) was said of a GPU like this one, for the same version of CUDA, precision, way for blocks to
-    /// meet, and program.
+    /// Whether [`trust`](Gpu::trust) was called for a GPU like this one, with the same version of CUDA, precision, way
+    /// for blocks to meet, and program.
     pub fn is_trusted(&self) -> bool {
         self.trusted_file().as_deref().and_then(cache::read).is_some()
     }
@@ -15,11 +15,11 @@ impl Gpu {
     /// Remembers, beside the compiled kernels, that this GPU computes what the processor does.
     pub fn trust(&self) {
         if let Some(path) = self.trusted_file() {
-            let _ = cache::write(&path, self.properties().name.as_bytes()); // not remembered, it is found out once more
+            let _ = cache::write(&path, self.properties().name.as_bytes()); // if this fails, the trial is repeated
         }
     }
 
-    /// The file that stands for that; none for an emulated GPU, which is compiled anew each time.
+    /// The file whose existence means trust; none for an emulated GPU, which is compiled anew each time.
     fn trusted_file(&self) -> Option<PathBuf> {
         let Backend::Cuda(cuda) = &self.backend else { return None };
         let mut hasher = DefaultHasher::new();

@@ -7,36 +7,37 @@ use super::side::{Point, Side};
 use crate::tensor::{Device, Dtype, Tensor};
 use std::ops::Range;
 
-/// Bytes in pinned memory, and room for them on a GPU, to which they are copied beside what it is doing.
+/// Bytes in pinned memory, which are copied to a buffer on a GPU while it goes on with its work.
 pub struct Upload {
     /// None once it has been given back.
     buffers: Option<Buffers>,
-    /// Bytes of what is received.
+    /// Bytes that are received.
     block: usize,
 }
 
-/// What an upload needs, kept for the next one: pinned memory is slow to come by.
+/// What an upload needs, kept for the next one: pinned memory is slow to allocate.
 pub(super) struct Buffers {
     pinned: Pinned,
-    /// Float32 numbers, in whose places the bytes lie.
+    /// The buffer on the GPU: float32 numbers that stand for the bytes.
     room: Tensor,
-    /// When the bytes are in the room, and when they have been copied on from there.
+    /// Reached when the bytes are in the buffer, and when they have been copied from there.
     arrived: Option<Point>,
     received: Option<Point>,
 }
 
-/// Inputs begin at multiples of so many bytes.
+/// Inputs begin at multiples of this many bytes.
 pub const ALIGNED: usize = 256;
 
 impl Gpu {
-    /// Starts to copy `len` bytes, a multiple of [`ALIGNED`], that `fill` writes. Waits for nothing. The copy goes to the queue
-    /// that this thread has entered, so that acting does not wait for a batch, or to one for batches.
+    /// Starts to copy `len` bytes, a multiple of [`ALIGNED`], that `fill` writes, and does not wait. The copy goes to
+    /// the queue that this thread has entered, so that acting does not wait for a batch, or else to the one for
+    /// batches.
     pub fn upload_ahead(&'static self, len: usize, fill: impl FnOnce(&mut [u8])) -> Upload {
         self.upload_parts(len, len, std::slice::from_ref(&(0..len)), fill, |_| ())
     }
 
-    /// The same where only some parts of `len` bytes travel; `then` is what is done with the room for all of them once they are
-    /// there. The first `block` bytes are what is received.
+    /// The same, but only `parts` of the `len` bytes are copied. `then` queues work on the buffer after the copies. The
+    /// first `block` bytes of it are received.
     pub(super) fn upload_parts(
         &'static self,
         block: usize,
@@ -58,7 +59,7 @@ impl Gpu {
             buffers.received.take().inspect(Point::precede);
             for part in parts.iter().filter(|part| !part.is_empty()) {
                 let (bytes, to) = (&buffers.pinned[part.clone()], to + part.start as u64);
-                // SAFETY: there is as much room, which was read by its last user before; and nobody writes to pinned memory
+                // SAFETY: the buffer is large enough, and its last reader comes first; nobody writes to pinned memory
                 // before the buffers are given back, which is after the copy has arrived.
                 unsafe {
                     match &self.backend {
@@ -83,7 +84,7 @@ impl Gpu {
     }
 
     fn upload_buffers(&'static self, len: usize) -> Buffers {
-        // Fresh memory: what others gave back may still be in use by what they started, and copies do not wait for that.
+        // Fresh memory: queued work may still use recycled memory, and copies do not wait for that.
         let main = self.main();
         let memory = Memory::new(main.clone(), main.fresh(len, len), len);
         let room = Tensor::on_gpu(&[len / Dtype::F32.bytes()], Dtype::F32, memory);
@@ -92,7 +93,7 @@ impl Gpu {
 }
 
 impl Upload {
-    /// Copies what was sent over `to`, once it has arrived, before whatever this thread starts next.
+    /// Overwrites `to` with the bytes once they have arrived, before any work that this thread starts next.
     pub fn receive(&mut self, to: &Tensor) {
         assert_eq!(to.len() * to.dtype().bytes(), self.block, "bytes that are received where so many were sent");
         let buffers = self.buffers.as_mut().expect("there until it is dropped");
@@ -108,7 +109,8 @@ impl Drop for Upload {
         if let Some(mut buffers) = self.buffers.take()
             && let Device::Gpu(gpu) = buffers.room.device()
         {
-            // It may never have been received. After a failure, which may be unwinding, nobody needs the buffers.
+            // Waits, as it may never have been received. After a failure, which may be unwinding, the buffers are
+            // leaked.
             match buffers.arrived.take().map_or(Ok(()), |arrived| arrived.reached()) {
                 Ok(()) => lock(&gpu.uploads).push(buffers),
                 Err(_) => std::mem::forget(buffers),

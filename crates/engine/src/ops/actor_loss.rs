@@ -1,4 +1,4 @@
-//! The actor's loss: reinforced log-probabilities with an entropy bonus.
+//! The actor's loss: REINFORCE with an entropy bonus.
 
 use super::{linear_combination, multiply, scale_shift};
 use crate::cuda::{Arg, Gpu, Grid, Table};

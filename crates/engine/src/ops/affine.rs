@@ -91,7 +91,7 @@ pub fn affine(terms: &[Term], w: &Tensor, bias: Option<&Tensor>, add: Option<&Te
     })
 }
 
-/// `x` with its origin as products take it: on a GPU as activations are kept.
+/// `x`, with its origin, as products read it: on a GPU in the type of activations.
 fn as_factor(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => x.clone(),
@@ -99,11 +99,11 @@ fn as_factor(x: &Tensor) -> Tensor {
     }
 }
 
-/// Rows below which an output gradient that products read number by number is left as it is.
+/// With fewer rows, an output gradient is not padded; products then read it number by number.
 const WORTH_COPYING: usize = 256;
 
-/// The gradient of a layer's outputs with zeros behind each row where products on tensor cores read eight numbers at a time
-/// and there are others: 255 bins, six actions.
+/// The gradient of a layer's outputs, its rows padded with zeros to multiples of eight numbers, which products on
+/// tensor cores read at a time; for widths such as 255 bins or six actions.
 fn in_eights(l: &Layout, dy: &Tensor) -> Tensor {
     match dy.device() {
         Device::Gpu(gpu)
@@ -268,7 +268,7 @@ fn input_grad_gpu(gpu: &'static Gpu, l: &Layout, part: &Part, w: &Tensor, dy: &T
     let covered = part.shared || part.k * l.blocks == part.width;
     let dx = if covered { gpu.empty_act(shape) } else { gpu.zeros_act(shape) };
     let w = &weight_rows(gpu, w);
-    let n = dy.width() / l.blocks; // with zeros behind, in rows of the weight as well
+    let n = dy.width() / l.blocks; // zero padding included, which the weight's rows have as well
     // A shared input sums over the blocks, in order; otherwise each block has columns of its own.
     let (laps, blocks) = if part.shared { ([l.blocks, n, l.k * w.1], 1) } else { ([1, 0, 0], l.blocks) };
     Gemm {

@@ -94,8 +94,8 @@ fn forward_cpu(x: &Tensor, p: &[f32], classes: usize, unimix: f32, chosen: &[f32
     let log_p = log_mixed(x, p, classes, unimix);
     let choices = width / classes;
     let rows = p.len() / width;
-    // A class that does not exist, such as the -1 of a value that is not available, has no logarithm to add (officially
-    // its one-hot vector is zero).
+    // A class that does not exist, such as the -1 of a value that is not available, adds no log-probability (in the
+    // official code its one-hot vector is zero).
     let one = |i: usize, k: usize| match chosen[i * choices + k] {
         c if (0.0..classes as f32).contains(&c) => log_p[i * width + k * classes + c as usize],
         _ => 0.0,

@@ -31,8 +31,8 @@ where
     stage(n, size, work, inputs, f).finish(|_, outputs| outputs)
 }
 
-/// Chunks on the way: each has a state of its own, which may hold recorded tensors. In between, something can be
-/// computed from all of them.
+/// Chunks between the two halves of [`chunks`]: each has a state, which may hold recorded tensors. In between,
+/// something can be computed from all of them.
 pub struct Staged<S> {
     chunks: Vec<Chunk<S>>,
     /// On a GPU: the only chunk is part of the graph around it.
@@ -61,7 +61,7 @@ where
     }
     let mut ranges: Vec<Range<usize>> = (0..n).step_by(size).map(|i| i..(i + size).min(n)).collect();
     if n == 0 {
-        ranges.push(0..0); // the shapes of the outputs are f's to say
+        ranges.push(0..0); // `f` says what shapes the outputs have
     }
     let chunks = par_map(ranges, work, |_, rows| {
         let mut leaves = Vec::new();

@@ -102,7 +102,7 @@ impl Stage {
         }
     }
 
-    /// Counts the operations of group `g` of `n` images in one direction. Empty lanes do no work worth the name.
+    /// Counts the operations of group `g` of `n` images in one direction, without those of empty lanes.
     fn count(&self, g: usize, n: usize) {
         let (flops, official) = match &self.kind {
             Kind::Conv(s) | Kind::Pool(s) => (s.flops(), s.dense_flops()),
@@ -204,7 +204,7 @@ impl Kept {
         }
     }
 
-    /// The bias sits after a maximum as well as before it, so the pooled gradient serves.
+    /// The bias commutes with the max pool, so the pooled gradient suffices.
     fn bias_grad(&self, dz: &[f32], sink: &mut Sink) {
         let [c, h, w] = self.stage.out;
         if let Some(leaf) = self.bias {

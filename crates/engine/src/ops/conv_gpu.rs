@@ -1,5 +1,5 @@
-//! A convolution stage on a GPU: images are [n, height, width, channels], so that norms are those of rows, and flat images
-//! are the same memory.
+//! A convolution stage on a GPU: images are [n, height, width, channels], so that norms are over rows, and flattening
+//! an image copies nothing.
 //!
 //! In bfloat16 a stage is one product over pixels (kernels/conv.cu). Where the input is upsampled first, the product works
 //! at low resolution, with taps that are summed beforehand, for the four output pixels of each input pixel at once.
@@ -20,7 +20,7 @@ use crate::tensor::{PackKey, Tensor};
 #[derive(Clone, Copy)]
 struct Geometry {
     n: usize,
-    /// Channels, and those that are stored, of the input and of the output.
+    /// Channels and stored channels of the input (`ci`, `cs`) and of the output (`co`, `os`).
     ci: usize,
     cs: usize,
     co: usize,
@@ -57,7 +57,7 @@ impl Geometry {
         let even = oh.is_multiple_of(2) && ow.is_multiple_of(2);
         assert!(resample != Resample::Pool || even, "a pool takes images of even sizes, not {oh}x{ow}");
         assert!(x.n * oh * ow < 1 << 31, "{} images of {oh}x{ow} are more pixels than a kernel can count", x.n);
-        // Half of what SAME adds in all, rounded down.
+        // SAME padding before the image: half of all, rounded down.
         let before = |size: usize, out: usize| ((out - 1) * stride + k).saturating_sub(size) / 2;
         let (top, left) = (before(h * up, oh), before(w * up, ow));
         let (sparse, pooled) = (resample == Resample::Spread, resample == Resample::Pool);
@@ -130,7 +130,7 @@ fn convolve(gpu: &'static Gpu, g: Geometry, x: &Tensor, w: &Tensor, bias: &Tenso
     record1(&[x, w, bias], y, move |dy, sink| vec![kept.backward(gpu, dy, leaf, sink)])
 }
 
-/// Bytes for which of the four pixels before a pool each is the maximum.
+/// A byte for each pooled number: which of its four pixels are the maximum.
 fn ties_of(gpu: &'static Gpu, y: &Tensor) -> Tensor {
     gpu.empty(&[y.len().div_ceil(4)])
 }
@@ -149,7 +149,7 @@ fn forward_simple(gpu: &'static Gpu, g: &Geometry, x: &Tensor, w: &Tensor, bias:
     (y, Some(ties))
 }
 
-/// Of simple kernels: pixels (or rows of the weight) and output channels for each block of threads.
+/// For simple kernels: pixels (or rows of the weight) and output channels per block of threads.
 const PIXELS: usize = 64;
 const CHANNELS: usize = 32;
 /// Output pixels whose products one block adds up for a weight's gradient.
@@ -169,13 +169,13 @@ impl Kept {
     /// Leaves the parameters' gradients in the sink and returns that of the input, where it has one.
     fn backward(&self, gpu: &'static Gpu, dy: &Tensor, bias: Option<Leaf>, sink: &mut Sink) -> Option<Tensor> {
         let (g, dy) = (&self.g, gpu.act(dy));
-        // The bias sits after a maximum as well as before it, so the pooled gradient serves.
+        // The bias commutes with the max pool, so the pooled gradient suffices.
         if let Some(leaf) = bias {
             let sums = column_sums(gpu, &[dy.view(0, &[dy.len() / g.os, g.os])], g.os);
             sink.add(leaf, &sums.view(0, &[g.co]));
         }
         let (staged, simple) = (Staged::new(*g), gpu.precision() == Precision::Float32);
-        // The first layer's gradient, at full resolution the largest of all, need not be written there.
+        // The first layer's output gradient, the largest of all before the pool, need not be written out.
         if let (Some(ties), Some(leaf), false) = (&self.ties, self.w.as_leaf(), simple || self.flows)
             && staged.takes_pooled()
         {
@@ -191,7 +191,7 @@ impl Kept {
         }
         self.flows.then(|| {
             g.count(gpu);
-            // Steps of a stride scatter, which is rare enough to be done simply.
+            // A strided input gradient scatters, which is rare enough for a simple kernel.
             let simple = simple || g.stride != 1;
             if simple { self.input_grad(gpu, &dy) } else { staged.input_grad(gpu, &dy, &self.w) }
         })
@@ -233,7 +233,7 @@ struct Staged {
     left: usize,
     h: usize,
     w: usize,
-    /// Stored output channels of each of them, and as many as weights have in bfloat16.
+    /// Stored output channels of all phases, and these padded to a multiple of eight, as in weights.
     columns: usize,
     padded: usize,
 }
@@ -395,7 +395,7 @@ impl Staged {
     }
 }
 
-/// Channels that can be gathered at a time from pixels that store so many.
+/// Channels that can be read at a time from pixels with `stored` channels.
 fn grain(stored: usize) -> usize {
     [8, 4].into_iter().find(|&grain| stored.is_multiple_of(grain)).unwrap_or(1)
 }

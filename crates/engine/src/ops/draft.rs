@@ -6,7 +6,7 @@ use crate::tensor::{Device, Dtype, Tensor};
 
 pub(super) enum Draft {
     Cpu(Buffer),
-    /// Copies are done all at once in the end.
+    /// Copies are queued, and done together at the end.
     Gpu(&'static Gpu, Tensor, Vec<Job>),
 }
 
@@ -28,7 +28,7 @@ impl Rows {
     }
 }
 
-/// A copy to be done, with all it needs to be alive until then; counted in bytes.
+/// A pending copy, which keeps its source alive; counted in bytes.
 pub(super) struct Job {
     from: Option<Tensor>,
     addresses: [u64; 2],

@@ -9,7 +9,7 @@ use crate::parallel::par_map;
 use crate::profile;
 use crate::tensor::{PackKey, Tensor};
 
-/// Up to so many images, spread over threads, cost less than a group of the lanes layout on one.
+/// Up to this many images, one by one on several threads, cost less than one group of the lanes layout.
 pub const FEW_IMAGES: usize = 16;
 
 /// Images, one after the other.
@@ -73,7 +73,7 @@ impl FewStage<'_> {
         let z = if self.pool { z.pooled() } else { z };
         let held = Held::new(&self.norm, self.act);
         let mut y = Image::zeros(co, z.h, z.w, 0);
-        // A row of pixels without padding looks like one of vectors with a pixel of each of several images.
+        // A row of pixels without padding is laid out like vectors that hold a pixel of each of several images.
         norm_act_lanes(&held.kernel(), co, z.h, z.vectors(), &z.data, 0, &mut y.data, 0);
         y
     }

@@ -8,7 +8,7 @@ const SLICE: usize = 1 << 16;
 /// Tensors of one launch, as in kernels/optimizer.cu.
 const TENSORS: usize = 200;
 
-/// Whether some tensors are finite, found out where they are and asked for later.
+/// Whether some tensors are finite, checked on their device and read later.
 #[derive(Clone)]
 pub struct NotFinite {
     tensors: Vec<Tensor>,

@@ -29,7 +29,7 @@ pub(super) fn byte_planes(gpu: &'static Gpu, keys: &[(Pixels, usize)], n: usize,
     Planes { x: y, n, pad: 0, size: [channels, h, w] }
 }
 
-/// Keys with their first channel and the one after their last; the last key has those too that are only stored.
+/// Keys with their first channel and the one after their last; the last key's range includes padding.
 fn places<'a>(keys: &[(Pixels<'a>, usize)], stored: usize) -> Vec<(Pixels<'a>, usize, [usize; 2])> {
     let mut first = 0;
     let place = |(i, &(bytes, c)): (usize, &(Pixels<'a>, usize))| {

@@ -28,9 +28,9 @@ fn kl_gpu(gpu: &'static Gpu, p: &Tensor, q: &Tensor, classes: usize, unimix: f32
     })
 }
 
-/// Both divergences that the world model learns from, and the entropies of both sides, each summed over the latents, for
-/// logits of the posterior and the prior [.., S*C]: `kl(post, prior)` whose gradient flows to the prior alone, the same whose
-/// gradient flows to the posterior alone, and the entropies (without gradient) of prior and posterior -> [..] each.
+/// Both KL losses of the world model and the entropies, each summed over the latents, for logits of the posterior and
+/// the prior [.., S*C]: `kl(post, prior)` with gradient to the prior alone, the same with gradient to the posterior
+/// alone, and the entropies (without gradient) of prior and posterior -> [..] each.
 pub fn kl_both(post: &Tensor, prior: &Tensor, classes: usize, unimix: f32, free_nats: f32) -> [Tensor; 4] {
     let Device::Gpu(gpu) = post.device() else {
         return [
@@ -64,9 +64,9 @@ struct Divergence {
     classes: usize,
     unimix: f32,
     free_nats: f32,
-    /// Of the result.
+    /// The shape of the result.
     shape: Vec<usize>,
-    /// Before the free nats.
+    /// The divergence before the free nats.
     raw: Tensor,
 }
 
@@ -120,7 +120,7 @@ fn kl_cpu(p: &Tensor, q: &Tensor, classes: usize, unimix: f32, free_nats: f32) -
     let width = p.width();
     let logs = [log_mixed(p, &mixed_p, classes, unimix), log_mixed(q, &mixed_q, classes, unimix)];
     let (log_ratio, raw) = divergence_cpu(&mixed_p, logs, width);
-    // Where free nats are off the official code takes no maximum at all. What is no number stays none.
+    // Without free nats the official code takes no maximum at all. NaN stays NaN.
     let clipped: Vec<f32> = raw.iter().map(|&x| if free_nats > 0.0 && x < free_nats { free_nats } else { x }).collect();
     let shape = p.shape()[..p.shape().len() - 1].to_vec();
     let y = Tensor::from_slice(&shape, &clipped);

@@ -81,7 +81,7 @@ impl Share {
         Share { lanes: classes.div_ceil(each).next_power_of_two().min(32), vector }
     }
 
-    /// The threads of so many groups.
+    /// The threads of `n` groups.
     pub fn groups(&self, n: usize) -> Grid {
         Grid::elements(n * self.lanes)
     }

@@ -48,7 +48,7 @@ fn table(pairs: &[[Tensor; 2]]) -> Table {
     table
 }
 
-/// `dy` times each constant that a gradient flows past.
+/// `dy` times the constant of each term that has a gradient.
 fn products_gpu(gpu: &'static Gpu, dy: &Tensor, kept: &[(bool, Tensor)]) -> Vec<Option<Tensor>> {
     let product = |c: &Tensor| [gpu.full(c), gpu.empty(c.shape())];
     let pairs: Vec<[Tensor; 2]> = kept.iter().filter(|(flow, _)| *flow).map(|(_, c)| product(c)).collect();

@@ -5,7 +5,7 @@ use crate::cuda::{Arg, Gpu, Grid, at_once};
 use crate::sink::Sink;
 use crate::tensor::Tensor;
 
-/// How threads share rows: each takes so many numbers at a time, so many (a power of two) take a row.
+/// How threads share rows: each reads `each` numbers at a time, and `lanes` (a power of two) take one row.
 struct Split {
     each: usize,
     lanes: usize,
@@ -19,7 +19,7 @@ impl Split {
         Split { each, lanes, threads: lanes.max(256) }
     }
 
-    /// Rows that a block has in its hands at the same time.
+    /// Rows that a block processes at the same time.
     fn rows(&self) -> usize {
         self.threads / self.lanes
     }
@@ -29,11 +29,11 @@ impl Split {
     }
 }
 
-/// Numbers that the last block to be done adds up in less time than it takes to launch a kernel for it.
+/// Up to this many numbers, the last block to finish adds them up faster than another kernel could be launched.
 const FEW: usize = 1 << 13;
-/// Rows at least that a block goes through before it leaves a sum for the parameters.
+/// Fewest rows that a block sums for the parameters' gradients.
 const SLAB: usize = 8;
-/// Blocks at most, and as many as a GPU should have at least.
+/// Most blocks, and the fewest that keep a GPU busy.
 const SLABS: usize = 1024;
 const BUSY: usize = 128;
 

@@ -128,7 +128,7 @@ fn normal_cpu(mean: &Tensor, std: &Tensor, kind: NormalKind, action: &Tensor) ->
         return outputs.try_into().expect("two outputs");
     }
     let action = action.detach();
-    // sigmoid(std + 2): not from the deviation, which does not tell it where minimum and maximum are (nearly) the same.
+    // sigmoid(std + 2): cannot be recovered from the deviation where minimum and maximum are (nearly) equal.
     let mut q = Buffer::from_slice(std.data());
     if let NormalKind::Bounded { .. } = kind {
         q.iter_mut().for_each(|x| *x += 2.0);

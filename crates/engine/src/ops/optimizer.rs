@@ -210,8 +210,8 @@ pub fn ema_all(pairs: &mut [(&Tensor, &mut Tensor)], mix: f32, verdict: Option<&
     }
 }
 
-/// Copies sources over targets of the same shapes on the same GPU, all float32, by one kernel, for everybody who holds the
-/// targets. Packed copies of these stay as they are.
+/// Copies sources over targets of the same shapes on the same GPU, all float32, by one kernel; tensors that share the
+/// targets' memory change too. Packed copies of the targets are not updated.
 pub fn copy_all(pairs: &[(&Tensor, &Tensor)]) {
     match pairs.first().map(|(source, _)| source.device()) {
         None => {}

@@ -11,7 +11,7 @@ pub(super) const SLICE: usize = 8192;
 const PAIRS: usize = 160;
 const BLOCK: usize = 1024;
 
-/// One tensor as the kernels see it: parameter, gradient, moments; for others than slots the gradient alone.
+/// One tensor as the kernels see it: parameter, gradient, moments; a watched tensor takes the gradient's place.
 struct Row {
     addresses: [u64; 4],
     len: usize,
@@ -98,7 +98,7 @@ pub(super) fn ema_all(gpu: &'static Gpu, pairs: &mut [(&Tensor, &mut Tensor)], m
     mix_all(gpu, &pairs, mix, verdict);
 }
 
-/// The same in the places of the targets, for everybody who holds them.
+/// The same in the targets' memory, which others may share.
 pub(super) fn mix_all(gpu: &'static Gpu, pairs: &[(&Tensor, &Tensor)], mix: f32, verdict: Option<&Tensor>) {
     for some in pairs.chunks(PAIRS) {
         let mut table = Table::default();

@@ -8,9 +8,9 @@ use crate::cpu::lanes;
 use crate::graph::{record1, recording};
 use crate::tensor::{Device, Tensor};
 
-/// A batch of images as groups of lanes: [groups, channels, height, width + 2 pad, lanes] with `pad` columns
-/// of zeros at either side. The last group may have empty lanes. On a GPU they are [n, height, width, stored channels],
-/// without lanes and padding; channels that are stored beyond those that there are hold zeros.
+/// A batch of images as groups of lanes: [groups, channels, height, width + 2 pad, lanes] with `pad` columns of zeros
+/// at either side. The last group may have empty lanes. On a GPU they are [n, height, width, stored channels], without
+/// lanes and padding; surplus stored channels hold zeros.
 #[derive(Clone)]
 pub struct Planes {
     pub x: Tensor,

@@ -10,7 +10,7 @@ pub fn symlog(x: f32) -> f32 {
     x.signum() * x.abs().ln_1p()
 }
 
-/// What the loss is of.
+/// Which difference the loss measures.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Squash {
     /// The squared difference to the target.

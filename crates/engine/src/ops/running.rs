@@ -5,12 +5,12 @@ use super::{Summary, percentile, summary};
 use crate::cuda::{Arg, Grid};
 use crate::tensor::{Device, Tensor};
 
-/// What running numbers are, and how they become an offset and a scale.
+/// The kind of running statistics, and how they become an offset and a scale.
 #[derive(Clone, Copy, Debug)]
 pub struct Running {
     /// Mean and mean square; else a low and a high percentile.
     pub moments: bool,
-    /// Correct the start, where the state was zero.
+    /// Correct the bias of the zero start.
     pub debias: bool,
     pub rate: f32,
     /// The smallest scale.
@@ -18,8 +18,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Moves state [3] (two numbers, and the average of one) towards those of `x`: mean and mean square, or the two
-    /// percentiles (0 to 100). Returns offset and scale [2] from there.
+    /// Moves state [3] (two statistics, and the average of 1) towards those of `x`: mean and mean square, or the two
+    /// percentiles (0 to 100). Returns the offset and scale [2] of the new state.
     pub fn update(&self, state: &mut Tensor, x: &Tensor, percentiles: [f64; 2]) -> Tensor {
         match state.device() {
             Device::Cpu => {

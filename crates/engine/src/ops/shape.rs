@@ -247,7 +247,7 @@ fn fitted(x: &Tensor, steps: usize) -> Tensor {
     y.finish(&[n, steps])
 }
 
-/// `x / max(1, |x|)`: large numbers are scaled down to one. No gradient.
+/// `x / max(1, |x|)`, which bounds it to [-1, 1]. No gradient.
 pub fn bound(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => {

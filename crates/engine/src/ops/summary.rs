@@ -1,10 +1,10 @@
-//! What metrics and running statistics say of many numbers.
+//! Summaries of many numbers, for metrics and running statistics.
 
 use super::normalize;
 use crate::cuda::{Arg, Grid, Table};
 use crate::tensor::{Device, Tensor};
 
-/// Places of the numbers of a [`summary`].
+/// The positions of the numbers of a [`summary`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Summary {
     Mean,

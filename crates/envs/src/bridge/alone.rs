@@ -51,7 +51,7 @@ impl Alone {
         Ok(Some(alone))
     }
 
-    /// Steps a second of all processes together, which each step for `time`.
+    /// Lets each process step for `time`; returns the steps per second of all together.
     pub fn rate(&mut self, time: Duration) -> Result<f64> {
         for process in &mut self.processes {
             let ended = "a process that steps alone has ended";

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 /// How long a process may take to leave by itself once it was told to.
 pub const FAREWELL: Duration = Duration::from_secs(2);
 
-/// A pipe whose first end a process may inherit by its number, to see by it when this program ends. Should another
-/// process that is just being started get it too, nothing is lost: what matters is who holds the other end.
+/// A pipe whose read end a child process inherits, to notice when this program ends. That other children may inherit it
+/// too does no harm: only the holder of the write end matters.
 pub fn lifeline() -> io::Result<(PipeReader, PipeWriter)> {
     let (watched, held) = pipe()?;
     fcntl_setfd(&watched, FdFlags::empty())?;
@@ -21,17 +21,17 @@ pub fn lifeline() -> io::Result<(PipeReader, PipeWriter)> {
 /// A process that leads a group of its own. Dropping it ends the process and all that it started.
 pub struct Group {
     pub child: Child,
-    /// Whether it was waited for; only until then its number is surely its own.
+    /// Whether it was waited for; after that its process id may be another's.
     reaped: bool,
 }
 
 impl Group {
-    /// Starts `command`. Ctrl-C is for this program alone.
+    /// Starts `command` in its own process group, so that Ctrl-C reaches this program alone.
     pub fn start(mut command: Command) -> io::Result<Self> {
         Ok(Group { child: command.process_group(0).spawn()?, reaped: false })
     }
 
-    /// How the process ended by itself, if it did. This leaves its number to it.
+    /// How the process ended by itself, if it did. Does not reap it, so that it keeps its process id.
     pub fn ended(&self) -> Option<String> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         let status = waitid(WaitId::Pid(Pid::from_child(&self.child)), options).ok()??;
@@ -49,8 +49,8 @@ impl Group {
         }
     }
 
-    /// Ends the process and its group at once. What the process has started outlives it, so that the group is killed
-    /// even where it is dead itself: as it was not waited for, no other group has its number.
+    /// Kills the process and its group at once. Its children may outlive it, so the group is killed even if it is dead:
+    /// until it is reaped, no other group has its id.
     pub fn kill(&mut self) {
         if !self.reaped {
             kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();

@@ -15,7 +15,7 @@ const STRIDE: usize = 1 << 32;
 /// Classes that a discrete key may have: the agent sees it one-hot, with weights for each.
 const CLASSES: f64 = 65536.0;
 
-/// The trainer's line.
+/// The trainer's request, one line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ask {
     pub version: u32,
@@ -30,7 +30,7 @@ pub struct Ask {
     pub kwargs: Value,
 }
 
-/// The worker's line where it cannot do what was asked.
+/// The worker's answer if it cannot do what was asked.
 #[derive(Debug, Deserialize)]
 struct Refusal {
     error: String,
@@ -40,7 +40,7 @@ struct Refusal {
     log: bool,
 }
 
-/// The worker's line where it can.
+/// The worker's answer if it can.
 #[derive(Debug, Deserialize)]
 struct Hello {
     slots: usize,
@@ -54,7 +54,7 @@ struct Hello {
     notes: Vec<String>,
 }
 
-/// Whose version is read before the rest, which may be different in another one.
+/// The version, read first: in another one the rest may differ.
 #[derive(Debug, Deserialize)]
 struct Versioned {
     version: u32,
@@ -85,11 +85,11 @@ pub struct Layout {
     pub act: Side,
     pub obs: Side,
     pub logs: Option<Logs>,
-    /// Whether a step takes the actions of all slots, and all answer at once.
+    /// Whether all slots step together: a step takes all their actions, and all answer at once.
     pub together: bool,
 }
 
-/// Where each slot has a text with further metrics of the step: a JSON object of numbers that a zero byte ends.
+/// Where each slot has further metrics of the step: a JSON object of numbers as text, ended by a zero byte.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Logs {
     pub offset: usize,
@@ -244,7 +244,7 @@ impl Key {
                 _ => bail!("is int32, but lacks the bounds low and high"),
             },
         };
-        // The high of whole numbers is the first one above them, that of floats may itself be taken.
+        // `high` is exclusive for integers and inclusive for floats.
         let hold = if dtype == DType::F32 { low <= high } else { low < high };
         ensure!(hold, "has the bounds {low} to {high}, which hold nothing");
         let size = self.shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The byte that announces a line with an error.
 const ERROR: u8 = 255;
 
-// What a slot is about.
+// The states of a slot.
 const IDLE: u8 = 0;
 const ASKED: u8 = 1;
 /// Answered, while others that step together with it have not.
@@ -25,22 +25,22 @@ pub struct Link {
     pub generation: u64,
     seats: Vec<Seat>,
     started: Instant,
-    /// Slots whose actions are written, and which the process is still to be told of: each time it is told wakes it.
+    /// Slots whose actions are written and not announced yet: joined, as each announcement wakes the process.
     untold: Mutex<Vec<u8>>,
     reading: Mutex<()>,
-    /// Why this process is of no more use. All threads tell the same, whichever found it out.
+    /// Why this process is unusable: the same for all threads, whichever found it out.
     fault: OnceLock<String>,
 }
 
 /// One slot.
 struct Seat {
-    /// What it is about.
+    /// One of the states above.
     state: AtomicU8,
     /// When it was asked, in milliseconds since the link's start.
     asked: AtomicU64,
-    /// Whether the answer to that begins an episode.
+    /// Whether its answer must begin an episode.
     first: AtomicBool,
-    /// The answer, where it was read before anybody has asked for it.
+    /// The answer, if it was read before it was asked for.
     values: Mutex<Option<Record>>,
 }
 
@@ -51,8 +51,8 @@ impl Link {
         Link { process, generation, seats, started: Instant::now(), untold, reading, fault }
     }
 
-    /// Sends the action of a slot, which begins an episode or does not. An answer that nobody has taken is forgotten.
-    /// The process hears of it with the last slot to be asked, or when somebody waits for one.
+    /// Writes the action of a slot; `first` says whether it begins an episode. An answer that was not taken is dropped.
+    /// The process is told once all slots are asked, or when somebody waits for an answer.
     pub fn ask(&self, layout: &Layout, slot: usize, action: &[u8], first: bool) -> Result<()> {
         self.process.write_memory(action, slot * layout.stride + layout.act.start)?;
         let seat = &self.seats[slot];
@@ -126,8 +126,8 @@ impl Link {
         Ok(())
     }
 
-    /// What slots have answered and nobody has taken, of a process that is dead. Those that step together are left
-    /// out: a fault fails them all in the same step.
+    /// The answers of a dead process that nobody has taken. None if slots step together, as a fault fails them all in
+    /// the same step.
     pub fn left(&self, layout: &Layout) -> Vec<(usize, Record)> {
         if layout.together {
             return vec![];
@@ -179,7 +179,7 @@ impl Link {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the process of slots that were asked.
+    /// Announces slots that were asked to the process.
     fn tell(&self, mut untold: MutexGuard<'_, Vec<u8>>) -> Result<()> {
         self.process.send(&untold)?;
         untold.clear();

@@ -85,7 +85,7 @@ pub fn has_worker(task: &str) -> bool {
     ["py", "exec"].contains(&suite) && task.contains(':') || SUITES.iter().any(|known| known.name == suite)
 }
 
-/// The seed of an environment of a run: of the run's `index`-th, where `rng` draws a number for the run.
+/// The seed of a run's `index`-th environment; `rng` draws a number for the run.
 pub fn env_seed(rng: &mut Rng, index: usize) -> u32 {
     (rng.bits() >> 34) as u32 + index as u32
 }
@@ -150,9 +150,9 @@ fn slots(task: &str, count: usize, options: &Value) -> Result<usize> {
     Ok(if slots == 0.0 { shared_out(task, count) } else { slots as usize })
 }
 
-/// Environments in one worker where the configuration does not say: a worker a processor is woken less often than one an
-/// environment, which makes a third more steps of Pong and nearly twice those of CartPole. What others wrote, and what
-/// waits for another program, has a process for itself.
+/// The default number of environments in a worker. One worker per processor is woken less often than one per
+/// environment, which makes a third more steps of Pong and nearly twice those of CartPole. User-written environments,
+/// and those that wait for another program, have a process each.
 fn shared_out(task: &str, count: usize) -> usize {
     if ["py", "exec", "minecraft"].contains(&suite(task)) {
         return 1;

@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 const TAIL: usize = 12;
 /// Bytes of a line of the log that are kept.
 const LINE: u64 = 2000;
-/// How long a worker that closed its answers may take to be dead, so that it can be told how it died.
+/// How long to wait for a worker that closed its answers to die, so that the error can say how.
 const DEATH: Duration = Duration::from_millis(500);
 
 /// A worker process with its pipes and its memory. Dropping it ends the process and all that it started.
 pub struct Process {
     group: Group,
-    /// To the worker, until it is told to leave, and from it. Not a socket: that wakes whoever sleeps at one end once
-    /// more when the other reads what it sent, which costs light environments a sixth of their steps.
+    /// To the worker, until it is told to leave, and from it. Not a socket: reading from one wakes the sender once
+    /// more, which costs light environments a sixth of their steps.
     asks: Option<PipeWriter>,
     answers: PipeReader,
     _lifeline: PipeWriter, // closes when this program ends, however it does
@@ -41,7 +41,7 @@ impl Process {
         let (hears, asks) = pipe().context(scarce)?;
         let (answers, speaks) = pipe().context(scarce)?;
         let (watched, held) = lifeline().context(scarce)?;
-        // Nobody waits in our ends for longer than a deadline allows: `ready` does the waiting.
+        // Our ends do not block, so that no wait exceeds its deadline: `ready` does the waiting.
         ioctl_fionbio(&asks, true)?;
         ioctl_fionbio(&answers, true)?;
         let program = &command[0];
@@ -95,7 +95,7 @@ impl Process {
 
     /// Bytes from the worker, at least one.
     pub fn read(&self, bytes: &mut [u8], deadline: Instant) -> Result<usize> {
-        // Where another process can write here too, the death of this one does not end the answers.
+        // If another process can write here too, the pipe stays open when this one dies.
         let mut ended = None;
         loop {
             match (&self.answers).read(bytes) {
@@ -120,14 +120,14 @@ impl Process {
         (&self.answers).read(bytes).unwrap_or(0)
     }
 
-    /// Sends a byte for each of some slots, for which there is always room: no slot is asked twice. That nobody hears
-    /// them shows where the answer is read, which may still hold the reason.
+    /// Sends a byte for each of some slots, for which there is always room: no slot is asked twice. A closed pipe shows
+    /// where the answer is read, which may still hold the reason.
     pub fn send(&self, slots: &[u8]) -> Result<()> {
         self.asks()?.write_all(slots).ok();
         Ok(())
     }
 
-    /// Sends a line, which may be more than a pipe holds at once. That nobody hears it shows where the answer is read.
+    /// Sends a line, which may be more than a pipe holds at once. A closed pipe shows where the answer is read.
     fn write_line(&self, mut line: &[u8]) -> Result<()> {
         let deadline = Instant::now() + self.timeout;
         while !line.is_empty() && self.group.ended().is_none() {
@@ -175,7 +175,7 @@ impl Process {
         Ok(bytes)
     }
 
-    /// The last lines of the worker's log, once it is dead and has said all: kills it.
+    /// Kills the worker, and returns the last lines of its log.
     pub fn last_words(&mut self) -> Vec<String> {
         self.asks = None;
         self.group.kill();

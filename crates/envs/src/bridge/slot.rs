@@ -24,7 +24,7 @@ impl Slot {
         Slot { worker, slot, generation: 0, begun: false, last: None }
     }
 
-    /// Sends the action, with `reset` where no episode is under way: a process that was started anew has begun one.
+    /// Sends the action, with `reset` where no episode is under way: a restarted process has begun one of its own.
     fn send(&self, action: &Record) -> Result<()> {
         if self.last.is_some() {
             return self.worker.begin(self.slot, self.generation, action);

@@ -13,15 +13,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Answers of each slot after which an earlier failure is forgiven.
+/// An earlier failure is forgiven after this many answers of each slot.
 const FORGIVEN: u64 = 100;
 
 /// How to start a worker.
 pub struct Launch {
     pub command: Vec<String>,
     pub ask: Ask,
-    /// Draws a number for each start, which together with the environment's own is its seed: how environments are
-    /// shared out among workers does not matter.
+    /// Draws a number for each start. An environment's seed combines it with its index, so that it does not matter how
+    /// environments are shared out among workers.
     pub rng: Rng,
     pub timeout: Duration,
 }
@@ -50,7 +50,7 @@ struct History {
     launch: Launch,
     in_a_row: usize,
     answers: u64,
-    /// What ended the run, once too many failures did.
+    /// The error that ended the run, after too many failures.
     last: Option<String>,
 }
 

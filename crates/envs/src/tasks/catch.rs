@@ -90,7 +90,7 @@ impl Env for Catch {
             state.done = false;
             Moment::FIRST
         } else {
-            let target = state.paddle + choice(action, "action", 3)?; // one more than the column meant
+            let target = state.paddle + choice(action, "action", 3)?; // one more than the target column
             state.paddle = target.saturating_sub(1).min(COLUMNS - 1);
             state.ball[0] += 1;
             state.done = state.ball[0] == ROWS - 1;

@@ -34,11 +34,10 @@ struct State {
     rng: Rng,
 }
 
-/// `vector` holds the one-hot cue in the first record, zeros for `delay` records, then the go
-/// flag in its fifth place. The action taken at the go flag is the answer: it pays 1 where it
-/// names the cue and `wrong` otherwise, and ends the episode. Earlier actions do nothing. The last
-/// record, which no action follows, shows the cue again unless `feedback` is off. Since nothing
-/// else before the answer tells the cue than the first record, success without memory is 0.25.
+/// `vector` holds the one-hot cue in the first record, zeros for `delay` records, then the go flag in its fifth place.
+/// The action taken at the go flag is the answer: it pays 1 where it names the cue and `wrong` otherwise, and ends the
+/// episode. Earlier actions do nothing. The last record, which no action follows, shows the cue again unless `feedback`
+/// is off. Before the answer, only the first record tells the cue, so success without memory is 0.25.
 pub struct Memory {
     obs_space: Spaces,
     act_space: Spaces,

@@ -146,7 +146,8 @@ impl PinPad {
             self.state.player = target;
         }
         let sequence = &mut self.state.sequence;
-        // Officially the tile that was walked to counts: none where that is wall, even if the player stands on a pad.
+        // As in the official code, the tile that was walked to counts: if that is wall, no pad does, even if the player
+        // stands on one.
         if let Some(pad) = self.tiles[index(target)]
             && sequence.last() != Some(&pad)
         {

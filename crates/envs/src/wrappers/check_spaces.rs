@@ -1,4 +1,4 @@
-//! `CheckSpaces`: every action and observation is what its space says.
+//! `CheckSpaces`: checks every action and observation against its space.
 
 use crate::Env;
 use anyhow::{Result, bail};
@@ -35,7 +35,7 @@ impl CheckSpaces {
             let Some(value) = record.get(key) else {
                 bail!("environment '{}': the {what} lacks the key '{key}'", self.name);
             };
-            // A picture of the right shape can hold nothing wrong; its pixels are not worth a look.
+            // In a picture of the right shape all values are valid, so its pixels are not checked.
             if space.is_image() && space.low <= 0.0 && space.high >= 256.0 && same_kind(space, value) {
                 continue;
             }
@@ -43,7 +43,7 @@ impl CheckSpaces {
                 bail!("environment '{}': in the {what}, {error}", self.name);
             }
         }
-        // A number called log/NAME need not be declared: not every step may have it.
+        // A number called log/NAME need not be declared, as some steps may lack it.
         let metric = |key: &str, value: &Array| spaces::is_log(key) && value.len() == 1;
         let known = |key: &str, value: &Array| spaces.contains_key(key) || metric(key, value);
         if let Some((key, _)) = record.iter().find(|(key, value)| !known(key, value)) {

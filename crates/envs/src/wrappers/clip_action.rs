@@ -1,12 +1,12 @@
-//! `ClipAction`: continuous actions are cut to a range.
+//! `ClipAction`: clips continuous actions to a range.
 
 use super::normalize_action::map_floats;
 use crate::Env;
 use anyhow::{Result, ensure};
 use spaces::{DType, Record};
 
-/// Cuts every float32 action key to `[low, high]`, so that a policy may sample beyond it. The
-/// action space is unchanged. What is not a number stays so, for the checks inside to find.
+/// Clips every float32 action key to `[low, high]`, so that a policy may sample beyond it. The action space is
+/// unchanged. NaN stays NaN, for inner checks to find.
 pub struct ClipAction {
     env: Box<dyn Env>,
     low: f32,

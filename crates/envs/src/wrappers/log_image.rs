@@ -1,4 +1,4 @@
-//! `LogImage`: what an environment draws, beside observations without an image, for videos.
+//! `LogImage`: adds what an environment draws to observations without an image, for videos.
 
 use crate::Env;
 use anyhow::Result;
@@ -11,7 +11,7 @@ const KEY: &str = "log/image";
 pub struct LogImage {
     env: Box<dyn Env>,
     obs_space: Spaces,
-    /// The last picture, which stands in where there is none or one of another size: a video shall cost no episode.
+    /// The last picture, used if there is none or one of another size: a video must not cost an episode.
     last: Array,
 }
 

@@ -46,7 +46,7 @@ impl RestartOnException {
     /// Steps the environment; a panic becomes an error.
     fn attempt(&mut self, action: &Record) -> Result<Record> {
         let env = self.env.as_mut().context("the environment is not running")?;
-        // After a panic `step` drops the environment, so nobody sees it half changed.
+        // After a panic `step` drops the environment, so it is never used half changed.
         catch_unwind(AssertUnwindSafe(|| env.step(action))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
@@ -54,7 +54,7 @@ impl RestartOnException {
         })
     }
 
-    /// Counts a restart; an error where there were too many of late.
+    /// Counts a restart; an error if there were too many recently.
     fn allow_restart(&mut self, cause: anyhow::Error) -> Result<()> {
         let (step, window) = (self.step, self.window);
         self.recent.retain(|&at| at + window > step);

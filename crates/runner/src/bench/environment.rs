@@ -19,10 +19,10 @@ pub struct Stepping {
     pub processors: usize,
     /// Steps a second of all environments.
     pub steps_per_second: f64,
-    /// As many processes as processors; none where environments run in this process, or in a worker that cannot be
-    /// asked.
+    /// The same without the bridge, one process per processor; none for environments in this process and `exec:`
+    /// workers.
     pub alone: Option<Unbridged>,
-    /// As many processes as environments, which share caches as the environments of a run do.
+    /// The same, one process per environment; these share caches as the environments of a run do.
     pub each_alone: Option<Unbridged>,
     /// What a step costs beyond the environment's own time, in microseconds of a processor.
     pub overhead_us: Option<f64>,
@@ -32,7 +32,7 @@ pub struct Stepping {
 #[derive(Serialize)]
 pub struct Unbridged {
     pub steps_per_second: f64,
-    /// What the environments of a run reach of it: of rates of the same round, as a machine may be faster in another.
+    /// The bridged rate as a share of this, compared within each round, as the machine's speed may vary between rounds.
     pub share: f64,
 }
 
@@ -62,7 +62,7 @@ pub fn environments(config: &Config) -> Result<Stepping> {
     let mut step =
         |i: usize| driver.step(|_| Ok(Acted { action: batches[i % ACTIONS].clone(), replay: Record::new() })).map(drop);
     step(0)?;
-    // Vectors are whole processes already.
+    // A vector fills a process already.
     let vector = options[envs::suite(&config.task)]["vector"] == true;
     let mut crowd = if alone.is_some() && envs > processors && !vector { start_alone(envs)? } else { None };
     let (mut together, mut apart, mut each) = (vec![], vec![], vec![]);

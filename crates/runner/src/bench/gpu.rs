@@ -22,14 +22,14 @@ pub struct OnGpu {
     pub copy_gbs: f64,
     /// Largest memory of the GPU that was held, 10^6 bytes, by updates and acting.
     pub memory_mb: f64,
-    /// From before the GPU was looked for to the end of the agent's first update, in seconds; a process that measures
-    /// several cases opens it for the first of them alone.
+    /// Seconds from before the GPU is opened to the end of the agent's first update; a process that measures several
+    /// cases opens it for the first of them alone.
     pub first_update_s: f64,
     /// The costliest first.
     pub kernels: Vec<Kernel>,
 }
 
-/// One kernel in all of an update.
+/// All launches of one kernel in an update.
 #[derive(Serialize)]
 pub struct Kernel {
     pub name: &'static str,
@@ -37,7 +37,7 @@ pub struct Kernel {
     pub ms: f64,
 }
 
-/// Starts the count of memory anew, with what a case before has left given back.
+/// Resets the peak of memory, after freeing what a case before has left.
 pub fn forget_memory(config: &Config) -> Result<()> {
     for gpu in crate::device::gpus(config)? {
         gpu.release_pool();
@@ -55,7 +55,7 @@ impl OnGpu {
         OnGpu { name, peak_tflops, copy_gbs, memory_mb, first_update_s, kernels: vec![] }
     }
 
-    /// Times the kernels of an update, and its parts as they follow each other without marks between kernels.
+    /// Times the kernels of an update, and then its parts, without timing marks between their kernels.
     pub fn time(&mut self, agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Result<BTreeMap<String, PartCost>> {
         let (times, _) = agent.kernel_times(carry, batch, Between::Kernels)?;
         self.kernels = by_kernel(&times);
@@ -83,7 +83,7 @@ pub fn in_flow(count: usize, agent: &mut Agent, carry: &mut Carry, batch: &Recor
     std::thread::scope(|scope| {
         scope.spawn(move || while send.send(preparer.prepare(batch.clone())).is_ok() {});
         let (mut times, mut before, mut end) = (Vec::new(), None, None::<Instant>);
-        // The first one has none before it to be counted from, and the last one none after it.
+        // Times are between finished updates: none ends at the first one, and the last one has no successor.
         while times.len() < count {
             let mut batch = ready.recv()??;
             drop(agent.snapshot()); // which copies the parameters that acting needs

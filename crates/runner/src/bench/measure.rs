@@ -17,10 +17,10 @@ pub struct PartCost {
     pub backward_gflop: f64,
     /// Both directions in the official formulation.
     pub official_gflop: f64,
-    /// Both directions as a share of the measured rate of multiply-adds, for what counts operations.
+    /// Both directions' rate as a share of the measured peak of multiply-adds, for parts that count operations.
     pub share_of_peak: f64,
-    /// On a GPU, both directions: memory that kernels read or wrote, each kernel's operands counted once, and its rate as a
-    /// share of the measured rate of copies. What the second cache keeps is counted too.
+    /// On a GPU, both directions: memory that kernels read or wrote, each kernel's operands counted once, hits in the
+    /// L2 cache included; and the rate as a share of the measured rate of copies.
     pub gigabytes: f64,
     pub share_of_copy: f64,
 }
@@ -38,7 +38,7 @@ impl PartCost {
     }
 }
 
-/// The rate of so many operations in so many milliseconds as a share of the best rate; 0 for what took no time.
+/// The rate of `gflop` operations in `ms` milliseconds as a share of the peak; 0 for what took no time.
 pub fn share(gflop: f64, ms: f64, peak_gflops: f64) -> f64 {
     if ms > 0.0 { gflop / (ms * 1e-3) / peak_gflops } else { 0.0 }
 }
@@ -71,7 +71,7 @@ pub fn parts(update: impl FnOnce() -> Result<()>) -> Result<BTreeMap<String, Par
     Ok(divide(costs, wall, rayon::current_num_threads() as f64))
 }
 
-/// The costs of parts that `threads` threads were at for `wall` milliseconds, and what is left of these.
+/// The cost of each part, of `wall` milliseconds on `threads` threads; the remainder is `idle`.
 fn divide(costs: BTreeMap<&'static str, Costs>, wall: f64, threads: f64) -> BTreeMap<String, PartCost> {
     let ms = |cost: Cost| cost.seconds * 1e3 / threads;
     let mut parts: BTreeMap<String, PartCost> = costs
@@ -100,7 +100,7 @@ pub fn median(times: &mut [f64]) -> f64 {
     times[times.len() / 2]
 }
 
-/// Starts the count of [`largest_memory`] anew, where the system can.
+/// Resets [`largest_memory`], where the system can.
 pub fn forget_memory() {
     std::fs::write("/proc/self/clear_refs", "5").ok();
 }

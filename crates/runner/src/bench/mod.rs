@@ -54,13 +54,13 @@ pub struct Measurement {
     /// Largest resident memory, 10^6 bytes; 0 where the system does not tell.
     pub rss_mb: f64,
     pub parts: BTreeMap<String, PartCost>,
-    /// Where that was on a GPU. Then the peak is the GPU's, and times of parts are its own.
+    /// On a GPU only. Then `peak_gflops` and the times of `parts` are the GPU's.
     pub gpu: Option<OnGpu>,
 }
 
 /// Acting is repeated for this long, in seconds.
 const ACTING: f64 = 0.5;
-/// So are updates of a GPU before those that count, which find its clock as fast as it becomes.
+/// Uncounted updates run on a GPU for this long first, in seconds, until its clock is at full speed.
 const WARM: f64 = 0.5;
 
 /// Observations and actions that need no environment: `image` is 64x64x3 with 6 discrete actions, `vector` 24 floats

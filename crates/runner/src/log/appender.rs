@@ -1,4 +1,4 @@
-//! `Appender`: a file that grows by whole pieces. Those that cannot be written wait, and no half of one stays behind.
+//! `Appender`: a file that grows by whole pieces. Pieces that cannot be written wait, and none stays half written.
 
 use crate::files::sync_name;
 use anyhow::{Context, Result};
@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes that wait while the file cannot be written; later pieces are left out.
+/// Most bytes that wait while the file cannot be written; later pieces are dropped.
 pub const WAITING: usize = 16 << 20;
 
 /// A file open for appending, and what is to be appended.
@@ -53,7 +53,7 @@ impl Appender {
         let length = self.file.metadata()?.len();
         if let Err(error) = self.file.write_all(&self.waiting) {
             self.sound = Some(length);
-            self.cut().ok(); // else before the next write
+            self.cut().ok(); // else it is cut before the next write
             return Err(error);
         }
         (self.waiting, self.sound) = (vec![], None);

@@ -5,9 +5,9 @@ use indexmap::IndexMap;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// No line that is drawn has more columns.
+/// Most columns of a line.
 pub const COLUMNS: usize = 100;
-/// No block has more lines.
+/// Most lines of a block.
 pub const LINES: usize = 6;
 /// Episodes in the running mean of the score.
 pub const RECENT: usize = 50;

@@ -16,11 +16,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The files of lines: all metrics, and some of them.
+/// The metrics files: all metrics, and the scores.
 pub const LINES: [&str; 2] = ["metrics.jsonl", "scores.jsonl"];
 /// What `scores.jsonl` holds.
 const SCORES: [&str; 2] = ["episode/score", "episode/length"];
-/// The display is drawn anew no more often.
+/// The shortest time between redraws of the display.
 const REDRAW: Duration = Duration::from_millis(200);
 
 /// How a run is logged: the keys `logger.*` of the configuration and what the run adds to them.
@@ -40,7 +40,7 @@ pub struct Settings {
     pub multiplier: u64,
     /// Policy steps at which the run ends, where that is known.
     pub total: Option<u64>,
-    /// Policy steps at which a resumed run goes on: what TensorBoard knows of later ones it is told to forget.
+    /// The policy step at which a resumed run goes on; TensorBoard is told to forget later ones.
     pub resume: Option<u64>,
     /// Shown beside the progress bar: the task.
     pub title: String,
@@ -115,8 +115,8 @@ impl Logger {
         })
     }
 
-    /// Takes in metrics measured at this policy step, their names behind `prefix/` unless that is empty.
-    /// What comes of one step ends up in one line, unless a name comes twice.
+    /// Takes in metrics measured at this policy step, their names behind `prefix/` unless that is empty. Metrics of one
+    /// step share a line, unless a name comes twice.
     pub fn add(&mut self, step: u64, metrics: &Metrics, prefix: &str) {
         let step = step * self.settings.multiplier;
         for (name, value) in metrics {
@@ -135,7 +135,7 @@ impl Logger {
         }
     }
 
-    /// Redraws the display, now and then, on a terminal. To be called as often as one likes.
+    /// Redraws the display on a terminal. May be called often: most calls draw nothing.
     pub fn progress(&mut self, step: u64) {
         self.board.advance(self.start.elapsed(), step * self.settings.multiplier);
         if self.drawn.elapsed() >= REDRAW {
@@ -157,8 +157,8 @@ impl Logger {
         }
     }
 
-    /// Writes what was added since the last call to the files, and shows nothing. What cannot be written is worth a
-    /// warning, not a run: it waits for the next call.
+    /// Writes what was added since the last call to the files, and shows nothing. What cannot be written waits for the
+    /// next call: that is a warning, and does not end the run.
     pub fn flush(&mut self) {
         let written = self.write_files();
         self.tell(written);
@@ -216,7 +216,7 @@ impl Logger {
         self.trouble = written.err();
     }
 
-    /// Bytes of whole lines in the files [`LINES`], which this process may only have found there.
+    /// Bytes of whole lines in the files [`LINES`], including files that this process does not write.
     pub fn lengths(&self) -> [u64; 2] {
         let found = LINES.map(|name| self.settings.logdir.join(name).metadata().map_or(0, |file| file.len()));
         let length = |lines: &Option<Jsonl>, found| lines.as_ref().map_or(found, |lines| lines.file.length());
@@ -242,7 +242,7 @@ impl Logger {
         self.board.mean_score()
     }
 
-    /// Writes what is left, which is an error where it still cannot be, and leaves the display on the screen.
+    /// Writes what is left, with an error if it still cannot be written, and leaves the display on the screen.
     pub fn close(mut self) -> Result<()> {
         self.flush();
         if self.terminal {

@@ -36,7 +36,7 @@ pub fn conv(
     })
 }
 
-/// A checked convolution that lacks nothing but its target.
+/// A convolution whose operands have been checked; only its output is missing.
 pub(super) struct Source<'a> {
     pub shape: ConvShape,
     weights: &'a ConvWeights,
@@ -66,7 +66,7 @@ impl<'a> Source<'a> {
         let begin = top.saturating_sub(y * s.stride);
         let end = s.k.min(s.h + top - y * s.stride);
         let row = (s.w + 2 * self.xpad) * l;
-        // SAFETY: rows begin.. of the kernel lie inside the image, and the padding is wider than `left`.
+        // SAFETY: rows begin.. of the kernel lie inside the image, and the padding is at least `left` wide.
         unsafe {
             Taps {
                 x: self.x.add((y * s.stride + begin - top) * row + (self.xpad - left) * l),

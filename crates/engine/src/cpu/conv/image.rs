@@ -1,5 +1,5 @@
-//! Convolutions of one image at a time, for acting: pixels of a row side by side in a vector, where the lanes layout
-//! would leave most lanes empty. Forward only.
+//! Forward convolutions of one image at a time, for acting on few images: a vector holds neighbouring pixels of a row.
+//! The lanes layout would leave most lanes empty.
 
 use super::ConvShape;
 use super::weights::{ConvWeights, block_channels};
@@ -8,8 +8,8 @@ use crate::cpu::simd::{Simd, with_simd};
 
 /// One image as planes `[c][h + 2 pad][row_len]`, `pad` rows and columns of zeros before and after the pixels.
 ///
-/// Rows are whole vectors without their padding, so that kernels may compute pixels beyond the width, which
-/// mean nothing; with `pad` 0 the buffer is one group of the lanes layout whose width is counted in vectors.
+/// The width is rounded up to whole vectors, so kernels may compute meaningless pixels beyond it. With `pad` 0 the
+/// buffer is one group of the lanes layout whose width is counted in vectors.
 pub struct Image {
     pub data: Buffer,
     pub c: usize,
@@ -18,7 +18,7 @@ pub struct Image {
     pub pad: usize,
 }
 
-/// Floats of `w` pixels in whole vectors.
+/// `w` rounded up to whole vectors, in floats.
 fn vectors(w: usize) -> usize {
     w.next_multiple_of(crate::cpu::lanes())
 }
@@ -68,7 +68,7 @@ impl Image {
         out
     }
 
-    /// The largest of every 2x2 pixels; an odd last row or column is left out. Without padding.
+    /// A 2x2 max pool, without padding; an odd last row or column is dropped.
     pub fn pooled(&self) -> Self {
         let mut out = Self::zeros(self.c, self.h / 2, self.w / 2, 0);
         for (c, y) in (0..out.c).flat_map(|c| (0..self.h / 2).map(move |y| (c, y))) {
@@ -82,12 +82,12 @@ impl Image {
     }
 }
 
-/// The larger one, or the one that is no number.
+/// The larger one; NaN if either is.
 fn larger(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// The convolution of an image with stride 1, whose padding must be `shape.pad()`. The output has none.
+/// The convolution of an image with stride 1. The image's padding must be `shape.pad()`; the output has none.
 pub fn conv_image(shape: &ConvShape, weights: &ConvWeights, bias: &[f32], x: &Image) -> Image {
     shape.check();
     assert_eq!((weights.k, weights.ci, weights.co), (shape.k, shape.ci, shape.co), "weights of another shape");

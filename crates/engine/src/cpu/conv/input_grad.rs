@@ -1,4 +1,5 @@
-//! The gradient of a convolution by its input: a convolution with the weights turned and transposed.
+//! The gradient of a convolution with respect to its input: a convolution with kernels rotated by 180 degrees and input
+//! and output channels exchanged.
 
 use super::tile::{Taps, Target};
 use super::weights::ConvWeights;
@@ -34,18 +35,17 @@ struct InputGrad<'a> {
     xpad: usize,
 }
 
-/// The taps that reach one position along one axis, among the turned kernel's.
+/// The taps of the rotated kernel that contribute to one input position, along one axis.
 struct Reach {
     /// First tap; the following ones are a stride apart.
     first: usize,
     count: usize,
-    /// Where in `dy` the first tap reads; the following ones read one further each.
+    /// The position in `dy` that the first tap reads; each following tap reads the next one.
     from: isize,
 }
 
-/// Taps of the kernel of size `k` whose `dy` exists for input position `at`: those with
-/// `at + tap - after` divisible by the stride, where `after` is the turned kernel's offset.
-/// `limit` cuts off taps that read outside `0..limit`.
+/// The taps of a kernel of size `k` that have a `dy` for input position `at`: those with `at + tap - after` divisible
+/// by the stride, where `after` is the rotated kernel's offset. Taps that read outside `0..limit` are dropped.
 #[inline(always)]
 fn reach(at: usize, k: usize, stride: usize, after: usize, limit: Option<usize>) -> Reach {
     let first = (after + stride * at - at) % stride; // smallest tap >= 0 that is congruent to after - at

@@ -1,4 +1,4 @@
-//! Images in and out of the lanes layout.
+//! Converts images to and from the lanes layout.
 
 use super::{check_group, zero_padding};
 use crate::cpu::simd::{MAX_LANES, Simd, with_simd};
@@ -6,9 +6,10 @@ use crate::cpu::simd::{MAX_LANES, Simd, with_simd};
 /// Bytes of one image that are transposed at a time.
 const CHUNK: usize = 16;
 
-/// `value / divisor - subtract` of bytes `images[n, h, w, c]` into `out[c][h][w + 2 pad][lanes]`; lanes `n..` get zero.
+/// Writes `byte / divisor - subtract` of `images[n, h, w, c]` to `out[c][h][w + 2 pad][lanes]`; lanes from `n` on are
+/// zero.
 ///
-/// Both operations round as float32 does: `divisor` 255 and `subtract` 0.5 are the encoder's input exactly.
+/// Both operations are in float32: `divisor` 255 and `subtract` 0.5 give exactly the encoder's input.
 #[allow(clippy::too_many_arguments)] // the sizes of a batch of images
 pub fn u8_to_lanes(
     images: &[u8],
@@ -88,7 +89,7 @@ fn transpose(rows: [[u8; 16]; 16]) -> [[u8; 16]; 16] {
     std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
 }
 
-/// Floats `images[n, h, w, c]` into `out[c][h][w + 2 pad][lanes]`; lanes `n..` get zero.
+/// Copies floats `images[n, h, w, c]` to `out[c][h][w + 2 pad][lanes]`; lanes from `n` on are zero.
 pub fn f32_to_lanes(images: &[f32], n: usize, h: usize, w: usize, c: usize, out: &mut [f32], pad: usize) {
     let (lanes, size) = (crate::cpu::lanes(), h * w * c);
     assert!(n <= lanes, "{n} images for {lanes} lanes");
@@ -106,7 +107,7 @@ pub fn f32_to_lanes(images: &[f32], n: usize, h: usize, w: usize, c: usize, out:
     }
 }
 
-/// The first `n` lanes of `group[c][h][w + 2 pad][lanes]` into `images[n, h, w, c]`.
+/// Copies the first `n` lanes of `group[c][h][w + 2 pad][lanes]` to `images[n, h, w, c]`.
 pub fn lanes_to_f32(group: &[f32], n: usize, h: usize, w: usize, c: usize, pad: usize, images: &mut [f32]) {
     let (lanes, size) = (crate::cpu::lanes(), h * w * c);
     assert!(n <= lanes, "{n} images of {lanes} lanes");

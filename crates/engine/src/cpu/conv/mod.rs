@@ -55,7 +55,7 @@ impl ConvShape {
         self.w.div_ceil(self.stride)
     }
 
-    /// Columns of zeros that the kernels want at either side of `x`, and of `dy` for the input gradient.
+    /// Columns of zeros that the kernels need on either side of `x`, and of `dy` for the input gradient.
     pub fn pad(&self) -> usize {
         self.k / 2
     }
@@ -65,8 +65,8 @@ impl ConvShape {
         self.k * self.k * self.ci * self.co * super::lanes()
     }
 
-    /// Operations for one image as executed: kernel rows beyond the image are skipped, columns are not. The
-    /// gradients of input and weight take as many.
+    /// Floating-point operations for one image as executed: kernel rows outside the image are skipped, columns are not.
+    /// The gradients of input and weights take as many each.
     pub fn flops(&self) -> usize {
         let (top, k) = (self.before(self.h), self.k);
         let rows = (0..self.out_h()).map(|y| y * self.stride);
@@ -74,12 +74,12 @@ impl ConvShape {
         2 * taps * self.out_w() * k * self.ci * self.co
     }
 
-    /// Operations for one image without leaving out anything.
+    /// Floating-point operations for one image if no kernel row is skipped.
     pub fn dense_flops(&self) -> usize {
         2 * self.out_h() * self.out_w() * self.k * self.k * self.ci * self.co
     }
 
-    /// Rows or columns of zeros before an input of `size`: half of what SAME adds in all, rounded down.
+    /// Rows or columns of SAME padding before an input of `size`: half of the total, rounded down.
     fn before(&self, size: usize) -> usize {
         let last = (size.div_ceil(self.stride).max(1) - 1) * self.stride;
         (last + self.k).saturating_sub(size) / 2
@@ -105,7 +105,7 @@ pub(super) fn check_group(name: &str, len: usize, [channels, h, w]: [usize; 3], 
     assert!(len >= need, "{name}: {len} floats given, [{channels}, {h}, {w} + 2 * {pad}] in lanes needs {need}");
 }
 
-/// Writes the zeros beside `rows` rows of `w` pixels.
+/// Zeroes the padding on both sides of `rows` rows of `w` pixels.
 pub(super) fn zero_padding(out: &mut [f32], rows: usize, w: usize, pad: usize) {
     if pad > 0 {
         let l = super::lanes();

@@ -9,8 +9,8 @@ use crate::cpu::simd::{Simd, four, with_simd};
 /// `out = max over 2x2 of (x * weights (+ bias))` for one group; stride 1, even height and width.
 ///
 /// `x` is `[ci][h][w + 2 xpad][lanes]` with `xpad >= shape.pad()`; `out` is `[co][h/2][w/2 + 2 opad][lanes]`.
-/// `ties[co][h/2][w/2][4]` receives, for each of the four positions (row by row), a bit a lane that says
-/// whether the maximum was there: flat regions of an image tie often, and all tied positions share the gradient.
+/// `ties[co][h/2][w/2][4]` receives, for each of the four positions (row by row), one bit per lane: whether the maximum
+/// was there. Flat regions of an image tie often, and all tied positions share the gradient.
 #[allow(clippy::too_many_arguments)] // three buffers with their padding
 pub fn conv_pool(
     shape: &ConvShape,
@@ -70,13 +70,13 @@ unsafe fn sweep<S: Simd, const K: usize>(source: &Source, pooled: &Pooled) {
     }
 }
 
-/// One row of pooled pixels: tiles of four columns and two rows, of two columns where there are no more.
+/// One row of pooled pixels, from tiles of two rows and four columns (two if the image has no more).
 #[inline(always)]
 unsafe fn row<S: Simd, const K: usize, const C: usize>(rows: [Taps; 2], pooled: &Pooled, y: usize, first: usize) {
     if C > S::TILE_CHANNELS {
-        return; // never asked for; keeps the compiler from generating it
+        return; // unreachable; keeps the compiler from generating the rest
     }
-    // SAFETY: the tiles lie inside the row, the last one over its neighbour's end.
+    // SAFETY: the tiles lie inside the row, and the last one may overlap its neighbour.
     unsafe {
         if pooled.w < 2 {
             let [a, b] = [rows[0].tile::<S, K, 2, C>(0), rows[1].tile::<S, K, 2, C>(0)];
@@ -125,7 +125,7 @@ impl Pooled {
 
 /// The pool's gradient: shares each of `g[channels][h/2][w/2 + 2 gpad][lanes]` equally among the tied maxima.
 ///
-/// `h` and `w` are the sizes before the pool; `out` is `[channels][h][w + 2 opad][lanes]`, written whole.
+/// `h` and `w` are the sizes before the pool; `out` is `[channels][h][w + 2 opad][lanes]`, all of it written.
 #[allow(clippy::too_many_arguments)] // three buffers with their padding
 pub fn unpool(channels: usize, h: usize, w: usize, g: &[f32], gpad: usize, ties: &[u16], out: &mut [f32], opad: usize) {
     assert!(h.is_multiple_of(2) && w.is_multiple_of(2), "a 2x2 pool of {h} x {w} pixels leaves some over");

@@ -1,11 +1,11 @@
-//! The one inner loop of all convolutions but the weight gradient: four pixels by a block of channels.
+//! The inner loop of all convolutions except the weight gradient: four pixels by a block of output channels.
 
 use crate::cpu::simd::Simd;
 
-/// The widest block of output channels there is.
+/// The most output channels in a block.
 pub(super) const MAX_CHANNELS: usize = 4;
 
-/// What a row of outputs is summed from: where its taps lie. All steps are in floats.
+/// The taps that a row of outputs is summed over: where inputs and weights are, with strides in floats.
 #[derive(Clone, Copy)]
 pub(super) struct Taps {
     /// First tap of the first pixel, in the first channel.
@@ -37,7 +37,7 @@ pub(super) struct Target {
 impl Taps {
     /// Sums of `P` pixels from pixel `x0`, for `C` channels.
     ///
-    /// `K > 0` says that there are `K` columns of taps, whole rows of weights, and a stride of one.
+    /// `K > 0` promises `K` columns of taps, contiguous rows of weights, and a stride of one.
     ///
     /// # Safety
     /// All taps and weights that the fields describe exist.
@@ -57,7 +57,7 @@ impl Taps {
                 }
             }
             for channel in 0..self.channels {
-                // Without rows, and behind the last one, there may be nothing to point at.
+                // Wrapping, as these may be out of bounds if there are no rows, and after the last one.
                 let mut xr = self.x.wrapping_add(channel * self.x_channel + x0 * pixel);
                 let mut wr = self.w.wrapping_add(channel * self.w_channel);
                 for _ in 0..self.rows {
@@ -88,9 +88,9 @@ impl Taps {
     #[inline(always)]
     unsafe fn row<S: Simd, const K: usize, const C: usize>(&self, n: usize, to: Target) {
         if C > S::TILE_CHANNELS {
-            return; // never asked for; keeps the compiler from generating it
+            return; // unreachable; keeps the compiler from generating the rest
         }
-        // SAFETY: the caller's promise; the tiles lie inside the row, the last one over its neighbour's end.
+        // SAFETY: the caller's promise; the tiles lie inside the row, and the last one may overlap its neighbour.
         unsafe {
             if n < 4 {
                 for x0 in 0..n {

@@ -1,10 +1,9 @@
 //! Upsampling by two followed by a convolution, computed at low resolution.
 //!
-//! An output pixel of phase (py, px), its parity in either direction, sees each low-resolution pixel through
-//! several taps of the kernel, so their weights can be summed beforehand: a 5x5 kernel on the upsampled image
-//! is a 3x3 kernel on the small one with four times the output channels, 2.8 times fewer operations, and
-//! zero padding means the same to both. Channel `4 o + 2 py + px` of the small convolution is phase
-//! (py, px) of output channel `o`.
+//! An output pixel of phase (py, px), its parity in either direction, sees each low-resolution pixel through several
+//! taps of the kernel, so their weights can be summed beforehand: a 5x5 kernel on the upsampled image is a 3x3 kernel
+//! on the small one with four times the output channels and 2.8 times fewer operations, and zero padding has the same
+//! effect on both. Channel `4 o + 2 py + px` of the small convolution is phase (py, px) of output channel `o`.
 
 use super::forward::Source;
 use super::tile::Target;
@@ -31,7 +30,8 @@ pub struct UpsampleShape {
 impl UpsampleShape {
     /// The convolution that is computed: `ci` to `4 co` channels at low resolution.
     ///
-    /// Its `pad`, its input gradient (from [`split_phases`]) and its weight gradient accumulators are those to use.
+    /// To be used for `pad`, the input gradient (of what [`split_phases`] gives) and the weight gradient's
+    /// accumulators.
     pub fn low(&self) -> ConvShape {
         ConvShape { h: self.h, w: self.w, ci: self.ci, co: 4 * self.co, k: self.low_kernel(), stride: 1 }
     }
@@ -51,7 +51,7 @@ impl UpsampleShape {
         ConvWeights::new(&folded, low.k, low.ci, low.co)
     }
 
-    /// Calls `f(small, large)` for each weight of the small kernel and each that is summed into it.
+    /// Calls `f(small, large)` with the indices of each weight of the small kernel and each large one summed into it.
     fn fold(&self, mut f: impl FnMut(usize, usize)) {
         let (k, low) = (self.k, self.low());
         // High row 2 i + p reads high row 2 i + p + a - k/2 through tap a: low row i + floor((p + a - k/2) / 2).

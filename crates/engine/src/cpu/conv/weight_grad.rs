@@ -1,9 +1,9 @@
-//! The gradients of a convolution by its weights and bias, summed in every lane apart until the end.
+//! The gradients of a convolution with respect to its weights and bias, summed per lane until the end.
 
 use super::{ConvShape, check_group};
 use crate::cpu::simd::{Simd, with_simd};
 
-/// Pixels of a band of rows: enough to pay for loading the accumulators, few enough to stay in the near caches.
+/// Pixels in a band of rows: enough to amortise loading the accumulators, few enough to stay in the near caches.
 const BAND: usize = 64;
 const BAND_MANY_CHANNELS: usize = 256;
 
@@ -20,7 +20,7 @@ pub fn conv_weight_grad(shape: &ConvShape, x: &[f32], xpad: usize, dy: &[f32], d
     with_simd!(S, unsafe { job.run::<S>() })
 }
 
-/// Output channels of a tile: with few kernel columns there is room for more.
+/// Output channels of a tile: with few kernel columns, registers have room for more.
 #[inline(always)]
 fn block_channels<S: Simd>(k: usize) -> usize {
     if k > 3 { S::TILE_CHANNELS } else { 2 * S::TILE_CHANNELS }
@@ -74,7 +74,7 @@ impl WeightGrad<'_> {
             return;
         }
         let (x_row, dy_row) = ((s.w + 2 * self.xpad) * l, (s.out_w() + 2 * self.dpad) * l);
-        // SAFETY: the rows exist, and the padding of `x` is wider than `left`.
+        // SAFETY: the rows exist, and the padding of `x` is at least `left` wide.
         unsafe {
             let strip = Strip {
                 x: self.x.add((c * s.h + y0 * s.stride + ky - top) * x_row + (self.xpad - left) * l),
@@ -99,7 +99,7 @@ impl WeightGrad<'_> {
     #[inline(always)]
     unsafe fn columns<S: Simd, const C: usize>(&self, strip: Strip, acc: *mut f32) {
         if C > 2 * S::TILE_CHANNELS {
-            return; // never asked for; keeps the compiler from generating it
+            return; // unreachable; keeps the compiler from generating the rest
         }
         for kx in (0..self.shape.k).step_by(5) {
             // SAFETY: columns kx.. of the kernel's row exist.
@@ -120,7 +120,7 @@ impl WeightGrad<'_> {
     #[inline(always)]
     unsafe fn tile<S: Simd, const K: usize, const C: usize>(&self, strip: Strip, acc: *mut f32) {
         if K > 3 && C > S::TILE_CHANNELS {
-            return; // never asked for; keeps the compiler from generating it
+            return; // unreachable; keeps the compiler from generating the rest
         }
         let (s, l) = (self.shape, S::LANES);
         let (x_row, dy_row) = ((s.w + 2 * self.xpad) * l, (s.out_w() + 2 * self.dpad) * l);

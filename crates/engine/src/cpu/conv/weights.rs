@@ -4,8 +4,8 @@ use crate::cpu::simd::{Simd, with_simd};
 
 /// The weights of one convolution, packed for the forward pass and for the input gradient.
 ///
-/// Packing is `[block of output channels][input channel][row][column][channel in block]`; the input
-/// gradient reads them turned by half a circle and with the channels' roles exchanged.
+/// They are packed as `[block of output channels][input channel][row][column][channel in block]`; for the input
+/// gradient, kernels are rotated by 180 degrees and the roles of the channels exchanged.
 #[derive(Clone)]
 pub struct ConvWeights {
     pub(super) forward: Vec<f32>,

@@ -7,7 +7,8 @@ use crate::cpu::simd::{Simd, four, with_simd};
 const GELU_CUBIC: f32 = 0.044715;
 const GELU_SCALE: f32 = 0.797_884_6; // sqrt(2 / pi)
 
-/// Replaces each vector; a macro, since a closure that is not inlined would lose the instruction set.
+/// Applies an expression to each vector; a macro, since a closure that is not inlined would be compiled without the
+/// instruction set.
 macro_rules! each {
     ($z:ident, |$v:ident| $e:expr) => {
         for to in $z.iter_mut() {
@@ -73,7 +74,7 @@ pub(super) fn derive<S: Simd>(act: Act, z: &mut [S; 4]) {
     }
 }
 
-/// What the tanh of the gelu is taken of.
+/// The argument of gelu's tanh.
 #[inline(always)]
 fn gelu_inner<S: Simd>(v: S) -> S {
     S::splat(GELU_SCALE) * (S::splat(GELU_CUBIC) * v * v).mul_add(v, v)

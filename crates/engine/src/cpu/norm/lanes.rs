@@ -1,4 +1,4 @@
-//! Over the channels of every pixel of a group of images in the lanes layout.
+//! Norm and activation over the channels of each pixel, for a group of images in the lanes layout.
 
 use super::act::{apply, derive};
 use super::{Norm, NormAct};
@@ -33,7 +33,7 @@ pub fn norm_act_lanes(
     })
 }
 
-/// `dx` from the gradient `g` of `norm_act_lanes`' output, and the lanes of the parameters' gradients.
+/// `dx` from the gradient `g` of `norm_act_lanes`' output, and the parameters' gradients per lane.
 ///
 /// `x`, `g` and `dx` are `[channels][h][w + 2 pad][lanes]` with their own padding; `dx` is overwritten.
 /// `dscale` and `dshift`, `[channels][lanes]`, are added to (see [`reduce_bias_grad`](crate::cpu::conv::reduce_bias_grad))
@@ -88,7 +88,7 @@ struct Plane {
     pad: usize,
 }
 
-/// Four neighbouring pixels of a buffer; at a row's end the last one again and again.
+/// Four neighbouring pixels of a buffer; beyond a row's end, its last pixel is repeated.
 struct Pixels {
     p: *mut f32,
     channel: usize,
@@ -131,7 +131,7 @@ impl Pixels {
 struct Stats<S> {
     mean: [S; 4],
     inverse: [S; 4],
-    /// One where the spread depends on the input, zero where rounding made the variance negative.
+    /// One, or zero where rounding left no positive variance, which then has no gradient.
     live: [S; 4],
 }
 
@@ -195,7 +195,7 @@ impl Job<'_> {
         }
     }
 
-    /// `pixels` of the four are not repetitions.
+    /// Only the first `pixels` of the four are no repetitions, and count in the parameters' gradients.
     #[inline(always)]
     unsafe fn backward<S: Simd>(&self, [x, g, dx]: [Pixels; 3], dscale: *mut f32, dshift: *mut f32, pixels: usize) {
         let (zero, l) = (S::zero(), S::LANES);

@@ -49,9 +49,9 @@ pub struct NormAct<'a> {
     pub act: Act,
     /// Added to the mean square or variance before its root; 1e-4 unless configured otherwise.
     pub epsilon: f32,
-    /// One number a feature, for `Rms` and `Layer`; else unused.
+    /// One number per feature, for `Rms` and `Layer`; else unused.
     pub scale: &'a [f32],
-    /// One number a feature, for `Layer`; else unused.
+    /// One number per feature, for `Layer`; else unused.
     pub shift: &'a [f32],
 }
 
@@ -62,7 +62,7 @@ impl NormAct<'_> {
         assert!(self.shift.len() >= need(self.norm == Norm::Layer), "{} shifts for {features}", self.shift.len());
     }
 
-    /// Lengths of the scale's and the shift's gradient for this many features, in floats a feature.
+    /// Panics if a parameter that the norm has lacks a gradient of `features` floats.
     fn check_grads(&self, features: usize, dscale: &[f32], dshift: &[f32]) {
         let need = |used: bool| if used { features } else { 0 };
         assert!(dscale.len() >= need(self.norm != Norm::None), "scale gradient of {} for {features}", dscale.len());

@@ -1,4 +1,4 @@
-//! Over the rows of a matrix.
+//! Norm and activation over the rows of a matrix.
 
 use super::act::{apply, derive, load4, store4};
 use super::{Norm, NormAct};
@@ -6,8 +6,8 @@ use crate::cpu::simd::{Simd, four, with_simd};
 
 /// `out[m, n] = act(norm(x[m, n]))` over each row.
 ///
-/// `stats[m, 2]` receives each row's mean (0 unless the norm is `Layer`) and inverse deviation (1 for `None`),
-/// which the gradient wants back.
+/// `stats[m, 2]` receives each row's mean (0 unless the norm is `Layer`) and inverse deviation (1 for `None`), which
+/// the gradient needs.
 pub fn norm_act_rows(op: &NormAct, m: usize, n: usize, x: &[f32], out: &mut [f32], stats: &mut [f32]) {
     op.check(n);
     assert!(x.len() == m * n && out.len() == m * n, "[{m}, {n}] from {} to {} floats", x.len(), out.len());
@@ -24,8 +24,8 @@ pub fn norm_act_rows(op: &NormAct, m: usize, n: usize, x: &[f32], out: &mut [f32
 
 /// `dx[m, n]` from the gradient `g[m, n]` of [`norm_act_rows`]' output; `dx` is overwritten.
 ///
-/// The gradients of the parameters, `dscale[n]` and `dshift[n]`, are added to, and may be empty where the kind
-/// of normalisation has none. `x` and `stats` are what the forward pass saw and gave.
+/// The gradients of the parameters, `dscale[n]` and `dshift[n]`, are added to, and may be empty where the kind of
+/// normalisation has none. `x` and `stats` are the input and the statistics of the forward pass.
 #[allow(clippy::too_many_arguments)] // the operands of a gradient
 pub fn norm_act_rows_grad(
     op: &NormAct,

@@ -28,7 +28,7 @@ pub(crate) trait Simd:
     const TILE_ROWS: usize;
     /// Output channels of the convolution tile (its length is four pixels).
     const TILE_CHANNELS: usize;
-    /// One truth value a lane.
+    /// One boolean per lane.
     type Mask: Copy;
 
     /// Calls `f` compiled for this instruction set; panics if the processor lacks it.
@@ -171,7 +171,7 @@ impl Isa {
     /// The instruction set in use.
     ///
     /// # Panics
-    /// With [`Isa::detect`]'s sentence, where that was an error.
+    /// With the message of [`Isa::detect`], if that is an error.
     pub fn get() -> Isa {
         #[cfg(test)]
         if let Some(isa) = FORCED.get() {
@@ -243,7 +243,7 @@ macro_rules! with_simd {
 }
 pub(crate) use with_simd;
 
-/// `[e(0), e(1), e(2), e(3)]` without a closure: one that is not inlined would lose the instruction set.
+/// `[e(0), e(1), e(2), e(3)]` without a closure: one that is not inlined would be compiled without the instruction set.
 macro_rules! four {
     ($i:ident => $e:expr) => {
         [

@@ -85,7 +85,7 @@ impl Simd for Array8 {
     }
     #[inline(always)]
     fn round(self) -> Self {
-        // Next to 1.5 * 2^23 a float has no fraction bits left.
+        // Near 1.5 * 2^23 floats are 1 apart, so the addition rounds to a whole number.
         const SHIFT: f32 = 12582912.0;
         self.map(|x| (x + SHIFT) - SHIFT)
     }

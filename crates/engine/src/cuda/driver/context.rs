@@ -8,36 +8,38 @@ use std::sync::Arc;
 /// Attributes of functions, by their numbers in cuda.h.
 const MAX_DYNAMIC_SHARED: c_int = 8;
 const LARGE_CLUSTERS: c_int = 14; // CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
-/// Bytes up to which the driver copies from ordinary memory before a call returns (documented for host to device).
+/// Up to this many bytes, a copy from pageable memory has read its source when the call returns (documented for host to
+/// device).
 const TAKEN_AT_ONCE: usize = 64 << 10;
-/// A stream that does not wait for the one everybody shares.
+/// A stream that does not synchronise with the default stream.
 const NON_BLOCKING: c_uint = 1;
-/// The priority of an urgent stream: lower numbers come first, and the driver takes the lowest that the GPU has.
+/// The priority of an urgent stream: lower numbers go first, and the driver clamps this to the lowest that the GPU has.
 const URGENT: c_int = -100;
-/// An event that tells no time, which is cheaper.
+/// An event without a timestamp, which is cheaper.
 const NO_TIMING: c_uint = 2;
-/// A recorded event that happens at each run, for others than the graph.
+/// An event in a graph that is recorded anew at each run, for use outside the graph.
 const EXTERNAL: c_uint = 1;
-/// A capture that lets every thread go on using the driver, this one included: for memory.
+/// A capture during which every thread, this one included, may call the driver, as for memory.
 const CAPTURE_RELAXED: c_int = 2;
 
-/// Attributes of launches: all blocks run at the same time; so many of them are a cluster; and the kernel may start while the
-/// one before it on the stream ends, as it waits for that one's results by itself.
+/// Attributes of launches: all blocks run at the same time (cooperative); the size of a cluster; and the kernel may
+/// start before the previous one on the stream has ended (programmatic dependent launch), as it waits for that one's
+/// results itself.
 const COOPERATIVE: c_int = 2; // CU_LAUNCH_ATTRIBUTE_COOPERATIVE
 const CLUSTER: c_int = 4; // CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
 const OVERLAPS: c_int = 6; // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-/// The first version of CUDA that records this in graphs, and the first architecture that does it.
+/// The first version of CUDA that captures the last of these in graphs, and the first architecture that supports it.
 const OVERLAPPING: ((i32, i32), u32) = ((12, 3), 90);
 
 /// One GPU with its context.
 pub struct Cuda {
     driver: Arc<Driver>,
     context: Handle,
-    /// Whether kernels can overlap.
+    /// Whether programmatic dependent launch is available.
     overlapping: bool,
 }
 
-/// An order in which a GPU does things.
+/// A CUDA stream: work that a GPU does in order.
 pub struct Stream(Handle);
 
 // SAFETY: as below.
@@ -45,7 +47,7 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    /// For other libraries.
+    /// The raw handle, for other libraries.
     pub fn handle(&self) -> *mut c_void {
         self.0
     }
@@ -84,12 +86,12 @@ impl Cuda {
         self.driver.version()
     }
 
-    /// Makes this GPU the one that libraries called by this thread use.
+    /// Makes this GPU's context current, for libraries that this thread calls.
     pub fn enter(&self) -> Result<(), String> {
         self.call("choosing a context", |_| 0)
     }
 
-    /// A stream; the blocks of threads of an urgent one start before those of others that wait.
+    /// Creates a stream; waiting thread blocks of an urgent one start before those of other streams.
     pub fn stream(&self, urgent: bool) -> Result<Stream, String> {
         let (mut stream, priority) = (std::ptr::null_mut(), if urgent { URGENT } else { 0 });
         // SAFETY: the pointer is valid for one handle.
@@ -97,13 +99,13 @@ impl Cuda {
         Ok(Stream(stream))
     }
 
-    /// Gives a stream back once it has done what it was asked for.
+    /// Destroys a stream, which still finishes its work.
     pub fn close(&self, stream: Stream) {
-        // SAFETY: nobody else has the handle. What goes wrong concerns nobody any more.
+        // SAFETY: nobody else has the handle. Errors are ignored, as nothing depends on the stream any more.
         let _ = self.call("closing a stream", |d| unsafe { (d.stream_destroy)(stream.0) });
     }
 
-    /// From here on, what goes to `stream` is kept and not done.
+    /// From here on, work queued on `stream` is captured instead of executed.
     pub fn begin_recording(&self, stream: &Stream) -> Result<(), String> {
         // SAFETY: the stream is open.
         self.call("beginning a recording", |d| unsafe { (d.capture_begin)(stream.0, CAPTURE_RELAXED) })
@@ -117,7 +119,7 @@ impl Cuda {
             let made = self.call("preparing a recording", |d| (d.graph_instantiate)(&mut ready, graph, 0));
             self.call("closing a recording", |d| (d.graph_destroy)(graph))?;
             made?;
-            // What a first run would do. The stream has nothing else to do any more.
+            // Otherwise the first run would do this upload. The stream has no other work by now.
             self.call("preparing a recording", |d| (d.graph_upload)(ready, stream.0))?;
         }
         self.wait(stream)?;
@@ -125,18 +127,18 @@ impl Cuda {
     }
 
     pub fn run(&self, graph: &Graph, stream: &Stream) -> Result<(), String> {
-        // SAFETY: both are open, and whoever recorded keeps the memory that is used.
+        // SAFETY: both are open, and the recording's owner keeps the memory that it uses.
         self.call("starting a recording", |d| unsafe { (d.graph_launch)(graph.0, stream.0) })
     }
 
-    /// Gives a recording back.
+    /// Destroys a recording.
     pub fn forget(&self, graph: &Graph) {
-        // SAFETY: called once, by its owner's end. The driver keeps what a run under way needs; that its memory is not given
-        // to others meanwhile is up to `Gpu::free`, which waits for the queues.
+        // SAFETY: called once, when its owner is dropped. The driver keeps what a run in progress needs, and
+        // `Gpu::free` waits for the queues before that run's memory can go to others.
         let _ = self.call("closing a recording", |d| unsafe { (d.graph_exec_destroy)(graph.0) });
     }
 
-    /// An event, kept for as long as the process lives.
+    /// Creates an event, which lives as long as the process.
     pub fn event(&self) -> Result<Event, String> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is valid for one handle.
@@ -144,7 +146,7 @@ impl Cuda {
         Ok(Event(event))
     }
 
-    /// Puts an event that tells the time into what `stream` captures; kept for as long as the process lives.
+    /// Adds an event with a timestamp to what `stream` captures; it lives as long as the process.
     pub fn timed_mark(&self, stream: &Stream) -> Result<Event, String> {
         let mut event = std::ptr::null_mut();
         // SAFETY: the pointer is valid for one handle, and the stream is open.
@@ -155,7 +157,7 @@ impl Cuda {
         Ok(Event(event))
     }
 
-    /// Between two marks that have been passed.
+    /// Seconds between two marks that have been passed.
     pub fn seconds(&self, before: &Event, after: &Event) -> Result<f64, String> {
         let mut milliseconds = 0.0;
         // SAFETY: the pointer is valid for one number, and both events are open.
@@ -163,13 +165,13 @@ impl Cuda {
         Ok(milliseconds as f64 / 1e3)
     }
 
-    /// `event` is where `stream` has been asked for everything that it has been asked for by now.
+    /// Records `event` after all work queued on `stream` so far.
     pub fn record(&self, event: &Event, stream: &Stream) -> Result<(), String> {
         // SAFETY: both are open.
         self.call("recording an event", |d| unsafe { (d.event_record)(event.0, stream.0) })
     }
 
-    /// What `stream` is asked for from now on happens after `event`.
+    /// Makes work queued on `stream` from now on wait for `event`.
     pub fn after(&self, event: &Event, stream: &Stream) -> Result<(), String> {
         // SAFETY: both are open.
         self.call("waiting for an event", |d| unsafe { (d.stream_wait_event)(stream.0, event.0, 0) })
@@ -180,7 +182,7 @@ impl Cuda {
         self.call("waiting for an event", |d| unsafe { (d.event_wait)(event.0) })
     }
 
-    /// Memory of the processor that copies can use without waiting.
+    /// Pinned host memory, which copies can use asynchronously.
     pub fn pin(&self, bytes: usize) -> Result<*mut u8, String> {
         let mut start = std::ptr::null_mut();
         // SAFETY: the pointer is valid for one address.
@@ -229,7 +231,7 @@ impl Cuda {
         if bytes.len() > TAKEN_AT_ONCE { self.wait(stream) } else { Ok(()) }
     }
 
-    /// Copies from pinned memory, some time after this returns.
+    /// Copies from pinned memory asynchronously: possibly after this returns.
     ///
     /// # Safety
     /// `bytes.len()` bytes at `to` are this GPU's, and `bytes` are pinned and stay as they are until the stream is done.
@@ -277,7 +279,7 @@ impl Cuda {
     /// Loads machine code made for this GPU.
     pub fn load(&self, cubin: &[u8]) -> Result<Module, String> {
         let mut module = std::ptr::null_mut();
-        // SAFETY: a cubin says itself how long it is.
+        // SAFETY: a cubin contains its own length.
         self.call("loading kernels", |d| unsafe { (d.module_load)(&mut module, cubin.as_ptr().cast()) })?;
         Ok(Module(module))
     }
@@ -299,12 +301,12 @@ impl Cuda {
         Ok(function as u64)
     }
 
-    /// Where the kernel `overlaps`, it may start while the one before it ends, if this GPU and its driver can do that and
+    /// A kernel that `overlaps` may start before the previous one has ended, if the GPU and its driver support that and
     /// its blocks do not meet.
     ///
     /// # Safety
-    /// `function` is a kernel of this GPU, and `args` are what it takes, with memory as large as it assumes. Where it overlaps
-    /// it waits by itself (`griddepcontrol.wait`) before it touches what others write.
+    /// `function` is a kernel of this GPU, and `args` are what it takes, with memory as large as it assumes. If it
+    /// overlaps, it waits itself (`griddepcontrol.wait`) before it touches memory that others write.
     pub unsafe fn launch(
         &self,
         function: u64,

@@ -1,4 +1,4 @@
-// What every kernel file starts with. `EMULATED` is set where kernels are compiled for the processor (emulator.h).
+// The start of every kernel file. `EMULATED` is set if kernels are compiled for the processor (emulator.h).
 #ifndef EMULATED
 #define KERNEL extern "C" __global__ void
 // The same for blocks of up to 1024 threads, which leaves 64 registers for each.
@@ -8,7 +8,7 @@
 #define SHARED(type, name) extern __shared__ __align__(1024) char shared_bytes[]; type* name = (type*)shared_bytes
 #endif
 
-// Whether four warps can multiply together what lies in shared memory (wgmma.cuh): on Hopper alone.
+// Whether four warps together can multiply matrices in shared memory (wgmma.cuh): on Hopper alone.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(EMULATED)
 #define WARPGROUPS
 #endif
@@ -19,11 +19,11 @@ typedef unsigned char u8;
 #define WARP 32u
 #define ALL 0xffffffffu
 
-// How every kernel begins, before it touches memory: the next kernel may start when all blocks of this one have come here
-// (programmatic dependent launch), and waits here itself until this one has ended and what it wrote can be seen. So no more
-// than two kernels are under way, and one that reads something earlier than this, or by `__ldg`, must know it to be older than
-// the kernel before it. Who packs weights, which are read so, keeps others from starting (`WAIT_ALONE`), and another kernel
-// comes between (ops/scan).
+// Every kernel calls this before it touches memory: the next kernel may start when all blocks of this one have come
+// here (programmatic dependent launch), and itself waits here until this one has ended and its writes are visible. So
+// at most two kernels are under way. What a kernel reads before this call, or by `__ldg`, must not have been written by
+// the kernel just before it. Packed weights are read like that: the kernel that packs them keeps the next one from
+// starting (`WAIT_ALONE`), and another kernel comes in between (ops/scan).
 enum Waiting { WAIT, WAIT_ALONE };
 template <Waiting HOW = WAIT>
 __device__ __forceinline__ void wait_for_previous() {
@@ -33,7 +33,7 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
-// Half of a float32: its sign, its exponent, and seven bits of its fraction.
+// The upper half of a float32: its sign, its exponent, and seven bits of its fraction.
 struct bf16 { unsigned short bits; };
 
 // To nearest, ties to even.
@@ -53,8 +53,8 @@ __device__ __forceinline__ u32 bf16_pair(float low, float high) {
 #endif
 }
 
-// Activations: what layers hand to layers, and the gradients of that. With products in bfloat16 they are kept so, too;
-// weights, sums, statistics, losses and the gradients of weights are always float32.
+// The type of activations (outputs of layers, and their gradients): bfloat16 if products are. Weights, sums,
+// statistics, losses and the gradients of weights are always float32.
 #ifdef ACT_BF16
 typedef bf16 act;
 #else
@@ -67,7 +67,7 @@ template <class T> __device__ __forceinline__ T rounded(float x);
 template <> __device__ __forceinline__ float rounded<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 rounded<bf16>(float x) { return bf16{(unsigned short)bf16_pair(x, 0.0f)}; }
 
-// `N` neighbours, which are read and written 16 bytes at a time where they are as many: addresses must allow that.
+// `N` neighbouring numbers, read and written in pieces of up to 16 bytes, for which addresses must be aligned.
 template <u32 N> struct Some { float x[N]; };
 template <u32 N, class T> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Packed { T x[N]; };
 
@@ -104,14 +104,14 @@ template <u32 N> __device__ __forceinline__ void store_either(void* y, u32 wide,
   else store((bf16*)y + i, v);
 }
 
-// Numbers of either type, for kernels that take them from layers as well as from elsewhere.
+// Numbers of either type, for kernels whose inputs may be activations or float32.
 struct Either {
   const void* x;
   u32 wide;  // float32
   __device__ __forceinline__ float operator[](u64 i) const { return wide ? ((const float*)x)[i] : number(((const bf16*)x)[i]); }
 };
 
-// Where results are rounded to bfloat16, the faster functions are exact enough.
+// If results are rounded to bfloat16, the faster functions are exact enough.
 #ifdef ACT_BF16
 __device__ __forceinline__ float fast_exp(float x) { return __expf(x); }
 __device__ __forceinline__ float fast_divide(float a, float b) { return __fdividef(a, b); }
@@ -123,7 +123,7 @@ __device__ __forceinline__ float fast_tanh(float x) { return tanhf(x); }
 #endif
 __device__ __forceinline__ float sigmoid(float x) { return fast_divide(1.0f, 1.0f + fast_exp(-x)); }
 
-// Four neighbours at once, where they begin at a multiple of their size.
+// Four neighbouring numbers at once, aligned to their size.
 __device__ __forceinline__ float4 four_of(const float* x) { return *(const float4*)x; }
 __device__ __forceinline__ float4 four_of(const bf16* x) {
   uint2 pairs = *(const uint2*)x;
@@ -135,13 +135,13 @@ __device__ __forceinline__ void set_four(bf16* y, float a, float b, float c, flo
   *(uint2*)y = uint2{bf16_pair(a, b), bf16_pair(c, d)};
 }
 
-// The number of this thread among all of a one-dimensional grid.
+// The index of this thread in a one-dimensional grid.
 __device__ __forceinline__ u64 global_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ u64 global_warp() { return global_thread() / WARP; }
 __device__ __forceinline__ u32 lane_of_warp() { return threadIdx.x % WARP; }
 
-// Tables of many tensors in a kernel's arguments, which are 4096 bytes at most, say with `end` how many blocks of threads
-// take each tensor and those before it: the one that `block` takes.
+// The tensor that `block` takes, in a table of tensors that is part of a kernel's arguments (4096 bytes at most): `end`
+// counts the thread blocks of each tensor and of those before it.
 __device__ __forceinline__ u32 table_row(const u32* end, u32 count, u32 block) {
   u32 low = 0, high = count - 1;
   while (low < high) {
@@ -168,7 +168,7 @@ __device__ __forceinline__ u32 min_among(u32 x, u32 width) {
   return x;
 }
 
-// The sum over those of them that come before this one, which is number `lane`.
+// The sum over those of these threads that come before this one, which is number `lane`.
 __device__ __forceinline__ float sum_before(float x, u32 lane, u32 width) {
   for (u32 by = 1; by < width; by *= 2) {
     float other = __shfl_up_sync(ALL, x, by);
@@ -182,8 +182,8 @@ __device__ __forceinline__ float sum_before(float x, u32 lane, u32 width) {
 __device__ __forceinline__ float warp_sum(float x) { return sum_among(x, WARP); }
 __device__ __forceinline__ float warp_max(float x) { return max_among(x, WARP); }
 
-// Whether this block is the last of `blocks` to come here: it may then read (past the first cache, with __ldcg) what the
-// others wrote before, in an order that does not depend on which it is. `count` is zero before and afterwards.
+// Whether this block is the last of `blocks` to arrive here. It may then read what the others wrote before (past the L1
+// cache, with __ldcg), in an order that does not depend on which block is last. `count` is zero before and after.
 __device__ __forceinline__ bool last_to_arrive(u32* count, u32 blocks) {
   if (blocks == 1) {
     __syncthreads();
@@ -207,7 +207,7 @@ __device__ __forceinline__ double warp_sum_double(double x) { return sum_among(x
 __device__ __forceinline__ double block_sum(double x) {
   __shared__ double sums[32];
   x = warp_sum_double(x);
-  __syncthreads();  // whoever read the sums before is done
+  __syncthreads();  // earlier sums have been read
   if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = x;
   __syncthreads();
   if (threadIdx.x > 0) return 0.0;

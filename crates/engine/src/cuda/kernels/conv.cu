@@ -1,14 +1,14 @@
-// Convolutions with SAME padding as implicit matrix products, over images [n, height, width, stored channels]: a row of the
-// product is a pixel, its depth are the taps of the kernel, gathered on the way into shared memory. Stored channels may be
-// more than there are: the others are zero. The file is compiled in parts, side by side: conv, conv_input_grad and
-// conv_weight_grad.
+// Convolutions with SAME padding as implicit matrix products, over images [n, height, width, stored channels]: a row of
+// the product is a pixel, its depth the taps of the kernel and their channels, gathered on the way into shared memory.
+// More channels may be stored than exist: the others are zero. The file is compiled in parts, in parallel: conv,
+// conv_input_grad and conv_weight_grad.
 
 // ---- Simple: any geometry, one number at a time -----------------------------------------------------------------------
 
 #define CHANNELS 32u  // output channels for each block of threads; pixels, or rows of the weight, are TILE_ROWS
 
-// `up` is 2 where the input is upsampled first: each pixel repeated four times, or, where `sparse`, only at odd rows and
-// columns with zeros between. `h` and `w` are the input's before that, `oh` and `ow` the convolution's output's. The input
+// `up` is 2 if the input is upsampled first: each pixel is repeated four times or, if `sparse`, put at odd rows and
+// columns with zeros between. `h` and `w` are the input's sizes before that, `oh` and `ow` the output's. The input
 // stores `cs` channels, the output `os`; the weight is [k, k, ci, co].
 struct Geometry { u32 n, ci, cs, h, w, co, os, oh, ow, k, stride, up, sparse, top, left; };
 #define GEOMETRY                                                                                                     \
@@ -18,12 +18,12 @@ struct Geometry { u32 n, ci, cs, h, w, co, os, oh, ow, k, stride, up, sparse, to
 
 #if defined(PART_conv) && !defined(ACT_BF16)
 
-// What output pixel `pixel` of all images sees through row `tap` [k, k, ci] of the weight.
+// The input that output pixel `pixel` of all images multiplies by row `tap` [k, k, ci] of the weight.
 __device__ __forceinline__ float seen(const float* x, const Geometry& g, u32 pixel, u32 tap) {
   if (pixel >= g.n * g.oh * g.ow || tap >= g.k * g.k * g.ci) return 0.0f;
   u32 column = pixel % g.ow, row = pixel / g.ow % g.oh, image = pixel / g.ow / g.oh;
   u32 c = tap % g.ci, b = tap / g.ci % g.k, a = tap / g.ci / g.k;
-  // Before the image, these wrap around to more than its size.
+  // Positions before the image wrap around to values beyond its size.
   u32 y = row * g.stride + a - g.top, x0 = column * g.stride + b - g.left;
   if (y >= g.h * g.up || x0 >= g.w * g.up || (g.sparse && !(y % 2 == 1 && x0 % 2 == 1))) return 0.0f;
   return x[((u64)(image * g.h + y / g.up) * g.w + x0 / g.up) * g.cs + c];
@@ -62,7 +62,7 @@ EXPORT(conv_weight_grad)
 #endif
 #ifdef PART_conv
 
-// dx [n, h, w, cs] from dy: every input pixel collects from the outputs that saw it.
+// dx [n, h, w, cs] from dy: every input pixel collects from the outputs that it contributed to.
 KERNEL conv_input_grad(const act* dy, const float* weight, act* dx, GEOMETRY) {
   wait_for_previous();
   u32 pixel0 = blockIdx.x * TILE_ROWS, channel0 = blockIdx.y * CHANNELS;
@@ -92,29 +92,31 @@ EXPORT(conv_input_grad)
 // ---- Staged: what training spends its time in -------------------------------------------------------------------------
 #ifdef ACT_BF16
 
-// How rows of a product are pixels and what becomes of its columns. PHASES: the output has twice the height and width, and
-// the columns of a pixel are those of its four pixels there. Upsampling by two before a convolution is such a convolution,
-// at low resolution and with fewer taps, which are sums of the original ones (`fold_phases`).
+// How rows and columns of a product become pixels and channels. POOLED: a 2x2 max pool follows. PHASES: the output has
+// twice the height and width, and a pixel's columns are those of its four output pixels. Upsampling by two before a
+// convolution is computed like that, at low resolution and with fewer taps, which are sums of the original ones
+// (`fold_phases`).
 enum Mode : u32 { PLAIN, POOLED, PHASES };
 
-// A division by a number that is known beforehand (cuda/tiles.rs, `Divider`), of less than 2^31.
+// Division of numbers below 2^31 by one that is known beforehand (cuda/tiles.rs, `Divider`).
 struct Divider { u32 factor, shift; };
 __device__ __forceinline__ u32 divided(u32 x, Divider by) { return __umulhi(2 * x, by.factor) >> by.shift; }
 
 struct Pixel { u32 image, y, x; };
 
-// Pixel `row` of all images, one after the other; or by the squares of four that a pool takes.
+// The pixel of row `row` of a product: in the order of memory, or by the squares of four that a pool takes.
 __device__ __forceinline__ Pixel pixel_of(u32 row, u32 h, u32 w, bool squares) {
   if (!squares) return Pixel{row / w / h, row / w % h, row % w};
   u32 square = row / 4, across = w / 2, down = h / 2;
   return Pixel{square / across / down, square / across % down * 2 + row / 2 % 2, square % across * 2 + row % 2};
 }
 
-// Forward: y = x [n, h, w, c] * weight [k, k, c, columns] + bias [channels], with `stored` channels a pixel, `squares` of
-// pixels pooled where POOLED, with what `ties` for the maximum. GRAD, for the input's gradient: x is the output's, its
-// taps are taken in reverse, and of the weight, which is [k, k, columns, up up c] then, the transpose; where `up` is 2, x
-// has twice the height and width, and the channels of a pixel are those of its four pixels there. Rows of the weight are
-// `w_row` apart. A tap has `tap` = up up c channels, of which GRAIN are gathered at a time.
+// Forward: y = x [n, h, w, c] * weight [k, k, c, columns] + bias [channels], with `stored` channels per pixel. If
+// POOLED, y is pooled, and `ties` has a bit for each of a square's four pixels: whether it has the maximum. GRAD, for
+// the input's gradient: x is the output's gradient, taps are taken in reverse, and the weight, [k, k, columns, up up c]
+// then, is transposed; if `up` is 2, x has twice the height and width, and a pixel's channels are those of its four
+// pixels there. Rows of the weight are `w_row` apart. A tap has `tap` = up up c channels, of which GRAIN are gathered
+// at a time.
 #define CONV_ARGS                                                                                                       \
   const bf16 *x, const bf16 *weight, const float *bias, bf16 *y, u8 *ties, u32 n, u32 h, u32 w, u32 c, u32 c_factor,    \
       u32 c_shift, u32 tap, u32 tap_factor, u32 tap_shift, u32 k, u32 k_factor, u32 k_shift, u32 up, u32 stride, u32 top, \
@@ -123,7 +125,7 @@ __device__ __forceinline__ Pixel pixel_of(u32 row, u32 h, u32 w, bool squares) {
   x, weight, bias, y, ties, n, h, w, c, c_factor, c_shift, tap, tap_factor, tap_shift, k, k_factor, k_shift, up, stride, \
       top, left, oh, ow, columns, w_row, channels, stored, mode
 
-// Makes the first of four numbers the largest of them, and says by bits which of them were.
+// Sets the first of four numbers to their maximum; returns a bit for each that was equal to it.
 __device__ __forceinline__ u32 most_of(float& first, float second, float third, float fourth) {
   float most = fmaxf(fmaxf(first, second), fmaxf(third, fourth));
   u32 bits = (first == most ? 1u : 0u) | (second == most ? 2u : 0u) | (third == most ? 4u : 0u) | (fourth == most ? 8u : 0u);
@@ -137,12 +139,12 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
   const u32 CHUNKS = T::TILE_DEPTH / 8, EACH = T::ROWS * CHUNKS / T::THREADS;
   static_assert(T::ROWS * CHUNKS % T::THREADS == 0 && T::THREADS % CHUNKS == 0, "threads share the chunks evenly");
   bool squares = !GRAD && mode == POOLED;
-  // Tiles of the same rows follow each other, so that the second cache has what they see.
+  // Tiles of the same rows follow each other, so that they find their pixels in the L2 cache.
   u32 across = (columns + T::COLUMNS - 1) / T::COLUMNS, row0 = blockIdx.x / across * T::ROWS;
   u32 rows = squares ? n * (oh / 2) * (ow / 2) * 4 : n * oh * ow, column0 = blockIdx.x % across * T::COLUMNS;
   Divider by_c{c_factor, c_shift}, by_tap{tap_factor, tap_shift}, by_k{k_factor, k_shift};
   u32 depth = k * k * tap, d = 0;
-  // Of this thread's pixels: where their first tap is, in rows and columns and in memory.
+  // For each of this thread's pixels, the row, the column and the address of its first tap.
   u32 ys[EACH], xs[EACH];
   const bf16* origins[EACH];
 #pragma unroll
@@ -155,7 +157,7 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
   auto load = [&](char* left_tile, char* right_tile) {
     fill_tile<T, GRAIN, T::ROWS, CHUNKS>(left_tile, [&](u32 i, u32, u32 column) {
       u32 number = divided(d + column, by_tap), a = divided(number, by_k), b = number - a * k;
-      u32 j = d + column - number * tap;  // of the channels of this tap, the first
+      u32 j = d + column - number * tap;  // the first channel, within this tap
       bool there = ys[i] + a < h && xs[i] + b < w && d + column < depth;
       if (!GRAD) return Spot{origins[i] + ((a * w + b) * c + j), there};
       u32 phase = divided(j, by_c), pixel = (up * a + phase / 2) * up * w + up * b + phase % 2;
@@ -179,7 +181,7 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
   hand_out<T>(sums, shared, [&](u32 row, u32 column, float(&found)[4][4]) {
     u32 j = column0 + column, first = row0 + row;
     if (j >= columns || first >= rows) return;
-    // Where a sum of pixel `first + i` belongs, from the channel and the phase of its column.
+    // The index in y of a sum for pixel `first + i`, from the channel and the phase of its column.
     auto place_of = [&](u32 i, u32 channel, u32 phase) {
       u64 pixel = squares ? first / 4 : first + i;
       if (!GRAD && mode == PHASES) {
@@ -188,7 +190,7 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
       }
       return pixel * stored + channel;
     };
-    if (stored % 4 == 0) {  // four neighbours are of one pixel
+    if (stored % 4 == 0) {  // four neighbouring columns belong to one pixel
       u32 channel = j % stored, phase = j / stored;
 #pragma unroll
       for (u32 q = 0; q < 4; q++) {
@@ -224,16 +226,16 @@ __device__ __forceinline__ void conv_block(CONV_ARGS) {
   });
 }
 
-// The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, c, columns]
-// with the `columns` = up up `stored` of dy [n, up oh, up ow, stored]. UNPOOL: dy is the gradient after a pool,
-// [n, oh, ow, stored], which has `ties`, of an image of twice that height and width.
+// The weight's gradient from `slice` output pixels for each part of the grid's third axis: out [parts, k, k, c,
+// columns], with columns = up up stored of dy [n, up oh, up ow, stored]. UNPOOL: dy [n, oh, ow, stored] is the gradient
+// after a pool with `ties`, whose input had twice that height and width.
 #define CONV_GRAD_ARGS                                                                                                   \
   const bf16 *x, const bf16 *dy, const u8 *ties, float *out, u32 n, u32 h, u32 w, u32 c, u32 up, u32 k, u32 stride, u32 top, u32 left,   \
       u32 oh, u32 oh_factor, u32 oh_shift, u32 ow, u32 ow_factor, u32 ow_shift, u32 stored, u32 slice
 #define CONV_GRAD_VALUES \
   x, dy, ties, out, n, h, w, c, up, k, stride, top, left, oh, oh_factor, oh_shift, ow, ow_factor, ow_shift, stored, slice
 
-// Eight gradients after a pool as those of the four pixels before it, in rows `row` to `row + 3` of a tile.
+// Passes eight gradients after a pool on to the four pixels before it: rows `row` to `row + 3` of a tile.
 template <class T, u32 CHUNKS>
 __device__ __forceinline__ void unpool_chunk(char* tile, u32 row, u32 chunk, uint4 dy, uint2 ties) {
   float shares[8];
@@ -264,7 +266,8 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
   Divider height{oh_factor, oh_shift}, width{ow_factor, ow_shift};
   static_assert(T::TILE_DEPTH == WARP, "each thread of a warp finds one pixel of a step");
   static_assert(T::THREADS % (T::ROWS / 8) == 0, "a thread has chunks of the same rows of the gradient in every step");
-  // Of this thread's rows of the gradient: their tap, in rows and columns and in memory; of its columns: where in memory.
+  // For this thread's rows of the gradient, the row, column and memory offset of their tap; for its columns, memory
+  // offsets.
   const u32 PIECES = 8 / GRAIN, CHUNKS = T::COLUMNS / 8, EACH = (T::TILE_DEPTH * CHUNKS + T::THREADS - 1) / T::THREADS;
   u32 ys[PIECES], xs[PIECES], columns_at[EACH][PIECES];
   long long rows_at[PIECES];
@@ -279,7 +282,7 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
       columns_at[i][piece] = j + (phase / 2 * 2 * ow + phase % 2 - phase) * stored;
     }
   }
-  // Of pooled gradients a thread has at most eight for four pixels, read a step ahead.
+  // With UNPOOL a thread holds at most eight pooled gradients, for four pixels, read one step ahead.
   static_assert(!UNPOOL || CHUNKS * T::TILE_DEPTH / 4 <= T::THREADS, "one chunk of a square for each thread");
   u32 square = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
   uint4 gradients{};
@@ -292,12 +295,12 @@ __device__ __forceinline__ void conv_weight_grad_block(CONV_GRAD_ARGS) {
   };
   if (UNPOOL) read_ahead(d);
   auto load = [&](char* left_tile, char* right_tile) {
-    // The pixel of this lane, of squares of four one after the other where they are pooled.
+    // This lane's pixel; with UNPOOL, pixels come in squares of four.
     u32 here = min(d + lane_of_warp(), last - 1), line = divided(UNPOOL ? here / 4 : here, width), image = divided(line, height);
     u32 px = (UNPOOL ? here / 4 : here) - line * ow, y0 = (line - image * oh) * stride, x0 = px * stride;
     if (UNPOOL) y0 = 2 * y0 + here / 2 % 2, x0 = 2 * x0 + here % 2;
     u32 in_x = (image * h + y0) * w + x0, in_dy = up == 1 ? here : line * 4 * ow + 2 * px;
-    u32 yx = d + lane_of_warp() < last ? y0 << 16 | x0 : 0x7fffu << 16;  // far outside of the image where there is none
+    u32 yx = d + lane_of_warp() < last ? y0 << 16 | x0 : 0x7fffu << 16;  // far outside of the image if there is none
     fill_tile<T, GRAIN, T::TILE_DEPTH, T::ROWS / 8>(left_tile, [&](u32, u32 row, u32 column) {
       u32 part = column % 8 / GRAIN, place = __shfl_sync(ALL, yx, row), pixel = __shfl_sync(ALL, in_x, row);
       bool there = (place >> 16) + ys[part] < h && (place & 0xffffu) + xs[part] < w;
@@ -341,7 +344,7 @@ typedef Tile<128, 16, 32, 4, 1, 1, 4> Thin;
 typedef GroupTile<256, 128, 64, 2, 4> Group;
 typedef GroupTile<256, 96, 64, 2, 4> Group96;
 typedef GroupTile<128, 64, 64, 2, 4, 0> Group64;
-// A weight's gradient finds one pixel for each thread of a warp in a step.
+// For weight gradients: in each step, every lane of a warp finds one pixel.
 typedef GroupTile<256, 128, 32, 2, 8> GroupGrad;
 typedef GroupTile<256, 96, 32, 2, 8> GroupGrad96;
 typedef GroupTile<128, 64, 32, 2, 8, 0> GroupGrad64;

@@ -1,4 +1,4 @@
-// What is done before and after convolutions (conv.cu): weights as they take them, gradients of weights from parts, pools.
+// Before and after convolutions (conv.cu): packed weights, sums of partial weight gradients, pools.
 
 #ifdef ACT_BF16
 
@@ -27,7 +27,7 @@ KERNEL fold_phases(const float* weight, u32 k, u32 ci, u32 co, u32 small, u32 sp
 }
 EXPORT(fold_phases)
 
-// weight [taps, ci, co] -> y [taps, cs, padded] with zeros for what there is not.
+// weight [taps, ci, co] -> y [taps, cs, padded], padded with zeros.
 KERNEL pad_taps(const float* weight, u32 taps, u32 ci, u32 co, u32 cs, u32 padded, bf16* y) {
   wait_for_previous();
   u64 at = global_thread();
@@ -36,8 +36,8 @@ KERNEL pad_taps(const float* weight, u32 taps, u32 ci, u32 co, u32 cs, u32 padde
 }
 EXPORT(pad_taps)
 
-// grad [k, k, ci, co] from parts [count, small, small, cs, columns]: the sum over all parts and, where `small` is not zero,
-// over the phases of taps that it was summed into.
+// grad [k, k, ci, co] from parts [count, small, small, cs, columns]: the sum over all parts and, where `small` is not
+// zero, over the phases' taps that each weight was summed into.
 KERNEL unfold_parts(const float* parts, u32 count, u32 k, u32 ci, u32 co, u32 small, u32 sparse, u32 cs, u32 columns,
                     float* grad) {
   wait_for_previous();
@@ -63,7 +63,8 @@ EXPORT(unfold_parts)
 
 #else
 
-// 2x2 maxima of x [n, h, w, c] in whole squares -> y [n, h / 2, w / 2, c], and which of the four they are: a bit each.
+// 2x2 max pool over the whole squares of x [n, h, w, c] -> y [n, h / 2, w / 2, c]; `ties` has a bit for each of the
+// four: whether it has the maximum.
 KERNEL pool(const float* x, u32 n, u32 h, u32 w, u32 c, float* y, u8* ties) {
   wait_for_previous();
   u64 i = global_thread();
@@ -81,8 +82,8 @@ EXPORT(pool)
 
 #endif
 
-// The pool's gradient dx [n, h, w, c] from dy [n, h / 2, w / 2, c], shared equally among tied maxima: flat regions of an
-// image tie often. A thread for four channels, where c is a multiple of four, or for one.
+// The pool's gradient dx [n, h, w, c] from dy [n, h / 2, w / 2, c], shared equally among tied maxima: flat regions of
+// an image tie often. A thread takes four channels if c is a multiple of four, else one.
 KERNEL unpool(const act* dy, const u8* ties, u32 n, u32 h, u32 w, u32 c, act* dx) {
   wait_for_previous();
   u32 wide = c % 4 == 0 ? 4 : 1;

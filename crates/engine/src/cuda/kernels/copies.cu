@@ -3,9 +3,9 @@
 #define JOBS 80u
 #define UNITS 1024u  // that a block copies
 
-// Some copies at once. Element (i, j, k) of [.., b, n] goes from `from + i si + j sj + k` to `to + i ti + j tj + k`, where all
-// is counted in units of so many bytes; `len` is how many there are. A null `from` stands for zeros. `end` counts the blocks
-// of this job and those before it.
+// Several copies at once. Element (i, j, k) of [.., b, n] goes from `from + i si + j sj + k` to `to + i ti + j tj + k`,
+// all counted in units of `unit` bytes; there are `len` elements. A null `from` stands for zeros. `end` counts the
+// blocks of this job and those before it.
 struct Jobs {
   const char* from[JOBS];
   char* to[JOBS];
@@ -34,7 +34,7 @@ KERNEL copy(const __grid_constant__ Jobs jobs, u32 count, u32 unit) {
 }
 EXPORT(copy)
 
-// Rows of `n` units where `keep` is not zero; zeros elsewhere, whatever was there.
+// Copies rows of `n` units where `keep` is not zero; elsewhere writes zeros, even if x is NaN there.
 template <class Unit> __device__ __forceinline__ void mask_units(const Unit* x, const float* keep, Unit* y, u32 rows, u32 n) {
   u64 at = global_thread();
   if (at >= (u64)rows * n) return;
@@ -52,7 +52,7 @@ KERNEL mask_rows(const void* x, const float* keep, void* y, u32 rows, u32 n, u32
 }
 EXPORT(mask_rows)
 
-// Between the types, `each` (8 or 1) numbers a thread.
+// Conversions between the types, `each` (8 or 1) numbers per thread.
 template <u32 N, class From, class To> __device__ __forceinline__ void cast_some(const From* x, u32 n, To* y) {
   u64 i = global_thread() * N;
   if (i < n) store(y + i, load<N>(x + i));
@@ -72,7 +72,7 @@ KERNEL to_f32(const bf16* x, u32 n, u32 each, float* y) {
 }
 EXPORT(to_f32)
 
-// To half precision, to nearest, ties to even.
+// Rounds to half precision, to nearest, ties to even.
 KERNEL to_f16(const float* x, u32 n, unsigned short* y) {
   wait_for_previous();
   u64 i = global_thread();
@@ -81,13 +81,13 @@ KERNEL to_f16(const float* x, u32 n, unsigned short* y) {
   u32 half;
   if (size > 0x7f800000u) half = 0x7e00u;                                               // not a number
   else if (size >= 0x47800000u) half = 0x7c00u;                                         // 65536 and more
-  else if (size < 0x38800000u) half = (u32)rintf(__uint_as_float(size) * 16777216.0f);  // below the normal ones
+  else if (size < 0x38800000u) half = (u32)rintf(__uint_as_float(size) * 16777216.0f);  // subnormal
   else half = (size + 0xfffu + (size >> 13 & 1u) >> 13) - (112u << 10);
   y[i] = (unsigned short)(sign | half);
 }
 EXPORT(to_f16)
 
-// The place of the one in each group of `classes` numbers.
+// The index of the 1 in each group of `classes` numbers.
 KERNEL class_index(const float* x, u32 groups, u32 classes, u8* y) {
   wait_for_previous();
   u64 i = global_thread();
@@ -99,8 +99,8 @@ KERNEL class_index(const float* x, u32 groups, u32 classes, u8* y) {
 }
 EXPORT(class_index)
 
-// Images of a batch [n, words]: out of the slots of a store, or, for a source of -1 - i, the i-th of those that were sent with
-// it; these are put into a slot as well, where one is named. No slot is both read and filled.
+// Assembles a batch's images [n, words] from slots of a store or, for a source of -1 - i, from the i-th image sent with
+// the batch. Sent images are also put into a slot, unless it is -1. No slot is both read and filled.
 KERNEL frames(const u32* sent, u32* store, const int* source, const int* slot, u32 n, u32 words, u32* out) {
   wait_for_previous();
   u64 at = global_thread();

@@ -7,7 +7,7 @@ KERNEL fill(float* x, float value, u32 n) {
 }
 EXPORT(fill)
 
-// Four words out of the arguments, which the driver takes with the launch; a copy from the processor might wait for the
+// Writes four words from the arguments, which the driver copies at launch; a copy from the processor might wait for the
 // stream.
 KERNEL set_words(u32* x, u32 a, u32 b, u32 c, u32 d) {
   wait_for_previous();
@@ -19,7 +19,7 @@ KERNEL set_words(u32* x, u32 a, u32 b, u32 c, u32 d) {
 }
 EXPORT(set_words)
 
-// y = a + b, of the type of a; `each` (8 or 1) numbers a thread.
+// y = a + b, of the type of a; `each` (8 or 1) numbers per thread.
 template <u32 N>
 __device__ __forceinline__ void add_some(const void* a, u32 a_wide, const void* b, u32 b_wide, u32 n, void* y) {
   u64 i = global_thread() * N;
@@ -38,13 +38,13 @@ EXPORT(add)
 
 #define TERMS 200u
 
-// Pairs of tensors: for sums of products, factors; for their gradients, a factor and where its product with dy goes.
+// Pairs of tensors: for sums of products, factors; for their gradients, a factor and the place for its product with dy.
 struct Terms {
   const float* a[TERMS];
   float* b[TERMS];
 };
 
-// y = the sum over all terms of a b, elementwise (and of what was there).
+// y = the sum over all terms of a b, elementwise (plus the old y, to accumulate).
 KERNEL sum_of_products(const __grid_constant__ Terms terms, u32 count, u32 n, u32 accumulate, float* y) {
   wait_for_previous();
   u64 i = global_thread();
@@ -74,8 +74,8 @@ struct Means {
   u32 wide[MEANS];
 };
 
-// Means of many tensors, a block for each, in float64 as on the processor; and, where `total` is not null, the sum of them
-// times their scales (and what was there), by the last block.
+// Means of many tensors, a block for each, in float64 as on the processor; and, if `total` is not null, their sum
+// weighted by the scales (plus the old total, to accumulate), by the last block.
 KERNEL_1024 means(const __grid_constant__ Means t, u32 count, float* means, double* exact, u32* counter, u32 accumulate,
              float* total) {
   wait_for_previous();

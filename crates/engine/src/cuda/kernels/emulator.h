@@ -1,9 +1,9 @@
 // Runs kernels on the processor, one block after the other, for tests on machines without a GPU: every thread of a
-// block is a fiber, and fibers change where threads wait for one another. Slow, and exact about barriers: a block
-// whose threads do not all reach one ends the program. Where blocks meet (meeting.cuh), each goes as far as the
-// meeting, now in one order and now in the other, so that a turn that needs what another block does in the same turn
-// gives other numbers; what the hardware does to make one block's numbers seen by others is not emulated. Fibers are
-// made once, by makecontext, and then change by setjmp and longjmp, which ask nothing of the system.
+// block is a fiber, and fibers are switched where threads wait for each other. Slow, and strict about barriers: a block
+// whose threads do not all reach one ends the program. Where blocks meet (meeting.cuh), each runs up to the meeting, in
+// varying order, so that a turn that depends on another block's work in the same turn gives other numbers; how hardware
+// makes one block's writes visible to others is not emulated. Fibers are made once, by makecontext, and then switched
+// by setjmp and longjmp, which need no system calls.
 #include <setjmp.h>
 #include <ucontext.h>
 #include <cmath>
@@ -28,7 +28,7 @@ struct Fiber {
   bool arrived = false;  // at a meeting
 };
 inline Fiber of_first[1024];
-inline Fiber* fibers = of_first;  // of the block at hand
+inline Fiber* fibers = of_first;  // of the current block
 inline jmp_buf scheduler;
 inline unsigned current = 0, count = 0;
 inline Dim block, blocks;
@@ -43,7 +43,7 @@ inline void must(bool holds, const char* what) {
   std::abort();
 }
 
-// What a thread has started and not waited for, in groups.
+// Operations that a thread has started and not yet waited for, in groups.
 template <class T, unsigned MOST> struct Later {
   T started[MOST];
   unsigned groups[MOST], count = 0, group = 0;
@@ -51,7 +51,7 @@ template <class T, unsigned MOST> struct Later {
     must(count < MOST, "more is under way than there is room for");
     groups[count] = group, started[count++] = x;
   }
-  // Does all but the last few groups.
+  // Executes all but the last `but` groups.
   template <class Do> void finish(unsigned but, Do act) {
     unsigned kept = 0;
     for (unsigned i = 0; i < count; i++) {
@@ -62,13 +62,13 @@ template <class T, unsigned MOST> struct Later {
   }
 };
 
-// Copies to shared memory that arrive later: those of a thread, in groups, of which it waits for all but the last few.
-// They are done here when they are waited for, so that who does not wait finds what was there before.
+// Asynchronous copies of each thread to shared memory, in groups, of which it waits for all but the last few. They are
+// done here when they are waited for, so that a thread that does not wait finds the old contents.
 struct Copy { char* to; const void* from; unsigned bytes; };  // zeros where `from` is null
 inline Later<Copy, 512> copies[1024];
 
-// Products of warpgroups are computed when they are waited for and not before, as copies are done: every thread adds to its
-// own sums.
+// Products of warpgroups, which are also computed when they are waited for and not before: every thread adds to its own
+// sums.
 struct WarpgroupProduct {
   float (*sums)[4];
   unsigned down;
@@ -77,13 +77,13 @@ struct WarpgroupProduct {
 };
 inline Later<WarpgroupProduct, 64> products[1024];
 
-// Back to the scheduler, until it comes here again.
+// Switches to the scheduler, until it resumes this fiber.
 inline void leave(Wait kind) {
   fibers[current].wait = kind;
   if (_setjmp(fibers[current].place) == 0) _longjmp(scheduler, 1);
 }
 inline void wait(Wait kind) { leave(kind); }
-// What a fiber does all its life: one thread of a block after the other.
+// The body of a fiber: one thread of each block, block after block.
 inline void live() {
   for (;;) {
     body(body_args);
@@ -133,10 +133,10 @@ inline void begin_block() {
     fibers[i].thread = Dim{i, 0, 0};
     fibers[i].wait = NOTHING;
     fibers[i].arrived = false;
-    copies[i].count = products[i].count = 0;  // of a block before
+    copies[i].count = products[i].count = 0;  // left by an earlier block
   }
 }
-// Runs the block at hand to its end, or until all of its threads wait for other blocks; whether it has ended.
+// Runs the current block to its end, or until all of its threads wait for other blocks; returns whether it has ended.
 inline bool run_block() {
   std::memset(shared, 0xff, sizeof shared);  // NaN: nobody may rely on what was there
   for (;;) {
@@ -183,7 +183,7 @@ inline void run_together() {
   for (block = Dim{0, 0, 0}; block.x < blocks.x; block.x++) fibers = of_block(block.x), begin_block();
   for (unsigned round = 0;; round++) {
     unsigned ended = 0;
-    bool backwards = round * 0x47ae147bu >> 31;  // so that chains of five kernels, and of six, see both of each
+    bool backwards = round * 0x47ae147bu >> 31;  // so that in chains of five or six kernels each sees both orders
     for (unsigned i = 0; i < blocks.x; i++) {
       block.x = backwards ? blocks.x - 1 - i : i;
       fibers = of_block(block.x);
@@ -224,7 +224,8 @@ inline float from_bf16(unsigned bits) {
   return x;
 }
 
-// The product of a warp's tensor core (product.cuh): everyone's registers are laid out, and each computes its own sums.
+// The product of a warp's tensor core (product.cuh): the registers of all lanes are shared, and each lane computes its
+// own sums.
 inline void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   static unsigned as[32][32][4], bs[32][32][2];  // of each warp
   unsigned warp = current / 32, lane = current % 32;
@@ -270,8 +271,8 @@ inline void ldmatrix(unsigned (&r)[4], const char* row, bool transposed) {
   wait(WARP);
 }
 
-// Number `line` across the depth and number `d` along it of a factor that a warpgroup multiplies (wgmma.cuh), by the layouts
-// of PTX.
+// The number in line (row or column) `line` at depth `d` of a factor that a warpgroup multiplies (wgmma.cuh), by the
+// layouts of PTX.
 inline float of_factor(unsigned long long factor, bool across, unsigned line, unsigned d) {
   unsigned at = (unsigned)(factor & 0x3fff) << 4, next_64 = (unsigned)(factor >> 16 & 0x3fff) << 4;
   unsigned next_8 = (unsigned)(factor >> 32 & 0x3fff) << 4;

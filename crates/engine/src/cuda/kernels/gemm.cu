@@ -1,17 +1,17 @@
-// Linear and block-linear layers: products with weights, their gradients, sums of columns. The file is compiled in parts,
-// side by side: gemm, gemm_transposed and gemm_weight_grad.
+// Linear and block-linear layers: products with weights, their gradients, sums of columns. The file is compiled in
+// parts, in parallel: gemm, gemm_transposed and gemm_weight_grad.
 
 #define MOST_USES 64u
 
-// Where factors of a weight's gradient are: inputs and output gradients of so many steps, `1 << shift` rows each.
+// The factors of a weight's gradient: inputs and output gradients of each use (such as a step), `1 << shift` rows each.
 struct Uses { const act *x[MOST_USES], *dy[MOST_USES]; };
 struct Places { const void* x[MOST_USES]; };
 
-// What is said of an output: that it is float32 whatever activations are; that it is added to; that four neighbours at a
-// time may be written at once.
+// Flags of an output: it is float32 whatever activations are; sums are added to it; four neighbouring numbers may be
+// written at once.
 enum Flags : u32 { FULL = 1, ACCUMULATE = 2, FOURS = 4 };
 
-// Adds what comes beside a product to four of its sums, of which `count` exist: column `j` of `bias`, number `at` of `add`.
+// Adds bias, from column `j` on, and addend, from number `at` on, to four sums of a product, of which `count` exist.
 __device__ __forceinline__ void add_four(float (&sums)[4], const float* bias, u32 j, const act* add, u64 at, u32 count,
                                          u32 flags) {
 #pragma unroll
@@ -28,7 +28,7 @@ __device__ __forceinline__ void add_four(float (&sums)[4], const float* bias, u3
     if (q < count) sums[q] += number(add[at + q]);
 }
 
-// Numbers `at`.. of an output from four sums, of which `count` exist.
+// Writes four sums, of which `count` exist, to an output from number `at` on.
 __device__ __forceinline__ void store_four(void* c, u64 at, const float (&sums)[4], u32 count, u32 flags) {
   if (flags & FULL) {
     float* to = (float*)c + at;
@@ -51,8 +51,8 @@ __device__ __forceinline__ void store_four(void* c, u64 at, const float (&sums)[
 
 #ifdef ACT_BF16
 
-// Writes four neighbours of each of `rows` rows, which are `apart` numbers apart from number `at` on, with their `bias` and
-// what there is to `add`.
+// Writes four neighbouring sums of each of `rows` rows, `apart` numbers apart, from number `at` on, plus `bias` and
+// `add`.
 __device__ __forceinline__ void store_rows(void* c, u64 at, u32 apart, u32 rows, float (&sums)[4][4], const float* bias,
                                            const bf16* add, u32 count, u32 flags) {
   float more[4] = {};
@@ -61,7 +61,7 @@ __device__ __forceinline__ void store_rows(void* c, u64 at, u32 apart, u32 rows,
     for (u32 q = 0; q < 4; q++)
       if (q < count) more[q] = bias[q];
   }
-  if ((flags & (FOURS | ACCUMULATE)) == FOURS) {  // almost always, hence short
+  if ((flags & (FOURS | ACCUMULATE)) == FOURS) {  // almost always, so it is kept short
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
       if (i >= rows) return;
@@ -83,9 +83,9 @@ __device__ __forceinline__ void store_rows(void* c, u64 at, u32 apart, u32 rows,
   }
 }
 
-// c [m, n] = the sum over up to three terms of a [m, k] b [k, n], + bias [n] + add [m, n], for `blocks` matrices that are
-// `a_block`, .. apart. One term may be a sum itself: over `laps` places, `a_lap` and `b_lap` apart. The depth may be split
-// among the parts of the grid's third axis, [parts, blocks]: then `c` takes the sums of each, [parts, blocks, m, n].
+// c [m, n] = the sum over up to three terms of a [m, k] b [k, n], + bias [n] + add [m, n], for `blocks` matrices that
+// are `a_block`, .. apart. One term may itself be a sum over `laps` positions, `a_lap` and `b_lap` apart. The grid's
+// third axis [parts, blocks] may split the depth: then `c` receives partial sums [parts, blocks, m, n].
 #define GEMM_ARGS                                                                                                \
   const bf16 *a0, const bf16 *b0, u32 k0, u32 a_row0, u32 a_block0, const bf16 *a1, const bf16 *b1, u32 k1,       \
       u32 a_row1, u32 a_block1, const bf16 *a2, const bf16 *b2, u32 k2, u32 a_row2, u32 a_block2, u32 terms,      \
@@ -95,7 +95,7 @@ __device__ __forceinline__ void store_rows(void* c, u64 at, u32 apart, u32 rows,
   a0, b0, k0, a_row0, a_block0, a1, b1, k1, a_row1, a_block1, a2, b2, k2, a_row2, a_block2, terms, laps, a_lap, b_lap, \
       b_row, b_block, c, c_row, c_block, bias, add, m, n, blocks, flags
 
-// Where `TRANSPOSED`, b lies as [n, k]. Weights have rows that are multiples of 16 bytes; a has where GRAIN is 8.
+// If `TRANSPOSED`, b is stored as [n, k]. Rows of weights are multiples of 16 bytes; so are those of a if GRAIN is 8.
 template <class T, bool TRANSPOSED, u32 GRAIN>
 __device__ __forceinline__ void gemm_block(GEMM_ARGS) {
   SHARED(char, shared);
@@ -105,12 +105,13 @@ __device__ __forceinline__ void gemm_block(GEMM_ARGS) {
   u32 lap_steps = steps_of(k0) + steps_of(k1) + steps_of(k2), all = lap_steps * laps, each = (all + parts - 1) / parts;
   u32 first = min(part * each, all), steps = min(each, all - first);
 
-  // The place along the depth of all laps and terms that is loaded next.
+  // What is loaded next: the lap, the term, and the position along the term's depth.
   u32 lap = steps > 0 ? first / lap_steps : 0, term = 0, d = (first - lap * lap_steps) * T::TILE_DEPTH;
   if (terms > 1 && d >= steps_of(k0) * T::TILE_DEPTH) term = 1, d -= steps_of(k0) * T::TILE_DEPTH;
   if (terms > 2 && term == 1 && d >= steps_of(k1) * T::TILE_DEPTH) term = 2, d -= steps_of(k1) * T::TILE_DEPTH;
 
-  // That lap's and term's factors, depth and rows: little is left to compute for each step, which few warps wait for.
+  // Pointers, depth and row stride of that lap and term. They leave little to compute in each step, whose latency few
+  // warps can hide.
   const bf16 *a, *b;
   u32 k, a_row;
   auto enter = [&] {
@@ -157,7 +158,7 @@ __device__ __forceinline__ void gemm_block(GEMM_ARGS) {
       u32 c_block, u32 m, u32 n, u32 blocks, u32 flags
 #define WEIGHT_GRAD_VALUES uses, shift, depth, x_row, x_block, dy_row, dy_block, c, c_block, m, n, blocks, flags
 
-// Fills a tile across the depth with the lines that `line(row)` gives, of `rows` and `columns` that there are.
+// Fills a tile whose lines run across the depth: row i from `line(i)` on, zeros beyond `rows` and `columns`.
 template <class T, u32 GRAIN, u32 WIDTH, class Line>
 __device__ __forceinline__ void fill_lines(char* tile, u32 rows, u32 columns, Line line) {
   fill_tile<T, GRAIN, T::TILE_DEPTH, WIDTH / 8>(tile, [&](u32, u32 row, u32 column) {
@@ -177,7 +178,7 @@ __device__ __forceinline__ void weight_grad_block(const Uses& uses, u32 shift, u
   u64 x_first = (u64)block * x_block + row0, dy_first = (u64)block * dy_block + column0;
   auto load = [&](char* left, char* right) {
     u32 rows = depth - d;
-    if ((within + 1) % T::TILE_DEPTH == 0) {  // the rows of a step are of one use
+    if ((within + 1) % T::TILE_DEPTH == 0) {  // all rows of a step belong to one use
       const bf16* x = uses.x[d >> shift] + (u64)(d & within) * x_row + x_first;
       const bf16* dy = uses.dy[d >> shift] + (u64)(d & within) * dy_row + dy_first;
       fill_lines<T, GRAIN, T::ROWS>(left, rows, m - row0, [&](u32 row) { return x + row * x_row; });
@@ -204,7 +205,7 @@ __device__ __forceinline__ void weight_grad_block(const Uses& uses, u32 shift, u
   });
 }
 
-// From many threads for large products to few rows, whose depth the warps share.
+// From large products, with many threads, to few rows, whose depth the warps split.
 typedef Tile<256, 128, 32, 4, 2, 1, 4> Huge;
 typedef Tile<128, 128, 32, 2, 2, 1, 4> Large;
 typedef Tile<64, 64, 64, 2, 2, 1, 3> Middle;
@@ -261,8 +262,8 @@ WEIGHT_GRAD(weight_grad_pair, Pair, 2, 8)
 #endif
 #ifdef PART_gemm
 
-// Adds up parts [count, blocks, m, n] as the kernels above would have written their sums to `c`; a thread for four numbers
-// of a row, or as many as there are.
+// Adds up parts [count, blocks, m, n] and writes the sums to `c` as the kernels above would; a thread takes up to four
+// numbers of a row.
 KERNEL sum_parts(const float* parts, u32 count, u32 m, u32 n, u32 blocks, const float* bias, const bf16* add, void* c,
                  u32 c_row, u32 c_block, u32 flags) {
   wait_for_previous();
@@ -288,7 +289,7 @@ KERNEL sum_parts(const float* parts, u32 count, u32 m, u32 n, u32 blocks, const 
 }
 EXPORT(sum_parts)
 
-// Rows of `n` numbers as bfloat16, `padded` apart with zeros after them: what products take of weights.
+// Converts weights for products: rows of `n` numbers to bfloat16, padded with zeros to `padded` numbers.
 KERNEL halve(const float* x, u32 rows, u32 n, u32 padded, bf16* y) {
   wait_for_previous();
   u64 i = global_thread(), row = i / (padded / 2);
@@ -354,9 +355,9 @@ EXPORT(weight_grad)
 #endif
 #ifdef PART_gemm
 
-// For each column the sum over a slice of the rows: out [slices, n]. The rows [rows, n] are in several places, `1 << shift`
-// in each. Of a block's 256 threads `lanes`, a power of two, take neighbouring columns, four each where WIDE, or one; and
-// what others found for the same columns is added up at last.
+// For each column the sum over a slice of the rows: out [slices, n]. The rows [rows, n] lie in several places, each
+// holding `1 << shift`. Of a block's 256 threads `lanes`, a power of two, take neighbouring columns, four each if WIDE,
+// else one; the others take other rows, and sums of the same columns are added at the end.
 template <class X, bool WIDE>
 __device__ __forceinline__ void column_sums_block(const Places& places, u32 shift, u32 rows, u32 n, u32 slice, u32 lanes,
                                                   float* out) {

@@ -1,7 +1,7 @@
 // The gate of the block GRU: `u c + (1 - u) h`, c = tanh(sigmoid(reset) candidate), u = sigmoid(update - 1).
 // Gates are [.., blocks, 3, width], everything else [.., blocks, width].
 
-// A thread takes `N` neighbours of a block.
+// A thread takes `N` neighbouring numbers of a block.
 
 template <u32 N> struct Gates { Some<N> reset, candidate, update; };
 __device__ __forceinline__ u64 gates_at(u64 i, u32 width) { return i / width * 3 * width + i % width; }
@@ -22,7 +22,7 @@ template <u32 N> __device__ __forceinline__ void gru_some(const act* gates, cons
   store(out + i, y);
 }
 
-// `each` numbers a thread: 8, 4, 2 or 1.
+// `each` numbers per thread: 8, 4, 2 or 1.
 KERNEL gru(const act* gates, const act* h, u32 width, u32 n, u32 each, act* out) {
   wait_for_previous();
   if (each == 8) gru_some<8>(gates, h, width, n, out);

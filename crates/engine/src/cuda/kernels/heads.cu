@@ -1,10 +1,10 @@
-// What heads predict and how they are trained: two-hot regression, normal distributions, squared errors, coin flips.
+// Predictions and losses of heads: two-hot regression, normal distributions, squared errors, Bernoulli logits.
 
 // ---- Two-hot: logits over mirrored bins (ops/twohot.rs); a warp for each row, which it reads once.
 
 struct TwoHot { u32 low, high; float to_low, to_high; };
 
-// The two bins around a target and their weights; beyond the ends all weight is on the last bin.
+// The two bins around a target and their weights; beyond the ends all weight is on the outermost bin.
 __device__ __forceinline__ TwoHot two_hot(const float* bins, u32 n, float target) {
   if (target != target) return TwoHot{0, 0, target, target};  // a bad reward must not pass for a very small one
   u32 first = 0, last = n;
@@ -25,7 +25,7 @@ struct Logits {
   u32 n;
   float held[8], most, total;
 
-  // Calls f(j, logit) for the thread's own.
+  // Calls f(j, logit) for this thread's logits.
   template <class F> __device__ __forceinline__ void each(F f) const {
 #pragma unroll
     for (u32 i = 0; i < 8; i++) {
@@ -38,7 +38,7 @@ struct Logits {
   __device__ __forceinline__ float log_sum() const { return most + logf(total); }
 };
 
-// Rows of no numbers where not `here`. All threads of a warp come here together.
+// An empty row if not `here`. All threads of a warp must call this together.
 __device__ __forceinline__ Logits logits_at(const act* x, u32 n, bool here) {
   Logits l{x, here ? n : 0, {}, -3.4028234e38f, 0.0f};
 #pragma unroll
@@ -53,9 +53,9 @@ __device__ __forceinline__ Logits logits_at(const act* x, u32 n, bool here) {
   return l;
 }
 
-// Cross entropy with one or two targets, each with a coefficient, and the mean of the bins; of `target0`, `target1` and the
-// outputs what is not wanted is null. The mean is summed in mirrored pairs: a distribution as symmetric as the bins are gives
-// exactly zero.
+// Cross entropy with one or two targets, each with a coefficient, and the expected value of the bins; targets and
+// outputs that are not wanted are null. The mean is summed over mirrored pairs of bins, so that a symmetric
+// distribution gives exactly zero.
 KERNEL twohot(const act* logits, const float* bins, u32 rows, u32 n, const float* target0, float c0, const float* target1,
               float c1, float* loss, float* mean) {
   wait_for_previous();
@@ -64,7 +64,7 @@ KERNEL twohot(const act* logits, const float* bins, u32 rows, u32 n, const float
   Logits l = logits_at(logits + row * n, n, here);
   if (mean) {
     float sum = 0.0f;
-    // Each pair by the thread that has its lower half.
+    // Each pair is added by the thread that has its lower bin.
     l.each([&](u32 i, float v) {
       if (i < n / 2) sum += (fast_exp(l.at(n - 1 - i) - l.most) - fast_exp(v - l.most)) * bins[n - 1 - i];
     });

@@ -1,6 +1,6 @@
-// Images into the encoder and out of the decoder: bytes, their loss, pictures.
+// Images for the encoder and from the decoder: bytes to activations, the loss, pictures.
 
-// Pixels of `from` numbers each -> pixels of `to`, cut or with zeros after.
+// Pixels of `from` channels -> pixels of `to` channels, truncated or padded with zeros.
 KERNEL resize_pixels(const act* x, u32 pixels, u32 from, u32 to, act* y) {
   wait_for_previous();
   u64 i = global_thread();

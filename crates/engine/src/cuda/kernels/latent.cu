@@ -1,6 +1,6 @@
-// Categorical distributions in groups of `classes` logits: samples, divergence, entropy, log-probability. Each is
-// mixed with a share `unimix` of the uniform distribution. `lanes` neighbouring threads, a power of two up to a warp, take a
-// group, `E` neighbouring classes each at a time; what a thread reads first stays in its registers, which is all of a
+// Categorical distributions in groups of `classes` logits: samples, divergence, entropy, log-probability. Each is mixed
+// with a share `unimix` of the uniform distribution. `lanes` neighbouring threads, a power of two up to a warp, take a
+// group, `E` neighbouring classes each at a time; what a thread reads first stays in its registers, which hold all of a
 // group of up to 32 E classes.
 
 // How a group is shared among threads.
@@ -15,7 +15,7 @@ struct Share {
 #define SHARE u32 classes, u32 lanes, u32 vector
 #define SHARE_VALUE Share{classes, lanes, vector}
 
-// `count` classes at most of those from `x` on; the rest is `otherwise`.
+// `E` classes from `x` on, of which `count` exist; the rest is `otherwise`.
 template <u32 E, class T>
 __device__ __forceinline__ Some<E> classes_at(const T* x, u32 count, const Share& s, float otherwise) {
   if (s.vector && count >= E) return load<E>(x);
@@ -25,11 +25,11 @@ __device__ __forceinline__ Some<E> classes_at(const T* x, u32 count, const Share
   return v;
 }
 
-// A group's logits and what softmax makes of them.
+// A group's logits and the statistics of their softmax.
 template <u32 E> struct Group {
   Share s;
   const act* x;
-  u32 first, end;  // this thread's first class; where the group ends (at once where there is no group)
+  u32 first, end;  // this thread's first class; where the group ends (0 if there is no group)
   Some<E> held;
   float most, total, unimix;
 
@@ -38,7 +38,7 @@ template <u32 E> struct Group {
   }
   __device__ __forceinline__ float soft(float logit) const { return fast_divide(fast_exp(logit - most), total); }
   __device__ __forceinline__ float mixed(float logit) const { return (1.0f - unimix) * soft(logit) + unimix / s.classes; }
-  // Finite where a probability underflows, too.
+  // Finite even if a probability underflows.
   __device__ __forceinline__ float log_mixed(float logit) const {
     return unimix > 0.0f ? logf(mixed(logit)) : logit - most - logf(total);
   }
@@ -69,7 +69,7 @@ template <u32 E> struct Group {
   }
 };
 
-// The group whose first class is at `x`; none where not `here`. All threads of a warp come here together.
+// The group whose first class is at `x`; empty if not `here`. All threads of a warp must call this together.
 template <u32 E>
 __device__ __forceinline__ Group<E> group_at(const act* x, const Share& s, float unimix, bool here) {
   Group<E> g{s, x, s.lane() * E, here ? s.classes : 0, {}, -3.4028234e38f, 0.0f, unimix};
@@ -81,7 +81,8 @@ __device__ __forceinline__ Group<E> group_at(const act* x, const Share& s, float
   return g;
 }
 
-// The class in whose share of the unit interval `u` falls: as many as end at or before it. Of NaN it is the first.
+// The class in whose share of the unit interval `u` falls: the number of shares that end at or before it. With NaN it
+// is the first class.
 template <u32 E> __device__ __forceinline__ u32 quantile(const Group<E>& g, float u) {
   float total = 0.0f, carried = 0.0f, chosen = 0.0f;
   g.each([&](u32, float logit) { total += g.mixed(logit); });
@@ -109,7 +110,7 @@ template <u32 E> __device__ __forceinline__ u32 perturbed_max(const Group<E>& g,
   u32 best = 0xffffffffu;
   float most = 0.0f;
   g.each([&](u32 k, float logit) {
-    // Logits and log-probabilities differ by a constant; without a mixture the logits keep ties as given.
+    // Without a mixture, logits differ from log-probabilities by a constant only, and keep exact ties.
     float value = (g.unimix > 0.0f ? g.log_mixed(logit) : logit) + noise[k];
     if (best == 0xffffffffu || value > most) best = k, most = value;
   });
@@ -118,7 +119,7 @@ template <u32 E> __device__ __forceinline__ u32 perturbed_max(const Group<E>& g,
     u32 k = __shfl_xor_sync(ALL, best, mask);
     if (k != 0xffffffffu && (best == 0xffffffffu || value > most || (value == most && k < best))) best = k, most = value;
   }
-  return __shfl_sync(ALL, best, lane_of_warp() - g.s.lane()); // numbers that are none compare differently in every lane
+  return __shfl_sync(ALL, best, lane_of_warp() - g.s.lane()); // NaN compares differently in every lane
 }
 
 enum Noise : u32 { UNIFORM, GUMBEL, COUNTER };
@@ -157,7 +158,7 @@ __device__ __forceinline__ void mixed_grad_groups(const act* logits, const act* 
   g.map(dx + at, dy + at, [&](u32, float logit, float d) { return (1.0f - unimix) * g.soft(logit) * (d - mean); });
 }
 
-// The gradient of mixed probabilities as one of the logits.
+// Turns the gradient by mixed probabilities into that by the logits.
 KERNEL mixed_grad(const act* logits, const act* dy, u32 groups, SHARE, float unimix, act* dx) {
   wait_for_previous();
   if (vector == 4) mixed_grad_groups<4>(logits, dy, groups, SHARE_VALUE, unimix, dx);
@@ -195,8 +196,8 @@ __device__ __forceinline__ Divergence divergence(const act* p, const act* q, u64
   return Divergence{warp_sum(d.raw), warp_sum(d.entropy_p), warp_sum(d.entropy_q)};
 }
 
-// KL(p || q) of each row: raw; at least the free nats in `first` and, where not null, `second`; and, where not null, the
-// entropies of p and q.
+// KL(p || q) of each row: in `raw` as it is, in `first` and `second` at least the free nats; and the entropies of p and
+// q. `second` and the entropies may be null.
 KERNEL kl(const act* p, const act* q, u32 rows, u32 groups, SHARE, float unimix, float free_nats, float* raw, float* first,
           float* second, float* entropy_p, float* entropy_q) {
   wait_for_previous();
@@ -205,7 +206,7 @@ KERNEL kl(const act* p, const act* q, u32 rows, u32 groups, SHARE, float unimix,
   Divergence d = vector == 4 ? divergence<4>(p, q, row, here, groups, SHARE_VALUE, unimix, entropy_p)
                              : divergence<8>(p, q, row, here, groups, SHARE_VALUE, unimix, entropy_p);
   if (!here || lane_of_warp() > 0) return;
-  // Where free nats are off the official code takes no maximum at all. What is no number stays none.
+  // Without free nats the official code takes no maximum at all. NaN stays NaN.
   float least = free_nats > 0.0f && d.raw < free_nats ? free_nats : d.raw;
   raw[row] = d.raw;
   first[row] = least;
@@ -214,9 +215,9 @@ KERNEL kl(const act* p, const act* q, u32 rows, u32 groups, SHARE, float unimix,
 }
 EXPORT(kl)
 
-// Gradients of both sides, each of the divergence that it is given the gradient of. With l the logs of the mixed
-// probabilities, dKL/dl_p = p (log p/q - KL) and dKL/dl_q = q - p; divided by p and q they are those of the mixed
-// probabilities, up to constants without effect.
+// Gradients of both sides: dp from `dy_p` and dq from `dy_q`, each the gradient of one output of `kl`. With l the logs
+// of the mixed probabilities, dKL/dl_p = p (log p/q - KL) and dKL/dl_q = q - p; divided by p and q they are those of
+// the mixed probabilities, up to constants without effect.
 template <u32 E>
 __device__ __forceinline__ void kl_grad_groups(const act* p, const act* q, const float* raw, const float* dy_p,
                                                const float* dy_q, u32 rows, u32 groups, const Share& s, float unimix,
@@ -249,7 +250,7 @@ __device__ __forceinline__ void kl_grad_groups(const act* p, const act* q, const
     });
 }
 
-// What is null flows nowhere, or from nowhere.
+// Gradients that are null are zero; outputs that are null are not wanted.
 KERNEL kl_grad(const act* p, const act* q, const float* raw, const float* dy_p, const float* dy_q, u32 rows, u32 groups,
                SHARE, float unimix, float free_nats, act* dp, act* dq) {
   wait_for_previous();

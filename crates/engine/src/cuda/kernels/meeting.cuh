@@ -1,19 +1,19 @@
 // How the kernels of a chain (scan.cu, scan_grad.cu) follow each other: as launches of their own, or as turns of one
 // launch whose blocks of threads meet where the next launch would begin.
 //
-// What a kernel does is a function of a turn, which says which of the kernel's blocks of threads this is, and waits for
-// the kernel before it once the first weights are on their way.
+// A kernel's work is a function of a turn, which says which of the kernel's thread blocks this is. By `turn.wait` it
+// waits for the kernel before it, once the first weights are on their way.
 
-// A block of threads of a launch of its own.
+// A thread block of a launch of its own.
 struct Launched {
   u32 x = blockIdx.x, y = blockIdx.y;
   __device__ __forceinline__ void wait() const { wait_for_previous(); }
 };
 
-// The blocks of threads of one launch, all of which run at the same time, and no more than there are multiprocessors, so
-// that most GPUs have room left on each for kernels of other streams. What was written before `arrive` is seen
-// after `wait` by whoever reads past the first cache; shared memory is everyone's own, and does not last from one turn
-// to the next. Every arrival needs its wait.
+// The thread blocks of one launch, all of which run at the same time, and no more than there are multiprocessors, so
+// that most GPUs have room left on each for kernels of other streams. Writes before `arrive` are visible after `wait`
+// to reads past the L1 cache. Shared memory is each block's own, and does not last from one turn to the next. Every
+// arrival needs its wait.
 struct Meeting {
   u32* count;  // arrivals of blocks so far, zero at first; null where blocks are a cluster
   u32 all;     // arrivals that are waited for
@@ -28,7 +28,7 @@ struct Meeting {
   }
   __device__ __forceinline__ void wait() const {
     emulator::meet();
-    // Those who go on first may arrive at the next one before the others have looked.
+    // Blocks that go on first may arrive at the next meeting before the others have checked.
     emulator::must(!count || (*count >= all && *count <= all + gridDim.x), "a counter of arrivals was not cleared");
   }
 #else
@@ -61,7 +61,7 @@ struct Meeting {
   }
 #endif
 
-  // One of the blocks of threads that a kernel would have.
+  // One of the thread blocks that a kernel would have in a launch of its own.
   struct Turn {
     const Meeting& meeting;
     u32 x, y;
@@ -73,7 +73,7 @@ struct Meeting {
     __device__ __forceinline__ void wait() const {}
   };
 
-  // Does what a kernel of columns x tiles blocks of threads does, of which there are as many here, or more.
+  // Does the work of a kernel of columns x tiles thread blocks; this launch has as many, or more.
   template <class Work>
   __device__ __forceinline__ void kernel(u32 columns, u32 tiles, Work work) {
     if (blockIdx.x < columns * tiles)

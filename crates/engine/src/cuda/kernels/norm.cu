@@ -53,7 +53,7 @@ __device__ __forceinline__ float activate_slope(float x, u32 act) {
 // ---- Rows. `lanes` neighbouring threads, a power of two, take a row, `N` numbers each at a time; what a thread reads first
 // of a row stays in its registers, which is all of it up to 8192 numbers. Blocks have 256 threads, or one row's.
 
-// Shared memory of a block, for one thing after the other.
+// Shared memory of a block, used for one thing after another.
 __device__ __forceinline__ float* scratch() {
   __shared__ float4 memory[512];
   return (float*)memory;
@@ -68,7 +68,7 @@ __device__ __forceinline__ float2 row_sums(float2 v, u32 lanes) {
   if (lanes <= WARP) return v;
   __shared__ float2 sums[32];
   u32 warp = threadIdx.x / WARP, warps = lanes / WARP, first = warp / warps * warps;
-  __syncthreads();  // whoever read the sums before is done
+  __syncthreads();  // earlier sums have been read
   if (lane_of_warp() == 0) sums[warp] = v;
   __syncthreads();
   v = float2{0.0f, 0.0f};
@@ -85,7 +85,7 @@ __device__ __forceinline__ float2 stats_of(float2 sums, u32 n, u32 kind, float e
   return float2{mean, 1.0f / sqrtf(variance + epsilon)};
 }
 
-// Activations of `N` numbers, or their slopes. The usual one is by itself, as it is used most.
+// Activations of `N` numbers, or their derivatives. Silu has an unrolled loop of its own, as it is used most.
 template <u32 N> __device__ __forceinline__ void activate_all(Some<N>& v, u32 act_kind) {
   if (act_kind == SILU) {
 #pragma unroll
@@ -161,8 +161,8 @@ KERNEL_1024 norm_act(const act* x, const float* scale, const float* shift, u32 r
 }
 EXPORT(norm_act)
 
-// Sums for each of `columns` numbers over the slabs of parts [slabs, columns], in a fixed order, by a block: those of columns
-// `first` to `last`, which go to a [n] and then b.
+// Adds up parts [slabs, columns] over the slabs in a fixed order, by one block, for columns `first` to `last`. The
+// first n columns go to a [n], if there is one, and the others to b.
 __device__ __forceinline__ void finish_columns(const float* parts, u32 slabs, u32 columns, u32 first, u32 last, float* a,
                                                u32 n, float* b) {
   float* sums = scratch();
@@ -186,7 +186,7 @@ __device__ __forceinline__ void finish_columns(const float* parts, u32 slabs, u3
   }
 }
 
-// One of the parameters' gradients: leaves the sums over the rows that this block went through in part [n].
+// One parameter's gradient: writes the sums over this block's rows to part [n].
 template <u32 N>
 __device__ __forceinline__ void slab_sums(Some<N>& v, u32 n, u32 lanes, float* part) {
   float* sums = scratch();
@@ -208,8 +208,8 @@ __device__ __forceinline__ void slab_sums(Some<N>& v, u32 n, u32 lanes, float* p
   }
 }
 
-// What the gradient of a norm with its activation takes and leaves. A block goes through `slab` rows; `parts` [slabs,
-// columns] holds what they add to the parameters' gradients, those of the scale first.
+// Inputs and outputs of the gradient of a norm with its activation. A block goes through `slab` rows; `parts` [slabs,
+// columns] receives their share of the parameters' gradients, that of the scale first.
 struct NormGrad {
   const act *x, *dy;
   const float *scale, *shift;
@@ -217,10 +217,10 @@ struct NormGrad {
   float epsilon;
   u32 slab;
   act* dx;
-  float *dscale, *dshift, *parts;  // the first two may be null; the third is, where there is one slab
+  float *dscale, *dshift, *parts;  // the first two may be null; the third is null if there is one slab
 };
 
-// Of `N` numbers: normalised, and their gradients before and after the scale.
+// Of `N` numbers: normalised, and the gradients with respect to the scaled and to the normalised numbers.
 template <u32 N> struct Slopes { Some<N> normed, dz, dx; };
 template <u32 N>
 __device__ __forceinline__ Slopes<N> slopes(const NormGrad& g, u32 j, const Some<N>& v, const Some<N>& dy, float2 s) {
@@ -266,7 +266,7 @@ __device__ __forceinline__ void norm_act_grad_rows(const NormGrad& g) {
       s = row_sums(s, g.lanes);
     }
     s = stats_of(s, g.n, g.kind, g.epsilon);
-    float2 t{0.0f, 0.0f};  // sums of dx', which is dx before the norm, and of it times the normalised row
+    float2 t{0.0f, 0.0f};  // sums of `Slopes::dx`, and of its product with the normalised row
     Some<N> held{};
     if (first < end) {
       Slopes<N> r = slopes(g, first, numbers(held_x), numbers(held_dy), s);
@@ -277,7 +277,7 @@ __device__ __forceinline__ void norm_act_grad_rows(const NormGrad& g) {
         scale_sums.x[i] += r.dz.x[i] * r.normed.x[i], shift_sums.x[i] += r.dz.x[i];
       }
     }
-    for (u32 j = first + stride; WIDE && j < end; j += stride) {  // beyond what registers hold; still one thread's alone
+    for (u32 j = first + stride; WIDE && j < end; j += stride) {  // beyond the registers; still one thread's alone
       Slopes<N> r = slopes(g, j, load<N>(x + j), load<N>(dy + j), s);
       if (g.dshift) add_to(of_shift + j, r.dz, step > 0);
 #pragma unroll
@@ -322,8 +322,8 @@ template <bool WIDE> __device__ __forceinline__ void norm_act_grad_block(NORM_GR
   finish_columns(parts, gridDim.x, columns, 0, columns, dscale, n, dshift);
 }
 
-// dx and the gradients of the parameters, [n] each, where not null. Of several slabs, the last block to be done adds up what
-// all of them left, if there is a counter, else norm_act_grad_finish does.
+// dx and the gradients of the parameters, [n] each, where not null. Parts of several slabs are added up by the last
+// block to finish, if there is a counter, else by norm_act_grad_finish.
 KERNEL_1024 norm_act_grad(NORM_GRAD_ARGS) {
   wait_for_previous();
   norm_act_grad_block<false>(NORM_GRAD_VALUES);
@@ -337,7 +337,7 @@ KERNEL_1024 norm_act_grad_wide(NORM_GRAD_ARGS) {
 }
 EXPORT(norm_act_grad_wide)
 
-// Of 32 columns by each block.
+// Adds up the parts, 32 columns per block.
 KERNEL_1024 norm_act_grad_finish(const float* parts, u32 slabs, u32 columns, u32 n, float* dscale, float* dshift) {
   wait_for_previous();
   u32 first = blockIdx.x * 32;
@@ -345,7 +345,7 @@ KERNEL_1024 norm_act_grad_finish(const float* parts, u32 slabs, u32 columns, u32
 }
 EXPORT(norm_act_grad_finish)
 
-// silu(a) b of the halves of each row [rows, 2 n] -> [rows, n], `each` numbers a thread.
+// silu(a) b of the halves of each row [rows, 2 n] -> [rows, n], `each` numbers per thread.
 template <u32 N> __device__ __forceinline__ void swiglu_some(const act* x, u32 rows, u32 n, act* y) {
   u64 i = global_thread() * N;
   if (i >= (u64)rows * n) return;

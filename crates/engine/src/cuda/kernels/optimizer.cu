@@ -1,19 +1,19 @@
-// The optimizer step of all tensors together (ops/optimizer.rs), in two launches: norms, and the update itself. Tensors are
-// cut into slices of which a block of 256 threads takes one each. Sums over slices are float64, in a fixed order: whichever
-// block is done last adds them up.
+// The optimizer step of all tensors together (ops/optimizer.rs), in two launches: norms, and the update itself. Tensors
+// are cut into slices, one for each block of 256 threads. Sums over slices are float64, in a fixed order, whichever
+// block finishes last and adds them up.
 
 #define TENSORS 88u  // that fit into the arguments of one launch, which are 4096 bytes at most
 #define SLICE 8192u  // numbers
 
-// Some tensors, by their addresses: `end` counts the slices of this one and those before it. Where `param` is null, `grad`
-// is only looked at.
+// Some tensors, by their addresses: `end` counts the slices of this one and those before it. If `param` is null, `grad`
+// is only checked for bad numbers.
 struct Tensors {
   float *param[TENSORS], *grad[TENSORS], *rms[TENSORS], *momentum[TENSORS];
   u32 n[TENSORS], end[TENSORS];
   float decay[TENSORS];
 };
 
-// Which tensor and which of its numbers this block takes.
+// The tensor that this block works on, and which of its numbers.
 struct Slice {
   u32 tensor, first, last, part, parts;
 };
@@ -22,14 +22,14 @@ __device__ __forceinline__ Slice slice_of(const Tensors& t, u32 count) {
   return Slice{low, part * SLICE, min((part + 1) * SLICE, t.n[low]), part, t.end[low] - start};
 }
 
-// The sum of every second of `parts` pairs from `x` on, which other blocks wrote; in thread 0.
+// The sum of one element of each of `parts` pairs from `x` on, which other blocks wrote; in thread 0.
 __device__ __forceinline__ double total(const double* x, u32 parts) {
   double sum = 0.0;
   for (u32 i = threadIdx.x; i < parts; i += blockDim.x) sum += __ldcg(x + 2 * i);
   return block_sum(sum);
 }
 
-// Numbers `first` to `last`, four at a time where all arrays allow it: calls `f(i)` for each thread's own.
+// Calls `f(i, count)` for this thread's share of numbers `first` to `last`, four at a time.
 template <class F>
 __device__ __forceinline__ void each_four(u32 first, u32 last, F f) {
   for (u32 i = first + 4 * threadIdx.x; i < last; i += 4 * blockDim.x) f(i, min(4u, last - i));
@@ -49,8 +49,9 @@ __device__ __forceinline__ void store_four(float* x, u32 i, u32 count, float4 v)
   if (count > 3) x[i + 3] = v.w;
 }
 
-// Leaves for each tensor the sum of squares of its gradient and the factor that clips it: NaN where the gradient holds a
-// number that is not finite. `sums` has a pair for each slice; this launch begins with tensor and slice `tensor0`, `slice0`.
+// Computes for each tensor the sum of squares of its gradient and the factor that clips it: NaN if the gradient has a
+// number that is not finite. `sums` has a pair for each slice; this launch begins with tensor and slice `tensor0`,
+// `slice0`.
 KERNEL norms(const __grid_constant__ Tensors t, u32 count, u32 tensor0, u32 slice0, float agc, float smallest, double* sums,
              double* squares, float* clips, u32* arrived) {
   wait_for_previous();
@@ -62,7 +63,7 @@ KERNEL norms(const __grid_constant__ Tensors t, u32 count, u32 tensor0, u32 slic
     float4 g = load_four(grad, i, n);
     of_grad += g.x * g.x + g.y * g.y + g.z * g.z + g.w * g.w;
     bad = bad || !(fmaxf(fmaxf(fabsf(g.x), fabsf(g.y)), fmaxf(fabsf(g.z), fabsf(g.w))) <= 3.4028234e38f) ||
-          (g.x != g.x) || (g.y != g.y) || (g.z != g.z) || (g.w != g.w);  // maxima pass over NaN
+          (g.x != g.x) || (g.y != g.y) || (g.z != g.z) || (g.w != g.w);  // fmaxf ignores NaN
     if (!param) return;
     float4 p = load_four(param, i, n);
     of_param += p.x * p.x + p.y * p.y + p.z * p.z + p.w * p.w;
@@ -77,7 +78,7 @@ KERNEL norms(const __grid_constant__ Tensors t, u32 count, u32 tensor0, u32 slic
   if (threadIdx.x > 0) return;
   float clip = 1.0f;
   if (agc > 0.0f) clip = 1.0f / fmaxf((float)sqrt(a) / (agc * fmaxf((float)sqrt(b), smallest)), 1.0f);
-  squares[tensor] = param ? a : 0.0;  // what is only looked at has no part in the norm
+  squares[tensor] = param ? a : 0.0;  // tensors that are only checked have no part in the norm
   clips[tensor] = a != a ? __uint_as_float(0x7fc00000u) : clip;
 }
 EXPORT(norms)
@@ -113,9 +114,9 @@ __device__ __forceinline__ float apply(const Rule& r, float& param, float& grad,
   return change;
 }
 
-// Updates all tensors, unless one of all `tensors` is bad, `varying` [3] being learning rate and bias corrections. The last
-// launch (`slices` is then the number of all slices, else 0) leaves verdict [4]: the norms of gradients, changes and
-// parameters, and the first bad tensor or -1.
+// Updates its tensors, unless one of all `tensors` is bad. `varying` [3] has the learning rate and the bias
+// corrections. The last launch (with the number of all slices in `slices`, otherwise 0) writes verdict [4]: the norms
+// of gradients, changes and parameters, and the first bad tensor or -1.
 KERNEL update(const __grid_constant__ Tensors t, u32 count, u32 tensor0, u32 slice0, u32 tensors, u32 slices,
               const float* varying, float eps, float beta1, float beta2, float new1, float new2, u32 nesterov,
               const double* squares, const float* clips, double* sums, u32* arrived, float* verdict) {
@@ -174,7 +175,7 @@ KERNEL ema(const __grid_constant__ Pairs t, u32 count, float mix, const float* v
   u32 i = 4 * ((blockIdx.x - (low ? t.end[low - 1] : 0)) * blockDim.x + threadIdx.x), n = t.n[low];
   if (i >= n) return;
   n = min(4u, n - i);
-  // Where all of the source is taken, whatever the target holds does not matter.
+  // With a mix of 1 the old target must not matter, even if it is NaN.
   float4 s = load_four(t.source[low], i, n), v = mix == 1.0f ? s : load_four(t.target[low], i, n);
   float keep = 1.0f - mix;
   store_four(t.target[low], i, n,
@@ -189,7 +190,7 @@ struct Finite {
   u32 n[LOOKED_AT], end[LOOKED_AT], wide[(LOOKED_AT + 31) / 32 * 2];  // `wide` has a bit for each
 };
 
-// For each slice of `slice` numbers, whether one of them is not finite.
+// For each slice of `slice` numbers, how many of them are not finite.
 KERNEL count_bad(const __grid_constant__ Finite t, u32 count, u32 slice, float* counts) {
   wait_for_previous();
   u32 tensor = table_row(t.end, count, blockIdx.x), part = blockIdx.x - (tensor ? t.end[tensor - 1] : 0);

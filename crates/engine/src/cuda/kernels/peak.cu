@@ -19,7 +19,7 @@ KERNEL peak_bf16(u32 rounds, float* out) {
 }
 EXPORT(peak_bf16)
 
-// The ordinary units: each thread does `rounds` times CHAINS multiply-adds.
+// CUDA cores: each thread does `rounds` times CHAINS multiply-adds.
 KERNEL peak_f32(u32 rounds, float* out) {
   wait_for_previous();
   float sums[CHAINS] = {}, a = threadIdx.x * 1e-3f, b = 1.0f - a;

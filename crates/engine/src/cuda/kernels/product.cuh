@@ -1,5 +1,5 @@
-// Tiles of matrix products, whatever their factors come from: on the ordinary units in float32, or on tensor cores with
-// factors in bfloat16 and sums in float32. `left` is [rows, depth], `right` is [depth, columns].
+// Tiles of matrix products, wherever their factors come from: on CUDA cores in float32, or on tensor cores with factors
+// in bfloat16 and sums in float32. `left` is [rows, depth], `right` is [depth, columns].
 
 #define TILE_ROWS 64u
 #define DEPTH 32u  // of a simple product, held in shared memory at a time
@@ -20,10 +20,10 @@ __device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u3
 
 // ---- Simple products: factors are functions, asked for one number at a time -------------------------------------------
 
-// Computes a tile [TILE_ROWS, COLUMNS] by a block of 256 threads: the sums over d from `start` to `end` of
-// `left(i, d) right(d, j)`, handed to `store(i, j, sum)`. The factors are never asked for a d from `end` on, but for rows and
-// columns outside of their matrices, where they must be zero. Where neighbouring threads read neighbouring numbers is said by `left_by_row` and
-// `right_by_row`: true where numbers of one d lie together.
+// Computes a tile [TILE_ROWS, COLUMNS] by a block of 256 threads: the sums of `left(i, d) right(d, j)` over d from
+// `start` to `end`, passed to `store(i, j, sum)`. The factors are never called with a d from `end` on, but with rows
+// and columns outside of their matrices, where they must be zero. `left_by_row` and `right_by_row` say whether numbers
+// of one d are neighbours in memory, so that neighbouring threads read neighbouring numbers.
 template <u32 COLUMNS, class Left, class Right, class Store>
 __device__ __forceinline__ void product_f32(u32 start, u32 end, bool left_by_row, bool right_by_row, Left left, Right right,
                                             Store store) {
@@ -99,8 +99,8 @@ __device__ __forceinline__ void product(u32 start, u32 end, bool left_by_row, bo
 
 // ---- Staged products: factors in bfloat16 travel through a ring of stages in shared memory -----------------------------
 
-// How a block of threads computes a tile [ROWS, COLUMNS] of a product: DEPTH of its depth in each of STAGES stages, by
-// warps side by side along the rows, the columns, and the depth of each stage.
+// How a thread block computes a tile [ROWS, COLUMNS] of a product: in pipeline stages of TILE_DEPTH, of which STAGES
+// are in shared memory, by warps that split the rows, the columns, and the depth of each stage.
 template <u32 R, u32 C, u32 D, u32 ALONG_ROWS, u32 ALONG_COLUMNS, u32 ALONG_DEPTH, u32 S>
 struct Tile {
   static constexpr u32 ROWS = R, COLUMNS = C, TILE_DEPTH = D, STAGES = S;
@@ -110,24 +110,24 @@ struct Tile {
   static constexpr u32 ACROSS = WARP_ROWS / 16, DOWN = WARP_COLUMNS / 8;  // products of tensor cores for each warp
   static constexpr u32 LEFT = 2 * R * D, STAGE = LEFT + 2 * C * D;        // bytes
   static constexpr bool BY_WARPGROUPS = false;
-  static constexpr u32 WIDTH = WARP_COLUMNS % 32 == 0 ? 32 : 16;  // that is handed out at once
-  // Where the sums of a warp begin: its 16 rows number `i`, and its columns.
+  static constexpr u32 WIDTH = WARP_COLUMNS % 32 == 0 ? 32 : 16;  // columns that are handed out at once
+  // The first of a warp's `i`-th 16 rows, and its first column.
   static __device__ __forceinline__ u32 row_of(u32 warp, u32 i) { return warp % WARPS_R * WARP_ROWS + 16 * i; }
   static __device__ __forceinline__ u32 column_of(u32 warp) { return warp / WARPS_R % WARPS_C * WARP_COLUMNS; }
 };
 template <class T> using Sums = float[T::ACROSS][T::DOWN][4];
 
-// Tiles in shared memory are rows of CHUNKS chunks of 16 bytes, along the depth or across it, as the factor lies in
-// memory. Chunks are swapped within rows so that the same chunk of eight rows, which ldmatrix reads at a time, lies in
+// Tiles in shared memory are rows of CHUNKS chunks of 16 bytes, along the depth or across it, as in the factor's
+// memory. Chunks are swizzled within rows so that the same chunk of eight rows, which ldmatrix reads at once, is in
 // different banks.
 template <class T, u32 ROWS, u32 CHUNKS>
 __device__ __forceinline__ u32 place(u32 row, u32 chunk) {
   if (T::BY_WARPGROUPS) return chunk / 8 * (128 * ROWS) + 128 * row + 16 * (chunk % 8 ^ row % 8);  // see wgmma.cuh
-  const u32 POWER = CHUNKS & (~CHUNKS + 1), SWAP = POWER < 8 ? POWER : 8;  // 8 / SWAP rows later the banks come again
+  const u32 POWER = CHUNKS & (~CHUNKS + 1), SWAP = POWER < 8 ? POWER : 8;  // banks repeat after 8 / SWAP rows
   return 16 * (row * CHUNKS + (chunk ^ (row / (8 / SWAP) % SWAP)));
 }
 
-// Where numbers of a factor are, if there are any; zeros stand for others.
+// The address of numbers of a factor; if they are not `there`, zeros take their place.
 struct Spot {
   const bf16* at;
   bool there;
@@ -154,7 +154,7 @@ __device__ __forceinline__ void end_group() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
-// Waits for all groups of this thread but the last few.
+// Waits for all groups of this thread but the last BUT.
 template <u32 BUT>
 __device__ __forceinline__ void wait_for_groups() {
 #ifdef EMULATED
@@ -164,9 +164,9 @@ __device__ __forceinline__ void wait_for_groups() {
 #endif
 }
 
-// Fills the tile of a factor, which has ROWS rows of chunks. `source(i, row, column)` is the spot of the GRAIN numbers from
-// there on: 8 and 4 are copied asynchronously and must be aligned to their size, 1 need not. `i` counts
-// the chunks of this thread and is known to the compiler.
+// Fills the tile of a factor, which has ROWS rows of chunks. `source(i, row, column)` is the spot of the GRAIN numbers
+// from there on: 8 or 4 are copied asynchronously and must be aligned to their size; with 1, nothing need be aligned.
+// `i` counts the chunks of this thread and is a constant after unrolling.
 template <class T, u32 GRAIN, u32 ROWS, u32 CHUNKS, class Source>
 __device__ __forceinline__ void fill_tile(char* tile, Source source) {
   const u32 THREADS = T::THREADS, EACH = (ROWS * CHUNKS + THREADS - 1) / THREADS;
@@ -193,8 +193,8 @@ __device__ __forceinline__ void fill_tile(char* tile, Source source) {
   }
 }
 
-// What a warp's tensor cores take of 16 rows of the left factor (or columns of the right one) from `first` on and 16 of
-// the depth from `depth` on: for the left the registers of one product, for the right those of two.
+// Loads a warp's fragment of 16 rows of the left factor (or columns of the right one) from `first` on and 16 of the
+// depth from `depth` on: for the left the registers of one `mma`, for the right those of two.
 template <class T, bool LEFT, bool ALONG_DEPTH, u32 ROWS, u32 CHUNKS>
 __device__ __forceinline__ void fragment(u32 (&r)[4], const char* tile, u32 first, u32 depth) {
   u32 matrix = lane_of_warp() / 8, line = lane_of_warp() % 8;
@@ -214,7 +214,7 @@ __device__ __forceinline__ void fragment(u32 (&r)[4], const char* tile, u32 firs
 #endif
 }
 
-// A warp's products of one stage. Registers of the next products load while the present ones are computed.
+// A warp's products of one stage. Fragments of the next products are loaded while the current ones are computed.
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG>
 __device__ __forceinline__ void multiply_stage(Sums<T>& sums, const char* stage) {
   const u32 STEPS = T::TILE_DEPTH / 16 / T::WARPS_D;
@@ -245,7 +245,7 @@ __device__ __forceinline__ void multiply_stage(Sums<T>& sums, const char* stage)
   }
 }
 
-// A product as below, for tiles whose warps multiply for themselves.
+// `multiply_tiles` for tiles whose warps multiply independently.
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
 __device__ __forceinline__ void multiply_by_warps(Sums<T>& sums, char* shared, u32 steps, Load load) {
   auto fill_stage = [&](u32 stage) { load(shared + stage * T::STAGE, shared + stage * T::STAGE + T::LEFT); };
@@ -256,7 +256,7 @@ __device__ __forceinline__ void multiply_by_warps(Sums<T>& sums, char* shared, u
   u32 full = 0, empty = T::STAGES - 1;
   for (u32 step = 0; step < steps; step++) {
     wait_for_groups<T::STAGES - 2>();
-    __syncthreads();  // what all threads copied is there, and nobody reads the stage that is filled next
+    __syncthreads();  // all copies have arrived, and no thread still reads the stage that is filled next
     if (step + T::STAGES - 1 < steps) fill_stage(empty);
     end_group();
     multiply_stage<T, LEFT_ALONG, RIGHT_ALONG>(sums, shared + full * T::STAGE);
@@ -271,8 +271,8 @@ __device__ __forceinline__ void multiply_by_warps(Sums<T>& sums, char* shared, u
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
 __device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shared, u32 steps, Load load);
 
-// Adds a product of `steps` times TILE_DEPTH to the sums of a tile. `load(left, right)` fills the tiles of both factors for
-// one step after the other. A factor is `ALONG` where its rows (or columns) are lines of numbers along the depth.
+// Adds a product of depth `steps` times TILE_DEPTH to the sums of a tile. Each call of `load(left, right)` fills the
+// tiles of both factors for the next step. A factor is `ALONG` if it is contiguous along the depth.
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
 __device__ __forceinline__ void multiply_tiles(Sums<T>& sums, char* shared, u32 steps, Load load) {
   if constexpr (T::BY_WARPGROUPS) {
@@ -282,8 +282,9 @@ __device__ __forceinline__ void multiply_tiles(Sums<T>& sums, char* shared, u32 
   }
 }
 
-// Hands the sums to `store(row, column, sums)`, four rows of four numbers from there on at a time, rearranged in shared
-// memory so that neighbouring threads have neighbouring numbers. Of warps along the depth the first adds up all, in order.
+// The epilogue: passes the sums to `store(row, column, sums)`, four rows of four numbers from there on at a time,
+// rearranged in shared memory so that neighbouring threads have neighbouring numbers. If warps split the depth, the
+// first of them adds up the sums of all, in order.
 template <class T, class Store>
 __device__ __forceinline__ void hand_out(Sums<T>& sums, char* shared, Store store) {
   u32 warp = threadIdx.x / WARP, lane = lane_of_warp(), plane = warp % T::PLANE;
@@ -300,7 +301,7 @@ __device__ __forceinline__ void hand_out(Sums<T>& sums, char* shared, Store stor
 #pragma unroll
       for (u32 i = 0; i < COUNT; i++) sum(i) += others[(w * COUNT + i) * WARP + lane];
   }
-  const u32 WIDTH = T::WIDTH, PITCH = WIDTH + 8;  // without conflicts of banks
+  const u32 WIDTH = T::WIDTH, PITCH = WIDTH + 8;  // without bank conflicts
   const u32 LANES = WIDTH / 4, GROUPS = WARP / LANES;  // that take four rows together
   float* stage = others + (T::WARPS_D - 1) * T::PLANE * COUNT * WARP + warp * 16 * PITCH;
 #pragma unroll

@@ -4,12 +4,12 @@
 //   inputs   the embeddings of deter and stoch, normed
 //   hidden   their product with each block of the first layer
 //   gates    its norm, the three gates of each block, the next deter
-//   project  what the posterior and the next step's embedding make of deter
+//   project  products of deter for the posterior and for the next step's embedding
 //   latent   the posterior's logits and a sample of them
 //
-// Weights are packed (`pack`), and stay in the second cache where `stays` says so.
-// All activations are [rows, steps, ..] and handed in at the step at hand. `d` is the width of deter, in blocks of
-// `own`; `h` that of the hidden layers; `z` that of stoch, in groups of `classes`.
+// Weights are packed (`pack`), and stay in the L2 cache if `stays` says so. All activations are [rows, steps, ..] and
+// passed from the current step on. `d` is the width of deter, in blocks of `own`; `h` that of the hidden layers; `z`
+// that of stoch, in groups of `classes`.
 
 // Parts of weights to be packed for products. Of part i, number (k, n) of block (outer, inner) is
 // w[outer outer_from + inner inner_from + k k_from + n n_from]. It goes to panel
@@ -24,8 +24,8 @@ struct Parts {
   u32 outer_panels[PARTS], first_panel[PARTS], panel_step[PARTS], spans[PARTS], first_span[PARTS], end[PARTS];
 };
 
-// In a tile the numbers lie as a warp takes them: in bfloat16, for each half of the columns and each lane (g, t), those
-// of rows 8 t to 8 t + 7 in column g; in float32 row by row. Eight numbers a thread.
+// A tile has its numbers in the order in which a warp reads them: in bfloat16, for each half of the columns and each
+// lane (g, t), those of rows 8 t to 8 t + 7 in column g; in float32 row by row. A thread packs eight numbers.
 KERNEL pack(const __grid_constant__ Parts p, u32 count) {
   wait_for_previous<WAIT_ALONE>();
   u32 j = table_row(p.end, count, blockIdx.x), depth = p.depth[j], columns = p.columns[j];
@@ -55,8 +55,8 @@ KERNEL pack(const __grid_constant__ Parts p, u32 count) {
 }
 EXPORT(pack)
 
-// The state that the first step starts from: that of `deter` [rows, d] and `stoch` [rows, z], forgotten where an
-// episode starts, at step 0 of prev and prev_stoch; of stoch another copy [rows, z].
+// Writes the state that the first step starts from, `deter` [rows, d] and `stoch` [rows, z], zeroed where an episode
+// starts, to step 0 of prev and prev_stoch; and another copy of stoch to first_stoch [rows, z].
 KERNEL start(const act* deter, const act* stoch, const float* keep, u32 rows, u32 steps, u32 d, u32 z, act* prev,
              act* prev_stoch, act* first_stoch) {
   wait_for_previous();
@@ -76,7 +76,7 @@ KERNEL start(const act* deter, const act* stoch, const float* keep, u32 rows, u3
 EXPORT(start)
 
 // A block for each row. The embedding of stoch is the sum of the chosen rows of its weight `w` [z, h], or at the first
-// step `dense` [rows, h]; that of deter is there. Both are normed: inputs [2 h].
+// step `dense` [rows, h]; that of deter is given (`embedded`). Both are normed: inputs [2 h].
 #define INPUTS_ARGS                                                                                             \
   const act* embedded, const act* w, const act* dense, const u32* chosen, const float* keep, const float* bias, \
   const float* scale_deter, const float* scale_stoch, u32 steps, u32 h, u32 groups, u32 classes, float epsilon, \
@@ -133,8 +133,8 @@ __device__ __forceinline__ void inputs_row(const Turn& turn, INPUTS_ARGS) {
 KERNEL inputs(INPUTS_ARGS) { inputs_row(Launched(), INPUTS_VALUES); }
 EXPORT(inputs)
 
-// y = [deter of the block, inputs] w + actions, and its squares. Blocks of threads: [panels of each block / N] by rows
-// / 16.
+// y = [deter of the block, inputs] w + actions, and its sums of squares. Thread blocks: [panels of each block / N] by
+// rows / 16.
 #define HIDDEN_ARGS                                                                                            \
   const act* w, u32 stays, const act* prev, const act* inputs, const act* actions, u32 rows, u32 steps, u32 d, \
   u32 own, u32 h, act* y, float* squares
@@ -168,9 +168,9 @@ EXPORT(hidden)
 KERNEL hidden_wide(HIDDEN_ARGS) { hidden_panels<2>(Launched(), HIDDEN_VALUES); }
 EXPORT(hidden_wide)
 
-// The gates [.., blocks, 3, own] of silu(norm(y)), and with them the next deter, which the next step starts from as
-// prev_next where it is kept (null at the last step). `inverse` [rows, steps] is left for the gradient. For each of its
-// PANELS panels a block of threads has those of the three gates, which a packed weight has side by side.
+// The gates [.., blocks, 3, own] from silu(norm(y)), and with them the next deter. prev_next (null at the last step)
+// gets a copy, zero where the next step does not keep the state. `inverse` [rows, steps] is left for the gradient. For
+// each of its PANELS panels a thread block has all three gates, which a packed weight has side by side.
 #define GATES_ARGS                                                                                                     \
   const act* w, u32 stays, const act* y, const float* squares, u32 slots, const float* scale, const float* bias,       \
   const act* prev, const float* keep_next, u32 rows, u32 steps, u32 d, u32 own, float epsilon, act* gates, act* deter, \
@@ -218,9 +218,9 @@ EXPORT(gates)
 KERNEL gates_wide(GATES_ARGS) { gates_panels<2>(Launched(), GATES_VALUES); }
 EXPORT(gates_wide)
 
-// Panels from `first` on of two products: what the posterior's first layer makes of deter, plus tokens, with its
-// squares; and the embedding of prev, the same deter where the next step keeps it. Without `of_posterior`, the weight,
-// the first is the tokens alone.
+// Panels from `first` on of two products: deter times the posterior's first layer, plus tokens, with sums of squares;
+// and the embedding of prev, which is deter where the next step keeps it. If the weight `of_posterior` is null, the
+// first is the tokens alone.
 #define PROJECT_ARGS                                                                                             \
   const act* of_posterior, const act* of_deter, u32 stays, const act* deter, const act* prev, const act* tokens, \
   const float* bias, u32 rows, u32 steps, u32 d, u32 h, u32 first, act* posterior, float* squares, act* embedded
@@ -252,10 +252,11 @@ __device__ __forceinline__ void project_panel(const Turn& turn, PROJECT_ARGS) {
 KERNEL project(PROJECT_ARGS) { project_panel(Launched(), PROJECT_VALUES); }
 EXPORT(project)
 
-// The posterior's logits, from silu(norm(posterior)), of `per` groups a block of threads, and a sample of each: the
-// class in whose share of the unit interval a number falls, or the largest log-probability plus Gumbel noise. `noise`
-// is of all steps, of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups, classes] for 1,
-// drawn here for 2. The next step starts from it as prev_next where it is kept (null at the last step).
+// The posterior's logits, from silu(norm(posterior)), of `per` groups per thread block, and a sample of each: the class
+// in whose share of the unit interval a uniform number falls, or that of the largest log-probability plus Gumbel noise.
+// `noise` is that of all steps, of which this is number t: uniform [.., groups] for kind 0, Gumbel [.., groups,
+// classes] for 1, drawn here for 2. prev_next (null at the last step) gets a copy, zero where the next step does not
+// keep the state.
 #define LATENT_ARGS                                                                                                   \
   const act* w, u32 stays, const act* posterior, const float* squares, u32 slots, const float* scale,                 \
   const float* bias, const float* noise, u32 kind, DRAWS, u32 t, const float* keep_next, u32 rows, u32 steps, u32 h,  \
@@ -338,13 +339,13 @@ static_assert(sizeof(Forward) == 37 * 8 + 22 * 4, "what ops/scan/forward.rs hand
 
 template <u32 N>
 __device__ __forceinline__ void forward_steps(const Forward& f) {
-  wait_for_previous<WAIT_ALONE>();  // and the next kernel does not start before the end: it would be in the way
+  wait_for_previous<WAIT_ALONE>();  // keeps the next kernel from starting before the end: it would take up room
   Meeting meeting(f.count);
   u32 rows = f.rows, steps = f.steps, d = f.d, own = f.own, h = f.h;
   u32 groups = f.groups, classes = f.classes, per = f.per, z = groups * classes;
   u32 tiles = ceil_div(rows, ROWS), of_h = ceil_div(h, PANEL), parts = d / own * ceil_div(ceil_div(own, PANEL), N);
   for (u32 t = 0; t <= steps; t++) {
-    // Between the deter of the step before and the embedding that step t starts with.
+    // First the products of the previous step's deter, including the embedding that step t starts with.
     bool later = t > 0, more = t < steps, stay = t + 1 < steps;
     u64 past = t - 1, now = t;
     const float* keep_now = more ? f.keep + now : nullptr;

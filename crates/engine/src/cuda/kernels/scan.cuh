@@ -1,9 +1,9 @@
-// What the recurrence's kernels (scan.cu, scan_grad.cu) share: products of 16 rows with packed weights, spread over
-// many blocks of threads, and norms that are added up across those.
+// Shared by the recurrence's kernels (scan.cu, scan_grad.cu): products of 16 rows with packed weights, spread over many
+// thread blocks, and norms whose sums are added up across these.
 //
-// A step of the recurrence is a chain of products [16, k] [k, n] with norms in between. Its time is that of reading the
-// weights and of waiting for one another, so every block takes a few columns and all of k, its eight warps share k out
-// among themselves, and the next kernel of the chain begins to load its weights while this one ends.
+// A step of the recurrence is a chain of products [16, k] [k, n] with norms in between. Its time goes into reading
+// weights and waiting for the previous kernel, so every block takes a few columns and all of k, which its eight warps
+// split, and the next kernel of the chain begins to load its weights while this one ends.
 
 constexpr u32 ROWS = 16;   // of the batch that a block of threads takes
 constexpr u32 PANEL = 16;  // columns that a tile of a product has
@@ -24,7 +24,8 @@ extern __shared__ __align__(1024) char shared_bytes[];
 
 __device__ __forceinline__ u32 ceil_div(u32 a, u32 b) { return (a + b - 1) / b; }
 
-// ---- Numbers in memory. What the chain hands on is read past the first cache, which may hold what was there before.
+// ---- Numbers in memory. What an earlier kernel of the chain wrote is read past the L1 cache, which may hold older
+// values.
 
 __device__ __forceinline__ float fresh(const float* x) { return __ldcg(x); }
 __device__ __forceinline__ float fresh(const bf16* x) { return number(bf16{__ldcg(&x->bits)}); }
@@ -40,8 +41,8 @@ struct Eight {
 };
 #endif
 
-// Those of `count` numbers from `x` on that there are, else zeros. Rows of bfloat16 have a multiple of eight numbers
-// and begin at a multiple of 16 bytes.
+// Eight numbers from `x` on, zeros beyond `count`. Rows of bfloat16 have a multiple of eight numbers and begin at a
+// multiple of 16 bytes.
 __device__ __forceinline__ Eight load_eight(const act* x, int count) {
   Eight v = {};
 #ifdef ACT_BF16
@@ -77,7 +78,7 @@ __device__ __forceinline__ Eight pack_eight(const float (&x)[8]) {
   return v;
 }
 
-// A parameter's numbers, as `load_eight`; with bfloat16 they, too, begin at a multiple of 16 bytes.
+// Eight numbers of a parameter, as by `load_eight`; with bfloat16 they, too, are aligned to 16 bytes.
 __device__ __forceinline__ void load_parameters(const float* x, int count, float (&v)[8]) {
 #ifdef ACT_BF16
   float4 low = {}, high = {};
@@ -88,7 +89,7 @@ __device__ __forceinline__ void load_parameters(const float* x, int count, float
 #endif
 }
 
-// ---- Functions: exact in float32, else as exact as what they are rounded to.
+// ---- Functions: exact in float32, otherwise as exact as results in bfloat16 need.
 
 __device__ __forceinline__ float quick_tanh(float x) {
 #if defined(ACT_BF16) && !defined(EMULATED)
@@ -115,10 +116,10 @@ __device__ __forceinline__ float silu_slope(float x) {
   return s * (1.0f + x * (1.0f - s));
 }
 
-// ---- Rows that a product takes its left side from. `row(i, offset)` is one of them from there on, as a thread looks
-// at it: `at(k)` gives eight numbers from k on.
+// ---- Rows of a product's left factor. `row(i, offset)` is row i from number `offset` on, as one thread reads it:
+// `at(k)` gives eight numbers from k on.
 
-// As they are in memory: `rows` rows of `width` numbers that are `stride` apart.
+// Rows as they are in memory: `rows` rows of `width` numbers, `stride` apart.
 struct Plain {
   struct Row {
     const act* x;
@@ -133,7 +134,7 @@ struct Plain {
   }
 };
 
-// silu(norm(x)), with what the rows are multiplied by in `inverse`.
+// silu(norm(x)), with the factors that normalise the rows in `inverse`.
 struct Normed {
   struct Row {
     Plain::Row x;
@@ -155,7 +156,7 @@ struct Normed {
   }
 };
 
-// The gradient of x, from `dy`, that of y = silu(norm(x)); `mean` is that of its product with the normed row.
+// The gradient of x from that of y = silu(norm(x)), `dy`; `mean` is the mean of `of_norm` (scan_grad.cu) over each row.
 struct NormGrad {
   struct Row {
     Plain::Row x, dy;
@@ -182,7 +183,7 @@ struct NormGrad {
   }
 };
 
-// One after the other: the second from number `first`, a multiple of SPAN, on.
+// Rows of a followed by those of b, which begin at number `first`, a multiple of SPAN.
 template <class A, class B>
 struct Joined {
   struct Row {
@@ -204,7 +205,7 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w) {
   return *w;
 #else
   uint4 v;
-  // Volatile keeps it after the wait, as the kernel before may be the one that has packed it.
+  // Volatile keeps this after the wait, as the kernel before may have packed the weight.
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "l"(w));
@@ -212,8 +213,8 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w) {
 #endif
 }
 
-// The same with what the second cache is to make of it: weights that it has room for stay there from step to step, and
-// others pass through without driving those out.
+// The L2 cache's policy for weights: those that it has room for stay there from step to step, and others pass through
+// without evicting those.
 __device__ __forceinline__ u64 cache_policy(bool stays) {
   u64 policy = 0;
 #ifndef EMULATED
@@ -230,7 +231,7 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w, u64 policy) {
   return *w;
 #else
   uint4 v;
-  // Volatile, and not through the path for constants: otherwise the compiler puts it off until after the wait.
+  // Volatile, and not a read-only load (.nc): otherwise the compiler moves it behind the wait.
   asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(w), "l"(policy));
@@ -238,13 +239,13 @@ __device__ __forceinline__ uint4 load_weights(const uint4* w, u64 policy) {
 #endif
 }
 
-// A block's share of a product: spans up to `last` of up to N neighbouring panels, of which `used` are there. The
-// panels of a packed weight (`pack` in scan.cu) follow each other, each with `spans` tiles. Each warp has sums of its
-// own, over every eighth span. Made before the wait, so that the first weights are on their way.
+// A block's share of a product: up to N neighbouring panels, of which `used` exist, over spans up to `last`. The panels
+// of a packed weight (`pack` in scan.cu) follow each other, each with `spans` tiles. Each warp has its own sums, over
+// every eighth span. Made before the wait, so that the first weights are on their way.
 template <u32 N>
 struct Product {
   static constexpr u32 AHEAD = N == 1 ? 4 : N < 4 ? 2 : 1;  // spans whose weights are loaded ahead
-  static constexpr u32 WIDTH = N * PANEL + 8;               // of a row of sums in shared memory: no bank is asked twice
+  static constexpr u32 WIDTH = N * PANEL + 8;               // of a row of sums in shared memory: no bank conflicts
   const act* w;
   u32 spans, next, last, used;
   float sums[N][2][4];
@@ -278,7 +279,7 @@ struct Product {
 #ifdef ACT_BF16
 #pragma unroll
     for (u32 i = 0; i < AHEAD; i++) {
-      // What is not loaded would otherwise be what was there a step before, and kept for that.
+      // Registers that are not loaded would otherwise have to keep their values from the step before, and spill.
 #pragma unroll
       for (u32 n = 0; n < N; n++) ahead[i][n][0] = ahead[i][n][1] = uint4{};
       load(i, next + i * WARPS);
@@ -293,8 +294,8 @@ struct Product {
   }
 
 #ifdef ACT_BF16
-  // On tensor cores. A thread holds row g = lane / 4 and the one eight below, of each eight numbers from 8 t on with
-  // t = lane % 4: packed weights have their rows in the same order.
+  // On tensor cores. With g = lane / 4 and t = lane % 4, a thread holds eight numbers of rows g and g + 8, from 8 t on
+  // in each span: packed weights have their rows in the matching order.
   template <class Rows>
   __device__ __forceinline__ void run(const Rows& rows) {
     u32 g = lane_of_warp() / 4, t = lane_of_warp() % 4;
@@ -339,7 +340,7 @@ struct Product {
       }
   }
 #else
-  // On the ordinary units: a thread has half a row of each panel.
+  // On CUDA cores: a thread has half a row of each panel.
   template <class Rows>
   __device__ __forceinline__ void run(const Rows& rows) {
     u32 half = lane_of_warp() % 2 * 8;
@@ -385,10 +386,10 @@ struct Product {
 __device__ __forceinline__ u32 own_row() { return threadIdx.x / PANEL; }
 __device__ __forceinline__ u32 own_column() { return threadIdx.x % PANEL; }
 
-// ---- Sums over rows that many blocks have parts of: each block leaves one number a row in slots [blocks, rows], and
-// whoever needs the sum adds them up in order.
+// ---- Sums over rows that are spread over many blocks: each block leaves one number per row in slots [blocks, rows],
+// and every block that needs the sum adds them up in order.
 
-// Leaves the sum of `x` over the threads that have the same row in slot `slot`.
+// Writes the sum of `x` over the threads of each row to slot `slot`.
 __device__ __forceinline__ void leave(float* slots, u32 slot, u32 rows, u32 row0, float x) {
   x = sum_among(x, PANEL);
   u32 row = row0 + own_row();
@@ -405,7 +406,7 @@ __device__ __forceinline__ void add_up(const float* slots, u32 count, u32 rows, 
   if (own_column() == 0) out[own_row()] = x;
 }
 
-// What a row of n numbers with this sum of squares is multiplied by to be normed.
+// The factor that normalises a row of n numbers with this sum of squares.
 __device__ __forceinline__ float inverse_of(float squares, u32 n, float epsilon) {
   return 1.0f / sqrtf(squares / n + epsilon);
 }
@@ -413,7 +414,7 @@ __device__ __forceinline__ float inverse_of(float squares, u32 n, float epsilon)
 // ---- Categorical distributions. Some neighbouring threads of a warp take a group of classes together, each a few
 // neighbouring ones.
 
-// Of `width` threads, a power of two, number `lane`, which has classes `first` to `last`.
+// A thread's part: number `lane` of `width` threads (a power of two), with classes `first` to `last`.
 struct Part {
   u32 width, lane, first, last;
   __device__ __forceinline__ float sum(float x) const { return sum_among(x, width); }
@@ -455,7 +456,7 @@ __device__ __forceinline__ u32 quantile(const Part& part, const Mixture& m, floa
   u32 found = m.classes - 1;
   for (u32 k = part.first; k < part.last; k++) {
     sum += m.mixed(k);
-    if (!(sum <= u * total)) found = min(found, k);  // NaN ends it at once, as elsewhere
+    if (!(sum <= u * total)) found = min(found, k);  // with NaN the first class, as elsewhere
   }
   return part.least(found);
 }
@@ -465,7 +466,7 @@ __device__ __forceinline__ u32 perturbed_max(const Part& part, const Mixture& m,
   u32 best = m.classes;
   float most = -__uint_as_float(0x7f800000u);  // infinity
   for (u32 k = part.first; k < part.last; k++) {
-    // Logits and log-probabilities differ by a constant; without a mixture the logits keep ties as given.
+    // Without a mixture, logits differ from log-probabilities by a constant only, and keep exact ties.
     float x = (m.unimix > 0.0f ? logf(m.mixed(k)) : m.logits[k]) + noise[k];
     if (best == m.classes || x > most) best = k, most = x;
   }
@@ -475,5 +476,5 @@ __device__ __forceinline__ u32 perturbed_max(const Part& part, const Mixture& m,
     if (x > most || (x == most && k < best)) best = k, most = x;
   }
   return min(__shfl_sync(ALL, best, lane_of_warp() - part.lane),
-             m.classes - 1);  // one answer where numbers are NaN, too
+             m.classes - 1);  // one answer for all threads, with NaN too
 }

@@ -1,20 +1,19 @@
 // The gradient of scan.cu, from the last step to the first: six launches a step, or one for all steps (`backward`).
-// What is added up over all steps, the gradients of weights, biases and scales, follows in a few products of its own
+// Gradients that are sums over all steps, those of weights, biases and scales, follow in a few products
 // (ops/scan/backward.rs).
 //
 //   latent_grad     of the logits, through the sample to their probabilities and on to the next step's embedding of it
 //   posterior_grad  of the posterior's hidden layer
-//   gates_grad      of deter, by all ways, and of the gates
+//   gates_grad      of deter, by all paths, and of the gates
 //   hidden_grad     of the first layer's activated blocks
 //   inputs_grad     of what the first layer takes: of the state before, and each block's part of the embeddings'
 //   embed_grad      of the embeddings, before their norms
 //
 // Names and layouts are those of scan.cu; `dx` is the gradient of x.
 
-// The gradient of `per` groups of stoch a block of threads: `dstoch` (may be null) and, through the embedding of the
-// next step, `dembedded` [rows, ..] w, of the last `spans` spans that there are (none at the last step). From it
-// `dlogit`: that of the mixed probabilities, plus `dlogit_out` (may be null). Without logits it goes to `dstart` [rows,
-// z] as it is.
+// The gradient of stoch, `per` groups per thread block: `dstoch` (may be null) plus, through the next step's embedding,
+// `dembedded` [rows, ..] w over `last` spans (0 at the last step). From it follows `dlogit`, through the mixed
+// probabilities, plus `dlogit_out` (may be null). If `logit` is null, it goes to `dstart` [rows, z] as it is.
 #define LATENT_GRAD_ARGS                                                                                               \
   const act* w, u32 stays, const act* dembedded, u32 stride, const act* dstoch, const act* dlogit_out,                 \
   const act* logit, u32 rows, u32 steps, u32 h, u32 groups, u32 classes, u32 per, u32 last, float unimix, act* dlogit, \
@@ -70,7 +69,7 @@ __device__ __forceinline__ void latent_grad_groups(const Turn& turn, LATENT_GRAD
 KERNEL latent_grad(LATENT_GRAD_ARGS) { latent_grad_groups(Launched(), LATENT_GRAD_VALUES); }
 EXPORT(latent_grad)
 
-// What the gradient `dy` of y = silu(norm(x)) adds to the sum that NormGrad's mean is of.
+// A number's contribution to the sum behind NormGrad's `mean`, from the gradient `dy` of y = silu(norm(x)).
 __device__ __forceinline__ float of_norm(float x, float inverse, float scale, float dy) {
   float normed = x * inverse;
   return dy * silu_slope(normed * scale) * scale * normed;
@@ -118,10 +117,10 @@ __device__ __forceinline__ void load_norms(const float* inverse, const float* su
   __syncthreads();
 }
 
-// The gradient of deter: `ddeter` (may be null), what is `carried` [rows, d] from the next step where there is one, and
-// what follows from deter: by way of the posterior's hidden layer, if `of_posterior` is there, and of the next step's
-// embedding `dembedded` [rows, ..]. From it the gradients of the gates and, in `carried`, of the state before, as far
-// as it passes the gates. Without gates it goes to `dstart` [rows, d] as it is.
+// The gradient of deter: `ddeter` (may be null) plus `carried` [rows, d] from the next step, if there is one, plus the
+// gradients through the posterior's hidden layer, if `of_posterior` is not null, and through the next step's embedding,
+// `dembedded` [rows, ..]. From it follow the gradients of the gates and, in `carried`, that of the state before,
+// through the gates. If `gates` is null, it goes to `dstart` [rows, d] as it is.
 #define GATES_GRAD_ARGS                                                                                               \
   const act* of_posterior, const act* of_deter, u32 stays, const act* dactivated, const act* posterior,               \
   const float* inverse, const float* sums, u32 slots, const float* scale, const act* dembedded, u32 stride, u32 next, \
@@ -207,9 +206,9 @@ EXPORT(hidden_grad)
 KERNEL hidden_grad_wide(HIDDEN_GRAD_ARGS) { hidden_grad_panels<2>(Launched(), HIDDEN_GRAD_VALUES); }
 EXPORT(hidden_grad_wide)
 
-// The gradient of y from `dactivated`, times w of each block: panels of the block's own deter, added to what is
-// `carried` [rows, d] where the state was kept, then panels of its part of the gradient of both embeddings: parts
-// [blocks, rows, 2 h].
+// The gradient of y, from `dactivated`, times each block's w: first panels of the block's own deter, added to `carried`
+// [rows, d], which is zeroed where the state was not kept; then panels of its part of the gradient of both embeddings:
+// parts [blocks, rows, 2 h].
 #define INPUTS_GRAD_ARGS                                                                                            \
   const act* w, u32 stays, const act* dactivated, const act* y, const float* inverse, const float* sums, u32 slots, \
   const float* scale, const float* keep, u32 rows, u32 steps, u32 d, u32 own, u32 h, float* carried, float* parts
@@ -247,8 +246,9 @@ EXPORT(inputs_grad)
 KERNEL inputs_grad_wide(INPUTS_GRAD_ARGS) { inputs_grad_panels<4>(Launched(), INPUTS_GRAD_VALUES); }
 EXPORT(inputs_grad_wide)
 
-// A block for each row and embedding: adds up the blocks' parts of the gradient of silu(norm(embedding)), leaves it in
-// ddeter or dstoch [h], and the embedding's own gradient, where the state was kept, in dembedded [rows, 2 h].
+// A thread block for each row and embedding: adds up the model blocks' parts of the gradient of silu(norm(embedding)),
+// leaves it in ddeter or dstoch [h], and the embedding's own gradient, zero where the state was not kept, in dembedded
+// [rows, 2 h].
 #define EMBED_GRAD_ARGS                                                                                              \
   const float* parts, const act* of_deter, const act* of_stoch, const float* scale_deter, const float* scale_stoch,  \
   const float* keep, u32 rows, u32 steps, u32 h, u32 blocks, float epsilon, act* ddeter, act* dstoch, act* dembedded
@@ -315,17 +315,17 @@ struct Backward {
 };
 static_assert(sizeof(Backward) == 37 * 8 + 16 * 4, "what ops/scan/backward.rs hands in");
 
-// M: panels of the embeddings' gradients that a block of threads takes.
+// M: panels of the embeddings' gradients per thread block.
 template <u32 N, u32 M>
 __device__ __forceinline__ void backward_steps(const Backward& b) {
-  wait_for_previous<WAIT_ALONE>();  // and the next kernel does not start before the end: it would be in the way
+  wait_for_previous<WAIT_ALONE>();  // keeps the next kernel from starting before the end: it would take up room
   Meeting meeting(b.count);
   u32 rows = b.rows, steps = b.steps, d = b.d, own = b.own, h = b.h, blocks = d / own;
   u32 groups = b.groups, classes = b.classes, per = b.per, z = groups * classes;
   u32 tiles = ceil_div(rows, ROWS), of_h = ceil_div(h, PANEL), of_own = ceil_div(own, PANEL);
   u32 parts = blocks * ceil_div(of_own, N), inputs = blocks * ceil_div(of_own + ceil_div(2 * h, PANEL), M);
   for (u32 left = steps;; left--) {
-    // Step t, or, where none is left, the state before the first.
+    // Step t or, if none is left, the state before the first step.
     bool any = left > 0, stay = left > 1, next = left < steps;
     u64 t = any ? left - 1 : 0;
     meeting.kernel(groups / per, tiles, [&](const Meeting::Turn& turn) {

@@ -1,7 +1,7 @@
-// One step of a recurrent state-space model's prior for many rows, and multilayer perceptrons, both without gradient:
-// what imagination is made of (ops/step). Rows do not depend on each other. Where a model is so small that reading it
-// takes less time than a few launches would, a block of threads takes 16 rows through all of it, in shared memory:
-// `prior_step`, `mlp`. For larger ones `embed` is what comes before the core's first product.
+// One step of a recurrent state-space model's prior for many rows, and multilayer perceptrons, both without gradient,
+// for imagination (ops/step). Rows do not depend on each other. If a model is so small that reading it takes less time
+// than a few launches, a thread block takes 16 rows through all of it, in shared memory: `prior_step`, `mlp`. For
+// larger ones `embed` computes the inputs of the core's first product.
 
 #ifndef EMULATED
 #undef KERNEL
@@ -21,7 +21,7 @@ struct Layers {
   Layer at[LAYERS];
 };
 
-// Rows in shared memory, cleared at first: what a use leaves beyond the width of the next one is multiplied by zeros.
+// Rows in shared memory, zeroed at first: what an earlier use left beyond the current width is multiplied by zeros.
 struct Shelf {
   act* x;
   u32 stride;
@@ -29,11 +29,11 @@ struct Shelf {
   __device__ __forceinline__ Eight at(u32 i, u32 k) const { return *(const Eight*)(row(i) + k); }
 };
 
-// A width that lets neighbouring rows lie in different banks, and eight numbers at multiples of 16 bytes.
+// A row stride with neighbouring rows in different banks, and every eight numbers aligned to 16 bytes.
 __device__ __forceinline__ u32 shelf_stride(u32 n) { return ceil_div(n, 64) * 64 + 32; }
 __device__ __forceinline__ u32 sums_stride(u32 panels) { return panels * PANEL + 8; }
 
-// Takes [ROWS, n] from `memory` on, cleared.
+// Takes zeroed rows [ROWS, n] from `memory`, which then points behind them.
 __device__ __forceinline__ Shelf shelf(char*& memory, u32 n) {
   Shelf s{(act*)memory, shelf_stride(n)};
   memory += ROWS * s.stride * sizeof(act);
@@ -57,25 +57,25 @@ __device__ __forceinline__ void fill_shelf(const Shelf& s, u32 from, const act* 
   }
 }
 
-// How many warps share the depth of a product of so many panels.
+// How many warps split the depth of a product with this many panels.
 __device__ __forceinline__ u32 split_of(u32 panels, u32 spans) { return max(1u, min(CREW / panels, spans)); }
 
-// A warp's share of a product with a packed weight of `panels` times N panels: in parts of its depth where there are
-// fewer panels than warps. The first tiles are loaded when it is made.
+// A warp's share of a product with a packed weight of `panels` times N panels: in parts of its depth if there are fewer
+// panels than warps. When made, it starts to load the first tiles.
 template <u32 N>
 struct Stream {
   static constexpr u32 AHEAD = N == 1 ? 4 : 2;  // tiles, of N panels each, that are loaded ahead
-  // Where a warp is: at a span of a part of the depth of a panel. Counted without divisions, which would be a third of
-  // all instructions here.
+  // A warp's position: a panel, a part of its depth, and a span. Found without divisions, which would be a third of all
+  // instructions here.
   struct Place {
     u32 panel, part, span;
-    // To the next part of a panel that is this warp's.
+    // Moves on by `by` panels, wrapping around to the next part.
     __device__ __forceinline__ void turn(const Stream& s, u32 by) {
       panel += by;
       while (panel >= s.panels) panel -= s.panels, part++;
       span = part;
     }
-    // To the next span; whether that is one of another panel or part.
+    // Moves on to the next span; returns whether it belongs to another panel or part.
     __device__ __forceinline__ bool move(const Stream& s) {
       span += s.split;
       if (span < s.spans) return false;
@@ -112,8 +112,8 @@ struct Stream {
 #endif
   }
 
-  // `origin(panel)` is what `at` needs to know of a panel, found once for each; `at(origin, row, k)` gives eight numbers;
-  // `done(panel, part, row, column, sums)` takes N sums of a part of the depth.
+  // `origin(panel)` is computed once per panel, for `at(origin, row, k)`, which gives eight numbers. N sums over a part
+  // of the depth are passed to `done(panel, part, row, column, sums)`.
   template <class Origin, class At, class Done>
   __device__ __forceinline__ void run(Origin origin, At at, Done done) {
     u32 start = origin(now.panel);
@@ -183,20 +183,20 @@ struct Stream {
       shared[(part * ROWS + row) * stride + panel * PANEL + column] = v[0];
     });
   }
-  // The same of rows that all panels take as they are.
+  // The same with rows that all panels share.
   __device__ __forceinline__ void leave(const Shelf& from, float* shared) {
     leave([](u32) { return 0u; }, [&](u32, u32 i, u32 k) { return from.at(i, k); }, shared);
   }
 };
 
-// What a stream left in column i of a row.
+// The sum that a stream left for column i of a row.
 __device__ __forceinline__ float sum_of(const float* shared, u32 split, u32 stride, u32 row, u32 i) {
   float x = 0.0f;
   for (u32 part = 0; part < split; part++) x += shared[(part * ROWS + row) * stride + i];
   return x;
 }
 
-// By the warp of a row: silu(norm(x)) of n numbers, `value(i)` each, to `to`.
+// By the warp of a row: writes silu(norm(x)) of the n numbers `value(i)` to `to`.
 template <class Value>
 __device__ __forceinline__ void norm_row(u32 n, const float* scale, float epsilon, Value value, act* to) {
   float squares = 0.0f;
@@ -223,7 +223,7 @@ __device__ __forceinline__ void dense(const Layer& l, Stream<1>& stream, const S
       n, l.scale, epsilon, [&](u32 i) { return sum_of(sums, stream.split, stride, row, i) + l.bias[i]; }, to.row(row));
 }
 
-// Eight neighbouring numbers of a weight's row, read again and again.
+// Eight neighbouring numbers of a weight's row, through the L1 cache, as they are read again and again.
 __device__ __forceinline__ Eight weight_eight(const act* w, int count) {
   Eight v = {};
 #ifdef ACT_BF16
@@ -257,8 +257,8 @@ __device__ __forceinline__ void add_chosen(const act* w, const u32* chosen, u32 
   __syncwarp();
 }
 
-// One step for 16 rows a block: from deter [rows, d], stoch [rows, groups classes] (one-hot or zero) and action [rows,
-// a] to the next deter and a sample of the prior. Layers: embeddings of deter, stoch and actions, whose rows are
+// One step for 16 rows per block: from deter [rows, d], stoch [rows, groups classes] (one-hot or zero) and action
+// [rows, a] to the next deter and a sample of the prior. Layers: embeddings of deter, stoch and actions, whose rows are
 // `a_stride` apart; the core's first and its gates; `count` of the prior; its logits. Draws are as for `latent` in
 // scan.cu.
 KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act* stoch, const act* action,
@@ -277,7 +277,7 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
   float* sums = (float*)((u32*)memory + ROWS * (groups + a));
   __syncthreads();
 
-  // What there is: rows of deter, the chosen classes, actions.
+  // The inputs: rows of deter, the chosen classes, actions.
   fill_shelf(state, 0, deter, rows, row0, d);
   for (u32 s = lane; s < groups; s += WARP) chosen[s] = classes;
   __syncwarp();
@@ -287,7 +287,7 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
   for (u32 i = lane; i < a; i += WARP) actions[i] = row < rows ? bounded(fresh(action + (u64)row * a + i)) : 0.0f;
   __syncthreads();
 
-  // The three embeddings, a row a warp.
+  // The three embeddings, one row per warp.
   dense(l.at[0], product, state, sums, h, epsilon, narrow);
   add_chosen(l.at[1].w, chosen, groups, classes, h, narrow.row(warp) + h, l.at[1].bias);
   norm_row(h, l.at[1].scale, epsilon, [&](u32 i) { return number(narrow.row(warp)[h + i]); }, narrow.row(warp) + h);
@@ -337,7 +337,7 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
   product = stream_of(prior[0], d, count > 0 ? h : z);
   __syncthreads();
 
-  // The prior: its layers go to and fro between two shelves.
+  // The prior: its layers alternate between two shelves.
   Shelf from = state, to = narrow;
   for (u32 i = 0; i < count; i++) {
     dense(prior[i], product, from, sums, h, epsilon, to);
@@ -365,8 +365,8 @@ KERNEL prior_step(const __grid_constant__ Layers l, const act* deter, const act*
 }
 EXPORT(prior_step)
 
-// `count` layers of width n on the rows of x [rows, of_x] and y [rows, of_y] (which may have none) side by side; or, where
-// it has `begun`, from x [rows, n] on, which is what the first layer makes of them before its norm.
+// `count` layers of width n on the joined rows of x [rows, of_x] and y [rows, of_y] (of_y may be 0); or, if `begun`, on
+// x [rows, n], which is the first layer's output before its norm.
 KERNEL mlp(const __grid_constant__ Layers l, const act* x, const act* y, u32 rows, u32 of_x, u32 of_y, u32 n, u32 count,
            u32 begun, float epsilon, act* out) {
   wait_for_previous();
@@ -397,9 +397,9 @@ KERNEL mlp(const __grid_constant__ Layers l, const act* x, const act* y, u32 row
 }
 EXPORT(mlp)
 
-// For models that are larger: the normed embeddings of deter, stoch and action side by side, out [rows, 3 h], a block
-// for each row. That of deter is there, before its norm; so is that of stoch where `dense` is, otherwise it is the sum
-// of the chosen rows of `w_stoch`.
+// For larger models: the normed embeddings of deter, stoch and action side by side, out [rows, 3 h], one block per row.
+// That of deter is given, before its norm; so is that of stoch if `dense` is not null, otherwise it is the sum of the
+// chosen rows of `w_stoch`.
 KERNEL embed(const act* of_deter, const act* dense, const act* stoch, const act* action, const act* w_stoch,
              const act* w_action, const float* stoch_bias, const float* action_bias, const float* deter_scale,
              const float* stoch_scale, const float* action_scale, u32 h, u32 a, u32 a_stride, u32 groups, u32 classes,

@@ -60,7 +60,7 @@ KERNEL discount_weights(const float* con, u32 n, u32 t, float disc, float* out) 
 }
 EXPORT(discount_weights)
 
-// Both for imagined trajectories, which end where they do not go on and have no last step before.
+// Both for imagined trajectories, which only end by their continue probability and have no `last` steps.
 KERNEL imagined_returns(const float* rew, const float* con, const float* boot, u32 n, u32 t, float disc, float lam, float* ret,
                         float* weight) {
   wait_for_previous();
@@ -69,7 +69,7 @@ KERNEL imagined_returns(const float* rew, const float* con, const float* boot, u
   float next = boot[i * t + t - 1], product = 1.0f;
   for (u32 j = t - 1; j > 0; j--) {
     u64 at = i * t + j;
-    float live = (1.0f - (1.0f - con[at])) * disc;  // rounded as by way of the probability of an end
+    float live = (1.0f - (1.0f - con[at])) * disc;  // rounded as if by the probability of an end
     next = rew[at] + (1.0f - lam) * live * boot[at] + live * lam * next;
     ret[i * (t - 1) + j - 1] = next;
   }
@@ -90,7 +90,7 @@ EXPORT(advantage)
 
 #define KEYS 120u
 
-// For each action key the log-probabilities and entropies, or where the gradients of these go.
+// For each action key the log-probabilities and entropies, or places for their gradients.
 struct Likelihoods {
   const float *logp[KEYS], *entropy[KEYS];
   float *dlogp[KEYS], *dentropy[KEYS];
@@ -129,8 +129,8 @@ __device__ __forceinline__ float unordered(u32 place) {
 
 // ---- By one block of 1024 threads, each with every 1024th number; the first 16 of them stay in its registers.
 
-// Sums of counts over all threads of a block, the same in all of them. `sums` are of two calls in turn, so that one barrier
-// is enough.
+// Sums of counts over all threads of a block, the same in all of them. Calls alternate between two `sums`, so that one
+// barrier is enough.
 __device__ __forceinline__ uint2 counted(uint2 mine, uint2 (&sums)[WARP]) {
   mine.x = __reduce_add_sync(ALL, mine.x), mine.y = __reduce_add_sync(ALL, mine.y);
   if (lane_of_warp() == 0) sums[threadIdx.x / WARP] = mine;
@@ -151,11 +151,11 @@ struct Keys {
   }
 };
 
-// What a percentile lies between: the number of rank `low`, and `share` of the way to the next.
+// The position of a percentile: `share` of the way from the number of rank `low` to the next.
 struct Rank { u32 low; float share; };
 
-// Two percentiles of x [n], in all threads. Bit by bit the largest key is found that no more than `low` numbers are below:
-// it is the key of rank `low`.
+// Two percentiles of x [n], in all threads. Finds, bit by bit, the largest key with no more than `low` numbers below
+// it: the key of rank `low`.
 __device__ __forceinline__ float2 percentiles(const float* x, u32 n, Rank a, Rank b) {
   __shared__ uint2 sums[2][WARP];
   Keys keys{x, n, {}};
@@ -186,7 +186,7 @@ __device__ __forceinline__ float2 percentiles(const float* x, u32 n, Rank a, Ran
   for (u32 w = 0; w < WARP; w++) next_a = min(next_a, sums[1][w].x), next_b = min(next_b, sums[1][w].y);
   if (not_above.x > a.low + 1) next_a = low_a;
   if (not_above.y > b.low + 1) next_b = low_b;
-  // In float64 as on the processor; the lower alone where nothing lies between.
+  // In float64 as on the processor; just the lower one if `share` is 0.
   auto between = [](u32 low, u32 next, float share) {
     float l = unordered(low), h = unordered(next);
     return share == 0.0f ? l : (float)((double)l * (1.0 - (double)share) + (double)h * (double)share);
@@ -263,8 +263,8 @@ KERNEL_1024 summaries(const __grid_constant__ Summaries t, float* y) {
 }
 EXPORT(summaries)
 
-// Offset and scale [2] from running percentiles or `moments`, the scale at least `limit`; `debias` divides by the third
-// number of the state, of at least `rate`.
+// Offset and scale [2] from running percentiles or `moments`, the scale at least `limit`; `debias` divides both by the
+// third number of the state, at least `rate`.
 __device__ __forceinline__ void offset_and_scale(const float* state, u32 moments, u32 debias, float rate, float limit,
                                                  float* stats) {
   float correct = debias ? 1.0f / fmaxf(state[2], rate) : 1.0f, a = state[0] * correct, b = state[1] * correct;
@@ -272,8 +272,8 @@ __device__ __forceinline__ void offset_and_scale(const float* state, u32 moments
   stats[1] = fmaxf(moments ? sqrtf(fmaxf(b - a * a, 0.0f)) : b - a, limit);
 }
 
-// state [3] -> moved [3], towards the two percentiles, or mean and mean square, of x [n], and one: (1 - rate) state + rate
-// fresh; and offset and scale from there.
+// moved [3] = (1 - rate) state [3] + rate fresh, where fresh is the two percentiles, or mean and mean square, of x [n],
+// and 1; then offset and scale from it.
 KERNEL_1024 move_running(const float* state, const float* x, u32 n, u32 moments, u32 low_a, float share_a, u32 low_b,
                          float share_b, u32 debias, float rate, float limit, float* moved, float* stats) {
   wait_for_previous();

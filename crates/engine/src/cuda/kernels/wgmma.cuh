@@ -1,13 +1,14 @@
-// Products by warpgroups, for Hopper: four warps together start a product of 64 rows whose factors the tensor cores read from
-// shared memory by themselves (wgmma), and go on meanwhile. Large products take half the time that `mma` takes.
+// Products by warpgroups, for Hopper: four warps together start an asynchronous product of 64 rows, whose factors the
+// tensor cores read from shared memory themselves (wgmma). Large products take half the time that `mma` takes.
 #ifdef WARPGROUPS
 
-// How a block of GROUPS warpgroups computes a tile [R, C]: each takes the same share of the rows, and all columns. The products
-// of LATE steps may be under way while the next one's are started: of one where the block is alone on its multiprocessor.
+// How a block of GROUPS warpgroups computes a tile [R, C]: each takes an equal share of the rows, and all columns.
+// Products of LATE steps may be under way while those of the next are started: of one step if the block is alone on its
+// multiprocessor, else of none.
 //
-// The tile of a factor lies in shared memory as the tensor cores take it ("128-byte swizzle" in PTX): chunks of eight lines of
-// 128 bytes, in which the 16 bytes number i of line j lie at i ^ j. Lines are along the depth, 64 numbers each, or across it,
-// and then chunks of 64 rows (or columns) follow each other, with the whole depth in each.
+// A factor's tile is in shared memory as the tensor cores read it ("128-byte swizzle" in PTX): chunks of eight lines of
+// 128 bytes, in which the i-th 16 bytes of line j are at position i ^ j. Lines run along the depth, with 64 numbers
+// each, or across it; then chunks of 64 rows (or columns) follow each other, each with the whole depth.
 template <u32 R, u32 C, u32 D, u32 GROUPS, u32 S, u32 L = 1>
 struct GroupTile {
   static constexpr u32 ROWS = R, COLUMNS = C, TILE_DEPTH = D, STAGES = S, LATE = L;
@@ -22,8 +23,8 @@ struct GroupTile {
   static __device__ __forceinline__ u32 column_of(u32) { return 0; }
 };
 
-// Where a factor of a product is: its address, the bytes from 64 rows (or columns) to the next where its lines are across
-// the depth, the bytes from eight lines to the next, and how it is swizzled, as PTX's "matrix descriptor" says.
+// PTX's "matrix descriptor" of a factor: its address, the bytes from 64 rows (or columns) to the next if its lines run
+// across the depth, the bytes from eight lines to the next, and its swizzle.
 __device__ __forceinline__ u64 factor_at(const char* at, u32 next_64) {
 #ifdef EMULATED
   u32 address = (u32)(at - emulator::shared);
@@ -33,7 +34,7 @@ __device__ __forceinline__ u64 factor_at(const char* at, u32 next_64) {
   return (u64)((address & 0x3ffffu) >> 4) | (u64)(next_64 >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
 
-// Starts sums += left right, [64, 16] [16, 8 DOWN], whose lines are along the depth, or across it.
+// Starts sums += left right, [64, 16] [16, 8 DOWN], whose lines run along the depth, or across it.
 template <bool LEFT_ACROSS, bool RIGHT_ACROSS, u32 DOWN>
 __device__ __forceinline__ void start_product(float (&sums)[DOWN][4], u64 left, u64 right) {
   static_assert(DOWN == 8 || DOWN == 12 || DOWN == 16, "64, 96 or 128 columns");
@@ -74,13 +75,13 @@ __device__ __forceinline__ void start_product(float (&sums)[DOWN][4], u64 left, 
 #endif
 }
 
-// What this thread copied to shared memory is there for the tensor cores, too.
+// Fence: makes this thread's copies to shared memory visible to the tensor cores.
 __device__ __forceinline__ void show_to_tensor_cores() {
 #ifndef EMULATED
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
-// Before the first product, and after the last of a group.
+// To be called before the first product, and after the last of a group.
 __device__ __forceinline__ void begin_products() {
 #ifndef EMULATED
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -93,7 +94,7 @@ __device__ __forceinline__ void end_products() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #endif
 }
-// Waits for all groups of products of this warpgroup but the last few.
+// Waits for all groups of products of this warpgroup but the last BUT.
 template <u32 BUT>
 __device__ __forceinline__ void wait_for_products() {
 #ifdef EMULATED
@@ -103,8 +104,8 @@ __device__ __forceinline__ void wait_for_products() {
 #endif
 }
 
-// `multiply_tiles` (product.cuh). While products are computed, the stage of the last step that is done is filled: before those of
-// a step are started, where those of the one before may be under way, else after that.
+// `multiply_tiles` (product.cuh). While products are computed, the stage of the last finished step is filled again:
+// before the products of a step are started if those of the one before may be under way, else after that.
 template <class T, bool LEFT_ALONG, bool RIGHT_ALONG, class Load>
 __device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shared, u32 steps, Load load) {
   static_assert(!(LEFT_ALONG || RIGHT_ALONG) || T::TILE_DEPTH == 64, "a line along the depth has 64 numbers");
@@ -115,13 +116,13 @@ __device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shar
     if (step < steps) fill_stage(step);
     end_group();
   }
-  // The same in all threads of a warp, which the compiler is to know.
+  // The shuffle tells the compiler that this is the same in all threads of a warp.
   u32 group = __shfl_sync(ALL, threadIdx.x / (4 * WARP), 0), full = 0, empty = AHEAD;
   const u32 LEFT_64 = LEFT_ALONG ? 128 * 64 : LINES;  // bytes from 64 rows to the next
   for (u32 step = 0; step < steps; step++) {
     wait_for_groups<AHEAD - 1>();
     show_to_tensor_cores();
-    __syncthreads();  // what all threads copied is there, and nobody multiplies what is filled next
+    __syncthreads();  // all copies have arrived, and no product reads the stage that is filled next
     const char* stage = shared + full * T::STAGE;
     u64 left = factor_at(stage + group * (T::ACROSS * LEFT_64), LEFT_ALONG ? 16 : LINES);
     u64 right = factor_at(stage + T::LEFT, RIGHT_ALONG ? 16 : LINES);
@@ -147,7 +148,7 @@ __device__ __forceinline__ void multiply_by_warpgroups(Sums<T>& sums, char* shar
   wait_for_products<0>();
 #ifndef EMULATED
 #pragma unroll
-  for (u32 i = 0; i < T::ACROSS * T::DOWN * 4; i++)  // not to be read before
+  for (u32 i = 0; i < T::ACROSS * T::DOWN * 4; i++)  // sums must not be read before
     asm volatile("" : "+f"(sums[i / 4 / T::DOWN][i / 4 % T::DOWN][i % 4])::"memory");
 #endif
   wait_for_groups<0>();

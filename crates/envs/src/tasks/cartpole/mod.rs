@@ -77,7 +77,7 @@ impl Cartpole {
         })
     }
 
-    /// A cart at rest with a hanging pole, but for a little noise.
+    /// A cart at rest with a hanging pole, plus a little noise.
     fn start(&mut self) {
         let mut noise = || 0.01 * self.state.rng.normal();
         let (position, angle, velocity, spin) = (noise(), PI + noise(), noise(), noise());
@@ -96,11 +96,11 @@ impl Cartpole {
         }
     }
 
-    /// Four metres across around the rail's middle: the whole way of the cart and the pole.
+    /// Four metres across, around the rail's middle: the whole range of the cart.
     fn draw(&self) -> Array {
         let [height, width] = self.size;
         let (middle_x, middle_y) = (width as f32 / 2.0, height as f32 / 2.0);
-        let scale = height.min(width) as f32 / 4.0; // pixels a metre
+        let scale = height.min(width) as f32 / 4.0; // pixels per metre
         let Pose { position, angle, .. } = self.state.pose;
         let x = middle_x + position as f32 * scale;
         let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);

@@ -27,7 +27,7 @@ pub const INERTIA: f64 = {
     cylinder * (3.0 * r * r + h * h) / 12.0 + caps * about_middle
 };
 
-/// The mass matrix, but for the coupling `POLE_MASS * HALF_LENGTH * cos(angle)` off its diagonal.
+/// The mass matrix: its diagonal is `TOTAL` and `HINGE_INERTIA`, and off it is `COUPLING * cos(angle)`.
 const TOTAL: f64 = CART_MASS + POLE_MASS;
 const COUPLING: f64 = POLE_MASS * HALF_LENGTH;
 const HINGE_INERTIA: f64 = INERTIA + POLE_MASS * HALF_LENGTH * HALF_LENGTH;
@@ -116,8 +116,8 @@ impl State {
         let depth = (-gap / WIDTH).min(1.0);
         let blend = if depth <= 0.5 { 2.0 * depth * depth } else { 1.0 - 2.0 * (1.0 - depth).powi(2) };
         let impedance = LEAST + blend * (MOST - LEAST);
-        // A critically damped spring sets the acceleration aimed at; the impedance, how far the
-        // constraint goes to reach it.
+        // The acceleration aimed at is that of a critically damped spring; the impedance says how strongly the
+        // constraint enforces it.
         let stiffness = 1.0 / (MOST * TIME).powi(2);
         let damping = 2.0 / (MOST * TIME);
         let aim = -damping * inward * self.velocity - stiffness * impedance * gap;

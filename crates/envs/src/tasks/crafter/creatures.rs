@@ -1,11 +1,11 @@
 //! What objects other than the player do in a step, and how many creatures there are.
 //!
-//! An object that dies in its step still ends it, without moving: it draws its random numbers and can hurt.
+//! An object that dies in its step still finishes it, without moving: it draws its random numbers and can do damage.
 
 use super::rules::{ARROW_WALKABLE, Material, WALKABLE};
 use super::world::{DIRECTIONS, Kind, PLAYER, Pos, World};
 
-/// One step of the object at `index`. Zombies hurt more in the player's sleep.
+/// One step of the object at `index`. Zombies do more damage while the player sleeps.
 pub fn update(world: &mut World, index: usize, sleeping: bool) {
     let object = &world.objects[index];
     let (kind, mortal) = (object.kind, !matches!(object.kind, Kind::Player | Kind::Arrow { .. }));
@@ -45,7 +45,7 @@ fn toward(world: &World, index: usize, longer: bool) -> Pos {
     if (dx.abs() > dy.abs()) == longer { [dx.signum(), 0] } else { [0, dy.signum()] }
 }
 
-/// A creature beside a plant does it harm.
+/// A creature next to a plant damages it.
 fn trample(world: &mut World, index: usize) {
     let [x, y] = world.objects[index].pos;
     let creature = |[dx, dy]: &Pos| {
@@ -117,13 +117,13 @@ fn arrow(world: &mut World, index: usize, facing: Pos) {
     }
 }
 
-/// How a kind of creature comes and goes in each chunk.
+/// How a kind of creature appears and vanishes in each chunk.
 struct Species {
     kind: Kind,
     home: Material,
     /// The least distance to the player at which one may appear, and vanish.
     far: [i32; 2],
-    /// How probable each is where there are too few, and too many.
+    /// The probabilities of appearing if there are too few, and of vanishing if there are too many.
     odds: [f64; 2],
     /// The fewest and the most there should be, from the light and the number of cells of `home`.
     target: fn(f64, usize) -> [f64; 2],
@@ -153,7 +153,8 @@ const SPECIES: [Species; 3] = [
     },
 ];
 
-/// Lets creatures appear where there are few, and vanish where there are many. A chunk counts once it held something.
+/// Lets creatures appear where there are few, and vanish where there are many. Only chunks count that have ever held an
+/// object.
 pub fn balance(world: &mut World, daylight: f64) {
     for i in 0..world.settled.len() {
         for species in &SPECIES {

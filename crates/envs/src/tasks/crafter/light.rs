@@ -14,10 +14,10 @@ pub fn vignette([width, height]: [usize; 2]) -> Vec<f64> {
     line(width).flat_map(|xx| line(height).map(move |yy| at(xx, yy))).collect()
 }
 
-/// The light of a moment: how much of the day, and whether the player dreams.
+/// The light of a moment: how bright the day is, and whether the player sleeps.
 pub struct Light {
-    day: [f64; 256],        // what a channel adds to the picture by day
-    night: [[f64; 256]; 3], // and what one that is seen at night does, tinted blue
+    day: [f64; 256],        // what a channel's value contributes by day
+    night: [[f64; 256]; 3], // and what the night's view does, tinted blue
     sleeping: bool,
 }
 
@@ -28,12 +28,12 @@ impl Light {
         Light { day: table(&|v| daylight * v), night: [night(0.0), night(16.0), night(64.0)], sleeping }
     }
 
-    /// What is drawn of a pixel that is `seen` at night, the same but for the noise.
+    /// The color to draw for a pixel; `seen` is the pixel with the night's noise, if there is any.
     #[inline(always)]
     pub fn fall(&self, pixel: Pixel, seen: Pixel) -> Pixel {
         let gray = u16::from(luma(seen));
         let lit: Pixel = std::array::from_fn(|i| {
-            // Two fifths of the color and three of gray: what Pillow's rounding in float32 comes to.
+            // Two fifths color and three fifths gray: equal to what Pillow gets by rounding in float32.
             let pale = (3 * gray + 2 * u16::from(seen[i])) / 5;
             (self.day[usize::from(pixel[i])] + self.night[i][usize::from(pale as u8)]) as u8
         });

@@ -1,8 +1,8 @@
 //! `crafter_reward` and `crafter_noreward`: survive in a small open world, and find out what it has to offer.
 //!
-//! Observations, rewards and ends are to the byte those of the Python package crafter 1.8.3 behind the worker's adapter
-//! (`python/dreamer_envs/suites/crafter.py`), from the same seeds and actions, at a multiple of its speed. The pictures
-//! are the package's own, read from where it is installed.
+//! With the same seeds and actions, observations, rewards and episode ends equal those of the Python package crafter
+//! 1.8.3 behind the worker's adapter (`python/dreamer_envs/suites/crafter.py`), byte for byte, at a multiple of its
+//! speed. Textures are read from the installed package.
 
 mod creatures;
 mod light;
@@ -48,7 +48,7 @@ impl Default for Options {
     }
 }
 
-/// What the native engine knows of the block `env.kwargs`, the arguments of the package's own environment.
+/// The part of the block `env.kwargs` (arguments of the package's environment) that the native engine supports.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kwargs {
@@ -62,19 +62,19 @@ impl Default for Kwargs {
     }
 }
 
-/// Who plays the game.
+/// Which engine runs the game.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// This one where it can, else the Python package.
+    /// The native one if possible, else the Python package.
     Auto,
     Native,
     Python,
 }
 
 impl Options {
-    /// Whether the game is played here rather than in a Python worker; `known` says whether this engine knows all that
-    /// is in the block `env.kwargs`.
+    /// Whether the game runs here rather than in a Python worker; `known` says whether this engine supports all keys of
+    /// the block `env.kwargs`.
     pub fn is_native(&self, python: &str, known: bool) -> bool {
         match self.engine {
             Engine::Native => true,
@@ -99,7 +99,7 @@ struct State {
     length: u64, // of an episode; 0 is no end
     /// The player's health after the last step.
     health: i32,
-    /// Achievements that were paid for, a bit for each.
+    /// Achievements that were rewarded, one bit each.
     unlocked: u32,
     player: Player,
     world: World,
@@ -245,7 +245,7 @@ impl Env for Crafter {
     }
 
     fn render(&self) -> Option<Array> {
-        // The noise of the next step, which leaves the game as it is.
+        // With the noise of the next step, from a copy of the generator: the game stays as it is.
         Some(self.draw(&self.view.noise(daylight(self.state.step), &mut self.state.world.random.clone())))
     }
 

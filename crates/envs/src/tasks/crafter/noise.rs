@@ -7,7 +7,7 @@ const STRETCH: f64 = -1.0 / 6.0;
 const SQUISH: f64 = 1.0 / 3.0;
 const NORM: f64 = 103.0;
 
-/// A corner of the lattice, seen from the cube's own.
+/// A corner of the lattice, relative to the cube's own corner.
 struct Corner {
     at: [i32; 3],
     /// The part of `at` that is subtracted last: sums of floats depend on their order.
@@ -24,7 +24,8 @@ const HIGH: [Corner; 4] = [corner(1, 1, 0), corner(1, 0, 1), corner(0, 1, 1), co
 const MIDDLE: [Corner; 6] =
     [corner(1, 0, 0), corner(0, 1, 0), corner(0, 0, 1), corner(1, 1, 0), corner(1, 0, 1), corner(0, 1, 1)];
 
-// The two extra corners. `AXIS` tables are indexed by an axis that is set apart, `PLANE` tables by the axis that is not.
+// The two extra corners. `AXIS` tables are indexed by the one axis of a set, `PLANE` tables by the axis that a set of
+// two lacks.
 type Extra = [[Corner; 2]; 3];
 const LOW_AXIS: Extra =
     [[corner(1, -1, 0), corner(1, 0, -1)], [corner(-1, 1, 0), corner(0, 1, -1)], [corner(-1, 0, 1), corner(0, -1, 1)]];
@@ -47,7 +48,7 @@ const MIXED_AXIS: [Corner; 3] = [
     Corner { at: [0, 0, 2], late: [0, 0, 2] },
 ];
 
-/// Noise in `[-1, 1]` as a function of a point, another for each seed.
+/// Noise in `[-1, 1]` as a function of a point, determined by a seed.
 pub struct Noise {
     order: [u8; 256],
     gradients: [[f64; 3]; 256],
@@ -95,7 +96,7 @@ impl Noise {
         let Corner { at, late } = corner;
         let squish = f64::from(at[0] + at[1] + at[2]) * SQUISH;
         let [dx, dy, dz] = std::array::from_fn(|i| from[i] - f64::from(at[i] - late[i]) - squish - f64::from(late[i]));
-        // A corner too far away adds nothing. That is no branch: it could not be foretold.
+        // A corner too far away adds nothing. Without a branch, as it would be unpredictable.
         let reach = (2.0 - dx * dx - dy * dy - dz * dz).max(0.0);
         let [i, j, k] = std::array::from_fn(|i| (cube[i] + at[i]) as u8); // the lattice repeats after 256 cubes
         let along = self.order[self.order[i as usize].wrapping_add(j) as usize].wrapping_add(k);

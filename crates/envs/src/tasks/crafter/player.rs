@@ -7,16 +7,16 @@ use super::world::{DIRECTIONS, Kind, PLAYER, Pos, World};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// All but its place and its health, which are the world's first object's.
+/// Everything but its position and health, which the world's first object has.
 #[derive(Serialize, Deserialize)]
 pub struct Player {
     pub facing: Pos,
     pub sleeping: bool,
     inventory: [i32; ITEMS.len()],
     achieved: [u32; ACHIEVEMENTS.len()],
-    /// Its health at the end of its last step: it wakes up when it has less.
+    /// Its health after its last step: it wakes up if its health has dropped.
     last_health: i32,
-    // These rise or fall at each step, until they change food, drink, energy and health.
+    // Counters that change at each step; beyond a threshold, they change food, drink, energy and health.
     hunger: f32,
     thirst: f32,
     fatigue: f32,
@@ -40,7 +40,7 @@ impl Player {
         }
     }
 
-    /// Tells why a saved player is none.
+    /// Checks a saved player; the error says what is wrong.
     pub fn check(&self) -> Result<()> {
         ensure!(DIRECTIONS.contains(&self.facing), "the player faces {:?}, which is no direction", self.facing);
         let fits = self.inventory.iter().all(|amount| (0..=MOST).contains(amount));
@@ -62,7 +62,7 @@ impl Player {
         &self.achieved
     }
 
-    /// Adds to an item; the end of the step cuts it to what one can have.
+    /// Adds to an item; the amount is clamped at the end of the step.
     pub fn give(&mut self, item: Item, amount: i32) {
         self.inventory[item as usize] += amount;
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const AREA: i32 = 64;
 /// Cells of the chunks in which creatures are counted; the last of a row or column is cut off.
 pub const CHUNK: i32 = 12;
-/// Cells that the player sees, in each direction; the last rows show what it has.
+/// Cells that the player sees, in each direction; the last rows show its inventory.
 pub const VIEW: [usize; 2] = [9, 9];
 /// The most of each item that one can have.
 pub const MOST: i32 = 9;
@@ -42,7 +42,7 @@ pub const PLAYER_WALKABLE: &[Material] = &[Grass, Path, Sand, Lava];
 /// Where arrows fly.
 pub const ARROW_WALKABLE: &[Material] = &[Grass, Path, Sand, Water, Lava];
 
-/// What the player has a number of. Its health comes before these in the picture, and is kept with its place.
+/// What the inventory counts. Health comes before these in the picture, but is kept with the player's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
     Food,
@@ -81,7 +81,7 @@ pub const ITEMS: [&str; 15] = [
     "iron_sword",
 ];
 
-/// What an episode can achieve; each pays once.
+/// What an episode can achieve; each is rewarded once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Achievement {
     CollectCoal,
@@ -175,9 +175,9 @@ pub struct Collect {
     /// A tool that is needed, and not used up.
     pub needs: Option<Item>,
     pub gives: Item,
-    /// How often it is given; the material goes in any case.
+    /// How probably it is given; the material is gone in any case.
     pub probability: f64,
-    /// What is left.
+    /// The material that is left.
     pub leaves: Material,
     pub achieves: Achievement,
 }

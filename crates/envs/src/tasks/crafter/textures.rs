@@ -16,7 +16,8 @@ pub struct Texture {
     pub width: usize,
     pub height: usize,
     pixels: Vec<[u8; 4]>,
-    /// Whether it has an alpha channel, even one that is opaque everywhere: it is laid over others by rounding floats.
+    /// Whether it has an alpha channel, even an opaque one: it is then blended with others in floats, with their
+    /// rounding.
     alpha: bool,
 }
 
@@ -75,7 +76,7 @@ impl Texture {
     }
 }
 
-/// For each of `new` samples, the nearest of `old`. Pillow adds up steps, with the rounding that comes of it.
+/// For each of `new` samples, the nearest of `old`. Pillow accumulates steps, with their rounding errors.
 fn nearest(old: usize, new: usize) -> Vec<usize> {
     let step = old as f64 / new as f64;
     let at = |at: &mut f64| {

@@ -28,7 +28,7 @@ const SPRITES: [&str; 14] = [
 ];
 /// Tiles of one material: with each sprite, and without.
 const LAYERS: usize = SPRITES.len() + 1;
-/// Every tile; the first of all is what lies outside of the world.
+/// The number of tiles; the first of all is that of cells outside of the world.
 const TILES: usize = (MATERIALS.len() + 1) * LAYERS;
 const OUTSIDE: [u8; 3] = [127; 3];
 
@@ -39,7 +39,7 @@ const GRID: [usize; 2] = [VIEW[0], VIEW[1] - (ITEMS.len() + 1).div_ceil(VIEW[0])
 pub struct View {
     size: [usize; 2],   // width, height
     unit: [usize; 2],   // of a cell
-    border: [usize; 2], // left and right, above and below what does not divide by cells
+    border: [usize; 2], // left and right, above and below: what cells do not fill
     tiles: Vec<Pixel>,  // [tile, row, column]
     items: Vec<Pixel>,  // [item, amount, row, column]
     shade: Vec<f64>,    // [column, row] of the world's picture: how much noise the night has
@@ -205,7 +205,7 @@ fn tiles(read: &impl Fn(&str) -> Result<Texture>, unit: [usize; 2]) -> Result<Ve
     Ok(tiles)
 }
 
-/// Each item with each amount in its lower right: [item, amount, row, column]. An amount of none is black.
+/// Each item with each amount in its lower right: [item, amount, row, column]. An amount of 0 is black.
 fn items(read: &impl Fn(&str) -> Result<Texture>, unit: [usize; 2]) -> Result<Vec<Pixel>> {
     let scaled = |name: &str, part: f64| {
         let [width, height] = unit.map(|unit| (part * unit as f64) as usize);

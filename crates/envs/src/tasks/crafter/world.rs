@@ -17,10 +17,10 @@ const SIDE: i32 = (AREA + CHUNK - 1) / CHUNK; // chunks in a row
 const CELLS: usize = (AREA * AREA) as usize;
 const MATERIALS: usize = 12;
 
-/// What stands on a cell, with what only its kind has.
+/// What stands on a cell, with the state that only its kind has.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Kind {
-    /// All but its place and its health is in `Player`.
+    /// All its state but position and health is in `Player`.
     Player,
     Cow,
     /// `cooldown`: steps until it can hurt again.
@@ -45,7 +45,7 @@ impl Kind {
     pub const SKELETON: Kind = Kind::Skeleton { reload: 0 };
     pub const PLANT: Kind = Kind::Plant { grown: 0 };
 
-    /// The health with which it comes into being.
+    /// Its initial health.
     fn health(self) -> i32 {
         match self {
             Kind::Player => MOST,
@@ -62,9 +62,9 @@ pub struct Object {
     pub kind: Kind,
     pub pos: Pos,
     pub health: i32,
-    /// It is gone, though its part in this step may not be over.
+    /// It is gone, though its own step may not be over yet.
     pub removed: bool,
-    /// When it came into its chunk, as a count of such events.
+    /// When it entered its chunk, as a count of all such events.
     arrived: u64,
 }
 
@@ -72,12 +72,12 @@ pub struct Object {
 pub struct World {
     pub random: RandomState,
     materials: Vec<Material>, // [column, row]
-    /// In the order in which they came into being, the player first.
+    /// In order of creation, the player first.
     pub objects: Vec<Object>,
     arrivals: u64,
     /// Numbers of the chunks that ever held an object, in the order in which they first did.
     pub settled: Vec<u8>,
-    // These two follow from the rest.
+    // These two are derived from the rest, and so not saved.
     #[serde(skip)]
     occupied: Vec<u16>, // [column, row]: index among the objects, plus 1; 0 where there is none
     #[serde(skip)]
@@ -101,7 +101,7 @@ impl World {
         world
     }
 
-    /// Fills in what follows from the rest.
+    /// Computes the fields that are derived from the rest.
     fn index(&mut self) {
         self.space = vec![[0; MATERIALS]; (SIDE * SIDE) as usize];
         for (cell, &material) in self.materials.iter().enumerate() {
@@ -113,7 +113,7 @@ impl World {
         }
     }
 
-    /// Makes a saved world whole again, or tells why it is none.
+    /// Completes a loaded world; the error says what is wrong with it.
     pub fn restore(&mut self) -> Result<()> {
         self.check()?;
         self.index();

@@ -4,7 +4,7 @@ use super::noise::Noise;
 use super::rules::{AREA, Material, WALKABLE};
 use super::world::{Kind, PLAYER, Pos, World};
 
-/// A new world from a seed. Random numbers are drawn in the package's order; noise is only asked for where it matters.
+/// A new world from a seed. Random numbers are drawn in the package's order; noise is only computed where it matters.
 pub fn generate(seed: u32) -> World {
     let mut world = World::new(seed);
     let noise = Noise::new(world.random.randint(0, (1 << 31) - 1));
@@ -25,7 +25,7 @@ pub fn generate(seed: u32) -> World {
     world
 }
 
-/// The distance to the player as the crow flies.
+/// The Euclidean distance to the player.
 fn distance(world: &World, [x, y]: Pos) -> f64 {
     let [px, py] = world.objects[PLAYER].pos;
     f64::from((x - px).pow(2) + (y - py).pow(2)).sqrt()

@@ -23,7 +23,7 @@ const TASKS: [(&str, &[&str]); 10] = [
     ("walker", &["stand", "walk", "run"]),
 ];
 
-/// What of the block `env.dmc` matters here; the rest is for Python.
+/// The keys of the block `env.dmc` that matter here; the rest is for Python.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Options {
@@ -47,8 +47,7 @@ fn options(all: &Value) -> Result<Options> {
     }
 }
 
-/// Whether this process simulates the task. It is said to do so as well where that was asked for and cannot be: making
-/// the environment tells why.
+/// Whether this process simulates the task. Also true if that was requested but is impossible: [`make`] then says why.
 pub fn is_native(task: &str, all: &Value) -> bool {
     let Some(name) = task.strip_prefix("dmc_") else { return false };
     match options(all) {
@@ -84,7 +83,7 @@ fn split(name: &str) -> Option<(&'static str, &'static str)> {
     all.into_iter().find(|(domain, task)| format!("{domain}_{task}") == name)
 }
 
-/// The folder of the task's model. An error says what stands in the way of simulating it here.
+/// The folder of the task's model. The error says why it cannot be simulated here.
 fn models(name: &str, options: &Options, all: &Value) -> Result<PathBuf> {
     ensure!(
         cfg!(feature = "mujoco"),

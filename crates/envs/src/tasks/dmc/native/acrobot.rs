@@ -1,4 +1,4 @@
-//! `acrobot_swingup`: two links, of which the motor between them must bring the tip up to a target.
+//! `acrobot_swingup`: two links, whose tip a motor between them must bring up to a target.
 
 use super::control::{Observation, Parts, Task};
 use super::model;

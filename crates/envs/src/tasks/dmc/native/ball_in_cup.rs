@@ -11,7 +11,7 @@ use std::path::Path;
 const PLANE: [usize; 2] = [0, 2];
 
 struct BallInCup {
-    /// Of the ball, across and up.
+    /// The ball's joints, across and up.
     joints: [Joint; 2],
     ball: usize,
     ball_geom: usize,

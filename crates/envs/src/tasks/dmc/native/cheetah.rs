@@ -14,7 +14,7 @@ const SPEED: f64 = 10.0;
 const SETTLING: usize = 200;
 
 struct Cheetah {
-    /// Of the velocity of its centre of mass in `sensordata`.
+    /// Index in `sensordata` of the velocity of its centre of mass.
     velocity: usize,
 }
 
@@ -42,7 +42,7 @@ impl Task for Cheetah {
     }
 
     fn observe(&self, physics: &Physics) -> Observation {
-        // Where it is along the way does not matter.
+        // The position along the track is left out.
         vec![("position", physics.qpos()[1..].into()), ("velocity", physics.qvel().into())]
     }
 

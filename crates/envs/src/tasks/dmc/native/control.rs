@@ -16,7 +16,7 @@ pub trait Task: Send {
     /// The reward of the present state, from 0 to 1.
     fn reward(&self, physics: &Physics) -> f64;
 
-    /// What of the model `start` has drawn, for [`Task::restore`].
+    /// The random numbers by which `start` changed the model, for [`Task::restore`].
     fn drawn(&self, _physics: &Physics) -> Vec<f64> {
         vec![]
     }
@@ -68,7 +68,7 @@ pub struct Parts {
     pub task: Box<dyn Task>,
     /// Seconds of an episode.
     pub time_limit: f64,
-    /// Seconds of a step; none for those of the physics.
+    /// Seconds of a step; none for the timestep of the physics.
     pub step: Option<f64>,
 }
 
@@ -84,7 +84,7 @@ pub struct Control {
     steps: u64,
 }
 
-/// What is saved of it.
+/// The saved state of [`Control`].
 #[derive(Serialize, Deserialize)]
 pub struct Saved {
     physics: Vec<f64>,

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Speed in rad/s above which the body counts as spinning.
 const SPIN: f64 = 15.0;
-/// Friction of the hinge, in N m per rad/s, where the body shall spin.
+/// Damping of the hinge, in N m per rad/s, if the goal is to spin.
 const SPIN_DAMPING: f64 = 0.03;
 
 #[derive(Clone, Copy)]
@@ -28,7 +28,7 @@ struct Finger {
     sensors: Sensors,
 }
 
-/// Where sensors stand in `sensordata`: positions have three numbers, the rest one.
+/// Indices of sensors in `sensordata`: positions have three numbers, the rest one.
 struct Sensors {
     angles: [usize; 2],
     velocities: [usize; 3],

@@ -8,7 +8,7 @@ use crate::numpy::RandomState;
 use anyhow::Result;
 use std::path::Path;
 
-/// Height in metres of the torso over the foot from which on it stands.
+/// Height in metres of the torso over the foot at which it counts as standing.
 const STANDING: f64 = 0.6;
 /// Speed in m/s above which the reward of hopping is 1.
 const SPEED: f64 = 2.0;
@@ -45,7 +45,7 @@ impl Task for Hopper {
     }
 
     fn observe(&self, physics: &Physics) -> Observation {
-        // Where it is along the way does not matter.
+        // The position along the track is left out.
         vec![
             ("position", physics.qpos()[1..].into()),
             ("velocity", physics.qvel().into()),

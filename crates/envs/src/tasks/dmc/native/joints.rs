@@ -6,11 +6,11 @@ use anyhow::{Result, ensure};
 use mujoco_rs::prelude::MjtJoint;
 use std::f64::consts::PI;
 
-/// States that are tried before there must be one without a collision.
+/// The most states that are tried to find one without a collision.
 const ATTEMPTS: usize = 1000;
 
-/// Draws every joint with limits between them and every hinge without any from -pi to pi. Slides without limits, which
-/// say where in the world a body is, stay as they are; the models have no other joints.
+/// Draws every limited joint between its limits, and every unlimited hinge from -pi to pi. Unlimited slides, which
+/// place a body in the world, stay as they are; the models have no other joints.
 pub fn randomize(physics: &mut Physics, random: &mut RandomState) {
     for joint in 0..physics.model().njnt() as usize {
         let model = physics.model();
@@ -25,7 +25,7 @@ pub fn randomize(physics: &mut Physics, random: &mut RandomState) {
     }
 }
 
-/// Draws again until nothing touches.
+/// Draws joints again and again until nothing touches.
 pub fn randomize_apart(physics: &mut Physics, random: &mut RandomState) -> Result<()> {
     for attempt in 0.. {
         ensure!(attempt < ATTEMPTS, "no state without a collision was found in {ATTEMPTS} attempts");

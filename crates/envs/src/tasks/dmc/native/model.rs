@@ -6,10 +6,10 @@ use mujoco_rs::prelude::MjModel;
 use mujoco_rs::wrappers::mj_auxiliary::MjVfs;
 use std::path::Path;
 
-/// What models include that shapes how they are simulated, as names and materials do.
+/// Files that models include and that affect the simulation, as by names and materials.
 const INCLUDED: [&str; 2] = ["common/visual.xml", "common/materials.xml"];
 
-/// The sky is only drawn, and 12 MB large.
+/// Stands in for the sky, which is only drawn, and 12 MB large.
 const NO_SKY: (&str, &str) = ("common/skybox.xml", "<mujoco><asset/></mujoco>");
 
 /// The text of a model, such as `walker`, in the `folder` of dm_control's suite.
@@ -20,7 +20,7 @@ pub fn read(folder: &Path, name: &str) -> Result<String> {
 
 /// The world that the text of a model describes. It may include files of `folder`.
 pub fn build(folder: &Path, mut text: String) -> Result<Physics> {
-    // MuJoCo does as this attribute says, but warns about it each time.
+    // Done by `set_total_mass` instead, as MuJoCo warns about this attribute each time.
     let mass = take(&mut text, " settotalmass=\"", "\"");
     let mass =
         mass.as_deref().map(str::parse).transpose().context("the model's attribute settotalmass is no number")?;

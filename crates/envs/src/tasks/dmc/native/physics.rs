@@ -15,7 +15,7 @@ const WARNINGS: [&str; 7] = [
     "a bad control",
 ];
 
-/// What [`Physics::state`] holds: all that the next step depends on but the model.
+/// What [`Physics::state`] holds: everything that the next step depends on, except the model.
 const STATE: u32 = MjtState::mjSTATE_INTEGRATION as u32;
 
 /// Entries of a row-major 3x3 orientation by the axes of the world and of the body.
@@ -73,14 +73,14 @@ impl Physics {
         self.spare = None;
     }
 
-    /// Back to the model's own state at time 0. What is unsound about that state is of no interest: another follows.
+    /// Resets to the model's own state at time 0. Errors are ignored, as another state follows.
     pub fn reset(&mut self) {
         self.data.reset();
         let _ = self.forward();
     }
 
-    /// Computes everything that follows from positions and velocities, without the actuators' forces: nothing has
-    /// been chosen for them yet.
+    /// Computes everything that follows from positions and velocities, without the actuators' forces, as there is no
+    /// action yet.
     pub fn forward(&mut self) -> Result<()> {
         let flags = self.model_opt().disableflags;
         self.data.model_opt_mut().disableflags = flags | MjtDisableBit::mjDSBL_ACTUATION as i32;
@@ -89,8 +89,8 @@ impl Physics {
         done
     }
 
-    /// Advances by `count` timesteps. Before and after, what follows from positions and velocities is up to date: the
-    /// first half of the first step was done by the call before this one.
+    /// Advances by `count` timesteps. Before and after, everything that follows from positions and velocities is up to
+    /// date: the previous call has done the first half of the first step.
     pub fn step(&mut self, count: usize) -> Result<()> {
         // The Runge-Kutta integrator cannot be entered halfway.
         let whole = self.model_opt().integrator == MjtIntegrator::mjINT_RK4 as i32;
@@ -105,7 +105,7 @@ impl Physics {
         })
     }
 
-    /// Does something that must not make MuJoCo warn: it then has given up on the state, or part of it.
+    /// Does something; a new warning of MuJoCo is an error, as it then has given up on the state, or part of it.
     fn watched(&mut self, action: impl FnOnce(&mut MjData<Box<MjModel>>)) -> Result<()> {
         let counts = |data: &MjData<_>| data.warning().each_ref().map(|warning| warning.number);
         let (before, time) = (counts(&self.data), self.time());
@@ -117,7 +117,7 @@ impl Physics {
 
     /// Changes constants of the model.
     pub fn edit(&mut self, change: impl Fn(&mut MjModel)) {
-        // The model cannot be changed where it is, but another of the same sizes can take its place.
+        // The model cannot be changed in place, but it can be swapped for another of the same sizes.
         let mut model = self.spare.take().unwrap_or_else(|| self.data.model_clone());
         change(&mut model);
         let mut old = self.data.swap_model(model);
@@ -161,7 +161,7 @@ impl Physics {
         Joint { id, qpos: model.jnt_qposadr()[id] as usize, qvel: model.jnt_dofadr()[id] as usize }
     }
 
-    /// Where a sensor's values stand in `sensordata`.
+    /// Where a sensor's values are in `sensordata`.
     pub fn sensor(&self, name: &str) -> Result<Range<usize>> {
         let sensor = self.find(MjtObjBase::mjOBJ_SENSOR, "sensor", name)?;
         let (start, len) = (self.model().sensor_adr()[sensor] as usize, self.model().sensor_dim()[sensor] as usize);

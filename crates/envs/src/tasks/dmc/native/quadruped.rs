@@ -9,11 +9,11 @@ use anyhow::{Result, ensure};
 use mujoco_rs::prelude::{MjtJoint, MjtSensor};
 use std::path::Path;
 
-/// Seconds of an episode, which also say how large the floor is.
+/// Seconds of an episode, which also determine the size of the floor.
 const TIME_LIMIT: f64 = 20.0;
-/// Heights that are tried before there must be one without contact, each a centimetre above the last.
+/// The most heights that are tried to find one without contact, each a centimetre above the last.
 const ATTEMPTS: usize = 10_000;
-/// What the file has for other tasks of the animal: where each element begins and ends.
+/// Elements of the file for other tasks of the animal, by where they begin and end.
 const OTHERS: [(&str, &str); 7] = [
     ("<geom name=\"wall_px\"", "/>"),
     ("<geom name=\"wall_py\"", "/>"),
@@ -25,10 +25,10 @@ const OTHERS: [(&str, &str); 7] = [
 ];
 
 struct Quadruped {
-    /// In m/s.
+    /// The target speed in m/s.
     speed: f64,
     torso: usize,
-    /// Where the free joint stands in `qpos`: three numbers of the place, four of the orientation.
+    /// Index of the free joint in `qpos`: three numbers of the position, four of the orientation.
     root: usize,
     hinges: Vec<Joint>,
     velocity: usize,

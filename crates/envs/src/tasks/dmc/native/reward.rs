@@ -1,9 +1,9 @@
-//! `tolerance`, of which dm_control's rewards are made.
+//! `tolerance`, from which dm_control's rewards are built.
 
 /// How the reward falls outside of the bounds.
 #[derive(Clone, Copy)]
 pub enum Slope {
-    /// Not at all: it is 0 there.
+    /// At once: it is 0 there.
     Cliff,
     /// Along a Gaussian that is 0.1 at the margin.
     Gaussian,

@@ -8,11 +8,11 @@ use crate::numpy::RandomState;
 use anyhow::Result;
 use std::path::Path;
 
-/// Height of the torso in metres from which on it stands.
+/// Height of the torso in metres at which it counts as standing.
 const STANDING: f64 = 1.2;
 
 struct Walker {
-    /// In m/s; 0 where it shall only stand.
+    /// The target speed in m/s; 0 for standing.
     speed: f64,
     torso: usize,
     velocity: usize,
