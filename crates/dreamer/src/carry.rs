@@ -58,10 +58,8 @@ impl Carry {
 
     /// Refuses the state of an agent of other sizes.
     pub(crate) fn check(&self, agent: &Agent) -> Result<()> {
-        let n = self.len();
-        let fresh = agent.sizes();
-        let found = [&self.latent.deter, &self.latent.stoch, &self.prevact].map(|x| x.shape().to_vec());
-        let expected = fresh.map(|width| vec![n, width]);
+        let found = [&self.latent.deter, &self.latent.stoch, &self.prevact].map(Tensor::shape);
+        let expected = agent.sizes().map(|width| [self.len(), width]);
         ensure!(
             found == expected,
             "the carry is of another agent: its deter, stoch and previous action are {found:?}, not {expected:?}"

@@ -2,23 +2,31 @@
 
 use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes a file beside `path`, brings it to the disk and renames it to `path`: whoever reads
 /// `path` finds the old content or the new one, whole.
 pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
+    replace_by(path, |beside| {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(beside)?);
+        write(&mut file)?;
+        Ok(file.flush()?)
+    })
+}
+
+/// The same where `write` makes the file at the path beside that it is given.
+pub fn replace_by(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let beside = PathBuf::from(name);
     let attempt = || {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
-        write(&mut file)?;
-        file.into_inner().map_err(|error| error.into_error())?.sync_all()?;
-        fs::rename(&beside, path)
+        write(&beside)?;
+        File::open(&beside)?.sync_all()?;
+        Ok(fs::rename(&beside, path)?)
     };
     attempt()
-        .inspect_err(|_| drop(fs::remove_file(&beside))) // where that fails too, the next attempt overwrites it
+        .inspect_err(|_: &anyhow::Error| drop(fs::remove_file(&beside))) // else the next attempt overwrites it
         .with_context(|| format!("cannot write {}; free some space or make it writable", path.display()))
 }
 

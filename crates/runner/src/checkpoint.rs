@@ -178,13 +178,7 @@ pub fn read_agent(path: &Path) -> Result<(Record, Vec<String>)> {
 
 /// Writes an agent's tensors to a safetensors file, beside and renamed; [`read_agent`] and `run.from_checkpoint` take it.
 pub fn write_agent(path: &Path, agent: &Record) -> Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let beside = PathBuf::from(beside);
-    tensors::write(&beside, agent, "dreamer agent")
-        .and_then(|()| Ok(File::open(&beside)?.sync_all()?))
-        .and_then(|()| Ok(fs::rename(&beside, path)?))
-        .inspect_err(|_| drop(fs::remove_file(&beside)))
+    replay::files::replace_by(path, |beside| tensors::write(beside, agent, "dreamer agent"))
         .with_context(|| format!("the agent cannot be written to {}", path.display()))?;
     sync_name(path);
     Ok(())

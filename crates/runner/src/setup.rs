@@ -71,8 +71,8 @@ pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
     if config.random_agent {
         return Ok(None);
     }
-    let (obs, act) = agent_spaces(driver);
-    let agent = Agent::new(&obs, &act, &config.agent).map_err(|error| with_cure(error, config))?;
+    let agent = Agent::new(driver.obs_space(), driver.act_space(), &config.agent);
+    let agent = agent.map_err(|error| with_cure(error, config))?;
     let mut agent = device::place(agent, config)?;
     keep_frames(&mut agent, config)?;
     Ok(Some(agent))
