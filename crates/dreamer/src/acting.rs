@@ -61,7 +61,7 @@ impl Agent {
     /// finite, the error says where, and the carry is unchanged.
     pub fn act(&self, carry: &mut Carry, obs: &Record, mode: Mode) -> Result<Acted> {
         carry.check(self)?;
-        match (self.device(), &self.acting) {
+        match (self.device(), &self.on_gpu.acting) {
             (Device::Gpu(gpu), Some(lent)) => {
                 gpu.aside(Side::Act, || self.act_again(gpu, &mut lent.lock(), carry, obs, mode))
             }

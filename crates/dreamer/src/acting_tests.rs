@@ -19,7 +19,7 @@ fn on_gpu(precision: Precision, config: &AgentConfig) -> Option<(Agent, Record, 
 
 /// Acting that is computed as it comes, with the agent's own parameters.
 fn act_unrecorded(agent: &Agent, carry: &mut Carry, step: &Record) -> Acted {
-    assert!(agent.acting.is_none());
+    assert!(agent.on_gpu.acting.is_none());
     agent.act(carry, step, Mode::Train).unwrap()
 }
 
@@ -43,7 +43,7 @@ fn recorded_acting_is_the_same_to_the_last_bit() {
             assert_eq!(got.action, expected.action, "step {i}");
             assert_eq!(got.replay, expected.replay, "step {i}");
             assert_eq!(carry.to_record(), plain.to_record(), "step {i}");
-            let lent = snapshot.acting.as_ref().unwrap();
+            let lent = snapshot.on_gpu.acting.as_ref().unwrap();
             most = most.max(lent.launches().iter().map(|(packs, others)| packs + others).sum());
         }
         let Device::Gpu(gpu) = agent.device() else { unreachable!("it is on a GPU") };

@@ -39,15 +39,21 @@ pub struct Agent {
     pub(crate) slow_count: u64,
     pub(crate) norms: Normalizers,
     pub(crate) opt: Optimizer,
-    pub(crate) repeat: Repeat,
-    /// Of a snapshot on a GPU: its copy of the parameters that acting needs, with recorded steps.
-    pub(crate) acting: Option<Arc<Lent>>,
+    pub(crate) on_gpu: OnGpu,
+}
+
+/// What an agent needs only on a GPU; on the processor it stays empty.
+#[derive(Clone, Default)]
+pub(crate) struct OnGpu {
+    pub repeat: Repeat,
+    /// Of a snapshot: its copy of the parameters that acting needs, with recorded steps.
+    pub acting: Option<Arc<Lent>>,
     /// Acting state of snapshots that have ended, for later ones to reuse.
-    pub(crate) spare: Spare,
-    pub(crate) kept: Kept,
+    pub spare: Spare,
+    pub kept: Kept,
     /// Where several GPUs train together: this one among them and, in the first agent, the agents of the others.
-    pub(crate) member: Option<Member>,
-    pub(crate) followers: Vec<Agent>,
+    pub member: Option<Member>,
+    pub followers: Vec<Agent>,
 }
 
 /// The networks, under their official names.
@@ -80,7 +86,7 @@ impl Agent {
         copy_value(&params, &mut slow);
         let opt = Optimizer::new(&params, &config.opt)?;
         let norms = Normalizers::new(config);
-        let (config, parts, repeat) = (config.clone(), Arc::new(parts), Repeat::default());
+        let (config, parts) = (config.clone(), Arc::new(parts));
         Ok(Agent {
             config,
             obs_space,
@@ -91,12 +97,7 @@ impl Agent {
             slow_count: 0,
             norms,
             opt,
-            repeat,
-            acting: None,
-            spare: Spare::default(),
-            kept: Kept::default(),
-            member: None,
-            followers: vec![],
+            on_gpu: OnGpu::default(),
         })
     }
 
@@ -114,24 +115,14 @@ impl Agent {
         let norms = Normalizers { ret: ret.to(device), val: val.to(device), adv: adv.to(device) };
         let (params, slow) = (self.params.to(device), self.slow.to(device));
         // A snapshot that stays where it is goes on with what it has.
-        let acting = self.acting.clone().filter(|_| device == self.device());
-        Agent {
-            params,
-            slow,
-            opt,
-            norms,
-            acting,
-            spare: Spare::default(),
-            kept: Kept::default(),
-            member: None,
-            followers: vec![],
-            ..self.clone()
-        }
+        let acting = self.on_gpu.acting.clone().filter(|_| device == self.device());
+        let on_gpu = OnGpu { acting, ..OnGpu::default() };
+        Agent { params, slow, opt, norms, on_gpu, ..self.clone() }
     }
 
     /// How many devices train together.
     pub fn devices(&self) -> usize {
-        1 + self.followers.len()
+        1 + self.on_gpu.followers.len()
     }
 
     pub fn config(&self) -> &AgentConfig {
@@ -167,7 +158,7 @@ impl Agent {
         let (params, acting) = match self.device() {
             Device::Cpu => (self.params.clone(), None),
             Device::Gpu(gpu) => {
-                let lent = self.spare.lend(gpu, &self.params);
+                let lent = self.on_gpu.spare.lend(gpu, &self.params);
                 (lent.params(), Some(Arc::new(lent)))
             }
         };
@@ -177,16 +168,11 @@ impl Agent {
             act_space: self.act_space.clone(),
             parts: self.parts.clone(),
             params,
-            acting,
-            spare: self.spare.clone(),
-            kept: Kept::default(),
-            member: None,
-            followers: vec![],
             slow: Params::default(),
             slow_count: self.slow_count,
             norms: Normalizers::new(&self.config),
             opt: self.opt.without_moments(),
-            repeat: Repeat::default(),
+            on_gpu: OnGpu { acting, spare: self.on_gpu.spare.clone(), ..OnGpu::default() },
         }
     }
 
@@ -209,7 +195,7 @@ impl Agent {
             Carry { latent: Latent { deter, stoch }, prevact, step: 0 }
         };
         match self.device() {
-            Device::Gpu(gpu) if self.acting.is_some() => gpu.aside(Side::Act, carry),
+            Device::Gpu(gpu) if self.on_gpu.acting.is_some() => gpu.aside(Side::Act, carry),
             _ => carry(),
         }
     }
@@ -256,25 +242,25 @@ impl Agent {
             Device::Gpu(gpu) => Kept(Frames::new(gpu, count, &sizes).map(|frames| Arc::new(Mutex::new(frames)))),
             Device::Cpu => Kept::default(),
         };
-        self.followers.iter_mut().for_each(|follower| follower.kept = room(follower.device()));
-        self.kept = room(self.device());
-        let everywhere = [&*self].into_iter().chain(&self.followers).all(|agent| agent.kept.0.is_some());
+        self.on_gpu.followers.iter_mut().for_each(|follower| follower.on_gpu.kept = room(follower.device()));
+        self.on_gpu.kept = room(self.device());
+        let everywhere = [&*self].into_iter().chain(&self.on_gpu.followers).all(|agent| agent.on_gpu.kept.0.is_some());
         if everywhere {
             return count;
         }
-        self.kept = Kept::default();
-        self.followers.iter_mut().for_each(|follower| follower.kept = Kept::default());
+        self.on_gpu.kept = Kept::default();
+        self.on_gpu.followers.iter_mut().for_each(|follower| follower.on_gpu.kept = Kept::default());
         0
     }
 
     /// A cutter of batches for another thread, which copies them to this agent's GPU while the agent is busy.
     pub fn preparer(&self) -> Preparer {
-        let all = [self].into_iter().chain(&self.followers);
+        let all = [self].into_iter().chain(&self.on_gpu.followers);
         Preparer {
             config: self.config.clone(),
             obs_space: self.obs_space.clone(),
             act_space: self.act_space.clone(),
-            devices: all.map(|agent| (agent.device(), agent.kept.0.clone())).collect(),
+            devices: all.map(|agent| (agent.device(), agent.on_gpu.kept.0.clone())).collect(),
         }
     }
 

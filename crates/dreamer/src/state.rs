@@ -59,7 +59,8 @@ impl Agent {
             bail!("no tensor of the agent matches the regular expression '{}'", regex.unwrap_or(""));
         }
         // It is the same agent as before, with the same replay.
-        (loaded.kept, loaded.followers) = (std::mem::take(&mut self.kept), std::mem::take(&mut self.followers));
+        loaded.on_gpu.kept = std::mem::take(&mut self.on_gpu.kept);
+        loaded.on_gpu.followers = std::mem::take(&mut self.on_gpu.followers);
         *self = loaded;
         self.refresh_followers();
         Ok(())

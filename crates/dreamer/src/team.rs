@@ -9,7 +9,7 @@ use crate::agent::Agent;
 use crate::batch::Prepared;
 use crate::noise::Noise;
 use crate::train::Trained;
-use crate::update::{Begun, Repeat};
+use crate::update::Begun;
 use anyhow::{Result, anyhow, ensure};
 use engine::Device;
 use engine::cuda::{Gpu, Member, Point};
@@ -33,7 +33,7 @@ impl Agent {
         let members = Member::connect(gpus).map_err(|sentence| anyhow!(sentence))?;
         let mut agents: Vec<Agent> = members.iter().map(|member| self.member(member)).collect();
         let mut first = agents.remove(0);
-        first.followers = agents;
+        first.on_gpu.followers = agents;
         Ok(first)
     }
 
@@ -41,24 +41,26 @@ impl Agent {
     fn member(&self, member: &Member) -> Agent {
         let mut agent = self.to(Device::Gpu(member.gpu()));
         agent.norms.join(member);
-        agent.member = Some(member.clone());
-        agent.repeat = Repeat::default();
+        agent.on_gpu.member = Some(member.clone());
         agent
     }
 
     /// Copies this agent to the other GPUs, after it was loaded.
     pub(crate) fn refresh_followers(&mut self) {
-        let followers = std::mem::take(&mut self.followers);
+        let followers = std::mem::take(&mut self.on_gpu.followers);
         let refreshed = |mut follower: Agent| {
-            let member = follower.member.take().expect("a follower is one of several");
-            Agent { kept: std::mem::take(&mut follower.kept), ..self.member(&member) }
+            let member = follower.on_gpu.member.take().expect("a follower is one of several");
+            let mut agent = self.member(&member);
+            agent.on_gpu.kept = std::mem::take(&mut follower.on_gpu.kept);
+            agent
         };
-        self.followers = followers.into_iter().map(refreshed).collect();
+        self.on_gpu.followers = followers.into_iter().map(refreshed).collect();
     }
 
     /// An update on all GPUs. Each has a thread of its own, as they wait for each other.
     pub(crate) fn begin_together(&mut self, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
-        let (mut followers, mut others) = (std::mem::take(&mut self.followers), std::mem::take(&mut batch.others));
+        let (mut followers, mut others) =
+            (std::mem::take(&mut self.on_gpu.followers), std::mem::take(&mut batch.others));
         let all = std::thread::scope(|scope| {
             let begin = |(agent, part): (&mut Agent, &mut Prepared)| {
                 let noise = agent.noise();
@@ -70,7 +72,7 @@ impl Agent {
             all.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))));
             all
         });
-        self.followers = followers;
+        self.on_gpu.followers = followers;
         let mut all = all.into_iter().collect::<Result<Vec<Begun>>>()?.into_iter();
         let mut begun = all.next().expect("this GPU's own part");
         begun.others = all.collect();
@@ -97,7 +99,7 @@ impl Begun {
 
 /// One GPU's part of an update. Where it fails, the others are told.
 fn begin_alone(agent: &mut Agent, part: &mut Prepared, noise: &Noise) -> Result<Begun> {
-    let member = agent.member.clone();
+    let member = agent.on_gpu.member.clone();
     or_leave(&member, || agent.begin_part(part, noise))
 }
 

@@ -48,7 +48,7 @@ fn two_gpus_do_the_update_of_one_with_the_whole_batch() {
             }
         }
         // Every GPU has the same parameters, moments and statistics, to the last bit.
-        assert_eq!(two.save(), two.followers[0].save(), "step {step}");
+        assert_eq!(two.save(), two.on_gpu.followers[0].save(), "step {step}");
     }
 }
 
@@ -79,7 +79,7 @@ fn what_is_not_finite_on_one_gpu_stops_the_update_on_all() {
     let error = two.train(&mut carry, &bad).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.contains("the loss 'total'") && error.contains("not finite"), "{error}");
     assert_eq!(two.save(), before);
-    assert_eq!(two.followers[0].save(), before);
+    assert_eq!(two.on_gpu.followers[0].save(), before);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn nobody_waits_for_a_gpu_that_failed() {
     let Some((_, mut two, batch)) = agents() else { return };
     let mut carry = two.initial(4);
     train(&mut two, &mut carry, &batch);
-    two.followers[0].params = Default::default();
+    two.on_gpu.followers[0].params = Default::default();
     for _ in 0..2 {
         let error = two.train(&mut carry, &batch).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains("on one of the GPUs panicked"), "{error}");
@@ -101,9 +101,9 @@ fn what_is_loaded_reaches_all_gpus_and_the_first_one_acts() {
     train(&mut two, &mut carry, &batch);
     assert_ne!(two.save(), before);
     two.load(&before, None).unwrap();
-    assert_eq!(two.followers[0].save(), before);
+    assert_eq!(two.on_gpu.followers[0].save(), before);
     train(&mut two, &mut carry, &batch);
-    assert_eq!(two.save(), two.followers[0].save());
+    assert_eq!(two.save(), two.on_gpu.followers[0].save());
     two.load(&before, None).unwrap();
     let step: Record = batch.iter().map(|(key, array)| (key.clone(), array.at(0))).collect();
     let act = |agent: &Agent| {
@@ -141,5 +141,5 @@ fn images_stay_on_all_gpus_and_outlive_a_load() {
         let expected = train(&mut plain, &mut plain_carry, &batch);
         assert_eq!(train(&mut kept, &mut carry, &batch).metrics, expected.metrics, "step {step}");
     }
-    assert!(kept.kept.0.is_some() && kept.followers[0].kept.0.is_some());
+    assert!(kept.on_gpu.kept.0.is_some() && kept.on_gpu.followers[0].on_gpu.kept.0.is_some());
 }

@@ -38,7 +38,7 @@ impl Agent {
     }
 
     pub(crate) fn noise(&self) -> Noise {
-        let part = self.member.as_ref().map_or(0, Member::rank);
+        let part = self.on_gpu.member.as_ref().map_or(0, Member::rank);
         Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None, part }
     }
 
@@ -55,7 +55,7 @@ impl Agent {
     fn uncount(&mut self) {
         self.opt.step -= 1;
         self.slow_count -= 1;
-        self.followers.iter_mut().for_each(Agent::uncount);
+        self.on_gpu.followers.iter_mut().for_each(Agent::uncount);
     }
 
     fn begin_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Begun> {
@@ -65,7 +65,7 @@ impl Agent {
             parts == prepared,
             "a batch in {prepared} parts is not for an agent on {parts} devices; each batch is trained on once, prepared by its agent's preparer"
         );
-        if self.followers.is_empty() {
+        if self.on_gpu.followers.is_empty() {
             carry.check(self)?;
             batch.complete(carry, &self.layout())?;
             let begun = self.begin_part(batch, noise)?;
@@ -88,7 +88,7 @@ impl Agent {
             Device::Gpu(gpu) => Some(gpu.point()),
         };
         let (shape, ids) = ([batch.batch.b, batch.batch.t], batch.ids.take());
-        let (count, params, member) = (self.opt.step, self.params.count(""), self.member.clone());
+        let (count, params, member) = (self.opt.step, self.params.count(""), self.on_gpu.member.clone());
         Ok(Begun { updated, count, params, shape, ids, done, others: vec![], member })
     }
 

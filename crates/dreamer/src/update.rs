@@ -106,7 +106,7 @@ impl Agent {
     /// One update on a batch on the processor, which `upload` may be copying to the agent's GPU already; does not wait
     /// for a GPU. If a number is not finite, no parameter changes, and [`judge`](Agent::judge) returns an error.
     pub(crate) fn update(&mut self, batch: &Batch, upload: Option<Upload>, noise: &Noise) -> Result<Updated> {
-        let mut repeat = std::mem::take(&mut self.repeat);
+        let mut repeat = std::mem::take(&mut self.on_gpu.repeat);
         let updated = match (self.device(), noise) {
             (Device::Gpu(gpu), Noise::Counter { .. }) => self.repeated(gpu, batch, upload, noise, &mut repeat),
             (device, _) => {
@@ -114,7 +114,7 @@ impl Agent {
                 self.compute(&batch.to(device), noise, &rates, self.slow_moves())
             }
         };
-        self.repeat = repeat;
+        self.on_gpu.repeat = repeat;
         let updated = updated?;
         if self.device() == Device::Cpu {
             self.judge(&updated)?;
@@ -128,7 +128,7 @@ impl Agent {
     fn compute(&mut self, batch: &Batch, noise: &Noise, rates: &Tensor, slow: bool) -> Result<Updated> {
         let mut out = self.loss(batch, noise, true)?;
         let mut grads = self.gradients(&out);
-        if let Some(member) = &self.member {
+        if let Some(member) = &self.on_gpu.member {
             // The loss is averaged too: if it is not finite on one GPU, its mean is finite on none, and none updates.
             member.average(&mut grads.iter_mut().chain([&mut out.total]).collect::<Vec<_>>());
             out.losses.push(("total".into(), out.total.clone()));
@@ -195,7 +195,7 @@ impl Agent {
         };
         upload.or_else(|| batch.send(device)).iter_mut().for_each(|upload| upload.receive(&recorded.block));
         recorded.varying.set(self.opt.constants().varying(), self.opt.step);
-        match &self.member {
+        match &self.on_gpu.member {
             Some(member) => member.together(|| recorded.recording.run()),
             None => recorded.recording.run(),
         }
@@ -229,10 +229,10 @@ impl Agent {
         between: Between,
     ) -> Result<(Vec<KernelTime>, PartCosts)> {
         let Device::Gpu(gpu) = self.device() else { return Ok(Default::default()) };
-        if self.member.is_some() {
+        if self.on_gpu.member.is_some() {
             return Ok(Default::default()); // one GPU cannot do the work of several
         }
-        self.repeat = Repeat::default();
+        self.on_gpu.repeat = Repeat::default();
         let mut prepared = self.preparer().prepare(record.clone())?;
         prepared.complete(carry, &self.layout())?;
         let batch = &prepared.batch;
@@ -260,7 +260,7 @@ impl Agent {
     #[doc(hidden)]
     pub fn rehearse(&mut self, carry: &mut Carry, record: &Record) -> Result<()> {
         let Device::Gpu(gpu) = self.device() else { return Ok(()) };
-        if self.member.is_some() {
+        if self.on_gpu.member.is_some() {
             return Ok(()); // one GPU cannot do the work of several
         }
         let mut prepared = self.preparer().prepare(record.clone())?;
@@ -272,7 +272,7 @@ impl Agent {
         let (updated, memory) = gpu.most_of_recording(|| self.compute(&input, &noise, &varying.rates(), true));
         let _results = updated?.kept(); // held, as those of the first update are while the second is recorded
         let recorded = self.recorded(gpu, places, batch, |f| gpu.record_within(memory, f))?;
-        self.repeat = Repeat { last: Some(shape), seen: vec![Seen { shape, memory }], recorded: Some(recorded) };
+        self.on_gpu.repeat = Repeat { last: Some(shape), seen: vec![Seen { shape, memory }], recorded: Some(recorded) };
         Ok(())
     }
 

@@ -23,7 +23,7 @@ fn on_gpu_in(precision: Precision, config: &AgentConfig) -> Option<(Agent, Carry
 
 /// An update that is computed as it comes.
 fn train_unrecorded(agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Trained {
-    agent.repeat = Default::default();
+    agent.on_gpu.repeat = Default::default();
     agent.train(carry, batch).unwrap()
 }
 
@@ -57,7 +57,7 @@ fn repeats(precision: Precision, config: &AgentConfig) {
     }
     assert_eq!(agent.save(), plain.save());
     assert!(places.iter().all(|place| *place == places[0]), "an update moved parameters elsewhere");
-    assert!(agent.repeat.is_recorded() && agent.repeat.launches().is_none_or(|count| count > 100));
+    assert!(agent.on_gpu.repeat.is_recorded() && agent.on_gpu.repeat.launches().is_none_or(|count| count > 100));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn nothing_changes_where_a_number_is_not_finite() {
     for recorded in [false, true] {
         (0..2).for_each(|_| drop(agent.train(&mut carry, &good).unwrap()));
         if !recorded {
-            agent.repeat = Default::default();
+            agent.on_gpu.repeat = Default::default();
         }
         let (before, mut bad) = (agent.save(), good.clone());
         let Some(Data::F32(rewards)) = bad.get_mut("reward").map(|array| &mut array.data) else {
@@ -177,7 +177,10 @@ fn images_that_stay_on_a_gpu_change_nothing() {
             assert_eq!(kept.train(&mut carry, &batch).unwrap().metrics, expected.metrics, "{room} steps, {round}");
         }
         assert_eq!(kept.save(), plain.save());
-        assert!(kept.kept.0.is_some() && kept.clone().kept.0.is_none(), "a clone may have another replay");
+        assert!(
+            kept.on_gpu.kept.0.is_some() && kept.clone().on_gpu.kept.0.is_none(),
+            "a clone may have another replay"
+        );
     }
     // There is nothing to keep without a GPU, or where the replay's steps are not known.
     assert_eq!(agent.to(Device::Cpu).keep_frames(1 << 30, 50), 0);

@@ -25,7 +25,6 @@ mod random_action;
 pub mod record;
 mod rng;
 mod state;
-mod suggest;
 mod tasks;
 pub mod wrappers;
 

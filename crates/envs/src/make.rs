@@ -8,7 +8,7 @@ use crate::tasks::dummy::{Dummy, Kind};
 use crate::tasks::memory::Memory;
 use crate::tasks::pinpad::{self, PinPad};
 use crate::wrappers::{ActionRepeat, CheckSpaces, ClipAction, NormalizeAction, ResizeImage, TimeLimit};
-use crate::{Env, Rng, bridge, suggest};
+use crate::{Env, Rng, bridge};
 use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use spaces::Spaces;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use strsim::osa_distance;
 
 /// A native task as a list of them shows it, its spaces under the default options.
 #[derive(Clone, Debug)]
@@ -195,12 +196,13 @@ fn unknown(task: &str) -> anyhow::Error {
     let mut names: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
     let rest = task.split_once('_').map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
     let suites = || bridge::SUITES.iter().map(|suite| suite.name);
-    let meant = suites().find(|suite| suggest::distance(suite, bridge::suite(task)) <= 1);
+    let meant = suites().find(|suite| osa_distance(suite, bridge::suite(task)) <= 1);
     match (meant, rest) {
         (Some(suite), Some(rest)) => names.push(format!("{suite}_{rest}")),
         _ => names.extend(suites().map(|suite| format!("{suite}_{task}"))),
     }
-    let near = suggest::nearest(task, &names, 3).join(", ");
+    names.sort_by_key(|name| (osa_distance(task, name), name.clone()));
+    let near = names[..3].join(", ");
     anyhow!("unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all)")
 }
 
