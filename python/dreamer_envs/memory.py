@@ -165,22 +165,23 @@ def number(value):
 
 def log_text(values):
   """Numbers by name as the text for the trainer. Those that it has no room for are left out."""
-  numbers = {}
+  entries, length = [], len('{}') + 1  # Ends with a zero byte.
   for key, value in values.items():
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in 'biuf':
       raise Problem(f"'log/{key}' is a {type(value).__name__} and no number; what is more than a "
                     'number has to be a key of obs_space')
-    if number(array) is not None:
-      numbers[key] = number(array)
-  while True:
-    text = json.dumps(numbers, separators=(',', ':')).encode() + b'\0' if numbers else b'\0'
-    if len(text) <= LOGS:
-      return text
-    key, _ = numbers.popitem()
-    if key not in dropped:
-      dropped.add(key)
-      print(f"'log/{key}' is left out: a step logs no more than {LOGS} bytes", file=sys.stderr)
+    if number(array) is None:
+      continue
+    entry = f'{json.dumps(key)}:{json.dumps(number(array))}'  # In ASCII.
+    if length + len(entry) + 1 > LOGS:
+      if key not in dropped:
+        dropped.add(key)
+        print(f"'log/{key}' is left out: a step logs no more than {LOGS} bytes", file=sys.stderr)
+      continue
+    entries.append(entry)
+    length += len(entry) + 1
+  return ('{' + ','.join(entries) + '}').encode() + b'\0' if entries else b'\0'
 
 
 dropped = set()
@@ -207,11 +208,25 @@ def fit(key, value, dtype, shape):
   if dtype == np.float32:
     return array
   if array.dtype.kind == 'f':
-    raise Problem(f'{held}; {due}')
+    span = f' from {array.min()} to {array.max()}' if array.size else ''
+    raise Problem(f'{held}{span}; {due}')
   low, high = INTEGERS[dtype.name]
   if array.size and not (low <= array.min() and array.max() <= high):
     raise Problem(f'{held} from {array.min()} to {array.max()}; {due}')
   return array.astype(dtype)
+
+
+def check(key, value, space):
+  """A Problem where the value does not fit its space, as the trainer would find at the step."""
+  array = fit(key, value, space.dtype, space.shape)
+  low, high = (bound(getattr(space, name), space.dtype, pick) for name, pick in (('low', np.min), ('high', np.max)))
+  if space.dtype != np.float32 and high is not None:
+    high -= 1
+  for bad in array[~np.isfinite(array)].flat if space.dtype == np.float32 else ():
+    raise Problem(f"observation '{key}' holds {bad}, which is no finite number")
+  if array.size and (low is not None and array.min() < low or high is not None and array.max() > high):
+    raise Problem(f"observation '{key}' holds values from {array.min()} to {array.max()}, outside the bounds "
+                  f'{low} to {high} of its space')
 
 
 def create(size):

@@ -140,12 +140,18 @@ def is_image(space):
 
 
 def to_float(value):
-  value = np.asarray(value)
+  given, value = value, np.asarray(value)
   if value.dtype.kind not in 'biuf':
-    return value
+    return given
   if value.dtype.kind == 'f':
     value = np.minimum(np.maximum(value, -FLOAT_MAX), FLOAT_MAX)
   return np.asarray(value, np.float32)
+
+
+def binary(value):
+  """Zeros and ones as bool; anything else as it is, for a later check to find."""
+  array = np.asarray(value)
+  return array.astype(bool) if array.dtype.kind in 'biuf' and ((array == 0) | (array == 1)).all() else value
 
 
 def classes(n):
@@ -174,9 +180,9 @@ def bounded(low, high):
   low, high = -FLOAT_MAX if low is None else low, FLOAT_MAX if high is None else high
 
   def convert(value):
-    value = np.asarray(value)
+    given, value = value, np.asarray(value)
     if value.dtype.kind not in 'biuf':
-      return value
+      return given
     inside = np.minimum(np.maximum(value, low), high)
     if not (inside == value).all():
       value = np.where(abs(inside - value) <= slack, inside, value)
@@ -203,7 +209,7 @@ def observed(space, size):
     ours = Space(np.int32, shape, 0, classes(sizes.flat[0]))
     convert = lambda value: np.asarray(value) - first if np.shape(value) == shape else value
   elif name == 'MultiBinary':
-    ours, convert = Space(bool, shape), lambda value: np.asarray(value, bool)
+    ours, convert = Space(bool, shape), binary
   elif space.dtype == np.uint8 and len(shape) in (2, 3) and (any(size) or is_picture(shape)):
     return [('', *image(shape, size))]
   elif space.dtype == np.uint8 and len(shape) == 4 and (any(size) or is_picture(shape[1:])):
@@ -220,8 +226,8 @@ def flattened(ours, convert):
     return ours, convert
 
   def flatten(value):
-    value = np.asarray(convert(value))
-    return value.reshape(-1) if value.shape == ours.shape else value
+    value = convert(value)
+    return np.reshape(value, -1) if np.shape(value) == ours.shape else value
 
   return Space(ours.dtype, int(np.prod(ours.shape)), ours.low, ours.high), flatten
 

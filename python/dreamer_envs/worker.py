@@ -124,7 +124,8 @@ def describe(e):
   if not plain:
     traceback.print_exception(type(e), e, e.__traceback__)
   text = str(e) if plain else f'{type(e).__name__}: {e}'
-  out = {'error': ' '.join(text.split())[:1000], 'log': not plain}
+  text = ' '.join(text.split())[:1000].encode(errors='replace').decode()  # JSON has no lone surrogates.
+  out = {'error': text, 'log': not plain}
   if getattr(e, 'cure', None):
     out['cure'] = e.cure
   sys.stderr.flush()
@@ -148,8 +149,7 @@ def build(ask):
   if isinstance(first, VectorEnv):
     if first.count != slots:
       raise Problem(f"'{ask['task']}' holds {first.count} environments in one, where {slots} were "
-                    f'asked for: --env.slots {first.count} asks for as many (and --run.envs for '
-                    'some multiple of that)')
+                    f'asked for: set --env.slots {first.count}, and --run.envs to a multiple of that')
     return first
   envs = [first] + [make(i) for i in range(1, slots)]
   check_alike(envs)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from .env import FLAGS, Env, Problem, VectorEnv
-from .memory import number
+from .memory import check, number
 from .spaces import Act, Obs, image, stack
 
 DEPTH = 4  # The most levels of dicts within `info`.
@@ -92,13 +92,28 @@ class Frames:
     return self.convert(frame)
 
 
+def check_all(obs, spaces):
+  for key, space in spaces.items():
+    check(key, obs[key], space)
+
+
+def as_reward(value):
+  """A reward as a float, which may be one that is not finite: the trainer tells."""
+  if type(value) is float:
+    return value
+  array = np.asarray(value)
+  if array.size != 1 or array.dtype.kind not in 'biuf':
+    raise Problem(f'step returned the reward {value!r}, but it has to be a number')
+  return float(array.item())
+
+
 class GymEnv(Env):
   """An environment with `reset`, `step`, `observation_space` and `action_space`.
 
   Gymnasium's and the older gym's are understood: results of four values as well as five, and a
   reset that returns no info or takes no seed. `repeat` is how many times each action is taken,
   `size` [height, width] of images, [0, 0] to keep theirs. It is reset once when made, so that
-  faults show at the start.
+  faults of its first observation show at the start.
   """
 
   def __init__(self, env, seed=0, size=(0, 0), repeat=1, render=False, film=False):
@@ -109,7 +124,7 @@ class GymEnv(Env):
     self.act_space = self.act.spaces
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
-    self.obs(self.reset()[0])
+    check_all(self.obs(self.reset()[0]), self.obs.spaces)
     draw = lambda: env.render()  # Not looked up unless it is wanted: some have none.
     self.frames = Frames.wanted(render, film, draw, self.obs_space, size)
     self.seed, self.done = seed, True
@@ -123,7 +138,7 @@ class GymEnv(Env):
     for _ in range(self.repeat):
       obs, value, terminated, truncated, more = self.advance(action)
       info = {**info, **more} if isinstance(more, dict) else info
-      reward += float(value)
+      reward += as_reward(value)
       self.done = bool(terminated or truncated)
       if self.done:
         break
@@ -155,8 +170,12 @@ class GymEnv(Env):
 
   def advance(self, action):
     result = self.env.step(action)
-    if len(result) == 5:
+    count = len(result) if isinstance(result, (tuple, list)) else None
+    if count == 5:
       return result
+    if count != 4:
+      given = f'a {type(result).__name__}' if count is None else f'{count} values'
+      raise Problem(f'step returned {given}, but has to return observation, reward, terminated, truncated and info')
     obs, reward, done, info = result
     truncated = bool(done and info.get('TimeLimit.truncated', False))
     return obs, reward, done and not truncated, truncated, info
@@ -203,7 +222,8 @@ class GymVector(VectorEnv):
     self.act_space = self.act.spaces
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
-    self.obs.batch(self.reset()[0], self.count)
+    for obs in self.obs.batch(self.reset()[0], self.count):
+      check_all(obs, self.obs.spaces)
     first = lambda frames: None if frames is None else frames[0]
     self.frames = Frames.wanted(render, film, lambda: first(env.render()), self.obs_space, size)
     self.seed, self.done = seed, np.ones(self.count, bool)
@@ -228,7 +248,7 @@ class GymVector(VectorEnv):
     frames = self.env.render() if self.frames else None
     for i, (out, info) in enumerate(zip(outs, split(infos, self.count))):
       out.update({key: value for key, value in metrics(info).items() if key not in out})
-      out['reward'] = 0.0 if first[i] else float(rewards[i])
+      out['reward'] = 0.0 if first[i] else as_reward(rewards[i])
       out['is_first'], out['is_last'], out['is_terminal'] = (
           bool(first[i]), bool(self.done[i]), bool(terminated[i]))
       if self.frames:

@@ -162,13 +162,18 @@ class Moody(gymnasium.Env):
     self.count = 0
     if self.fault == 'reset':
       {}['nobody']
-    return np.zeros(self.observation_space.shape, np.float32), {}
+    first = {'none': None, 'size': np.zeros(5, np.float32), 'nan': np.full(2, np.nan), 'far': np.full(2, 1001.0)}
+    return first.get(self.fault, np.zeros(self.observation_space.shape, np.float32)), {}
 
   def step(self, action):
     self.count += 1
     last = self.count == self.length
     info = {'is_success': True, 'episode': {'l': self.count}} if last else {}
     high = 2000 if self.fault == 'bounds' else self.count
+    if self.fault == 'few':
+      return np.zeros(2, np.float32), 1.0, last
+    if self.fault == 'prizes':
+      return np.zeros(2, np.float32), [1.0, 2.0], False, last, info
     return np.full(self.observation_space.shape, high, np.float32), 1.0, False, last, info
 
 

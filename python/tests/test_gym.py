@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 import envs
 from dreamer_envs import FLAGS, Problem, Space
-from dreamer_envs.memory import entry
+from dreamer_envs.memory import check, entry
 from dreamer_envs.spaces import Act, Obs, sample, stack
 from dreamer_envs.wrap import GymEnv, GymVector
 from trainer import Trainer, WorkerError
@@ -117,6 +117,15 @@ def test_bounds_of_observations():
     assert t.answer['obs']['vector']['high'] == 1000
   # What no float32 can hold is no bound, and Infinity no JSON.
   assert entry(Space(np.float32, (2,), -1e308, 1e308)).keys() == {'dtype', 'shape'}
+
+
+def test_only_zeros_and_ones_are_binary():
+  obs = Obs(spaces.MultiBinary(3))
+  seen = obs([1, 0.0, True])['vector']
+  assert seen.dtype == bool and seen.tolist() == [True, False, True]
+  for wrong, words in [([7, 1, 0], 'from 0 to 7; its space says bool'), ([np.nan, 1, 0], 'from nan to nan')]:
+    with pytest.raises(Problem, match=words):
+      check('vector', obs(np.array(wrong))['vector'], obs.spaces['vector'])
 
 
 @pytest.mark.parametrize('space', [

@@ -120,7 +120,7 @@ def test_answers_before_a_fault_are_sent():
     ('py:envs:nope', "no function or class called 'nope'", None),
     ('py:envs:nothing', 'is no environment', None),
     ('py:envs:needs', "No module named 'a_package_that_is_missing'", None),
-    ('py:envs:vector', '--env.slots 3 asks for as many', None),
+    ('py:envs:vector', 'set --env.slots 3, and --run.envs to a multiple', None),
     ('py:needs_missing.inner:f', "No module named 'a_package_that_is_missing'", None),
     ('py:envs.inner:f', "no module 'envs.inner'", None),
     ('gym_', 'Malformed', None),
@@ -153,6 +153,39 @@ def test_an_error_of_the_users_program_shows_its_line():
         t.begin(1)
       assert e.value.args[0]['log'] != plain
       assert ("{}['nobody']" in t.log() and 'envs.py' in t.log()) != plain
+
+
+@pytest.mark.parametrize('fault, words', [
+    ('none', "observation 'vector' holds a NoneType; its space says float32 (2,)"),
+    ('size', "observation 'vector' holds float32 (5,); its space says float32 (2,)"),
+    ('nan', "observation 'vector' holds nan, which is no finite number"),
+    ('far', 'values from 1001.0 to 1001.0, outside the bounds 0.0 to 1000.0')])
+def test_the_first_observation_is_checked_at_the_start(fault, words):
+  with Trainer('py:envs:Moody', start=False, kwargs={'fault': fault}) as t:
+    with pytest.raises(WorkerError) as e:
+      t.begin(1)
+    assert words in e.value.args[0]['error'] and not e.value.args[0]['log']
+
+
+@pytest.mark.parametrize('fault, words', [
+    ('prizes', 'step returned the reward [1.0, 2.0], but it has to be a number'),
+    ('few', 'step returned 3 values, but has to return observation, reward, terminated, truncated and info')])
+def test_what_a_step_returns_is_checked(fault, words):
+  with Trainer('py:envs:Moody', kwargs={'fault': fault}) as t:
+    t.step(action=1)
+    with pytest.raises(WorkerError) as e:
+      t.step(action=1)
+    assert words in e.value.args[0]['error']
+
+
+@pytest.mark.parametrize('task, words', [
+    ('py:envs:Moody', "'envs:Moody' cannot be called with --env.kwargs.NAME VALUE as given: got an unexpected"),
+    ('gym_CartPole-v1', "takes no argument 'nope' (env.kwargs.nope): ")])
+def test_arguments_that_do_not_exist(task, words):
+  with Trainer(task, start=False, kwargs={'nope': 1}) as t:
+    with pytest.raises(WorkerError) as e:
+      t.begin(1)
+    assert words in e.value.args[0]['error'] and 'nope' in e.value.args[0]['error']
 
 
 def test_options_that_do_not_reach_an_environment_are_refused():

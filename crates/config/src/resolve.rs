@@ -68,12 +68,23 @@ impl Config {
         if let Some(kwargs) = json["env"]["kwargs"].as_object() {
             // After the other keys of their section, which YAML may name only once.
             let end = flat.keys().rposition(|key| key.starts_with("env.")).map_or(flat.len(), |last| last + 1);
-            let own = kwargs.iter().filter_map(|(name, json)| Some((format!("{OPEN}{name}"), Value::free(json)?)));
-            for (i, (key, value)) in own.enumerate() {
+            let mut own = vec![];
+            flatten(OPEN, kwargs, &mut own);
+            for (i, (key, value)) in own.into_iter().enumerate() {
                 flat.shift_insert(end + i, key, value);
             }
         }
         flat
+    }
+}
+
+/// The keys of nested objects, each with `prefix` before it.
+fn flatten(prefix: &str, object: &serde_json::Map<String, serde_json::Value>, out: &mut Vec<(String, Value)>) {
+    for (name, json) in object {
+        match json.as_object() {
+            Some(inner) => flatten(&format!("{prefix}{name}."), inner, out),
+            None => out.extend(Value::free(json).map(|value| (format!("{prefix}{name}"), value))),
+        }
     }
 }
 

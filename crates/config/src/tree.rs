@@ -9,12 +9,12 @@ use regex::Regex;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tree(pub IndexMap<String, Value>);
 
-/// Keys right below this are the user's own: any name, with the type that its value looks like.
+/// Keys below this are the user's own: any names, nested or not, with the type that the value looks like.
 pub(crate) const OPEN: &str = "env.kwargs.";
 
 /// Whether `key` is one of the user's own.
 fn is_open(key: &str) -> bool {
-    key.strip_prefix(OPEN).is_some_and(|name| !name.is_empty() && !name.contains('.') && !is_pattern(name))
+    key.strip_prefix(OPEN).is_some_and(|names| !is_pattern(names) && names.split('.').all(|name| !name.is_empty()))
 }
 
 /// Whether `key` is a regular expression: it holds something that no key holds.
@@ -33,7 +33,7 @@ impl Tree {
         // Official blocks match from the start of the key and leave its end open.
         for key in self.matches(key, |key| format!("^(?:{key})"))? {
             if is_open(&key) {
-                self.0.insert(key, value.clone());
+                self.open(key, value.clone());
                 continue;
             }
             let old = &self.0[&key];
@@ -54,14 +54,23 @@ impl Tree {
             return Ok(());
         }
         for key in self.matches(key, |key| format!("^(?:{key})$"))? {
-            let new = match is_open(&key) {
-                true => Value::guess(words),
-                false => Value::from_words(words, &self.0[&key]),
-            };
-            let new = new.with_context(|| format!("'{key}' is"));
-            self.0.insert(key, new.map_err(one_line)?);
+            let open = is_open(&key);
+            let new = if open { Value::guess(words) } else { Value::from_words(words, &self.0[&key]) };
+            let new = new.with_context(|| format!("'{key}' is")).map_err(one_line)?;
+            if open {
+                self.open(key, new);
+            } else {
+                self.0.insert(key, new);
+            }
         }
         Ok(())
+    }
+
+    /// Sets one of the user's own keys. What was below it is gone, and so is a value that it was below.
+    fn open(&mut self, key: String, value: Value) {
+        let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+        self.0.retain(|other, _| !(below(other, &key) || is_open(other) && below(&key, other)));
+        self.0.insert(key, value);
     }
 
     /// The keys that `key` stands for, at least one. `anchor` turns a pattern into a regular expression.

@@ -6,6 +6,8 @@ use yaml_rust2::Yaml;
 /// The value of one key. A list holds values of one type and is never empty in the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
+    /// Only for arguments of the user's environment.
+    Null,
     Bool(bool),
     Int(i64),
     Float(f64),
@@ -17,6 +19,7 @@ impl Value {
     /// The type in words, as errors name it: `int`, `float`, `bool`, `string`, `list of int`, ...
     pub fn type_name(&self) -> String {
         match self {
+            Value::Null => "null".into(),
             Value::Bool(_) => "bool".into(),
             Value::Int(_) => "int".into(),
             Value::Float(_) => "float".into(),
@@ -73,6 +76,9 @@ impl Value {
         let one = |word: &String| match word.as_str() {
             "True" => Value::Bool(true),
             "False" => Value::Bool(false),
+            "None" => Value::Null,
+            // In quotes, what looks like a number is a string, as in YAML.
+            word if quoted(word).is_some() => Value::Str(quoted(word).unwrap_or_default().into()),
             word => Value::from_yaml(&Yaml::from_str(word)).unwrap_or_else(|| Value::Str(word.into())),
         };
         match words {
@@ -105,7 +111,7 @@ impl Value {
             },
             Value::Float(_) => number().map(Value::Float),
             Value::Str(_) => Some(Value::Str(word.into())),
-            Value::List(_) => None,
+            Value::Null | Value::List(_) => None,
         };
         match value {
             Some(value) => Ok(value),
@@ -113,9 +119,10 @@ impl Value {
         }
     }
 
-    /// A scalar or a list of scalars of a YAML document; `None` for null, mappings and nested lists.
+    /// A scalar or a list of scalars of a YAML document; `None` for mappings and nested lists.
     pub(crate) fn from_yaml(yaml: &Yaml) -> Option<Value> {
         Some(match yaml {
+            Yaml::Null => Value::Null,
             Yaml::Boolean(x) => Value::Bool(*x),
             Yaml::Integer(x) => Value::Int(*x),
             // `5e6` counts as a whole number, so that steps can be written that way; `5.0` is a float.
@@ -135,6 +142,7 @@ impl Value {
     /// As JSON; infinities, which JSON lacks, become the strings `inf` and `-inf`.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match self {
+            Value::Null => serde_json::Value::Null,
             Value::Bool(x) => (*x).into(),
             Value::Int(x) => (*x).into(),
             Value::Float(x) if x.is_finite() => (*x).into(),
@@ -165,6 +173,7 @@ impl Value {
     pub(crate) fn free(json: &serde_json::Value) -> Option<Value> {
         use serde_json::Value as Json;
         Some(match json {
+            Json::Null => Value::Null,
             Json::Bool(x) => Value::Bool(*x),
             Json::Number(x) => x.as_i64().map(Value::Int).or(x.as_f64().map(Value::Float))?,
             Json::String(x) => Value::Str(x.clone()),
@@ -187,6 +196,7 @@ impl Value {
     /// As text without quotes: `1e-20`, `true`, `catch`.
     fn to_plain(&self) -> String {
         match self {
+            Value::Null => "null".into(),
             Value::Bool(x) => x.to_string(),
             Value::Int(x) => x.to_string(),
             Value::Float(x) if x.is_finite() => format!("{x:?}"),
@@ -216,6 +226,11 @@ fn is_plain(text: &str) -> bool {
         && text.chars().all(|c| c.is_alphanumeric() || "_./~-".contains(c))
         && parse_number(text).is_none()
         && matches!(Yaml::from_str(text), Yaml::String(_))
+}
+
+/// What stands between quotes, if the whole word does.
+fn quoted(word: &str) -> Option<&str> {
+    ['\'', '"'].iter().find_map(|&quote| word.strip_prefix(quote)?.strip_suffix(quote))
 }
 
 /// `text` in quotes: single ones, or double ones where it holds control characters.

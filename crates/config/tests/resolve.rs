@@ -290,16 +290,23 @@ proptest! {
 #[test]
 fn the_users_own_arguments_take_any_name_and_survive_the_printed_form() {
     let line = "--task py:my.py:Env --env.kwargs.length 30 --env.kwargs.fast true --env.kwargs.map small \
-                --env.kwargs.size [64,64] --env.kwargs.names a b --env.kwargs.one [1] --env.kwargs.none []";
+                --env.kwargs.size [64,64] --env.kwargs.names a b --env.kwargs.one [1] --env.kwargs.none [] \
+                --env.kwargs.seed None --env.kwargs.team.red.size 3 --env.kwargs.version '1' \
+                --env.kwargs.team.blue null --env.kwargs.word null --env.kwargs.word \"null\"";
     let config = resolve(line).unwrap();
     let kwargs = serde_json::json!({"length": 30, "fast": true, "map": "small", "size": [64, 64], "names": ["a", "b"],
-        "one": [1], "none": []});
+        "one": [1], "none": [], "seed": null, "team": {"red": {"size": 3}, "blue": null}, "version": "1",
+        "word": "null"});
     assert_eq!(config.env_options()["kwargs"], kwargs);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
     std::fs::write(&file, config.commented_yaml()).unwrap();
     let again = resolve(&format!("--configs {}", file.display())).unwrap();
     assert_eq!(again.env_options()["kwargs"], kwargs);
+    let replaced = |line: &str| resolve(line).unwrap().env_options()["kwargs"].clone();
+    assert_eq!(replaced("--env.kwargs.a.b 1 --env.kwargs.a 2"), serde_json::json!({"a": 2}));
+    assert_eq!(replaced("--env.kwargs.a 2 --env.kwargs.a.b 1"), serde_json::json!({"a": {"b": 1}}));
     assert_says(&error("--env.kwarg.length 30"), &["'env.kwarg.length'"]);
+    assert_says(&error("--seed null"), &["'seed'"]);
     assert_says(&error("--env.kwargs.goals [[1,2],[3,4]]"), &["'env.kwargs.goals'", "one after the other"]);
 }

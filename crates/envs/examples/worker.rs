@@ -80,7 +80,9 @@ fn main() -> std::io::Result<()> {
             }
             "exit" if struck => std::process::exit(3),
             "orphan" if struck => {
-                let child = std::process::Command::new("sleep").arg("3600").spawn()?;
+                // In a session of its own, it is in no group that could be killed as a whole.
+                let own: &[&str] = if kwargs["session"] == true { &["setsid", "sleep"] } else { &["sleep"] };
+                let child = std::process::Command::new(own[0]).args(&own[1..]).arg("3600").spawn()?;
                 std::fs::write(kwargs["once"].as_str().unwrap_or_default(), child.id().to_string())?;
                 std::process::exit(3);
             }
@@ -101,6 +103,9 @@ fn main() -> std::io::Result<()> {
             let value = if struck && fault == "nan" { f32::NAN } else { counter.step as f32 };
             let value = if struck && fault == "bounds" { -3.0 } else { value };
             memory.write_all_at(&value.to_le_bytes(), (base + STEP) as u64)?;
+            if struck && fault == "prize" {
+                memory.write_all_at(&1.5f32.to_le_bytes(), (base + REWARD) as u64)?;
+            }
             if struck && fault == "first" {
                 memory.write_all_at(&[1], (base + FLAGS) as u64)?;
             }
@@ -110,6 +115,9 @@ fn main() -> std::io::Result<()> {
             memory.write_all_at(logs.as_bytes(), (base + LOGS) as u64)?;
         }
         answers.write_all(&asked)?;
+    }
+    if kwargs["lingers"] == true {
+        std::thread::sleep(Duration::from_secs(3600));
     }
     Ok(())
 }

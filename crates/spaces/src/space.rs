@@ -152,7 +152,11 @@ impl Space {
         };
         match bad {
             Some(x) if !x.is_finite() => Err(format!("key '{key}' holds {x}, which is no finite number")),
-            Some(x) => Err(format!("key '{key}' holds {x}, outside its bounds {} to {}", self.low, self.high)),
+            Some(x) => {
+                let whole = matches!(self.dtype, DType::I32 | DType::U8);
+                let high = if whole { self.high - 1.0 } else { self.high };
+                Err(format!("key '{key}' holds {x}, outside its bounds {} to {high}", self.low))
+            }
             None => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 needs, and `make(name, options, kwargs, seed, index, slots)`, which returns an Env or a VectorEnv."""
 
 import importlib
+import re
 
 from ..env import Problem
 
@@ -60,6 +61,11 @@ def make(task, options, kwargs, seed, index=0, slots=1):
     raise Problem(f'env.kwargs.{key} is an option of the suite: --env.{suite}.{key} {kwargs[key]}')
   try:
     return module.make(name, check(suite, options), kwargs, seed, index, slots)
+  except TypeError as e:
+    unknown = re.search("unexpected keyword argument '(.*?)'", str(e))
+    if unknown and unknown[1] in kwargs:
+      raise Problem(f"'{task}' takes no argument '{unknown[1]}' (env.kwargs.{unknown[1]}): {e}") from e
+    raise
   except ImportError as e:
     cure = getattr(module, 'INSTALL', None)
     if not cure or suite == 'gym' and (e.name or 'gymnasium').partition('.')[0] != 'gymnasium':

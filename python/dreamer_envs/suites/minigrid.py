@@ -16,6 +16,8 @@ class MiniGrid(Env):
   """What the agent sees as an image, and its direction; the mission's text is dropped."""
 
   def __init__(self, name, seed, size=(64, 64), tile=8, resize='pillow', **kwargs):
+    if tile < 1:
+      raise Problem(f'env.kwargs.tile is {tile}, but a cell has at least one pixel')
     import gymnasium
     import minigrid  # noqa: F401  Registers the tasks.
     name = name if name.startswith('BabyAI-') else f'MiniGrid-{name}'

@@ -1,13 +1,13 @@
 //! Environments that step by themselves in processes of their own: what the bridge is compared with.
 
-use super::group::{FAREWELL, Group, lifeline};
+use super::group::{Group, Leaving, lifeline};
 use super::{arguments, explain, slots, suite};
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, PipeWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Processes of the Python package that each step one environment of a task, or one vector of them, when they are
 /// told to. Dropping them ends them and all that they started.
@@ -19,7 +19,6 @@ struct Process {
     group: Group,
     ask: Option<ChildStdin>, // until it is told to leave
     answers: BufReader<ChildStdout>,
-    _lifeline: PipeWriter, // closes when this program ends, however it does
 }
 
 impl Alone {
@@ -38,11 +37,11 @@ impl Alone {
             let words = arguments(task, options)?;
             let mut command = Command::new(&words[0]);
             command.args(&words[1..]).args(["--alone", &ask.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut group = Group::start(command).with_context(|| format!("cannot start '{}'", words[0]))?;
-            let pipes = group.child.stdin.take().zip(group.child.stdout.take());
+            let mut group = Group::start(command, held).with_context(|| format!("cannot start '{}'", words[0]))?;
+            let pipes = group.child().and_then(|child| child.stdin.take().zip(child.stdout.take()));
             let (ask, answers) = pipes.context("a process was started without its pipes")?;
             let answers = BufReader::new(answers);
-            processes.push(Process { group, ask: Some(ask), answers, _lifeline: held });
+            processes.push(Process { group, ask: Some(ask), answers });
         }
         let mut alone = Alone { processes };
         for process in &mut alone.processes {
@@ -72,8 +71,10 @@ impl Process {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        self.processes.iter_mut().for_each(|process| process.ask = None); // at this they close their environments
-        let deadline = Instant::now() + FAREWELL;
-        self.processes.iter().for_each(|process| process.group.wait(deadline));
+        let leaving = Leaving::default();
+        for process in &mut self.processes {
+            process.ask = None; // at this it closes its environments
+            leaving.add(std::mem::take(&mut process.group));
+        }
     }
 }

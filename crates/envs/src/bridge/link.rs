@@ -2,7 +2,7 @@
 
 use super::hello::{Layout, metrics, refusal};
 use super::process::Process;
-use crate::record::flag;
+use crate::record::{flag, number};
 use anyhow::{Result, anyhow, bail, ensure};
 use spaces::Record;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -104,6 +104,11 @@ impl Link {
         let (first, due) = (flag(&record, "is_first")?, self.seats[slot].first.load(Ordering::Relaxed));
         ensure!(first || !due, "in the observation, is_first is not set where an episode begins");
         ensure!(due || !first, "in the observation, is_first is set in the middle of an episode");
+        let reward = number(&record, "reward")?;
+        ensure!(
+            !first || reward == 0.0,
+            "in the observation, reward is {reward} where an episode begins, but must be 0"
+        );
         Ok(record)
     }
 

@@ -21,6 +21,7 @@ pub use alone::Alone;
 use crate::notice::notice;
 use crate::{Env, Rng};
 use anyhow::{Error, Result, anyhow, ensure};
+use group::Leaving;
 use hello::Ask;
 use indexmap::IndexSet;
 use serde_json::{Value, json};
@@ -102,8 +103,10 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
         "run.episode_timeout is {timeout}, but must be a positive number of seconds"
     );
     let timeout = Duration::from_secs_f64(timeout);
-    let (restarts, start) = (number("restarts", 5.0).max(0.0) as usize, number("start", 0.0) as u64);
-    let mut workers = vec![];
+    let restarts = number("restarts", 5.0);
+    ensure!(restarts >= 0.0, "env.restarts is {restarts}, but must be 0 or more");
+    let (restarts, start) = (restarts as usize, number("start", 0.0) as u64);
+    let (mut workers, leaving) = (vec![], Arc::new(Leaving::default()));
     for first in indices.clone().step_by(slots) {
         let count = slots.min(indices.end - first);
         let ask = Ask {
@@ -116,7 +119,8 @@ pub fn make(task: &str, indices: Range<usize>, seed: u64, options: &Value) -> Re
             options: options.get(suite(task)).cloned().unwrap_or(json!({})),
             kwargs: options.get("kwargs").cloned().unwrap_or(json!({})),
         };
-        let launch = Launch { command: arguments(task, options)?, ask, rng: Rng::new(seed, start), timeout };
+        let (command, rng) = (arguments(task, options)?, Rng::new(seed, start));
+        let launch = Launch { command, ask, rng, timeout, leaving: leaving.clone() };
         let worker = Worker::start(launch, restarts).map_err(|error| name_another_python(error, task))?;
         workers.push((count, worker));
     }

@@ -1,6 +1,6 @@
 //! `Process`: one running worker, from its start to its certain end.
 
-use super::group::{FAREWELL, Group, lifeline};
+use super::group::{Group, Leaving, lifeline};
 use super::hello::{Answer, Ask, memory, read, refusal};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,15 +28,16 @@ pub struct Process {
     /// more, which costs light environments a sixth of their steps.
     asks: Option<PipeWriter>,
     answers: PipeReader,
-    _lifeline: PipeWriter, // closes when this program ends, however it does
     memory: Option<File>,
     log: Arc<Mutex<VecDeque<String>>>,
     timeout: Duration,
+    /// Where it goes when it is told to leave.
+    leaving: Arc<Leaving>,
 }
 
 impl Process {
     /// Starts `command` and asks it; [`Process::hello`] reads its answer.
-    pub fn start(command: &[String], ask: &Ask, timeout: Duration) -> Result<Self> {
+    pub fn start(command: &[String], ask: &Ask, timeout: Duration, leaving: Arc<Leaving>) -> Result<Self> {
         let scarce = "no pipe for a worker: each takes five descriptors, and `ulimit -n` says how many there may be";
         let (hears, asks) = pipe().context(scarce)?;
         let (answers, speaks) = pipe().context(scarce)?;
@@ -47,15 +48,15 @@ impl Process {
         let program = &command[0];
         let mut start = Command::new(program);
         start.args(&command[1..]).stdin(hears).stdout(speaks).stderr(Stdio::piped());
-        let mut group = Group::start(start)
+        let mut group = Group::start(start, held)
             .with_context(|| format!("the program '{program}' of the worker could not be started"))?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
-        if let Some(stderr) = group.child.stderr.take() {
+        if let Some(stderr) = group.child().and_then(|child| child.stderr.take()) {
             let log = log.clone();
             std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))?;
         }
         let (asks, memory) = (Some(asks), None);
-        let process = Process { group, asks, answers, _lifeline: held, memory, log, timeout };
+        let process = Process { group, asks, answers, memory, log, timeout, leaving };
         let ask = serde_json::to_string(&Ask { lifeline: watched.as_raw_fd(), ..ask.clone() })? + "\n";
         process.write_line(ask.as_bytes())?;
         Ok(process)
@@ -205,7 +206,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.asks = None; // a sound worker leaves at this, unless it is still making its environments
         if self.memory.is_some() {
-            self.group.wait(Instant::now() + FAREWELL);
+            self.leaving.add(std::mem::take(&mut self.group));
         }
     }
 }

@@ -61,7 +61,7 @@ fn steps_episodes_and_rewards_arrive() {
         }
     }
     let error = env.step(&act(3, false)).unwrap_err().to_string();
-    assert!(error.contains("in the action, key 'action' holds 3, outside its bounds 0 to 3"), "{error}");
+    assert!(error.contains("in the action, key 'action' holds 3, outside its bounds 0 to 2"), "{error}");
 }
 
 #[test]
@@ -100,6 +100,13 @@ fn a_worker_that_keeps_failing_ends_the_run_with_its_last_words() {
     assert!(error.contains("the worker failed 3 times in a row (env.restarts is 2)"), "{error}");
     assert!(error.contains("the counter broke its spring") && error.contains("killed by signal 6"), "{error}");
     assert_eq!(format!("{:#}", env.step(&act(0, false)).unwrap_err()), error, "it stays the same");
+}
+
+#[test]
+fn the_first_observation_of_an_episode_has_no_reward() {
+    let mut env = one(json!({"restarts": 0, "kwargs": {"fault": "prize", "at": 1}}));
+    let error = env.step(&act(0, true)).unwrap_err().to_string();
+    assert!(error.contains("reward is 1.5 where an episode begins"), "{error}");
 }
 
 #[test]
@@ -260,12 +267,24 @@ fn threads_wait_once_for_an_answer_that_does_not_come() {
 
 #[test]
 fn what_a_worker_started_ends_with_it() {
-    let once = once("orphan");
-    let mut env = one(json!({"kwargs": {"fault": "orphan", "at": 2, "once": once}}));
-    env.step(&act(0, true)).unwrap();
-    assert!(flag(&env.step(&act(0, false)).unwrap(), "is_last").unwrap());
-    await_death(&std::fs::read_to_string(&once).unwrap());
-    std::fs::remove_file(once).unwrap();
+    for session in [false, true] {
+        let once = once(&format!("orphan-{session}"));
+        let kwargs = json!({"fault": "orphan", "at": 2, "once": once, "session": session});
+        let mut env = one(json!({"kwargs": kwargs}));
+        env.step(&act(0, true)).unwrap();
+        assert!(flag(&env.step(&act(0, false)).unwrap(), "is_last").unwrap());
+        await_death(&std::fs::read_to_string(&once).unwrap());
+        std::fs::remove_file(once).unwrap();
+    }
+}
+
+#[test]
+fn workers_that_do_not_leave_are_waited_for_together() {
+    let envs = envs(4, json!({"kwargs": {"lingers": true}})).unwrap();
+    let start = Instant::now();
+    drop(envs);
+    // Two seconds for all of them, and not for each.
+    assert!((1.9..6.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
 }
 
 fn await_death(pid: &str) {
@@ -282,7 +301,7 @@ fn await_death(pid: &str) {
 fn what_steps_alone_is_told_to_leave_and_takes_all_that_it_started_along() {
     // In the place of Python, a script that starts a program and tells when it may close its environment.
     let (python, orphan, closed) = (once("python"), once("alone"), once("closed"));
-    let script = "#!/bin/sh\nsleep 600 > /dev/null &\nprintf $! > ORPHAN\necho ready\n\
+    let script = "#!/bin/sh\nsetsid sleep 600 > /dev/null &\nprintf $! > ORPHAN\necho ready\n\
                   while read line; do echo 5; done\ntouch CLOSED\n";
     let script = script.replace("ORPHAN", orphan.to_str().unwrap()).replace("CLOSED", closed.to_str().unwrap());
     std::fs::write(&python, script).unwrap();
@@ -328,6 +347,7 @@ fn workers_that_cannot_start_say_why() {
     assert!(silent.contains("the worker ended (exit code 0)"), "{silent}");
     assert!(error("exec:", json!({})).contains("names no program"));
     assert!(error(&worker(), json!({"slots": -1})).contains("env.slots is -1"));
+    assert!(error(&worker(), json!({"restarts": -1})).contains("env.restarts is -1"));
     let python = error("gym_CartPole-v1", json!({"python": "no-such-python"}));
     assert!(python.contains("'no-such-python' of the worker could not be started"), "{python}");
     assert!(python.contains("--env.python") && !absent.contains("--env.python"), "{python}");

@@ -1,5 +1,6 @@
 //! `Worker`: a process with one or more environments, started again when it fails.
 
+use super::group::Leaving;
 use super::hello::{Answer, Ask, Layout};
 use super::link::Link;
 use super::process::Process;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use spaces::Record;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 /// An earlier failure is forgiven after this many answers of each slot.
@@ -24,6 +25,8 @@ pub struct Launch {
     /// environments are shared out among workers.
     pub rng: Rng,
     pub timeout: Duration,
+    /// Shared by workers that leave together.
+    pub leaving: Arc<Leaving>,
 }
 
 /// A worker that was asked, and has not answered yet.
@@ -57,7 +60,7 @@ struct History {
 impl Launch {
     fn start(&mut self) -> Result<Process> {
         self.ask.seed = super::env_seed(&mut self.rng, self.ask.index);
-        Process::start(&self.command, &self.ask, self.timeout)
+        Process::start(&self.command, &self.ask, self.timeout, self.leaving.clone())
     }
 }
 

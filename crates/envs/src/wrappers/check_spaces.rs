@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(complaint(Space::image(1, 2, 1), picture.clone()), Ok(()));
         assert!(complaint(Space::image(2, 1, 1), picture.clone()).unwrap_err().contains("uint8 [1, 2, 1]"));
         let dark = Space { high: 100.0, ..Space::image(1, 2, 1) };
-        assert!(complaint(dark, picture).unwrap_err().contains("holds 255, outside its bounds 0 to 100"));
+        assert!(complaint(dark, picture).unwrap_err().contains("holds 255, outside its bounds 0 to 99"));
     }
 
     #[test]
