@@ -62,8 +62,9 @@ class Frames:
   def __init__(self, frame, spaces, size, film=False):
     frame = np.asarray(frame)
     if frame.dtype != np.uint8 or frame.ndim != 3:
+      gave = 'nothing' if frame.dtype == object else f'{frame.dtype} {frame.shape}'
       raise Problem("the environment renders no image; it has to be made with render_mode "
-                    f"'rgb_array' (it gave {frame.dtype} {frame.shape})")
+                    f"'rgb_array' (it gave {gave})")
     self.key = 'log/image' if film else 'render' if 'image' in spaces else 'image'
     if film and not any(size) and max(frame.shape[:2]) > FILM:
       size = tuple(max(1, side * FILM // max(frame.shape[:2])) for side in frame.shape[:2])

@@ -100,6 +100,11 @@ fn wrong_usage_names_the_nearest() {
     refuses("train --configs craftr", &["'craftr'", "'crafter'"]);
     refuses("train --task cacth", &["'cacth'", "catch"]);
     refuses("train --seed", &["'--seed' needs a value"]);
+    refuses("train --task cartpole", &["nearest are: cartpole_swingup, "]);
+    refuses("train --env.kwargs.foo 3", &["env.kwargs.foo", "catch takes no arguments"]);
+    refuses("train --logdir=", &["'logdir' is empty"]);
+    refuses("train --threads 20000", &["'threads' is 20000", "1024"]);
+    refuses("train --run.train_ratio -5", &["'run.train_ratio' is -5"]);
     refuses("train catch", &["'catch' belongs to no flag"]);
     refuses(r"config --.*\.detr 5", &["matches no key", "'agent.dyn.rssm.deter'"]);
     refuses("eval", &["'eval' needs", "--run.from_checkpoint"]);
@@ -315,6 +320,17 @@ fn training_without_blocks_is_the_quick_start_and_its_folder_can_be_evaluated() 
     assert_eq!([value(&yaml, "script"), value(&yaml, "task"), value(&yaml, "steps")], ["eval_only", "catch", "30"]);
     assert_eq!(value(&yaml, "from_checkpoint"), run);
     assert!(std::fs::metadata(format!("{scores}/scores.jsonl")).is_ok());
+    // A copy of the folder goes on by itself, and leaves the first one alone.
+    let copy = format!("{run}-copy");
+    assert!(Command::new("cp").args(["-a", run, &copy]).status().unwrap().success());
+    let told = stdout(&format!("--configs {copy}/config.yaml --run.steps 80"));
+    assert!(told.contains("resumed at step 40") && told.contains("result"), "{told}");
+    assert_eq!(value(&config(&copy), "logdir"), copy);
+    assert_eq!(value(&config(run), "steps"), "40");
+    // Others may read a checkpoint where they may read the rest of the folder.
+    let mode = |name: &str| std::fs::metadata(format!("{copy}/{name}")).unwrap().permissions();
+    let latest = std::fs::read_to_string(format!("{copy}/ckpt/latest")).unwrap();
+    assert_eq!(mode("config.yaml"), mode(&format!("ckpt/{}/agent.safetensors", latest.trim())));
     let videos: Vec<_> =
         std::fs::read_dir(format!("{scores}/videos")).unwrap().map(|x| x.unwrap().file_name()).collect();
     assert_eq!(videos, ["epstats_policy_image-0000000040.gif"], "4 environments, episodes of 10 steps");

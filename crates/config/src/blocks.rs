@@ -6,6 +6,7 @@ use crate::{
     yaml::{self, Entry},
 };
 use anyhow::{Context, Result, anyhow, bail};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use yaml_rust2::{Yaml, yaml::Hash};
 
@@ -80,6 +81,14 @@ pub(crate) fn entries(name: &str) -> Result<Vec<Entry>> {
     }
     entries.extend(yaml::flatten(&body)?);
     Ok(entries)
+}
+
+/// The run folder whose configuration a file is: that of a `config.yaml` with checkpoints beside it.
+pub(crate) fn run_folder(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(crate::paths::expand_home(name)).canonicalize().ok()?;
+    let folder = path.parent()?;
+    let is_one = path.file_name()? == "config.yaml" && folder.join("ckpt").is_dir();
+    is_one.then(|| folder.to_path_buf())
 }
 
 /// The error for a block that does not exist.

@@ -16,6 +16,15 @@ impl Config {
             config.device
         );
         choice("device", &config.device, &["auto", "cpu", "cuda"])?;
+        ensure!(!config.logdir.is_empty(), "'logdir' is empty, but must name a folder");
+        ensure!(config.threads <= 1024, "'threads' is {}, but must be at most 1024", config.threads);
+        let ratio = config.run.train_ratio;
+        ensure!(
+            ratio >= 0.0 || ratio == -1.0,
+            "'run.train_ratio' is {ratio}, but must be 0 or more, or -1 for an update after each step"
+        );
+        let duration = config.run.duration;
+        ensure!(duration >= 0.0, "'run.duration' is {duration}, but must be seconds, or 0 for no end");
         choice("compute_dtype", &config.compute_dtype, &["bfloat16", "float32"])?;
         config.check_devices()?;
         for output in &config.logger.outputs {

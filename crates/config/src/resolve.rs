@@ -3,6 +3,7 @@
 use crate::{Config, Value, blocks, compat, paths, render, tree::OPEN, tree::Tree, yaml};
 use anyhow::{Context, Result, bail};
 use indexmap::IndexMap;
+use std::path::Path;
 
 /// Top-level values that the agent's configuration repeats, as in the official code.
 const SHARED: [&str; 5] = ["seed", "batch_size", "batch_length", "replay_context", "report_length"];
@@ -26,6 +27,9 @@ impl Config {
         for name in blocks {
             for entry in blocks::entries(name)? {
                 resolver.apply(&entry.key, Change::Value(entry.value)).with_context(|| format!("in '{name}'"))?;
+            }
+            if let Some(folder) = blocks::run_folder(name) {
+                resolver.stay_in(&folder)?;
             }
         }
         for (key, words) in flags {
@@ -118,6 +122,18 @@ impl Resolver {
         }
         if let Some(reason) = compat::ignored(key) {
             self.warnings.push(format!("the official key '{key}' has no effect: {reason}"));
+        }
+        Ok(())
+    }
+
+    /// A run folder that was copied or moved goes on where it is, whatever its `config.yaml` says.
+    fn stay_in(&mut self, folder: &Path) -> Result<()> {
+        let Some(Value::Str(told)) = self.tree.0.get("logdir") else { return Ok(()) };
+        let there = Path::new(told).canonicalize().unwrap_or_else(|_| told.into());
+        if there != folder {
+            let (there, here) = (there.display(), folder.display());
+            self.warnings.push(format!("this configuration was written in {there}; the run goes on in {here}"));
+            self.tree.set("logdir", &[here.to_string()])?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::tasks::memory::Memory;
 use crate::tasks::pinpad::{self, PinPad};
 use crate::wrappers::{ActionRepeat, CheckSpaces, ClipAction, NormalizeAction, ResizeImage, TimeLimit};
 use crate::{Env, Rng, bridge};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use spaces::Spaces;
@@ -129,6 +129,10 @@ fn native(task: &str, index: usize, seed: u64, all: &Value) -> Result<Option<Box
         ("dummy", "all") => Box::new(Dummy::new(Kind::All, options(all, suite)?, rng)?),
         _ => return Ok(None),
     };
+    let kwargs = all.get("kwargs").and_then(Value::as_object).filter(|_| !["crafter", "dmc"].contains(&suite));
+    if let Some((name, _)) = kwargs.and_then(|kwargs| kwargs.iter().next()) {
+        bail!("env.kwargs.{name} is given, but the task {task} takes no arguments; its options are in env.{suite}");
+    }
     Ok(Some(env))
 }
 
@@ -191,19 +195,24 @@ fn names() -> Vec<(String, String)> {
     all
 }
 
-/// A sentence for a task that does not exist. Its suite may be misspelt, or missing.
+/// A sentence for a task that does not exist. Its suite may be misspelt, or missing; native tasks that begin with the
+/// name, or with its first word, come first.
 fn unknown(task: &str) -> anyhow::Error {
     let mut names: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
     let rest = task.split_once('_').map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
     let suites = || bridge::SUITES.iter().map(|suite| suite.name);
     let meant = suites().find(|suite| osa_distance(suite, bridge::suite(task)) <= 1);
-    match (meant, rest) {
-        (Some(suite), Some(rest)) => names.push(format!("{suite}_{rest}")),
-        _ => names.extend(suites().map(|suite| format!("{suite}_{task}"))),
+    if let (Some(suite), Some(rest)) = (meant, rest) {
+        names.push(format!("{suite}_{rest}"));
     }
-    names.sort_by_key(|name| (osa_distance(task, name), name.clone()));
+    let first = task.split('_').next().unwrap_or(task);
+    let begins = |name: &str| name.split('_').next() == Some(first);
+    names.sort_by_key(|name| (!begins(name), osa_distance(task, name), name.clone()));
     let near = names[..3].join(", ");
-    anyhow!("unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all)")
+    anyhow!(
+        "unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all; tasks of Python suites begin with the \
+         suite, such as dmc_walker_walk)"
+    )
 }
 
 #[cfg(test)]

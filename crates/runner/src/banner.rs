@@ -44,6 +44,9 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
         if let Some(note) = note(on, agent.map_or(0, count)) {
             put(&mut lines, "note", &[note.to_string()]);
         }
+        if config.task.starts_with("dummy_") {
+            put(&mut lines, "note", &["this task is a stand-in without sense, for tests: choose one by --task".into()]);
+        }
         put(&mut lines, "replay", &[replay_line(config, driver, agent)]);
     }
     put(&mut lines, "steps", &[step_line(config)]);

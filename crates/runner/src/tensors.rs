@@ -1,17 +1,27 @@
 //! Records as safetensors bytes: how checkpoints and diagnostics keep their arrays.
 
 use anyhow::{Context, Result, anyhow};
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 use spaces::{Array, DType, Record};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 
 /// Writes `record` to `path`; `about` goes into the file's metadata.
 pub fn write(path: &Path, record: &Record, about: &str) -> Result<()> {
     let metadata = HashMap::from([("format".to_string(), about.to_string())]);
-    safetensors::serialize_to_file(record.iter().map(|(k, v)| (k.as_str(), Lazy(v))), Some(metadata), path)
-        .with_context(|| format!("cannot write {}", path.display()))
+    let views = record.iter().map(|(k, v)| (k.as_str(), Lazy(v)));
+    let attempt = || -> Result<()> {
+        // The library's own file would be for this user alone, whatever others may read.
+        let permissions = File::create(path)?.metadata()?.permissions();
+        match safetensors::serialize_to_file(views, Some(metadata), path) {
+            Err(SafeTensorError::IoError(error)) => Err(error)?, // whose text would be there twice
+            written => written?,
+        }
+        Ok(std::fs::set_permissions(path, permissions)?)
+    };
+    attempt().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Reads what [`write`] wrote, or any safetensors file of bool, uint8, int32, float16 and float32.

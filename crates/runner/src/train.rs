@@ -19,7 +19,9 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
     let mut trainer = open(config)?;
     trainer.stop = stop.clone();
     println_above(&trainer.banner()?);
-    note_start(&trainer);
+    if trainer.resumed {
+        note_resumed(&trainer);
+    }
     let result = trainer.run(stop);
     match result {
         Ok(()) => trainer.finish(stop),
@@ -117,21 +119,19 @@ fn resume(
     Ok(trainer)
 }
 
-fn note_start(trainer: &Trainer) {
-    let counters = &trainer.counters;
-    if counters.step > 0 {
-        let replay = lock(&trainer.replay).len();
-        let (step, updates) = (counters.step, counters.updates);
-        println_above(&format!("resumed at step {step} after {updates} updates, {replay} sequences in the replay"));
-        let run = &trainer.config.run;
-        if step >= run.steps {
-            println_above(&format!("note: its {} steps (run.steps) are done; for more, raise --run.steps", run.steps));
-        }
-        if !run.from_checkpoint.is_empty() {
-            println_above(
-                "note: run.from_checkpoint is for the beginning of a run; this one goes on with its own agent",
-            );
-        }
+fn note_resumed(trainer: &Trainer) {
+    let (counters, run) = (&trainer.counters, &trainer.config.run);
+    let sequences = lock(&trainer.replay).len();
+    let (step, updates) = (counters.step, counters.updates);
+    println_above(&format!("resumed at step {step} after {updates} updates, {sequences} sequences in the replay"));
+    if sequences == 0 && updates > 0 {
+        println_above("warning: the replay is empty, so updates begin anew once there is something to learn from");
+    }
+    if step >= run.steps {
+        println_above(&format!("note: its {} steps (run.steps) are done; for more, raise --run.steps", run.steps));
+    }
+    if !run.from_checkpoint.is_empty() && step > 0 {
+        println_above("note: run.from_checkpoint is for the beginning of a run; this one goes on with its own agent");
     }
 }
 

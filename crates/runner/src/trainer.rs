@@ -25,6 +25,8 @@ pub struct Trainer {
     pub config: Config,
     pub folder: Folder,
     pub checkpoints: Checkpoints,
+    /// Whether it goes on from a checkpoint.
+    pub resumed: bool,
     /// None where actions are random: then nothing is trained. While an update is under way, a snapshot from before it.
     pub agent: Option<Agent>,
     pub driver: Driver,
@@ -152,6 +154,7 @@ impl Trainer {
             driver,
             agent,
             checkpoints,
+            resumed: resume.is_some(),
             folder,
             config,
         })

@@ -12,13 +12,14 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::process::{ChildStderr, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Lines of a worker's log that are kept to explain its failure.
 const TAIL: usize = 12;
 /// Bytes of a line of the log that are kept.
 const LINE: u64 = 2000;
-/// How long to wait for a worker that closed its answers to die, so that the error can say how.
+/// How long to wait for a worker that closed its answers to die, so that the error can say how, and for its last words.
 const DEATH: Duration = Duration::from_millis(500);
 
 /// A worker process with its pipes and its memory. Dropping it ends the process and all that it started.
@@ -30,6 +31,8 @@ pub struct Process {
     answers: PipeReader,
     memory: Option<File>,
     log: Arc<Mutex<VecDeque<String>>>,
+    /// The thread that reads the log, until all that could write to it have ended.
+    reader: Option<JoinHandle<()>>,
     timeout: Duration,
     /// Where it goes when it is told to leave.
     leaving: Arc<Leaving>,
@@ -51,12 +54,14 @@ impl Process {
         let mut group = Group::start(start, held)
             .with_context(|| format!("the program '{program}' of the worker could not be started"))?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
-        if let Some(stderr) = group.child().and_then(|child| child.stderr.take()) {
+        let stderr = group.child().and_then(|child| child.stderr.take());
+        let read = |stderr| {
             let log = log.clone();
-            std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))?;
-        }
+            std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))
+        };
+        let reader = stderr.map(read).transpose()?;
         let (asks, memory) = (Some(asks), None);
-        let process = Process { group, asks, answers, memory, log, timeout, leaving };
+        let process = Process { group, asks, answers, memory, log, reader, timeout, leaving };
         let ask = serde_json::to_string(&Ask { lifeline: watched.as_raw_fd(), ..ask.clone() })? + "\n";
         process.write_line(ask.as_bytes())?;
         Ok(process)
@@ -180,8 +185,11 @@ impl Process {
     pub fn last_words(&mut self) -> Vec<String> {
         self.asks = None;
         self.group.kill();
-        // The log's thread may lag behind the process by a moment.
-        std::thread::sleep(Duration::from_millis(50));
+        // The log's thread lags behind; it does not end while some process that was not found still has the pipe.
+        let start = Instant::now();
+        while self.reader.as_ref().is_some_and(|reader| !reader.is_finished()) && start.elapsed() < DEATH {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         self.log.lock().map(|log| log.iter().cloned().collect()).unwrap_or_default()
     }
 
