@@ -53,6 +53,8 @@ struct History {
     launch: Launch,
     in_a_row: usize,
     answers: u64,
+    /// The cause of the last failure, which is told once in a row.
+    told: String,
     /// The error that ended the run, after too many failures.
     last: Option<String>,
 }
@@ -120,10 +122,15 @@ impl Worker {
                 history.last = Some(text.clone());
                 bail!("{text}");
             }
-            notice(&format!(
-                "warning: an environment's worker failed and is restarted ({count} of {limit} in a row): \
-                 {cause:#}{last_words}"
-            ));
+            let (cause_now, place) = (format!("{cause:#}"), format!("({count} of {limit} in a row)"));
+            if count > 1 && history.told == cause_now {
+                notice(&format!("warning: an environment's worker failed in the same way and is restarted {place}"));
+            } else {
+                notice(&format!(
+                    "warning: an environment's worker failed and is restarted {place}: {cause_now}{last_words}"
+                ));
+            }
+            history.told = cause_now;
             match self.relaunch(&mut history.launch, link.generation + 1) {
                 Ok(new) => {
                     *link = new;
@@ -165,7 +172,8 @@ impl Starting {
         let answer = self.process.hello(slots);
         let Answer { layout, notes } = answer.map_err(|error| explain(error, &mut self.process))?;
         let link = RwLock::new(Link::new(self.process, slots, 0));
-        let history = Mutex::new(History { launch: self.launch, in_a_row: 0, answers: 0, last: None });
+        let history =
+            Mutex::new(History { launch: self.launch, in_a_row: 0, answers: 0, told: String::new(), last: None });
         let (late, answers) = (Mutex::default(), AtomicU64::new(0));
         Ok(Worker { notes, layout, limit: self.limit, link, late, history, answers })
     }
