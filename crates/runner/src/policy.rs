@@ -46,6 +46,14 @@ impl Policy {
         }
     }
 
+    /// Goes on with the draws of a run's `step`, with the state of a fresh policy.
+    pub fn skip_to(&mut self, step: u64) {
+        match self {
+            Policy::Agent { carry, .. } => **carry = (**carry).clone().at_step(step),
+            Policy::Random { steps, .. } => *steps = step,
+        }
+    }
+
     pub fn save(&self) -> Record {
         match self {
             Policy::Agent { carry, .. } => carry.to_record(),

@@ -110,6 +110,8 @@ fn with_another_number_of_environments_all_start_new_episodes() {
     for (envs, first) in [("3", 0.0), ("2", 1.0), ("5", 1.0)] {
         let mut trainer = open(config(dir.path(), &[("run.envs", envs)])).unwrap();
         assert_eq!(trainer.counters.step, 9);
+        let drawn = trainer.policy.save()["step"].item();
+        assert_eq!(drawn, if envs == "3" { 3.0 } else { 9.0 }, "draws are not repeated");
         let steps = step(&mut trainer);
         assert_eq!(steps.len().to_string(), envs);
         assert!(steps.iter().all(|step| step["is_first"].item() == first), "{envs} environments");

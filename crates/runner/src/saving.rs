@@ -193,7 +193,9 @@ impl Trainer {
         // A half-used sequence goes on only where it would be cut as before; else the next batch begins another.
         let cut = |keys: [&str; 2]| other || batch || changed("/replay_context") || keys.into_iter().any(changed);
         let (trained, reported) = (cut(["/batch_length", "/consec_train"]), cut(["/report_length", "/consec_report"]));
-        if !envs {
+        if envs {
+            self.policy.skip_to(state.step); // not once more the draws of the run's beginning
+        } else {
             let restarted = self.driver.load(&moment.arrays)?;
             if restarted > 0 {
                 println_above(&format!("note: {restarted} environments cannot be resumed and start a new episode"));
