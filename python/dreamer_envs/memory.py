@@ -165,23 +165,33 @@ def number(value):
 
 def log_text(values):
   """Numbers by name as the text for the trainer. Those that it has no room for are left out."""
-  entries, length = [], len('{}') + 1  # Ends with a zero byte.
+  numbers = {}
   for key, value in values.items():
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in 'biuf':
       raise Problem(f"'log/{key}' is a {type(value).__name__} and no number; what is more than a "
                     'number has to be a key of obs_space')
-    if number(array) is None:
-      continue
-    entry = f'{json.dumps(key)}:{json.dumps(number(array))}'  # In ASCII.
-    if length + len(entry) + 1 > LOGS:
-      if key not in dropped:
+    value = number(array)
+    if value is not None:
+      numbers[key] = value
+  if not numbers:
+    return b'\0'
+  text = encode(numbers)
+  if len(text) > LOGS:
+    kept, room = {}, LOGS - len(encode({}))
+    for key, value in numbers.items():
+      length = len(encode({key: value})) - len(encode({})) + 1  # With a comma.
+      if length <= room:
+        kept[key], room = value, room - length
+      elif key not in dropped:
         dropped.add(key)
         print(f"'log/{key}' is left out: a step logs no more than {LOGS} bytes", file=sys.stderr)
-      continue
-    entries.append(entry)
-    length += len(entry) + 1
-  return ('{' + ','.join(entries) + '}').encode() + b'\0' if entries else b'\0'
+    text = encode(kept)
+  return text
+
+
+def encode(numbers):
+  return json.dumps(numbers, separators=(',', ':')).encode() + b'\0'
 
 
 dropped = set()

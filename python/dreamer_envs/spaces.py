@@ -151,7 +151,9 @@ def to_float(value):
 def binary(value):
   """Zeros and ones as bool; anything else as it is, for a later check to find."""
   array = np.asarray(value)
-  return array.astype(bool) if array.dtype.kind in 'biuf' and ((array == 0) | (array == 1)).all() else value
+  if array.dtype == bool:
+    return array
+  return array.astype(bool) if array.dtype.kind in 'iuf' and ((array == 0) | (array == 1)).all() else value
 
 
 def classes(n):

@@ -100,12 +100,12 @@ def check_all(obs, spaces):
 
 def as_reward(value):
   """A reward as a float, which may be one that is not finite: the trainer tells."""
-  if type(value) is float:
-    return value
-  array = np.asarray(value)
-  if array.size != 1 or array.dtype.kind not in 'biuf':
-    raise Problem(f'step returned the reward {value!r}, but it has to be a number')
-  return float(array.item())
+  try:
+    if not isinstance(value, str):
+      return float(value)
+  except (TypeError, ValueError, OverflowError):
+    pass
+  raise Problem(f'step returned the reward {value!r}, but it has to be a number')
 
 
 class GymEnv(Env):

@@ -83,11 +83,11 @@ pub(crate) fn entries(name: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// The run folder whose configuration a file is: that of a `config.yaml` with checkpoints beside it.
+/// The run folder whose configuration a file is: that of a `config.yaml` with a checkpoint beside it.
 pub(crate) fn run_folder(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from(crate::paths::expand_home(name)).canonicalize().ok()?;
     let folder = path.parent()?;
-    let is_one = path.file_name()? == "config.yaml" && folder.join("ckpt").is_dir();
+    let is_one = path.file_name()? == "config.yaml" && folder.join("ckpt/latest").is_file();
     is_one.then(|| folder.to_path_buf())
 }
 

@@ -38,14 +38,19 @@ pub(crate) fn render(flat: &IndexMap<String, Value>, comments: &IndexMap<String,
             if depth == 0 && !comments.is_empty() {
                 out.push('\n');
             }
-            let line = format!("{}{}:", "  ".repeat(depth), parts[depth]);
+            let line = format!("{}{}:", "  ".repeat(depth), name_of(parts[depth]));
             push(&mut out, &line, comments.get(&parts[..=depth].join(".")));
         }
-        let line = format!("{}{name}: {}", "  ".repeat(parts.len()), value.to_yaml());
+        let line = format!("{}{}: {}", "  ".repeat(parts.len()), name_of(name), value.to_yaml());
         push(&mut out, &line, comments.get(key));
         open = parts;
     }
     out
+}
+
+/// A part of a key, in quotes where a reader would take it for something else, as `0` among the user's own.
+fn name_of(part: &str) -> String {
+    Value::Str(part.into()).to_yaml()
 }
 
 /// Appends a line, its comment beside it where that fits.

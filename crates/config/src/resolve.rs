@@ -3,7 +3,7 @@
 use crate::{Config, Value, blocks, compat, paths, render, tree::OPEN, tree::Tree, yaml};
 use anyhow::{Context, Result, bail};
 use indexmap::IndexMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Top-level values that the agent's configuration repeats, as in the official code.
 const SHARED: [&str; 5] = ["seed", "batch_size", "batch_length", "replay_context", "report_length"];
@@ -96,11 +96,13 @@ fn flatten(prefix: &str, object: &serde_json::Map<String, serde_json::Value>, ou
 struct Resolver {
     tree: Tree,
     warnings: Vec<String>,
+    /// The folder that the `config.yaml` of a run names, and another one in which it lies.
+    moved: Option<(PathBuf, PathBuf)>,
 }
 
 impl Resolver {
     fn new() -> Self {
-        Resolver { tree: blocks::defaults().clone(), warnings: vec![] }
+        Resolver { tree: blocks::defaults().clone(), warnings: vec![], moved: None }
     }
 
     fn apply(&mut self, key: &str, change: Change) -> Result<()> {
@@ -129,11 +131,10 @@ impl Resolver {
     /// A run folder that was copied or moved goes on where it is, whatever its `config.yaml` says.
     fn stay_in(&mut self, folder: &Path) -> Result<()> {
         let Some(Value::Str(told)) = self.tree.0.get("logdir") else { return Ok(()) };
-        let there = Path::new(told).canonicalize().unwrap_or_else(|_| told.into());
-        if there != folder {
-            let (there, here) = (there.display(), folder.display());
-            self.warnings.push(format!("this configuration was written in {there}; the run goes on in {here}"));
-            self.tree.set("logdir", &[here.to_string()])?;
+        let there = PathBuf::from(paths::expand_home(told));
+        if there.canonicalize().ok().as_deref() != Some(folder) {
+            self.moved = Some((there, folder.to_path_buf()));
+            self.tree.set("logdir", &[folder.display().to_string()])?;
         }
         Ok(())
     }
@@ -152,6 +153,10 @@ impl Resolver {
         }
         config.run.from_checkpoint = paths::expand_home(&config.run.from_checkpoint);
         config.check()?;
+        if let Some((there, here)) = self.moved.take().filter(|(_, here)| *here == Path::new(&config.logdir)) {
+            let (there, here) = (there.display(), here.display());
+            self.warnings.push(format!("config.yaml was written in {there}, but lies in {here}, which is now logdir"));
+        }
         Ok(config)
     }
 

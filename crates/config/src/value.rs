@@ -77,6 +77,7 @@ impl Value {
             "True" => Value::Bool(true),
             "False" => Value::Bool(false),
             "None" => Value::Null,
+            "" => Value::Str(String::new()),
             // In quotes, what looks like a number is a string, as in YAML.
             word if quoted(word).is_some() => Value::Str(quoted(word).unwrap_or_default().into()),
             word => Value::from_yaml(&Yaml::from_str(word)).unwrap_or_else(|| Value::Str(word.into())),

@@ -36,7 +36,7 @@ pub(crate) fn flatten(hash: &Hash) -> Result<Vec<Entry>> {
             continue;
         }
         let Some(value) = Value::from_yaml(node) else {
-            bail!("invalid YAML: '{key}' must be a string, a number, true, false or a list of these");
+            bail!("invalid YAML: '{key}' must be a string, a number, true, false, null or a list of these");
         };
         entries.push(Entry { key, value });
     }

@@ -195,8 +195,8 @@ fn names() -> Vec<(String, String)> {
     all
 }
 
-/// A sentence for a task that does not exist. Its suite may be misspelt, or missing; native tasks that begin with the
-/// name, or with its first word, come first.
+/// A sentence for a task that does not exist. Its suite may be misspelt, or missing; native tasks with its first word
+/// come first.
 fn unknown(task: &str) -> anyhow::Error {
     let mut names: Vec<String> = names().into_iter().map(|(name, _)| name).collect();
     let rest = task.split_once('_').map(|(_, rest)| rest).filter(|rest| !rest.is_empty());
@@ -210,8 +210,8 @@ fn unknown(task: &str) -> anyhow::Error {
     names.sort_by_key(|name| (!begins(name), osa_distance(task, name), name.clone()));
     let near = names[..3].join(", ");
     anyhow!(
-        "unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all; tasks of Python suites begin with the \
-         suite, such as dmc_walker_walk)"
+        "unknown task '{task}'; the nearest are: {near} (`dreamer envs` lists all; a task of a suite begins with the \
+         suite, as in gym_{task}, atari_{task} or dmc_{task})"
     )
 }
 
@@ -256,7 +256,7 @@ mod tests {
         assert!(error.starts_with("unknown task 'cartpole_swing'; the nearest are: cartpole_swingup, "), "{error}");
         assert!(complaint("memory_x", Value::Null).contains("memory_10"));
         assert!(complaint("gim_CartPole-v1", Value::Null).contains("nearest are: gym_CartPole-v1, "));
-        assert!(complaint("walker_walk", Value::Null).contains("dmc_walker_walk"));
+        assert!(complaint("walker_walk", Value::Null).contains("atari_walker_walk or dmc_walker_walk"));
         assert!(complaint("memory_99999", Value::Null).contains("longest delay is 10000"));
         assert!(complaint("", Value::Null).contains("unknown task ''"));
     }

@@ -18,9 +18,12 @@ def make(name, options, kwargs, seed, index, slots):
   given = {'seed': seed, 'index': index, 'slots': slots}
   if render or film:
     given['render_mode'] = 'rgb_array'
-  arguments = {**wanted(function, given), **kwargs}
-  check_arguments(name, function, arguments)
-  env = function(**arguments)
+  try:
+    env = function(**{**wanted(function, given), **kwargs})
+  except TypeError as e:
+    if e.__traceback__.tb_next:
+      raise  # It was called, and something within it failed.
+    raise Problem(f"'{name}' cannot be called with --env.kwargs.NAME VALUE as given: {e}")
   size, repeat = tuple(options.get('size') or (0, 0)), options.get('repeat', 1)
   if isinstance(env, (Env, VectorEnv)) or has(env, 'obs_space', 'act_space', 'step'):
     if any(size) or repeat != 1 or render or film:
@@ -49,17 +52,6 @@ def wanted(function, given):
     return {}
   return {key: value for key, value in given.items() if key in parameters
           and parameters[key].default in (inspect.Parameter.empty, None)}
-
-
-def check_arguments(name, function, arguments):
-  try:
-    signature = inspect.signature(function)
-  except (TypeError, ValueError):
-    return
-  try:
-    signature.bind(**arguments)
-  except TypeError as e:
-    raise Problem(f"'{name}' cannot be called with --env.kwargs.NAME VALUE as given: {e}")
 
 
 def load(name):

@@ -74,7 +74,7 @@ impl Drop for Alone {
         let leaving = Leaving::default();
         for process in &mut self.processes {
             process.ask = None; // at this it closes its environments
-            leaving.add(std::mem::take(&mut process.group));
+            leaving.add(std::mem::take(&mut process.group), None);
         }
     }
 }

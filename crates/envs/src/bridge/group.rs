@@ -1,7 +1,8 @@
 //! `Group`: a process with all that it starts.
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{kill_process_group, pidfd_open, pidfd_send_signal, waitid};
 use std::io::{self, PipeReader, PipeWriter, pipe};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
@@ -35,8 +36,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Starts `command` in its own process group, so that Ctrl-C reaches this program alone. It takes the pipes of the
-    /// command from [`Group::child`].
+    /// Starts `command` in its own process group, so that Ctrl-C reaches this program alone.
     pub fn start(mut command: Command, lifeline: PipeWriter) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -45,7 +45,7 @@ impl Group {
         Ok(Group { child: Some(child), _lifeline: Some(lifeline), mark })
     }
 
-    /// The process, until it was killed.
+    /// The process with its pipes, until it was killed.
     pub fn child(&mut self) -> Option<&mut Child> {
         self.child.as_mut()
     }
@@ -68,14 +68,18 @@ impl Group {
         }
     }
 
-    /// Kills the process and all that it started at once. Its children may outlive it, so the group is killed even if
-    /// it is dead: until it is reaped, no other group has its id.
+    /// Kills the process and all that it started at once.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
-            child.wait().ok();
-            kill_marked(&self.mark);
-        }
+        kill_all([self]);
+    }
+
+    /// Kills the process group, and returns the mark of what may have left it. Children may outlive the process, so the
+    /// group is killed even if it is dead: until it is reaped, no other group has its id.
+    fn kill_group(&mut self) -> Option<String> {
+        let mut child = self.child.take()?;
+        kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
+        child.wait().ok();
+        Some(format!("{MARK}={}", self.mark))
     }
 }
 
@@ -85,39 +89,54 @@ impl Drop for Group {
     }
 }
 
-/// Kills the processes with `mark` in their environment. Those that start further ones meanwhile are met again.
-fn kill_marked(mark: &str) {
-    let entry = format!("{MARK}={mark}").into_bytes();
-    let marked = |pid: &i32| {
+/// Kills processes and all that they started, with one look at those of the system.
+fn kill_all<'a>(groups: impl IntoIterator<Item = &'a mut Group>) {
+    let marks: Vec<String> = groups.into_iter().filter_map(Group::kill_group).collect();
+    if marks.is_empty() {
+        return;
+    }
+    let is_marked = |pid| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|&byte| byte == 0).any(|variable| variable == entry)
+        environment.split(|&byte| byte == 0).any(|entry| marks.iter().any(|mark| mark.as_bytes() == entry))
     };
+    // A process that was starting another one is gone by the second look, which finds that.
     for _ in 0..3 {
         let Ok(processes) = std::fs::read_dir("/proc") else { return }; // not Linux
-        let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let pids: Vec<i32> = pids.filter(marked).collect();
-        if pids.is_empty() {
+        let mut found = false;
+        for pid in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+            // Opened before it is looked at, the process that is killed is the one that was seen.
+            let Some(Ok(process)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+                continue;
+            };
+            if is_marked(pid) {
+                found = true;
+                pidfd_send_signal(process, Signal::KILL).ok();
+            }
+        }
+        if !found {
             return;
         }
-        pids.into_iter().filter_map(Pid::from_raw).for_each(|pid| _ = kill_process(pid, Signal::KILL));
     }
 }
 
-/// Processes that were told to leave. Dropping this waits for all of them together, and ends those that stay.
+/// Processes that were told to leave, each with the pipe into which it may still write. Dropping this waits for all of
+/// them together, and ends those that stay.
 #[derive(Default)]
-pub struct Leaving(Mutex<Vec<Group>>);
+pub struct Leaving(Mutex<Vec<(Group, Option<PipeReader>)>>);
 
 impl Leaving {
-    pub fn add(&self, group: Group) {
+    pub fn add(&self, group: Group, answers: Option<PipeReader>) {
         if group.child.is_some() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(group);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((group, answers));
         }
     }
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
+        let all = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         let deadline = Instant::now() + FAREWELL;
-        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).iter().for_each(|group| group.wait(deadline));
+        all.iter().for_each(|(group, _)| group.wait(deadline));
+        kill_all(all.iter_mut().map(|(group, _)| group));
     }
 }

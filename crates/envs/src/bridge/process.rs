@@ -214,7 +214,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.asks = None; // a sound worker leaves at this, unless it is still making its environments
         if self.memory.is_some() {
-            self.leaving.add(std::mem::take(&mut self.group));
+            self.leaving.add(std::mem::take(&mut self.group), self.answers.try_clone().ok());
         }
     }
 }
