@@ -3,7 +3,7 @@
 //! A [`Process`](process::Process) is a running worker, a [`Link`](link::Link) keeps track of what it was asked, a
 //! [`Worker`](worker::Worker) starts it again when it fails, and a [`Slot`](slot::Slot) is one of its environments,
 //! which is what the rest of the program sees. A [`Group`](group::Group) ends with all that it started, and so do the
-//! processes of [`Alone`], which need no bridge.
+//! processes of [`Alone`], which need no bridge; those of a run are [`Leaving`] together.
 
 mod alone;
 mod group;
