@@ -8,7 +8,7 @@ use crate::store::{Place, Store, Stream};
 use crate::{Mode, Options};
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use spaces::{Array, DType, Data, Record};
+use spaces::{Array, DType, Data, Record, Space, Spaces};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -155,12 +155,24 @@ impl Replay {
         while self.items.len() > self.options.capacity || (self.items.len() > 1 && self.bytes() as u64 > most) {
             let Some(place) = self.items.pop_front() else { return };
             self.selector.delete(self.counters.first_item);
+            if self.queue.front() == Some(&place) {
+                self.queue.pop_front();
+            }
             self.counters.first_item += 1;
             if let Some(chunk) = self.store.chunks.get_mut(&place.chunk) {
                 chunk.items -= 1;
             }
             self.store.release(place.chunk);
         }
+    }
+
+    /// Fails unless steps of these spaces, without `log/…` keys, are like those that the replay holds.
+    pub fn check_spaces(&mut self, spaces: &Spaces) -> Result<()> {
+        if self.schema.is_empty() {
+            return Ok(());
+        }
+        let zeros = |(key, space): (&String, &Space)| (key.clone(), Array::zeros(space.dtype, &space.shape));
+        self.check(&spaces.iter().map(zeros).collect())
     }
 
     /// Sets the schema by the first step and holds later ones to it.

@@ -63,6 +63,8 @@ pub struct Options {
     /// Recency selection: weight (age + 1)^-recexp.
     pub recexp: f64,
     pub seed: u64,
+    /// Workers whose streams go on when a folder is loaded: those below this number.
+    pub workers: usize,
     /// Where to save to and load from; without one, nothing is kept beyond the process.
     pub dir: Option<PathBuf>,
 }
@@ -100,6 +102,7 @@ impl Default for Options {
             prio: Prio { exponent: 0.8, maxfrac: 0.5, initial: f64::INFINITY, zero_on_sample: true },
             recexp: 1.0,
             seed: 0,
+            workers: usize::MAX,
             dir: None,
         }
     }

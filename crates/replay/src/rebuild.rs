@@ -199,12 +199,13 @@ impl Replay {
         for &(_, place) in items.iter().filter(|(last, _)| *last >= first) {
             self.insert(place);
         }
+        // Chunks that nothing needs any more must not count when memory is short.
+        let heads: Vec<u64> = self.store.chunks.values().filter(|c| c.pred == 0).map(|c| c.id).collect();
+        heads.into_iter().for_each(|head| self.store.release(head));
         if let Some(manifest) = manifest.filter(|_| self.options.online) {
             self.queue = manifest.queue.clone();
         }
         self.evict();
-        let heads: Vec<u64> = self.store.chunks.values().filter(|c| c.pred == 0).map(|c| c.id).collect();
-        heads.into_iter().for_each(|head| self.store.release(head));
     }
 
     /// Makes the chunks anew that were empty when the manifest was written and so have no file.
@@ -219,11 +220,11 @@ impl Replay {
         }
     }
 
-    /// The tails of the streams that their workers may continue, as they match the manifest; with each tail's worker
-    /// and items so far.
+    /// The tails of the streams that their workers may continue, as they match the manifest and the workers are still
+    /// there; with each tail's worker and items so far.
     fn open_tails(&mut self, manifest: &Manifest) -> BTreeMap<u64, (usize, u64)> {
         let mut tails = BTreeMap::new();
-        for stream in &manifest.streams {
+        for stream in manifest.streams.iter().filter(|stream| stream.worker < self.options.workers) {
             let Some(chunk) = self.store.chunks.get_mut(&stream.tail) else { continue };
             if chunk.len() == stream.length && chunk.succ == 0 {
                 chunk.reserve(self.options.chunksize);

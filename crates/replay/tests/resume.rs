@@ -131,6 +131,28 @@ fn latents_written_back_after_a_save_persist_in_side_files() {
 }
 
 #[test]
+fn streams_of_workers_that_are_gone_are_sampled_until_they_are_old() {
+    let dir = common::folder();
+    let mut options = options(3, 40, 4, Some(dir.path()));
+    let mut replay = open(&options);
+    for n in 0..40 {
+        replay.add(&step(n, n as usize % 4, n < 4, false), n as usize % 4).unwrap();
+    }
+    replay.save().unwrap();
+    let before = contents(&replay);
+    options.workers = 1;
+    let mut replay = open(&options);
+    assert_eq!(contents(&replay), before);
+    for n in 40..200 {
+        replay.add(&step(n, 0, false, false), 0).unwrap();
+    }
+    replay.save().unwrap();
+    assert_eq!(contents(&replay), (158..198).map(|n| vec![n, n + 1, n + 2]).collect::<Vec<_>>());
+    let chunks = common::files(dir.path(), "chunk");
+    assert!(chunks.len() <= 12, "42 steps in chunks of 4, and not what the other workers left: {chunks:?}");
+}
+
+#[test]
 fn what_came_after_the_last_save_is_gone_and_nothing_else() {
     let dir = common::folder();
     let options = options(5, 40, 8, Some(dir.path()));

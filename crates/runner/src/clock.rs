@@ -103,19 +103,27 @@ impl Clock {
         }
     }
 
-    /// What a checkpoint keeps: `None` for seconds, which count anew in each process.
+    /// Makes the next call due like the first one, where what was due could not be done.
+    pub fn again(&mut self) {
+        match &mut self.last {
+            Last::Seconds(last) => *last = None,
+            Last::Steps(last) => *last = None,
+        }
+    }
+
+    /// What a checkpoint keeps: the policy steps; 0 for seconds, which count anew in each process. `None` before the
+    /// first call.
     pub fn save(&self) -> Option<u64> {
         match self.last {
             Last::Steps(last) => last,
-            Last::Seconds(_) => None,
+            Last::Seconds(last) => last.map(|_| 0),
         }
     }
 
     pub fn load(&mut self, state: Option<u64>) {
         match &mut self.last {
             Last::Steps(last) => *last = state,
-            // Whatever is due at the first call was so in the run's first process.
-            Last::Seconds(last) => *last = Some(Instant::now()),
+            Last::Seconds(last) => *last = state.map(|_| Instant::now()),
         }
     }
 }
@@ -168,6 +176,22 @@ mod tests {
         resumed.load(clock.save());
         assert!(!resumed.due(59));
         assert!(resumed.due(60));
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_due_again() {
+        for steps in [false, true] {
+            let mut clock = Clock::new(1e9, true, steps);
+            let resumed = |clock: &Clock| {
+                let mut resumed = Clock::new(1e9, true, steps);
+                resumed.load(clock.save());
+                resumed.due(7)
+            };
+            assert!(resumed(&clock), "nothing was due before the checkpoint");
+            assert!(clock.due(5) && !clock.due(6) && !resumed(&clock));
+            clock.again();
+            assert!(resumed(&clock) && clock.due(7));
+        }
     }
 
     #[test]

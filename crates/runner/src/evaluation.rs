@@ -27,8 +27,8 @@ impl Evaluation {
         Evaluation { episodes: Episodes::new(driver.count()), driver, replay, stream: Stream { batches, carry } }
     }
 
-    /// Plays `run.eval_eps` episodes with the present agent, then reports on what was played. Ends early if `stop` is
-    /// asked, except in synchronous mode, where results must not depend on it.
+    /// Plays `run.eval_eps` episodes with the present agent, then reports on what was played. Ends early, with false, if
+    /// `stop` is asked, except in synchronous mode, where results must not depend on it.
     pub fn run(
         &mut self,
         config: &Config,
@@ -36,7 +36,7 @@ impl Evaluation {
         step: u64,
         logger: &mut Logger,
         stop: &Stop,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (space, count) = (self.driver.act_space().clone(), self.driver.count());
         let actor = agent.map(Agent::snapshot); // on a GPU a snapshot acts by one call
         let mut policy = Policy::new(actor.as_ref(), &space, count, config.seed.wrapping_add(step + 1), Mode::Eval);
@@ -46,7 +46,7 @@ impl Evaluation {
         let goal = self.episodes.ended + config.run.eval_eps as u64;
         while self.episodes.ended < goal {
             if stop.asked() && !config.run.sync {
-                return Ok(());
+                return Ok(false);
             }
             let steps = self.driver.step(|obs| policy.act(actor.as_ref(), obs))?;
             film.add(&steps)?;
@@ -63,6 +63,6 @@ impl Evaluation {
         if let Some(agent) = agent.filter(|_| !lock(&self.replay).is_empty()) {
             logger.add(step, &report(agent, &mut self.stream, batches)?, "eval");
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -204,6 +204,36 @@ fn an_agent_without_any_replay_goes_on_as_at_the_beginning() {
 }
 
 #[test]
+fn sequences_of_a_new_length_are_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = open(config(dir.path(), &[("run.train_ratio", "512")])).unwrap();
+    while trainer.counters.owed < 5 {
+        assert!(trainer.turn().unwrap());
+    }
+    trainer.save().unwrap();
+    drop(trainer);
+    let longer = [("run.train_ratio", "256"), ("batch_length", "40"), ("report_length", "40")];
+    let mut trainer = open(config(dir.path(), &longer)).unwrap();
+    assert!(!trainer.has_enough());
+    while trainer.counters.owed == 0 {
+        assert!(trainer.turn().unwrap());
+    }
+    assert!(trainer.has_enough());
+    assert_eq!(trainer.counters.owed, 1, "what was missed is not made up for at once");
+    assert!(trainer.turn().unwrap());
+}
+
+#[test]
+fn steps_of_other_keys_are_refused_before_the_folder_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    interrupted(&config(dir.path(), &[]), 60);
+    let told = std::fs::read(dir.path().join("config.yaml")).unwrap();
+    let error = format!("{:#}", open(config(dir.path(), &[("replay_context", "0")])).err().unwrap());
+    assert!(error.contains("'dyn/deter'"), "{error}");
+    assert_eq!(std::fs::read(dir.path().join("config.yaml")).unwrap(), told);
+}
+
+#[test]
 fn what_was_interrupted_before_its_first_checkpoint_begins_again() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ckpt"), "").unwrap(); // no folder, so that no checkpoint can be written

@@ -223,8 +223,9 @@ impl Trainer {
         }
         let complete = state.spaces.is_some() || self.agent.is_none(); // earlier versions left the spaces out
         let State { step, mut owed, checked, updates, seconds, .. } = state;
-        if other && !self.has_enough() {
-            // As at the beginning, updates come once there is something to learn from, and then in their ratio.
+        if !self.has_enough() {
+            // As at the beginning, updates come once there is something to learn from, and then in their ratio: the
+            // replay may be lost, or hold too few sequences of a new length.
             owed = 0;
             self.ratio.restart();
         }

@@ -150,7 +150,7 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usiz
         capacity,
         capacity_bytes: Some(most),
         chunksize,
-        online: config.replay.online,
+        online: config.replay.online && !eval, // where nothing is trained
         fracs: replay::Fracs { uniform: train_only[0], priority: train_only[1], recency: train_only[2] },
         prio: replay::Prio {
             exponent: prio.exponent,
@@ -160,6 +160,7 @@ pub fn replay(config: &Config, dir: PathBuf, eval: bool, envs: usize, step: usiz
         },
         recexp: config.replay.recexp,
         seed: config.seed.wrapping_add(eval as u64),
+        workers: envs,
         dir: Some(dir),
     })
 }

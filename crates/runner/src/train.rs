@@ -1,6 +1,6 @@
 //! The training loop, with evaluation (`train_eval`) or without (`train`).
 
-use crate::batches::lock;
+use crate::batches::{Shared, lock};
 use crate::checkpoint::{Checkpoints, Moment};
 use crate::driver::Driver;
 use crate::evaluation::Evaluation;
@@ -108,6 +108,7 @@ fn resume(
     let changes = saving::differences(&state.config, &serde_json::to_value(&config)?);
     // What is refused is refused before anything in the folder changes.
     saving::take_agent(parts.agent.as_mut(), &moment).inspect_err(|_| folder.leave())?;
+    check_replays(&parts).inspect_err(|_| folder.leave())?;
     saving::rewind_lines(folder.root(), state.lines)?;
     let mut trainer = Trainer::new(config, folder, checkpoints, parts, Some(state.step))?;
     trainer.load(&moment, state)?;
@@ -117,6 +118,14 @@ fn resume(
     }
     saving::write_config(trainer.folder.root(), &trainer.config)?;
     Ok(trainer)
+}
+
+/// Refuses replays of other keys than the environments and the agent now have.
+fn check_replays(parts: &Parts) -> Result<()> {
+    let check =
+        |driver: &Driver, replay: &Shared| lock(replay).check_spaces(&setup::step_spaces(driver, parts.agent.as_ref()));
+    check(&parts.driver, &parts.replay)?;
+    parts.evaluation.as_ref().map_or(Ok(()), |evaluation| check(&evaluation.driver, &evaluation.replay))
 }
 
 fn note_resumed(trainer: &Trainer) {
@@ -192,7 +201,11 @@ impl Trainer {
         }
         self.counters.checked = Some(step);
         if self.evaluation.is_some() && self.clocks.eval.due(step) {
-            self.evaluate()?;
+            let evaluated = self.evaluate();
+            if !matches!(evaluated, Ok(true)) {
+                self.clocks.eval.again(); // when the run is resumed
+            }
+            evaluated?;
         }
         if self.clocks.report.due(step) {
             self.report()?;

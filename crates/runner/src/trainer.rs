@@ -291,14 +291,14 @@ impl Trainer {
         Ok(())
     }
 
-    /// Evaluates, where the script has an evaluation.
-    pub fn evaluate(&mut self) -> Result<()> {
+    /// Evaluates, where the script has an evaluation; false where `stop` ended that early.
+    pub fn evaluate(&mut self) -> Result<bool> {
         self.land()?;
-        if let Some(evaluation) = &mut self.evaluation {
-            evaluation.run(&self.config, self.agent.as_ref(), self.counters.step, &mut self.logger, &self.stop)?;
-            self.logger.flush();
-        }
-        Ok(())
+        let Some(evaluation) = &mut self.evaluation else { return Ok(true) };
+        let (config, step) = (&self.config, self.counters.step);
+        let whole = evaluation.run(config, self.agent.as_ref(), step, &mut self.logger, &self.stop)?;
+        self.logger.flush();
+        Ok(whole)
     }
 
     /// Writes a line of metrics. In synchronous mode those that the wall clock decides stay out, so
