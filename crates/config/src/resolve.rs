@@ -160,14 +160,19 @@ impl Resolver {
         Ok(config)
     }
 
-    /// Removes the official outputs that do not exist here from `logger.outputs`, with a warning.
+    /// Removes the official outputs that do not exist here from `logger.outputs`, with a warning; those of the defaults
+    /// take their place if no other is left.
     fn drop_official_outputs(&mut self) {
         let Some(Value::List(outputs)) = self.tree.0.get_mut("logger.outputs") else { return };
+        let Some(Value::List(usual)) = blocks::defaults().0.get("logger.outputs") else { return };
         let official = |x: &Value| matches!(x, Value::Str(x) if compat::IGNORED_OUTPUTS.contains(&x.as_str()));
         for output in outputs.extract_if(.., |x| official(x)) {
             let name = output.to_yaml();
             self.warnings
                 .push(format!("the official value '{name}' of 'logger.outputs' has no effect: use tensorboard"));
+        }
+        if outputs.is_empty() {
+            outputs.clone_from(usual);
         }
     }
 

@@ -188,6 +188,8 @@ fn official_keys_without_meaning_only_warn() {
     let (config, warnings) = Config::resolve_with_warnings(&args.configs, &args.flags).unwrap();
     assert_eq!(config.device, "cpu");
     assert_eq!(config.logger.outputs, ["jsonl"]);
+    let outputs = |line: &str| resolve(line).unwrap().logger.outputs;
+    assert_eq!(outputs("--logger.outputs scope"), outputs(""));
     let names = ["jax.prealloc", "ipv6", "run.usage.psutil", "replicas", "scope"];
     assert_eq!(warnings.len(), names.len(), "{warnings:?}");
     for (name, warning) in names.iter().zip(&warnings) {

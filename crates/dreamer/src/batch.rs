@@ -57,6 +57,9 @@ impl Batch {
             bail!("key 'is_first' has shape {:?} in the batch where [B, T] was expected", flags.shape)
         };
         let k = l.context;
+        if b == 0 {
+            bail!("the batch holds no sequences");
+        }
         if steps <= k {
             bail!("the batch has {steps} steps, which leaves nothing after a replay_context of {k}");
         }

@@ -144,8 +144,9 @@ fn ranges(c: &AgentConfig) -> Result<()> {
         ("agent.opt.agc", c.opt.agc as f64, from_0, any),
         // Before a zero-initialised head gradients are zero at first, and without eps the step would be 0 / 0.
         ("agent.opt.eps", c.opt.eps as f64, above_0, any),
-        ("agent.opt.beta1", c.opt.beta1, from_0, below_1),
-        ("agent.opt.beta2", c.opt.beta2, from_0, below_1),
+        // As the optimizer has them: closer to 1, they would be 1 there, and the bias correction 0 / 0.
+        ("agent.opt.beta1", c.opt.beta1 as f32 as f64, from_0, below_1),
+        ("agent.opt.beta2", c.opt.beta2 as f32 as f64, from_0, below_1),
         ("agent.dyn.rssm.unimix", c.dynamics.rssm.unimix as f64, from_0, to_1),
         ("agent.policy.unimix", c.policy.unimix as f64, from_0, to_1),
         ("agent.policy.minstd", c.policy.minstd as f64, above_0, any),

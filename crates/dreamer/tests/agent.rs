@@ -328,7 +328,7 @@ fn loading_part_of_a_state_by_regular_expression() {
 #[test]
 fn what_cannot_work_is_refused_with_the_key() {
     type Change = fn(&mut AgentConfig);
-    let cases: [(Change, &str); 19] = [
+    let cases: [(Change, &str); 20] = [
         (|c| c.dynamics.rssm.blocks = 5, "agent.dyn.rssm.blocks"),
         (|c| c.dynamics.rssm.act = "sile".into(), "agent.dyn.rssm.act"),
         (|c| c.enc.simple.norm = "batch".into(), "agent.enc.simple.norm"),
@@ -341,6 +341,7 @@ fn what_cannot_work_is_refused_with_the_key() {
         (|c| c.imag_length = 0, "agent.imag_length"),
         (|c| c.opt.wdregex = "(".into(), "agent.opt.wdregex"),
         (|c| c.opt.eps = 0.0, "agent.opt.eps is 0; it must be above 0"),
+        (|c| c.opt.beta2 = 0.99999999, "agent.opt.beta2 is 1; it must be at least 0 and below 1"),
         (|c| c.opt.wd = -1.0, "agent.opt.wd is -1; it must be at least 0"),
         (|c| c.slowvalue.rate = -0.5, "agent.slowvalue.rate is -0.5; it must be at least 0 and at most 1"),
         (
@@ -399,6 +400,11 @@ fn bad_data_is_an_error_that_names_it_and_changes_nothing() {
     fails(&|b| drop(b.remove("arm")), "'arm'");
     fails(&|b| drop(b.insert("level".into(), Array::from_f32(&[3], vec![0.0; 3]))), "'level'");
     fails(&|b| drop(b.insert("reward".into(), Array::from_f32(&[3, 5], vec![f32::NAN; 15]))), "rew");
+
+    let none = |(key, x): (&String, &Array)| (key.clone(), Array::zeros(x.dtype(), &[&[0], &x.shape[1..]].concat()));
+    let empty: Record = good.iter().map(none).collect();
+    let error = agent.train(&mut agent.initial(0), &empty).err().unwrap().to_string();
+    assert_eq!(error, "the batch holds no sequences");
 
     let mut large = tiny();
     large.dynamics.rssm.deter *= 2;

@@ -23,13 +23,13 @@ fn sized(deter: usize, classes: usize, depth: usize, units: usize) -> AgentConfi
     c
 }
 
-/// Bytes that an agent with images takes at most that acts, learns and acts again; and those of its parameters, their
+/// Bytes that an agent with `image` takes at most that acts, learns and acts again; and those of its parameters, their
 /// moments and its slow value.
-fn taken(config: &AgentConfig) -> Option<(usize, usize)> {
+fn taken(config: &AgentConfig, image: Space) -> Option<(usize, usize)> {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock(); // memory is counted for all of the GPU
     let gpu = test_gpu_in(Precision::Bfloat16)?;
-    let obs = obs_space(&[("image", Space::image(64, 64, 3))]);
+    let obs = obs_space(&[("image", image)]);
     let act = spaces(&[("action", Space::discrete(&[], 6)), ("reset", Space::boolean())]);
     {
         // What is recorded has to have been used before.
@@ -63,16 +63,25 @@ fn taken(config: &AgentConfig) -> Option<(usize, usize)> {
 
 #[test]
 fn memory_of_size12m() {
-    let Some((most, kept)) = taken(&sized(2048, 16, 16, 256)) else { return };
+    let Some((most, kept)) = taken(&sized(2048, 16, 16, 256), Space::image(64, 64, 3)) else { return };
     println!("size12m: {:.2} GB, of which parameters and moments {:.2}", most as f64 / 1e9, kept as f64 / 1e9);
     assert!(most < 1_350_000_000, "{most} bytes");
+}
+
+/// Batches of such images have more tiles of pixels than the second axis of a grid takes.
+#[test]
+fn larger_images_are_learned_from() {
+    for image in [Space::image(96, 96, 1), Space::image(128, 128, 3)] {
+        let Some((most, kept)) = taken(&sized(16, 4, 2, 8), image) else { return };
+        assert!(most > kept);
+    }
 }
 
 /// Takes twelve gigabytes of the processor's memory, and a minute or two.
 #[test]
 #[ignore = "slow and large: cargo test --release -p dreamer-agent --test gpu_memory -- --ignored --nocapture"]
 fn memory_of_size200m() {
-    let Some((most, kept)) = taken(&sized(8192, 64, 64, 1024)) else { return };
+    let Some((most, kept)) = taken(&sized(8192, 64, 64, 1024), Space::image(64, 64, 3)) else { return };
     println!("size200m: {:.2} GB, of which parameters and moments {:.2}", most as f64 / 1e9, kept as f64 / 1e9);
     assert!(most < 7_000_000_000, "{most} bytes");
 }

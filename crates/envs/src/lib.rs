@@ -29,7 +29,7 @@ mod tasks;
 pub mod wrappers;
 
 pub use bridge::{Alone, SUITES, Suite, suite};
-pub use make::{TaskInfo, is_external, make, make_many, register, tasks};
+pub use make::{TaskInfo, is_external, is_registered, make, make_many, register, tasks};
 pub use notice::show_notices;
 pub use random_action::random_action;
 pub use rng::Rng;

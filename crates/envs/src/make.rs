@@ -66,6 +66,11 @@ where
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).insert(task.to_string(), Arc::new(make));
 }
 
+/// Whether a task was added by [`register`].
+pub fn is_registered(task: &str) -> bool {
+    registered(task).is_some()
+}
+
 /// The maker of a registered task.
 fn registered(task: &str) -> Option<Make> {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned()

@@ -178,8 +178,11 @@ fn enough_to_learn(config: &Config, steps: usize, length: usize, envs: usize) ->
     Ok(())
 }
 
-/// Environment frames a policy step: the action repeat of the task's suite.
+/// Environment frames a policy step: the action repeat of the task's suite; of a registered task, which has no suite, 1.
 pub fn action_repeat(config: &Config) -> u64 {
+    if envs::is_registered(&config.task) {
+        return 1;
+    }
     config
         .env
         .get(envs::suite(&config.task))

@@ -144,7 +144,12 @@ impl Space {
         }
         let outside = |x: &f64| !x.is_finite() || !(self.low..=self.high).contains(x);
         let bad = match &value.data {
-            Data::F32(xs) => xs.iter().map(|&x| x as f64).find(outside),
+            Data::F32(xs) => {
+                // The bounds as the values have them: 0.3 in single precision is above 0.3.
+                let (low, high) = (self.low as f32, self.high as f32);
+                let outside = |x: &&f32| !x.is_finite() || !(low..=high).contains(*x);
+                xs.iter().find(outside).map(|&x| x as f64)
+            }
             Data::F16(xs) => xs.iter().map(|x| x.to_f64()).find(outside),
             Data::I32(xs) => xs.iter().map(|&x| x as f64).find(|x| !(self.low..self.high).contains(x)),
             Data::U8(xs) => xs.iter().map(|&x| x as f64).find(|x| !(self.low..self.high).contains(x)),
@@ -193,6 +198,14 @@ impl std::fmt::Display for Space {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_have_the_precision_of_the_values() {
+        let space = Space { low: -0.3, high: 0.3, ..Space::float(&[2]) };
+        let check = |low: f32, high: f32| space.check("x", &Array::from_f32(&[2], vec![low, high]));
+        assert_eq!(check(-0.3, 0.3), Ok(()));
+        assert!(check(0.0, 0.300_001).is_err() && check(f32::NEG_INFINITY, 0.0).is_err());
+    }
 
     #[test]
     fn a_space_is_the_same_after_json_has_carried_it() {

@@ -173,10 +173,22 @@ impl Divider {
 impl Tile {
     /// The grid of an output [m, n], `parts` times.
     pub fn grid(&self, [m, n]: [usize; 2], parts: usize) -> Grid {
+        let blocks = [n.div_ceil(self.columns), m.div_ceil(self.rows), parts];
+        Grid { shared: self.shared(), ..Grid::of(blocks, self.threads) }
+    }
+
+    /// The grid of an output [m, n] with all tiles along the first axis, the only one that takes more than 65535: a
+    /// batch of larger images has more pixels than that many tiles.
+    pub fn in_line(&self, [m, n]: [usize; 2]) -> Grid {
+        let blocks = n.div_ceil(self.columns) * m.div_ceil(self.rows);
+        Grid { shared: self.shared(), ..Grid::blocks(blocks, self.threads) }
+    }
+
+    /// Shared memory of a block, in bytes.
+    fn shared(&self) -> u32 {
         let columns = if self.by_warpgroups { self.columns.next_multiple_of(64) } else { self.columns };
-        let stage = 2 * (self.rows + columns) * self.depth; // bytes
-        let shared = (self.stages * stage) as u32;
-        Grid { shared, ..Grid::of([n.div_ceil(self.columns), m.div_ceil(self.rows), parts], self.threads) }
+        let stage = 2 * (self.rows + columns) * self.depth;
+        (self.stages * stage) as u32
     }
 }
 

@@ -307,7 +307,7 @@ impl Staged {
             &1usize, &g.stride, &self.top, &self.left, &self.h, &self.w,
             &self.columns, &self.padded, &g.co, &g.os, &mode,
         ];
-        gpu.launch("conv", tile.forward, in_line(&tile, self.size()), &args);
+        gpu.launch("conv", tile.forward, tile.in_line(self.size()), &args);
         (y, ties)
     }
 
@@ -333,7 +333,7 @@ impl Staged {
             &g.up, &1usize, &top, &left, &g.h, &g.w,
             &g.cs, &self.padded, &g.cs, &g.cs, &PLAIN,
         ];
-        gpu.launch("conv_input_grad", tile.input_grad, in_line(&tile, size), &args);
+        gpu.launch("conv_input_grad", tile.input_grad, tile.in_line(size), &args);
         dx
     }
 
@@ -406,13 +406,6 @@ fn tiles(stored: usize) -> &'static [Tile] {
         4 => &CONV_4,
         _ => &CONV_1,
     }
-}
-
-/// A grid with all tiles along the first axis, the only one that takes more than 65535.
-fn in_line(tile: &Tile, size: [usize; 2]) -> Grid {
-    let grid = tile.grid(size, 1);
-    let [columns, rows, _] = grid.blocks;
-    Grid { blocks: [columns * rows, 1, 1], ..grid }
 }
 
 #[cfg(test)]

@@ -94,10 +94,10 @@ fn divide(costs: BTreeMap<&'static str, Costs>, wall: f64, threads: f64) -> BTre
     parts
 }
 
-/// The middle of `times`, which must not be empty.
+/// The middle of `times`, which must not be empty; the mean of two in the middle.
 pub fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0
 }
 
 /// Resets [`largest_memory`], where the system can.
@@ -149,5 +149,6 @@ mod tests {
     fn the_middle_of_some_times() {
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&mut [5.0]), 5.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 9.0]), 3.0);
     }
 }

@@ -61,10 +61,16 @@ pub fn csv(runs: &[String], options: &Options) -> Result<String> {
             _ => &curve.name,
         };
         for p in &curve.points {
-            out += &format!("{},{},{:.4},{:.4},{}\n", name.replace(',', "_"), p.frames, p.mean, p.sd, p.seeds);
+            let [mean, sd] = [p.mean, p.sd].map(six_digits);
+            out += &format!("{},{},{mean},{sd},{}\n", name.replace(',', "_"), p.frames, p.seeds);
         }
     }
     Ok(out)
+}
+
+/// A number without the digits that come from rounding.
+fn six_digits(x: f64) -> f64 {
+    format!("{x:.5e}").parse().unwrap_or(x)
 }
 
 /// One run's points as the small CSV `step,score` that [`plot`] reads back.
@@ -97,7 +103,7 @@ fn curves(runs: &[Run], options: &Options) -> Result<(Vec<Curve>, f64)> {
         curves.iter().any(|curve| !curve.points.is_empty()),
         "there is nothing to draw: no finite value up to {xmax} frames"
     );
-    Ok((curves, xmax))
+    Ok((curves, xmax.max(width))) // a run may be shorter than a bin of the reference
 }
 
 #[cfg(test)]
@@ -126,7 +132,7 @@ mod tests {
         let text = csv(&[a, b], &options).unwrap();
         // Right edges belong to their bin; the bin up to 300 has no episode.
         let lines: Vec<&str> = text.lines().skip(2).collect();
-        assert_eq!(lines, ["catch,100,3.0000,1.0000,2", "catch,200,8.0000,0.0000,1", "catch,400,3.0000,0.0000,1"]);
+        assert_eq!(lines, ["catch,100,3,1,2", "catch,200,8,0,1", "catch,400,3,0,1"]);
     }
 
     #[test]
@@ -144,6 +150,17 @@ mod tests {
         fs::write(&path, text).unwrap();
         let back = data::reference(&path, Some("t")).unwrap();
         assert_eq!(back.points.iter().map(|p| (p.frames, p.mean)).collect::<Vec<_>>(), [(10.0, 1.5), (20.0, -2.25)]);
+    }
+
+    #[test]
+    fn a_run_that_is_shorter_than_a_bin_of_the_reference_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = load(&run(dir.path(), "a", &[(10, 1.0), (15, 3.0)]), "episode/score").unwrap();
+        let reference = dir.path().join("ref.csv");
+        fs::write(&reference, "task,frames,mean,sd,seeds\nx,20,1,1,5\nx,40,2,1,5\n").unwrap();
+        let options = Options { reference: Some(reference), task: Some("x".into()), ..Options::default() };
+        let (curves, end) = curves(&[a], &options).unwrap();
+        assert_eq!((curves[0].points[0].frames, end), (20.0, 20.0));
     }
 
     #[test]

@@ -259,6 +259,7 @@ impl Env for Crafter {
         ensure!((0..=MOST).contains(&state.health), "{}: the health is {}", damaged(), state.health);
         state.world.restore().with_context(damaged)?;
         state.player.check().with_context(damaged)?;
+        state.length = self.state.length; // as it is configured now
         self.state = state;
         Ok(())
     }

@@ -361,6 +361,13 @@ fn arrows_hurt_and_break_tables() {
 }
 
 #[test]
+fn the_length_of_episodes_is_the_configured_one_after_loading_too() {
+    let mut env = Crafter::with_view("reward", &Options::default(), State::new(3, 5), blank([64, 64]));
+    env.load(&state::save("crafter_reward", &State::new(3, 100)).unwrap()).unwrap();
+    assert_eq!(env.state.length, 5);
+}
+
+#[test]
 fn damaged_states_are_refused() {
     let fresh = || State::new(3, 100);
     let load = |state: &State| {
