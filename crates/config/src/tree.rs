@@ -32,13 +32,12 @@ impl Tree {
     pub fn update(&mut self, key: &str, value: &Value) -> Result<()> {
         // Official blocks match from the start of the key and leave its end open.
         for key in self.matches(key, |key| format!("^(?:{key})"))? {
-            if is_open(&key) {
-                self.open(key, value.clone());
-                continue;
-            }
-            let old = &self.0[&key];
-            let new = value.clone().cast(old).with_context(|| format!("'{key}' is"));
-            self.0.insert(key, new.map_err(one_line)?);
+            let new = match is_open(&key) {
+                true => Ok(value.clone()),
+                false => value.clone().cast(&self.0[&key]),
+            };
+            let new = new.with_context(|| format!("'{key}' is"));
+            self.put(key, new.map_err(one_line)?);
         }
         Ok(())
     }
@@ -54,22 +53,22 @@ impl Tree {
             return Ok(());
         }
         for key in self.matches(key, |key| format!("^(?:{key})$"))? {
-            let open = is_open(&key);
-            let new = if open { Value::guess(words) } else { Value::from_words(words, &self.0[&key]) };
-            let new = new.with_context(|| format!("'{key}' is")).map_err(one_line)?;
-            if open {
-                self.open(key, new);
-            } else {
-                self.0.insert(key, new);
-            }
+            let new = match is_open(&key) {
+                true => Value::guess(words),
+                false => Value::from_words(words, &self.0[&key]),
+            };
+            let new = new.with_context(|| format!("'{key}' is"));
+            self.put(key, new.map_err(one_line)?);
         }
         Ok(())
     }
 
-    /// Sets one of the user's own keys. What was below it is gone, and so is a value that it was below.
-    fn open(&mut self, key: String, value: Value) {
-        let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
-        self.0.retain(|other, _| !(below(other, &key) || is_open(other) && below(&key, other)));
+    /// Sets a single key. Of the user's own, what was below it is gone, and so is a value that it was below.
+    fn put(&mut self, key: String, value: Value) {
+        if is_open(&key) {
+            let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+            self.0.retain(|other, _| !(below(other, &key) || below(&key, other)));
+        }
         self.0.insert(key, value);
     }
 

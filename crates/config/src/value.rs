@@ -78,9 +78,10 @@ impl Value {
             "False" => Value::Bool(false),
             "None" => Value::Null,
             "" => Value::Str(String::new()),
-            // In quotes, what looks like a number is a string, as in YAML.
-            word if quoted(word).is_some() => Value::Str(quoted(word).unwrap_or_default().into()),
-            word => Value::from_yaml(&Yaml::from_str(word)).unwrap_or_else(|| Value::Str(word.into())),
+            word => match quoted(word) {
+                Some(text) => Value::Str(text.into()), // what looks like a number too, as in YAML
+                None => Value::from_yaml(&Yaml::from_str(word)).unwrap_or_else(|| Value::Str(word.into())),
+            },
         };
         match words {
             [] => bail!("given without a value"),

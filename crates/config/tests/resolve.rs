@@ -293,13 +293,13 @@ proptest! {
 fn the_users_own_arguments_take_any_name_and_survive_the_printed_form() {
     let line = "--task py:my.py:Env --env.kwargs.length 30 --env.kwargs.fast true --env.kwargs.map small \
                 --env.kwargs.size [64,64] --env.kwargs.names a b --env.kwargs.one [1] --env.kwargs.none [] \
-                --env.kwargs.seed None --env.kwargs.team.red.size 3 --env.kwargs.version '1' --env.kwargs.empty= --env.kwargs.team.0 x \
+                --env.kwargs.seed None --env.kwargs.team.red.size 3 --env.kwargs.version '1' \
+                --env.kwargs.empty= --env.kwargs.team.0 x \
                 --env.kwargs.team.blue null --env.kwargs.word null --env.kwargs.word \"null\"";
     let config = resolve(line).unwrap();
     let kwargs = serde_json::json!({"length": 30, "fast": true, "map": "small", "size": [64, 64], "names": ["a", "b"],
         "one": [1], "none": [], "seed": null, "team": {"red": {"size": 3}, "0": "x", "blue": null},
-        "version": "1", "empty": "",
-        "word": "null"});
+        "version": "1", "empty": "", "word": "null"});
     assert_eq!(config.env_options()["kwargs"], kwargs);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");

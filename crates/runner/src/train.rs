@@ -134,7 +134,9 @@ fn note_resumed(trainer: &Trainer) {
     let (step, updates) = (counters.step, counters.updates);
     println_above(&format!("resumed at step {step} after {updates} updates, {sequences} sequences in the replay"));
     if sequences == 0 && updates > 0 {
-        println_above("warning: the replay is empty, so updates begin anew once there is something to learn from");
+        println_above(
+            "warning: the replay holds no sequence, so updates begin anew once there is something to learn from",
+        );
     }
     if step >= run.steps {
         println_above(&format!("note: its {} steps (run.steps) are done; for more, raise --run.steps", run.steps));
