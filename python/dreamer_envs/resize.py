@@ -11,16 +11,20 @@ def weights(old, new):
   return (np.maximum(stop - start, 0) * new / old).astype(np.float32)
 
 
+def fits(image):
+  return image.dtype.kind in 'biu' and image.min() >= 0 and image.max() <= 255
+
+
 def resizer(shape, size):
   """A function from images of `shape`, [height, width, channels], to ones of `size`, [height,
-  width]; a value of another shape is passed as it is."""
+  width]; what is none, by its shape or its values, is passed as it is."""
   (height, width, channels), (rows, cols) = shape, size
   vertical = weights(height, rows)
   horizontal = weights(width, cols)
 
   def resize(image):
     image = np.asarray(image)
-    if image.shape != (height, width, channels):
+    if image.shape != (height, width, channels) or image.dtype != np.uint8 and not fits(image):
       return image
     out = vertical @ image.reshape(height, -1).astype(np.float32)
     out = horizontal @ out.reshape(rows, width, channels)

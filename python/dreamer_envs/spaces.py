@@ -90,10 +90,10 @@ class Obs:
       if not parts or not all(part.nbytes for _, part, _ in parts):
         NOTES.append(f"observation '{name}' is left out: {leaf}")
         continue
-      logged = all(is_image(part) or not part.shape for _, part, _ in parts)
+      logged = all(is_image(part) or not part.shape for _, part, _ in parts) and name.startswith('log/')
       keys = {name, *(name + suffix for suffix, _, _ in parts)}
-      if (name in OWN or name in LOSSES or not keys.isdisjoint(taken) or name.startswith(OWN_GROUPS)
-          or name.startswith('log/') and not logged):
+      if not keys.isdisjoint(taken) or any(
+          reserved(key) and not logged or key in LOSSES for key in keys):
         name = 'obs/' + name
       for suffix, part, convert in parts:
         add(self.spaces, name + suffix, part)
@@ -121,6 +121,11 @@ class Obs:
       except Exception as e:
         raise fault(key, e)
     return out
+
+
+def reserved(key):
+  """Whether the agent and the replay keep values of their own by this name, or metrics by one like it."""
+  return key in OWN or key.startswith(('log/', *OWN_GROUPS))
 
 
 def find(value, path):
@@ -292,7 +297,8 @@ class Act:
         return lambda action: tuple(part(action) for part in parts.values())
       return lambda action: {key: part(action) for key, part in parts.items()}
     name = '/'.join(str(part) for part in path)
-    if name in OWN or name.startswith(('log/', *OWN_GROUPS)):
+    uneven = kind(space) == 'MultiDiscrete' and len(set(np.ravel(space.nvec).tolist())) > 1
+    if reserved(f'{name}/0' if uneven else name):
       name = 'action/' + name
     if kind(space) is None:
       raise Problem(f"action '{name}' is of a kind of space that has no meaning here: {space}")
@@ -300,7 +306,7 @@ class Act:
       raise Problem(f"action '{name}' has no entries: {space}")
     if kind(space) == 'MultiDiscrete':
       sizes, first = starts(space)
-      if (sizes != sizes.flat[0]).any():
+      if uneven:
         keys = [f'{name}/{i}' for i in range(sizes.size)]
         for key, n in zip(keys, sizes.flat):
           add(self.spaces, key, choices(key, n))

@@ -207,6 +207,15 @@ def prepare(wire, ask):
   return env, memory
 
 
+def close(env):
+  """One that cannot close must not keep others from it."""
+  try:
+    if hasattr(env, 'close'):
+      env.close()
+  except Exception:
+    traceback.print_exc()
+
+
 def work(wire, ask):
   """Serves the trainer until it is gone; returns the status to exit with."""
   started = False
@@ -219,7 +228,7 @@ def work(wire, ask):
     except Gone:
       memory.remove()
       for each in [env] if together else env:
-        each.close()
+        close(each)
   except Gone:
     pass
   except BaseException as e:

@@ -36,9 +36,9 @@ def split(infos, count):
   that key."""
   out = [{} for _ in range(count)]
   for key, values in infos.items():
-    if key.startswith(('_', 'env_id')):
+    if str(key).startswith(('_', 'env_id')):
       continue
-    mask = infos.get('_' + key)
+    mask = infos.get(f'_{key}')
     having = range(count) if mask is None else np.flatnonzero(mask)
     if isinstance(values, dict):
       inner = split(values, count)
@@ -178,7 +178,7 @@ class GymEnv(Env):
       given = f'a {type(result).__name__}' if count is None else f'{count} values'
       raise Problem(f'step returned {given}, but has to return observation, reward, terminated, truncated and info')
     obs, reward, done, info = result
-    truncated = bool(done and info.get('TimeLimit.truncated', False))
+    truncated = bool(done and isinstance(info, dict) and info.get('TimeLimit.truncated', False))
     return obs, reward, done and not truncated, truncated, info
 
   def close(self):

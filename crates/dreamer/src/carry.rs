@@ -69,7 +69,15 @@ impl Carry {
 
     pub fn from_record(record: &Record) -> Result<Carry> {
         let get = |key: &str| record.get(key).ok_or_else(|| anyhow!("the saved carry lacks '{key}'"));
-        let tensor = |key: &str| get(key).map(|a| Tensor::from_slice(&a.shape, &a.to_f32()));
+        let tensor = |key: &str| {
+            let array = get(key)?;
+            ensure!(
+                array.shape.len() == 2,
+                "the saved carry's '{key}' is {:?}, not a row for each environment",
+                array.shape
+            );
+            Ok(Tensor::from_slice(&array.shape, &array.to_f32()))
+        };
         let &[low, high] = get("step")?.to_i32().as_slice() else {
             return Err(anyhow!("the saved carry's 'step' is not two integers"));
         };

@@ -197,6 +197,16 @@ fn continues(config: &AgentConfig) {
 }
 
 #[test]
+fn a_saved_carry_of_other_shapes_is_refused() {
+    let record = Agent::new(&everything().0, &everything().1, &tiny()).unwrap().initial(2).to_record();
+    let mut flat = record.clone();
+    flat.insert("deter".into(), Array::f32(0.0));
+    let error = Carry::from_record(&flat).err().unwrap().to_string();
+    assert_eq!(error, "the saved carry's 'deter' is [], not a row for each environment");
+    assert!(Carry::from_record(&record).is_ok());
+}
+
+#[test]
 fn weight_decay_takes_its_share_of_the_parameters_that_it_is_for() {
     let after_one = |wd: f32, wdregex: &str| {
         let mut c = tiny();

@@ -9,10 +9,30 @@ const WORTH: usize = 2_000_000;
 
 thread_local!(static IN_TASK: Cell<bool> = const { Cell::new(false) });
 
-/// Runs `f` as a task of `part`, inside of which further work is not shared.
-fn task<R>(part: Part, f: impl FnOnce() -> R) -> R {
+/// What a task takes over from the thread that hands it out.
+#[derive(Clone, Copy)]
+struct Origin {
+    part: Part,
+    #[cfg(test)]
+    isa: Option<crate::cpu::Isa>,
+}
+
+impl Origin {
+    fn here() -> Origin {
+        Origin {
+            part: profile::here(),
+            #[cfg(test)]
+            isa: crate::cpu::simd::forced(),
+        }
+    }
+}
+
+/// Runs `f` as a task, inside of which further work is not shared.
+fn task<R>(origin: Origin, f: impl FnOnce() -> R) -> R {
     let _inside = Inside(IN_TASK.replace(true));
-    profile::within(part, f)
+    #[cfg(test)]
+    crate::cpu::simd::force(origin.isa);
+    profile::within(origin.part, f)
 }
 
 /// Restores what was before, after a panic too: the pool's thread outlives it.
@@ -37,8 +57,8 @@ pub fn par_items<T: Send>(items: impl ExactSizeIterator<Item = T>, work: usize, 
         items.enumerate().for_each(|(i, item)| f(i, item));
     } else {
         let items: Vec<(usize, T)> = items.enumerate().collect();
-        let part = profile::here();
-        let run = |(i, item)| task(part, || f(i, item));
+        let origin = Origin::here();
+        let run = |(i, item)| task(origin, || f(i, item));
         profile::waiting(|| items.into_par_iter().with_max_len(1).for_each(run));
     }
 }
@@ -48,8 +68,8 @@ pub fn par_map<T: Send, R: Send>(items: Vec<T>, work: usize, f: impl Fn(usize, T
     if serial(items.len(), work) {
         items.into_iter().enumerate().map(|(i, item)| f(i, item)).collect()
     } else {
-        let part = profile::here();
-        let run = |(i, item)| task(part, || f(i, item));
+        let origin = Origin::here();
+        let run = |(i, item)| task(origin, || f(i, item));
         profile::waiting(|| items.into_par_iter().enumerate().with_max_len(1).map(run).collect())
     }
 }

@@ -353,3 +353,40 @@ fn finish_leaf(mut entry: Entry, jobs: &[&Job], shape: &[usize], device: Device)
     }
     grad
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::random;
+
+    #[test]
+    fn a_product_cut_into_bands_and_slices() {
+        let (rows, k, n) = (1024, 600, 300);
+        let factors: Vec<[Tensor; 2]> =
+            (0..5).map(|i| [random(&[rows, k], i, 1.0), random(&[rows, n], 10 + i, 1.0)]).collect();
+        let grad = |threads: usize| {
+            let leaf = Leaf::new();
+            let mut sink = Sink::new();
+            for [x, dy] in &factors {
+                let (x, dy) = (x.detach(), dy.detach());
+                sink.product(leaf, 0, k, n, Factors { x, x_start: 0, dy, dy_start: 0, rows });
+            }
+            let mut jobs = vec![];
+            let products = &sink.entries[&leaf].products[&[0, k]];
+            products.cut(0, [0, k], profile::here(), &mut jobs);
+            assert_eq!(jobs.len(), 2 * 3, "two bands of three slices");
+            drop(jobs);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| sink.finish(&[(leaf, vec![k, n])]).remove(0))
+        };
+        let (one, three) = (grad(1), grad(3));
+        assert_eq!(one.data(), three.data());
+        for at in (0..k * n).step_by(997) {
+            let (i, j) = (at / n, at % n);
+            let term = |[x, dy]: &[Tensor; 2], row: usize| x.data()[row * k + i] as f64 * dy.data()[row * n + j] as f64;
+            let want: f64 = factors.iter().map(|pair| (0..rows).map(|row| term(pair, row)).sum::<f64>()).sum();
+            // The sum of 5120 products of standard normal numbers is about 72.
+            assert!((one.data()[at] as f64 - want).abs() < 1e-3, "{i}, {j}: {} {want}", one.data()[at]);
+        }
+    }
+}

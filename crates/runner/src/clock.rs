@@ -53,7 +53,8 @@ impl Ratio {
     pub fn load(&mut self, state: &RatioState, step: u64) {
         let same = state.ratio.0 == self.ratio;
         self.start = if same { state.start } else { state.start.map(|_| step) };
-        self.done = if same { state.done } else { 1 };
+        // Before training has begun, the first update is still owed.
+        self.done = if same { state.done } else { self.start.is_some() as u64 };
     }
 }
 

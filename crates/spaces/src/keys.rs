@@ -1,6 +1,6 @@
 //! What keys an environment may have for an agent to learn from.
 
-use crate::Spaces;
+use crate::{Space, Spaces};
 
 /// Names that the agent and the replay reserve for their own values.
 const OWN: [&str; 3] = ["stepid", "consec", "priority"];
@@ -20,6 +20,13 @@ pub fn check_keys(obs_space: &Spaces, act_space: &Spaces) -> Result<(), String> 
     let own = |key: &&String| OWN.contains(&key.as_str()) || OWN_GROUPS.iter().any(|group| key.starts_with(group));
     if let Some(key) = obs_space.keys().chain(act_space.keys()).find(own) {
         return Err(format!("the key '{key}' is a name of the agent's own values; call it obs/{key}"));
+    }
+    if let Some(key) = act_space.keys().find(|key| is_log(key)) {
+        return Err(format!("the action '{key}' has the name of a metric; call it action/{key}"));
+    }
+    let metric = |(key, space): &(&String, &Space)| is_log(key) && !space.is_image() && space.size() != 1;
+    if let Some((key, space)) = obs_space.iter().find(metric) {
+        return Err(format!("the metric '{key}' is {space}, but has to be one number, or an image; call it obs/{key}"));
     }
     for (key, space) in obs_space.iter().chain(act_space).filter(|(key, _)| !is_log(key)) {
         if space.is_discrete() && !space.is_image() && space.low != 0.0 {

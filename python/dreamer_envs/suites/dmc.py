@@ -26,11 +26,12 @@ class DMC(Env):
   def __init__(
       self, name, seed, size=(64, 64), repeat=1, proprio=True, image=True, camera=-1,
       film=False, fast_render=False):
-    domain, task = split(name)
     suite = load_suite(image or film)
-    if (domain, task) not in suite.ALL_TASKS:
-      names = ', '.join('_'.join(x) for x in suite.ALL_TASKS)
-      raise Problem(f"unknown task 'dmc_{name}'; there are: {names}")
+    tasks = {'_'.join(pair): pair for pair in suite.ALL_TASKS}  # Words of both are joined by _ too.
+    full = f'ball_in_{name}' if name.startswith('cup_') else name
+    if full not in tasks:
+      raise Problem(f"unknown task 'dmc_{name}'; there are: {', '.join(tasks)}")
+    domain, task = tasks[full]
     try:
       env = suite.load(domain, task, task_kwargs={'random': seed})
     except AttributeError as e:
@@ -87,15 +88,6 @@ def drawing():
     raise
   except Exception as e:
     raise Problem(f'images cannot be drawn ({type(e).__name__}: {e})', cure=GL)
-
-
-def split(name):
-  """Domain and task of a name; ball_in_cup, or cup for short, is the odd one out."""
-  for prefix in ('ball_in_cup_', 'cup_'):
-    if name.startswith(prefix):
-      return 'ball_in_cup', name[len(prefix):]
-  domain, _, task = name.partition('_')
-  return domain, task
 
 
 def load_suite(image):

@@ -182,24 +182,30 @@ fn binary_loss_gpu(gpu: &'static Gpu, logits: &Tensor, targets: &Tensor) -> Tens
 fn binary_loss_cpu(logits: &Tensor, targets: &Tensor) -> Tensor {
     let width = logits.width();
     let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
-    // -t log s(x) - (1 - t) log s(-x) = softplus(x) - t x
-    let mut soft = Buffer::from_slice(logits.data());
-    math::softplus_slice(&mut soft);
+    // -t log s(x) - (1 - t) log s(-x) = max(x, 0) - t x + softplus(-|x|), exact also where t is 1 and x large.
     let (x, t) = (logits.data(), targets.data());
-    let loss: Vec<f32> =
-        (0..logits.rows()).map(|i| (i * width..(i + 1) * width).map(|j| soft[j] - t[j] * x[j]).sum()).collect();
+    let mut soft = Buffer::from_slice(x);
+    soft.iter_mut().for_each(|x| *x = -x.abs());
+    math::softplus_slice(&mut soft);
+    let term = |j: usize| (x[j].max(0.0) - t[j] * x[j]) + soft[j];
+    let loss: Vec<f32> = (0..logits.rows()).map(|i| (i * width..(i + 1) * width).map(term).sum()).collect();
     let y = Tensor::from_slice(&shape, &loss);
     if !recording(&[logits]) {
         return y;
     }
     let (logits_kept, targets) = (logits.detach(), targets.detach());
     record1(&[logits], y, move |dy, _| {
-        let mut g = Buffer::from_slice(logits_kept.data());
-        math::sigmoid_slice(&mut g);
-        for (i, (g, t)) in g.iter_mut().zip(targets.data()).enumerate() {
-            *g = dy.data()[i / width] * (*g - t);
+        // s(x) - t = (1 - t) s(x) - t s(-x), whose terms do not cancel.
+        let [mut one, mut zero] = [1.0, -1.0].map(|sign| {
+            let mut p = Buffer::from_slice(logits_kept.data());
+            p.iter_mut().for_each(|x| *x *= sign);
+            math::sigmoid_slice(&mut p);
+            p
+        });
+        for (i, ((one, zero), t)) in one.iter_mut().zip(zero.iter_mut()).zip(targets.data()).enumerate() {
+            *one = dy.data()[i / width] * ((1.0 - t) * *one - t * *zero);
         }
-        vec![Some(Tensor::new(logits_kept.shape(), g))]
+        vec![Some(Tensor::new(logits_kept.shape(), one))]
     })
 }
 
@@ -302,6 +308,26 @@ mod tests {
                 (0..2).map(|r| (3 * r..3 * r + 3).map(term).sum()).collect()
             },
         );
+    }
+
+    #[test]
+    fn bernoulli_that_is_nearly_certain() {
+        let (x, t) = ([12.0f32, 16.0, 24.0, -12.0, -24.0], [1.0f32, 1.0, 1.0, 0.0, 0.0]);
+        for device in crate::check::devices() {
+            let leaf = crate::graph::Leaf::new();
+            let column = |x: &[f32]| Tensor::from_slice(&[x.len(), 1], x).to(device);
+            let loss = binary_loss(&column(&x).leaf(leaf), &column(&t));
+            let mut sink = crate::sink::Sink::new();
+            crate::graph::backward(&[(&loss, crate::ops::full(&[x.len()], 1.0, device))], &mut sink);
+            let grad = sink.finish(&[(leaf, vec![x.len(), 1])]).remove(0);
+            for i in 0..x.len() {
+                let rest = (-(x[i] as f64).abs()).exp();
+                let close =
+                    |got: f32, want: f64| assert!((got as f64 / want - 1.0).abs() < 1e-2, "{x:?}: {got} {want}");
+                close(loss.host().data()[i], rest.ln_1p());
+                close(grad.host().data()[i], -x[i].signum() as f64 * rest / (1.0 + rest));
+            }
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub fn normal_params(mean: &Tensor, std: &Tensor, kind: NormalKind) -> [Tensor; 
 pub enum NormalDraw<'a> {
     /// Standard normal numbers of the shape of the mean.
     Given(&'a Tensor),
-    /// Numbers drawn on the way, [rows, A].
+    /// Numbers drawn on the way, [rows, A], for a mean of this shape.
     Counter(&'a Rng, &'a DrawnRows),
 }
 

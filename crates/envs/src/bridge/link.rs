@@ -25,6 +25,9 @@ pub struct Link {
     pub generation: u64,
     seats: Vec<Seat>,
     started: Instant,
+    /// When an answer was last read, in milliseconds since then. A worker may step its slots one after the other, and
+    /// has the time of an answer for each.
+    heard: AtomicU64,
     /// Slots whose actions are written and not announced yet: joined, as each announcement wakes the process.
     untold: Mutex<Vec<u8>>,
     reading: Mutex<()>,
@@ -48,7 +51,7 @@ impl Link {
     pub fn new(process: Process, slots: usize, generation: u64) -> Self {
         let seats = (0..slots).map(|_| Seat::new()).collect();
         let (untold, reading, fault) = (Mutex::default(), Mutex::default(), OnceLock::new());
-        Link { process, generation, seats, started: Instant::now(), untold, reading, fault }
+        Link { process, generation, seats, started: Instant::now(), heard: AtomicU64::new(0), untold, reading, fault }
     }
 
     /// Writes the action of a slot; `first` says whether it begins an episode. An answer that was not taken is dropped.
@@ -56,7 +59,7 @@ impl Link {
     pub fn ask(&self, layout: &Layout, slot: usize, action: &[u8], first: bool) -> Result<()> {
         self.process.write_memory(action, slot * layout.stride + layout.act.start)?;
         let seat = &self.seats[slot];
-        seat.asked.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        seat.asked.store(self.now(), Ordering::Relaxed);
         seat.first.store(first, Ordering::Relaxed);
         seat.values().take();
         seat.state.store(ASKED, Ordering::Release);
@@ -119,12 +122,13 @@ impl Link {
         }
         self.tell(self.untold())?;
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = Duration::from_millis(self.seats[slot].asked.load(Ordering::Relaxed));
-        let deadline = self.started + asked + self.process.timeout();
+        let asked = self.seats[slot].asked.load(Ordering::Relaxed);
         while !self.seats[slot].take() {
             if let Some(fault) = self.fault.get() {
                 bail!("{fault}");
             }
+            let since = Duration::from_millis(asked.max(self.heard.load(Ordering::Relaxed)));
+            let deadline = self.started + since + self.process.timeout();
             // An answer that came together with a fault of another slot counts: the next round takes it.
             self.receive(layout, deadline).map_err(|error| self.fail(error)).ok();
         }
@@ -149,6 +153,7 @@ impl Link {
     fn receive(&self, layout: &Layout, deadline: Instant) -> Result<()> {
         let mut bytes = [0; 64];
         let count = self.process.read(&mut bytes, deadline)?;
+        self.heard.store(self.now(), Ordering::Relaxed);
         self.note(layout, &bytes[..count])
     }
 
@@ -178,6 +183,11 @@ impl Link {
             None => line += &self.process.line()?,
         }
         Ok(refusal(&line).map_or(line.trim_end().to_string(), |(sentence, _)| sentence))
+    }
+
+    /// Milliseconds since the link's start.
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 
     fn untold(&self) -> MutexGuard<'_, Vec<u8>> {

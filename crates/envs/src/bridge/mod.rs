@@ -185,7 +185,8 @@ pub fn python(options: &Value) -> &str {
 fn explain(error: anyhow::Error, task: &str, options: &Value) -> anyhow::Error {
     let mut text = format!("{error:#}");
     let lacks = [("dreamer_envs", "No module named dreamer_envs"), ("numpy", "No module named 'numpy'")];
-    if let Some((module, _)) = lacks.into_iter().find(|(_, said)| text.contains(said)) {
+    let missing = lacks.into_iter().find(|(_, said)| text.contains(said));
+    if let Some((module, _)) = missing.filter(|_| !task.starts_with("exec:")) {
         let install = SUITES.iter().find(|known| known.name == suite(task) && !known.extra.is_empty());
         let install = install.map_or("pip install ./python".into(), Suite::install);
         text = format!(

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// An earlier failure is forgiven after this many answers of each slot.
 const FORGIVEN: u64 = 100;
+/// Before the second restart in a row; three times as long before each further one, up to 8.1 s.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How to start a worker.
 pub struct Launch {
@@ -131,6 +133,10 @@ impl Worker {
                 ));
             }
             history.told = cause_now;
+            // What fails at once may need a moment, such as a port that is still taken.
+            if count > 1 {
+                std::thread::sleep(PAUSE * 3u32.pow((count as u32 - 2).min(4)));
+            }
             match self.relaunch(&mut history.launch, link.generation + 1) {
                 Ok(new) => {
                     *link = new;
@@ -147,6 +153,7 @@ impl Worker {
         let mut process = launch.start()?;
         let layout = process.hello(slots).map_err(|error| explain(error, &mut process))?.layout;
         if let Some(how) = layout.difference(&self.layout) {
+            process.last_words(); // not asked to leave: it would stay beside the next ones until the run ends
             bail!("the new worker is not like the one before: {how}");
         }
         let mut link = Link::new(process, slots, generation);

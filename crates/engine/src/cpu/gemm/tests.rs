@@ -127,6 +127,7 @@ fn weight_gradient_of_awkward_sizes() {
     check_tn(&[16; 30], 20, 64, 8);
     check_tn(&[300, 0, 7, 513], 13, 255, 5);
     check_tn(&[5], 65, 31, 65);
+    check_tn(&[3], 1100, 5, 600);
 }
 
 proptest! {

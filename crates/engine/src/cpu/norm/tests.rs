@@ -210,6 +210,31 @@ fn a_constant_vector_has_no_variance_and_no_gradient_through_it() {
 }
 
 #[test]
+fn a_variance_that_rounding_makes_negative_is_zero_and_has_no_gradient() {
+    let (n, g) = (24, noise(24, 1));
+    // Squares near 1e6 are rounded to sixteenths: some of these variances, of 1e-5, come out below zero.
+    let rows: Vec<Vec<f32>> = (0..64).map(|i| noise(n, i).iter().map(|v| 1000.0 + 0.003 * v).collect()).collect();
+    let mean = g.iter().sum::<f32>() / n as f32;
+    let want: Vec<f64> = g.iter().map(|g| ((g - mean) / 1e-4f32.sqrt()) as f64).collect();
+    let op = NormAct { norm: Norm::Layer, act: Act::None, epsilon: 1e-4, scale: &[1.0; 24], shift: &[0.0; 24] };
+    on_every_isa(|| {
+        let mut clamped = 0;
+        for x in &rows {
+            let (mut y, mut stats, mut dx) = (vec![0.0; n], vec![0.0; 2], vec![0.0; n]);
+            norm_act_rows(&op, 1, n, x, &mut y, &mut stats);
+            if stats[1] != 1e-4f32.sqrt().recip() {
+                continue;
+            }
+            clamped += 1;
+            let (mut ds, mut db) = (vec![0.0; n], vec![0.0; n]);
+            norm_act_rows_grad(&op, 1, n, x, &stats, &g, &mut dx, &mut ds, &mut db);
+            assert_close("dx", &dx, &want, 1e-4);
+        }
+        assert!(clamped > 0, "no variance was rounded below zero");
+    });
+}
+
+#[test]
 fn activations_of_slices() {
     for a in ACTS {
         let x: Vec<f32> = (-300..300).map(|i| i as f32 * 0.1 + 0.05).collect();

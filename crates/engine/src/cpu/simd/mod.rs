@@ -197,10 +197,21 @@ thread_local!(static FORCED: std::cell::Cell<Option<Isa>> = const { std::cell::C
 #[cfg(test)]
 pub(crate) fn on_every_isa(test: impl Fn()) {
     for isa in Isa::available() {
-        FORCED.set(Some(isa));
+        force(Some(isa));
         test();
-        FORCED.set(None);
+        force(None);
     }
+}
+
+/// The instruction set that a test has chosen for this thread.
+#[cfg(test)]
+pub(crate) fn forced() -> Option<Isa> {
+    FORCED.get()
+}
+
+#[cfg(test)]
+pub(crate) fn force(isa: Option<Isa>) {
+    FORCED.set(isa);
 }
 
 /// Evaluates an expression with `$S` naming the vector type in use, compiled for its instruction set.

@@ -200,7 +200,7 @@ EXPORT(squared_error_grad)
 
 // ---- Bernoulli logits (ops/categorical.rs).
 
-// -t log s(x) - (1 - t) log s(-x) = softplus(x) - t x
+// -t log s(x) - (1 - t) log s(-x) = max(x, 0) - t x + softplus(-|x|), exact also where t is 1 and x large.
 KERNEL binary_loss(const act* x, const float* target, u32 rows, u32 n, float* loss) {
   wait_for_previous();
   u64 row = global_warp();
@@ -208,7 +208,7 @@ KERNEL binary_loss(const act* x, const float* target, u32 rows, u32 n, float* lo
   float sum = 0.0f;
   for (u32 j = lane_of_warp(); j < n; j += WARP) {
     float v = number(x[row * n + j]);
-    sum += fmaxf(v, 0.0f) + log1pf(expf(-fabsf(v))) - target[row * n + j] * v;
+    sum += (fmaxf(v, 0.0f) - target[row * n + j] * v) + log1pf(expf(-fabsf(v)));
   }
   sum = warp_sum(sum);
   if (lane_of_warp() == 0) loss[row] = sum;
@@ -218,7 +218,9 @@ EXPORT(binary_loss)
 KERNEL binary_grad(const act* x, const float* target, const float* dy, u32 rows, u32 n, act* dx) {
   wait_for_previous();
   u64 i = global_thread();
-  if (i < (u64)rows * n) dx[i] = rounded<act>(dy[i / n] * (sigmoid(number(x[i])) - target[i]));
+  if (i >= (u64)rows * n) return;
+  float v = number(x[i]), t = target[i];
+  dx[i] = rounded<act>(dy[i / n] * ((1.0f - t) * sigmoid(v) - t * sigmoid(-v)));  // Terms that do not cancel.
 }
 EXPORT(binary_grad)
 
