@@ -87,6 +87,13 @@ class Echo(Env):
     print('closed')
 
 
+class Clumsy(Echo):
+
+  def close(self):
+    super().close()
+    raise RuntimeError('it cannot')
+
+
 class Kinds(gymnasium.Env):
   """Every kind of space; each observation tells the last action."""
 
@@ -145,7 +152,7 @@ class Old:
   def step(self, action):
     self.count += 1
     late = self.count == self.limit
-    info = {'TimeLimit.truncated': True} if late and action == 0 else {}
+    info = {'TimeLimit.truncated': True} if late and action == 0 else None
     return [self.count / 10, 0], 1, late, info
 
 

@@ -146,6 +146,10 @@ def test_names_of_the_trainer_are_kept_apart():
   obs = Obs(spaces.Dict({**{name: one for name in names}, 'log/success': spaces.Box(0, 1, ()), 'deter': one}))
   assert set(obs.spaces) == {*(f'obs/{name}' for name in names), 'log/success', 'deter'}
   assert list(Act(spaces.Dict({'dyn/x': one, 'log/y': one})).spaces) == ['reset', 'action/dyn/x', 'action/log/y']
+  for name in ('log', 'enc', 'replay'):  # Of several keys, each of which then begins like the trainer's own.
+    several = spaces.Dict({name: spaces.MultiDiscrete([2, 3])})
+    assert list(Obs(several).spaces) == [f'obs/{name}/0', f'obs/{name}/1']
+    assert list(Act(several).spaces) == ['reset', f'action/{name}/0', f'action/{name}/1']
 
 
 @pytest.mark.parametrize('n', [10**9, 2**40])
@@ -219,6 +223,10 @@ def test_images_are_resized():
   image = Obs(spaces.Box(0, 255, (4, 4), np.uint8), size=(2, 2))(
       np.arange(16, dtype=np.uint8).reshape(4, 4))['image']
   assert image[..., 0].tolist() == [[3, 5], [11, 13]]
+  whole = np.full((210, 160, 3), 201, np.int64)
+  assert (obs(whole)['image'] == 201).all()
+  for bad in (whole / 255, whole + 100, -whole):  # As it is, for the check to find.
+    assert (obs(bad)['image'] == bad).all()
 
 
 def test_images_in_a_row_become_channels():

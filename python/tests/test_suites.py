@@ -207,6 +207,9 @@ def test_dmc_options():
   assert keys(proprio=False) == {'image'}
   assert keys(film=True) == keys()
   assert keys(image=False, film=True) == {'orientations', 'height', 'velocity', 'log/image'}
+  assert make('dmc_point_mass_easy', {'image': False}).act_space['action'].shape == (2,)
+  with pytest.raises(Problem, match='there are: .*humanoid_CMU_run'):
+    make('dmc_humanoid_CMU', {'image': False})
   env = make('dmc_cup_catch', {'image': False})
   assert env.obs_space.keys() == make('dmc_ball_in_cup_catch', {'image': False}).obs_space.keys()
   image = lambda task='walker_walk', fast=True, **o: make(

@@ -47,6 +47,9 @@ def test_steps_and_end():
     assert not obs['is_first'] and obs['reward'] == 3
     assert t.close() == 0
     assert t.log() == 'closed\n'
+  with Trainer('py:envs:Clumsy', slots=2) as t:
+    assert t.close() == 0
+    assert t.log().count('closed\n') == 2  # That one cannot does not keep another from it.
 
 
 def test_slots_are_environments_of_one_process():

@@ -3,6 +3,7 @@
 use crate::agent::Agent;
 use crate::batch::Batch;
 use crate::data;
+use crate::loss::Learner;
 use crate::noise::{Noise, Purpose};
 use crate::transfer::Transfer;
 use crate::{Carry, Metrics};
@@ -42,7 +43,9 @@ impl Agent {
         };
         carry.check(self)?;
         let batch = Batch::new(record, carry, &self.layout())?.to(self.device());
-        let mut out = self.loss(&batch, &noise, false)?;
+        // Without gradients, so that nothing is kept for them: on a GPU an update's memory is held beside this.
+        let frozen = self.params.frozen();
+        let mut out = Learner { params: &frozen, ..self.learner(&noise, false) }.loss(&batch)?;
         let mut metrics = std::mem::take(&mut out.metrics).read();
         if self.config.report_gradnorms {
             let names: Vec<String> = out.losses.iter().map(|(name, _)| name.clone()).collect();

@@ -86,6 +86,7 @@ fn main() -> std::io::Result<()> {
                 std::fs::write(kwargs["once"].as_str().unwrap_or_default(), child.id().to_string())?;
                 std::process::exit(3);
             }
+            "slow" => std::thread::sleep(Duration::from_millis(500)),
             "hang" if struck => std::thread::sleep(Duration::from_secs(3600)),
             "error" if struck => {
                 answers.write_all(&[255])?;

@@ -55,10 +55,10 @@ pub struct Files {
 }
 
 impl Manifest {
-    /// Puts it in place of the last one, which is kept as the previous one.
+    /// Puts it in place of the last one, which is kept as the previous one where it is sound.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(NAME);
-        if let Ok(old) = fs::read(&path) {
+        if let Some(old) = fs::read(&path).ok().filter(|bytes| Self::parse(bytes).is_ok()) {
             replace(&dir.join(PREVIOUS), |file| file.write_all(&old))?;
         }
         let json = serde_json::to_vec(self)?;
@@ -70,7 +70,10 @@ impl Manifest {
     }
 
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path)?;
+        Self::parse(&fs::read(path)?)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
         let rest = bytes.strip_prefix(MARK.as_bytes()).context("it does not start with the mark of a manifest")?;
         let (sum, json) = rest.split_at_checked(9).context("it ends within its first line")?;
         let right = format!("{:08x}\n", crc32fast::hash(json));

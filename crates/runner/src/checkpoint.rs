@@ -1,6 +1,6 @@
 //! Checkpoints: each a folder that appears as a whole or not at all, the last two kept.
 
-use crate::files::{replace_file, sync_name};
+use crate::files::{replace_file, sync_dir, sync_name};
 use crate::tensors;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,9 @@ impl Checkpoints {
         let written = self.write(&temporary, &path, moment).and_then(|()| self.point_to(&name));
         if written.is_err() {
             fs::remove_dir_all(&temporary).ok();
+            if !self.latest().is_ok_and(|latest| latest == name) {
+                fs::remove_dir_all(&path).ok();
+            }
         }
         written.with_context(|| format!("the checkpoint of step {step} could not be saved to {}", path.display()))?;
         self.good.push(name);
@@ -67,9 +70,9 @@ impl Checkpoints {
     pub fn load(&mut self) -> Result<(Option<Moment>, Vec<String>)> {
         let mut names = self.names()?;
         names.reverse();
-        if let Ok(latest) = fs::read_to_string(self.dir.join(LATEST)) {
+        if let Ok(latest) = self.latest() {
             // A stable sort: `latest` first, the others from new to old.
-            names.sort_by_key(|name| name != latest.trim());
+            names.sort_by_key(|name| *name != latest);
         }
         let mut warnings = Vec::new();
         for name in &names {
@@ -101,10 +104,16 @@ impl Checkpoints {
         for file in [AGENT, ARRAYS, STATE, SUMS] {
             File::open(temporary.join(file))?.sync_all()?;
         }
-        File::open(temporary)?.sync_all()?;
+        sync_dir(temporary);
         fs::rename(temporary, path)?;
         sync_name(&self.dir); // which the first checkpoint made
-        Ok(File::open(&self.dir)?.sync_all()?)
+        sync_dir(&self.dir);
+        Ok(())
+    }
+
+    /// The name that `latest` holds.
+    fn latest(&self) -> std::io::Result<String> {
+        Ok(fs::read_to_string(self.dir.join(LATEST))?.trim().to_string())
     }
 
     /// Makes `latest` name the checkpoint `name`.

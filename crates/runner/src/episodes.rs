@@ -38,9 +38,10 @@ impl Episodes {
         self.running.len()
     }
 
-    /// Forgets the running episodes, as when the environments start anew.
+    /// Forgets the running episodes and what has not been reported of ended ones, as when an evaluation starts anew.
     pub fn reset(&mut self) {
         self.running.fill_with(Episode::default);
+        self.stats = Agg::default();
     }
 
     /// Takes in one step of environment `i`; at the episode's end gives its `score` and `length`.

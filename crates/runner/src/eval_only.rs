@@ -77,6 +77,8 @@ struct Play {
     fps: Fps,
     started: Instant,
     step: u64,
+    /// The step of the last line of metrics.
+    logged: u64,
     /// Whether the user was told that `run.steps` are done.
     overtime: bool,
 }
@@ -93,6 +95,7 @@ impl Play {
             fps: Fps::new(),
             started: Instant::now(),
             step: 0,
+            logged: 0,
             overtime: false,
             config,
             folder,
@@ -167,12 +170,17 @@ impl Play {
             self.logger.add(self.step, &speed, "fps");
         }
         self.logger.write(self.step);
+        self.logged = self.step;
     }
 
     /// Writes what is left, also after a failure; on success prints the result.
     fn end(mut self, played: Result<()>) -> Result<()> {
+        let film = std::mem::take(&mut self.film);
+        self.logger.add(self.step, &film.finish(), "epstats");
+        if self.step > self.logged {
+            self.log(); // what came since the last line
+        }
         let root = self.folder.root();
-        self.logger.add(self.step, &self.film.finish(), "epstats");
         let text = banner::end(root, self.step, 0, summary(&self.scores), self.started.elapsed().as_secs_f64());
         let written = self.logger.close();
         played.with_context(|| format!("the evaluation ended early; what it measured is in {}", root.display()))?;

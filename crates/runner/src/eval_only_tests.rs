@@ -39,6 +39,8 @@ fn what_was_measured_before_an_environment_failed_is_kept() {
     assert!(error.starts_with(&kept) && error.contains("the spring of the environment broke"), "{error}");
     assert_eq!(jsonl::read(&dir.path().join("scores.jsonl")).unwrap().len(), 12);
     assert!(fs::read_dir(dir.path().join("videos")).unwrap().count() > 0);
+    let lines = jsonl::read(&dir.path().join("metrics.jsonl")).unwrap();
+    assert!(lines.iter().any(|line| line.values.iter().any(|(key, _)| key == "epstats/reward_rate")), "{lines:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Files that appear as a whole or not at all, whatever crashes and wherever the power fails.
 
 use anyhow::Result;
-pub use replay::files::sync_name;
+pub use replay::files::{sync_dir, sync_name};
 use std::io::Write;
 use std::path::Path;
 

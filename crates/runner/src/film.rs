@@ -7,7 +7,7 @@ use spaces::{Array, Data, Record};
 
 /// Once a film has this many frames, no further episode is begun.
 const ENOUGH: usize = 256;
-/// Most bytes of images kept of an episode; later ones are left out.
+/// Most bytes of images kept of an episode, of which later ones are left out; with so many, no further one is begun.
 const BYTES: usize = 64 << 20;
 
 /// The images of whole episodes, one after the other until the film has [`ENOUGH`] frames. It is part of no checkpoint:
@@ -18,6 +18,7 @@ pub struct Film {
     running: Option<Episode>,
     whole: Agg,
     frames: usize,
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -33,7 +34,7 @@ impl Film {
     pub fn add(&mut self, steps: &[Record]) -> Result<()> {
         let Some(step) = steps.first() else { return Ok(()) };
         if flag(step, "is_first")? {
-            self.running = (self.frames < ENOUGH).then(Episode::default);
+            self.running = (self.frames < ENOUGH && self.bytes < BYTES).then(Episode::default);
         }
         let Some(episode) = &mut self.running else { return Ok(()) };
         for (key, value) in step {
@@ -45,6 +46,7 @@ impl Film {
         episode.frames += 1;
         if flag(step, "is_last")? {
             self.frames += episode.frames;
+            self.bytes += episode.bytes;
             self.whole.add_metrics(&episode.images.result(), "");
             self.running = None;
         }
@@ -53,7 +55,7 @@ impl Film {
 
     /// The videos of the episodes that have ended since the last call, by key.
     pub fn take(&mut self) -> Metrics {
-        self.frames = 0;
+        (self.frames, self.bytes) = (0, 0);
         self.whole.result()
     }
 

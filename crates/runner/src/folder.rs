@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// so a stale lock cannot keep anyone out.
 pub struct Folder {
     root: PathBuf,
-    /// Whether opening it created the lock file.
+    /// Whether opening it created the folder, and its lock file.
+    made: bool,
     is_new: bool,
     _lock: File,
 }
@@ -25,11 +26,13 @@ impl Folder {
         if fresh {
             config.logdir = claim(config.logdir.trim_end_matches('/'));
         }
-        Self::open(Path::new(&config.logdir))
+        let folder = Self::open(Path::new(&config.logdir))?;
+        Ok(Folder { made: folder.made || fresh, ..folder })
     }
 
     /// Creates the folder where it is missing, and locks it.
     pub fn open(root: &Path) -> Result<Self> {
+        let made = !root.exists();
         fs::create_dir_all(root).with_context(|| format!("cannot create the run folder {}", root.display()))?;
         let path = root.join("lock");
         let is_new = !path.exists();
@@ -56,7 +59,7 @@ impl Folder {
         let mut own =
             || lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
         own().with_context(|| format!("cannot write to the run folder {}", root.display()))?;
-        Ok(Folder { root: root.to_path_buf(), is_new, _lock: lock })
+        Ok(Folder { root: root.to_path_buf(), made, is_new, _lock: lock })
     }
 
     pub fn root(&self) -> &Path {
@@ -96,7 +99,9 @@ impl Folder {
         for name in ["replay", "eval_replay"] {
             fs::remove_dir(self.path(name)).ok(); // which it does to an empty one only
         }
-        fs::remove_dir(&self.root).ok();
+        if self.made {
+            fs::remove_dir(&self.root).ok();
+        }
     }
 
     /// A file or folder inside.

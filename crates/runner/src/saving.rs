@@ -128,8 +128,14 @@ impl Trainer {
     }
 
     fn save_replays(&self) -> Result<()> {
-        lock(&self.replay).save()?;
-        self.evaluation.as_ref().map_or(Ok(()), |evaluation| lock(&evaluation.replay).save())
+        let evaluated = self.evaluation.as_ref().map(|evaluation| &evaluation.replay);
+        for replay in std::iter::once(&self.replay).chain(evaluated) {
+            let mut replay = lock(replay);
+            let saved = replay.save();
+            replay.warnings().iter().for_each(|text| println_above(&format!("warning: {text}")));
+            saved?;
+        }
+        Ok(())
     }
 
     /// Whether nothing has happened since the last save, or since the checkpoint that was resumed.

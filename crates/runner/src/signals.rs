@@ -4,8 +4,8 @@
 use crate::log::println_above;
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often the watching thread looks for a signal, and how long it leaves the run to notice one. Signals within that
@@ -23,9 +23,17 @@ pub struct Stop {
     armed: Arc<AtomicBool>,
 }
 
+/// What the handlers of this process, once they are there, tell: all its runs share them.
+static HANDLED: Mutex<Option<Stop>> = Mutex::new(None);
+
 impl Stop {
-    /// Watches for the signals from now on.
+    /// Watches for the signals from now on. What stopped an earlier run of this process is forgotten.
     pub fn on_signals() -> Result<Self> {
+        let mut handled = HANDLED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stop) = &*handled {
+            [&stop.asked, &stop.heard, &stop.armed].iter().for_each(|flag| flag.store(false, Ordering::SeqCst));
+            return Ok(stop.clone());
+        }
         let stop = Stop::default();
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
         for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
@@ -37,7 +45,7 @@ impl Stop {
         signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot watch for signals")?;
         let watched = stop.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || watched.watch())?;
-        Ok(stop)
+        Ok(handled.insert(stop).clone())
     }
 
     pub fn asked(&self) -> bool {
@@ -50,13 +58,21 @@ impl Stop {
 
     /// Arms the next signal to end the program, and tells the user if the run has not noticed this one.
     fn watch(&self) {
-        while !self.asked.load(Ordering::SeqCst) {
-            std::thread::sleep(LOOK);
-        }
-        std::thread::sleep(PATIENCE);
-        self.armed.store(true, Ordering::SeqCst);
-        if !self.heard.load(Ordering::SeqCst) {
-            println_above("stopping as soon as what is under way is done (Ctrl-C again ends it at once)");
+        let wait_while = |asked: bool| {
+            while self.asked.load(Ordering::SeqCst) == asked {
+                std::thread::sleep(LOOK);
+            }
+        };
+        loop {
+            wait_while(false);
+            std::thread::sleep(PATIENCE);
+            if self.asked.load(Ordering::SeqCst) {
+                self.armed.store(true, Ordering::SeqCst);
+                if !self.heard.load(Ordering::SeqCst) {
+                    println_above("stopping as soon as what is under way is done (Ctrl-C again ends it at once)");
+                }
+                wait_while(true); // until another run begins
+            }
         }
     }
 }

@@ -43,3 +43,24 @@ pub fn check_keys(obs_space: &Spaces, act_space: &Spaces) -> Result<(), String> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentence(obs: &[(&str, Space)], act: &[(&str, Space)]) -> String {
+        let spaces = |all: &[(&str, Space)]| all.iter().map(|(key, space)| (key.to_string(), space.clone())).collect();
+        check_keys(&spaces(obs), &spaces(act)).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn metrics_are_numbers_or_images_and_no_actions() {
+        let flag = Space::boolean();
+        let several = Space::float(&[3]);
+        assert_eq!(sentence(&[("log/hit", flag.clone()), ("log/view", Space::image(48, 64, 3))], &[]), "");
+        let vector = sentence(&[("log/path", several)], &[]);
+        assert!(vector.starts_with("the metric 'log/path' is float32 [3]") && vector.ends_with("call it obs/log/path"));
+        let action = sentence(&[], &[("log/hit", flag)]);
+        assert_eq!(action, "the action 'log/hit' has the name of a metric; call it action/log/hit");
+    }
+}

@@ -37,6 +37,16 @@ impl Member {
         if real > 0 && real < gpus.len() {
             return Err("real and emulated GPUs cannot work together".into());
         }
+        let arch = |gpu: &&Gpu| gpu.properties().arch;
+        if let Some(other) = gpus.iter().find(|gpu| arch(gpu) != arch(&gpus[0])) {
+            // Their optimizers need not round alike, and parameters would drift apart unseen.
+            return Err(format!(
+                "{:?} is sm_{} and {other:?} sm_{}; GPUs that work together must be of one architecture",
+                gpus[0],
+                arch(&gpus[0]),
+                arch(other)
+            ));
+        }
         let nccl = match real {
             0 => None,
             _ => {

@@ -259,6 +259,18 @@ fn a_failure_is_not_forgiven_for_the_answers_of_many_slots() {
 }
 
 #[test]
+fn every_slot_of_a_worker_has_the_time_of_an_answer() {
+    let mut envs = envs(4, json!({"slots": 4, "timeout": 1.0, "kwargs": {"fault": "slow"}})).unwrap();
+    for round in 0..2 {
+        envs.iter_mut().for_each(|env| env.begin(&act(1, false)));
+        for env in &mut envs {
+            let obs = env.step(&act(1, false)).unwrap();
+            assert_eq!([flag(&obs, "is_first").unwrap(), flag(&obs, "is_last").unwrap()], [round == 0, false]);
+        }
+    }
+}
+
+#[test]
 fn threads_wait_once_for_an_answer_that_does_not_come() {
     let timeout = 3.0;
     let seconds = strike_together("deadline", 4, 6, timeout, json!({"fault": "hang", "at": 3}));
@@ -346,6 +358,10 @@ fn workers_that_cannot_start_say_why() {
     let silent = error("exec:true", json!({}));
     assert!(silent.contains("the worker ended (exit code 0)"), "{silent}");
     assert!(error("exec:", json!({})).contains("names no program"));
+    let own = once("numpy");
+    std::fs::write(&own, "echo \"ModuleNotFoundError: No module named 'numpy'\" >&2").unwrap();
+    let foreign = error(&format!("exec:sh {}", own.display()), json!({}));
+    assert!(foreign.contains("No module named 'numpy'") && !foreign.contains("--env.python"), "{foreign}");
     assert!(error(&worker(), json!({"slots": -1})).contains("env.slots is -1"));
     assert!(error(&worker(), json!({"restarts": -1})).contains("env.restarts is -1"));
     let python = error("gym_CartPole-v1", json!({"python": "no-such-python"}));
