@@ -1,5 +1,5 @@
 // An environment in C, by docs/bridge.md: shows numbers and rewards naming their sign.
-// cc -O2 -o worker examples/worker.c && dreamer train --task exec:./worker
+// cc -O2 -o worker examples/worker.c && dreamer train --configs size1m --task exec:./worker
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

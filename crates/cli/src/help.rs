@@ -25,7 +25,8 @@ Examples:
   dreamer eval ~/logdir/cartpole
   dreamer plot ~/logdir/cartpole --out curve.svg
 
-Errors are one sentence on standard error. Exit codes: 0 fine, 1 the run failed, 2 wrong usage.
+Errors are one sentence on standard error. Exit codes: 0 fine, 1 the run failed, 2 wrong usage,
+128 + signal where a second Ctrl-C or signal ended it at once.
 ";
 
 const TRAIN: &str = "\
@@ -158,7 +159,7 @@ Main keys:
   --seed N                 Random seed.
   --device D               cpu, cuda, or auto: a GPU if a usable one is found.
   --devices 0,1            With cuda: the GPUs that share each batch; the first one by default.
-  --threads N              CPU threads; 0 takes all cores.
+  --threads N              Threads of an update, and as many for acting; 0 takes all cores.
   --run.steps N            Policy steps after which the run ends.
   --run.train_ratio X      Replayed steps per policy step: more is slower and needs less data.
   --run.envs N             Environments that act at the same time.

@@ -1,6 +1,6 @@
 //! A worker of the bridge in Rust: counts its steps, and fails in the way that `kwargs` asks for. The tests use it.
 //!
-//! `dreamer train --task exec:target/release/examples/worker` steps it; `docs/bridge.md` is the protocol.
+//! `dreamer train --configs debug --task exec:target/release/examples/worker` steps it; `docs/bridge.md` is the protocol.
 
 use serde_json::{Value, json};
 use std::fs::File;
@@ -86,7 +86,7 @@ fn main() -> std::io::Result<()> {
                 std::fs::write(kwargs["once"].as_str().unwrap_or_default(), child.id().to_string())?;
                 std::process::exit(3);
             }
-            "slow" => std::thread::sleep(Duration::from_millis(500)),
+            "slow" => std::thread::sleep(Duration::from_millis(700)),
             "hang" if struck => std::thread::sleep(Duration::from_secs(3600)),
             "error" if struck => {
                 answers.write_all(&[255])?;

@@ -39,6 +39,7 @@ fn carry(agent: &Agent, step: &Record, action: &Array) -> Carry {
 /// The largest difference between the states of each row.
 fn apart(x: &Array, y: &Array) -> Vec<f32> {
     let (x, y, width) = (x.to_f32(), y.to_f32(), x.len() / x.shape[0]);
+    assert!(x.iter().chain(&y).all(|x| x.is_finite()));
     let most = |(x, y): (&[f32], &[f32])| x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
     x.chunks(width).zip(y.chunks(width)).map(most).collect()
 }

@@ -117,6 +117,7 @@ mod tests {
         });
         let expected = rows_of_planes(&planes);
         assert_eq!(got.shape(), expected.shape());
+        assert!(got.data().iter().all(|x| x.is_finite()));
         let error = got.data().iter().zip(expected.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(error < 1e-5, "{error}");
     }

@@ -260,7 +260,7 @@ fn a_failure_is_not_forgiven_for_the_answers_of_many_slots() {
 
 #[test]
 fn every_slot_of_a_worker_has_the_time_of_an_answer() {
-    let mut envs = envs(4, json!({"slots": 4, "timeout": 1.0, "kwargs": {"fault": "slow"}})).unwrap();
+    let mut envs = envs(4, json!({"slots": 4, "timeout": 2.0, "kwargs": {"fault": "slow"}})).unwrap();
     for round in 0..2 {
         envs.iter_mut().for_each(|env| env.begin(&act(1, false)));
         for env in &mut envs {
@@ -470,8 +470,9 @@ fn a_question_may_be_longer_than_a_pipe_holds() {
     let mut env = one(json!({"kwargs": {"length": 4, "long": long}}));
     assert!(flag(&env.step(&act(1, true)).unwrap(), "is_first").unwrap());
     // Nobody reads it here; the first has ended, the second never does.
-    for (program, said) in [("false", "the worker ended"), ("sleep 3600", "does not read what it is asked")] {
-        let options = json!({"timeout": 0.5, "kwargs": {"long": long}});
+    let cases = [("false", 20.0, "the worker ended"), ("sleep 3600", 0.5, "does not read what it is asked")];
+    for (program, timeout, said) in cases {
+        let options = json!({"timeout": timeout, "kwargs": {"long": long}});
         let error = make_many(&format!("exec:{program}"), 0..1, 7, &options).err().unwrap();
         assert!(format!("{error:#}").contains(said), "{error:#}");
     }

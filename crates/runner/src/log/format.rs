@@ -4,7 +4,7 @@ use std::time::Duration;
 
 const UNITS: [(f64, &str); 4] = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
 
-/// A number in at most nine characters: three significant digits from 1 up, two below.
+/// A number in at most nine characters: three significant digits, two below 1 and in places with a unit.
 pub fn short(x: f64) -> String {
     if !x.is_finite() {
         return if x.is_nan() {

@@ -4,6 +4,7 @@ use super::control::{Control, Seen};
 use super::env::parts;
 use crate::tasks::dmc::suite;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// By `tests/dmc/record.py`; the first line has the versions.
@@ -21,7 +22,7 @@ fn models(test: &str) -> Option<PathBuf> {
     let found = suite(&python);
     if found.is_none() {
         assert!(chosen.is_err(), "DREAMER_PYTHON, '{python}', lacks the package dm_control");
-        eprintln!("SKIPPED {test}: '{python}' has no dm_control; DREAMER_PYTHON names another");
+        writeln!(std::io::stderr(), "SKIPPED {test}: '{python}' has no dm_control; DREAMER_PYTHON names another").ok();
     }
     found
 }
@@ -63,6 +64,7 @@ fn flat(control: &Control) -> Vec<f64> {
 fn difference(ours: &[f64], theirs: &Value) -> f64 {
     let theirs: Vec<f64> = serde_json::from_value(theirs.clone()).unwrap();
     assert_eq!(ours.len(), theirs.len());
+    assert!(ours.iter().chain(&theirs).all(|x| x.is_finite()), "{ours:?}");
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f64::max)
 }
 
@@ -84,7 +86,11 @@ fn episodes_are_those_of_dm_control() {
     let Some(folder) = models("episodes_are_those_of_dm_control") else { return };
     let (runs, machine) = recorded();
     if machine != std::env::consts::ARCH {
-        eprintln!("SKIPPED episodes_are_those_of_dm_control: recorded on {machine}, where sines round otherwise");
+        writeln!(
+            std::io::stderr(),
+            "SKIPPED episodes_are_those_of_dm_control: recorded on {machine}, where sines round otherwise"
+        )
+        .ok();
         return;
     }
     assert_eq!(runs.len(), 2 * 20);
