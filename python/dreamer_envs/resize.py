@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .env import Problem
+
 
 def weights(old, new):
   """A matrix [new, old] that averages each of `new` equal parts of a line of `old` samples."""
@@ -11,21 +13,19 @@ def weights(old, new):
   return (np.maximum(stop - start, 0) * new / old).astype(np.float32)
 
 
-def fits(image):
-  return image.dtype.kind in 'biu' and image.min() >= 0 and image.max() <= 255
-
-
 def resizer(shape, size):
   """A function from images of `shape`, [height, width, channels], to ones of `size`, [height,
-  width]; what is none, by its shape or its values, is passed as it is."""
+  width]; a value of another shape is passed as it is."""
   (height, width, channels), (rows, cols) = shape, size
   vertical = weights(height, rows)
   horizontal = weights(width, cols)
 
   def resize(image):
     image = np.asarray(image)
-    if image.shape != (height, width, channels) or image.dtype != np.uint8 and not fits(image):
+    if image.shape != (height, width, channels):
       return image
+    if image.dtype != np.uint8 and (image.dtype.kind not in 'biu' or image.min() < 0 or image.max() > 255):
+      raise Problem(f'an image is {image.dtype} from {image.min()} to {image.max()}, but its space says uint8')
     out = vertical @ image.reshape(height, -1).astype(np.float32)
     out = horizontal @ out.reshape(rows, width, channels)
     return (out + 0.5).astype(np.uint8)

@@ -210,7 +210,7 @@ def prepare(wire, ask):
 def close(env):
   """One that cannot close must not keep others from it."""
   try:
-    if hasattr(env, 'close'):
+    if hasattr(env, 'close'):  # An environment that only looks like an Env need not have it.
       env.close()
   except Exception:
     traceback.print_exc()

@@ -225,8 +225,9 @@ def test_images_are_resized():
   assert image[..., 0].tolist() == [[3, 5], [11, 13]]
   whole = np.full((210, 160, 3), 201, np.int64)
   assert (obs(whole)['image'] == 201).all()
-  for bad in (whole / 255, whole + 100, -whole):  # As it is, for the check to find.
-    assert (obs(bad)['image'] == bad).all()
+  for bad, held in ((whole / 255, 'float64 from 0.788'), (whole + 100, 'int64 from 301'), (-whole, 'int64 from -201')):
+    with pytest.raises(Problem, match=f'an image is {held}'):
+      obs(bad)
 
 
 def test_images_in_a_row_become_channels():

@@ -43,7 +43,7 @@ impl Agent {
         };
         carry.check(self)?;
         let batch = Batch::new(record, carry, &self.layout())?.to(self.device());
-        // Without gradients, so that nothing is kept for them: on a GPU an update's memory is held beside this.
+        // Nothing is kept for gradients: on a GPU there may be no room for that beside the recorded update.
         let frozen = self.params.frozen();
         let mut out = Learner { params: &frozen, ..self.learner(&noise, false) }.loss(&batch)?;
         let mut metrics = std::mem::take(&mut out.metrics).read();

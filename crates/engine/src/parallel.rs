@@ -22,7 +22,7 @@ impl Origin {
         Origin {
             part: profile::here(),
             #[cfg(test)]
-            isa: crate::cpu::simd::forced(),
+            isa: crate::cpu::simd::Forced::here(),
         }
     }
 }
@@ -31,7 +31,7 @@ impl Origin {
 fn task<R>(origin: Origin, f: impl FnOnce() -> R) -> R {
     let _inside = Inside(IN_TASK.replace(true));
     #[cfg(test)]
-    crate::cpu::simd::force(origin.isa);
+    let _isa = crate::cpu::simd::Forced::new(origin.isa);
     profile::within(origin.part, f)
 }
 

@@ -4,7 +4,6 @@
 use envs::{Env, Rng, is_external, make, random_action};
 use serde_json::{Value, json};
 use spaces::{Array, Record};
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -39,7 +38,7 @@ fn python(test: &str) -> Option<String> {
     let found = Command::new(&python).args(["-c", "import dm_control, mujoco"]).env("MUJOCO_GL", "disabled").output();
     if !found.is_ok_and(|output| output.status.success()) {
         assert!(chosen.is_err(), "DREAMER_PYTHON, '{python}', lacks the package dm_control");
-        writeln!(std::io::stderr(), "SKIPPED {test}: '{python}' has no dm_control; DREAMER_PYTHON names another").ok();
+        eprintln!("SKIPPED {test}: '{python}' has no dm_control; DREAMER_PYTHON names another");
         return None;
     }
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python");

@@ -4,7 +4,6 @@ use envs::{Env, Rng, is_external, make, random_action, tasks};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use spaces::{Array, Record};
-use std::io::Write;
 
 /// Short episodes, so that random play sees their ends.
 fn options(task: &str) -> Value {
@@ -21,11 +20,7 @@ fn names() -> Vec<String> {
     if is_external("crafter_reward", &options("crafter_reward")) {
         let chosen = std::env::var("DREAMER_PYTHON");
         assert!(chosen.is_err(), "DREAMER_PYTHON, {chosen:?}, lacks the package crafter");
-        writeln!(
-            std::io::stderr(),
-            "SKIPPED: Crafter was not played: name a Python that has the package crafter in DREAMER_PYTHON"
-        )
-        .ok();
+        eprintln!("SKIPPED: Crafter was not played: name a Python that has the package crafter in DREAMER_PYTHON");
     } else {
         names.extend(["crafter_reward".into(), "crafter_noreward".into()]);
     }

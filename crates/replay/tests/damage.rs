@@ -189,3 +189,19 @@ fn strange_files_and_other_schemas_are_skipped_with_a_sentence() {
     let warnings = replay.warnings();
     assert!(warnings.iter().any(|w| w.contains("not chunk 9")), "{warnings:?}");
 }
+
+#[test]
+fn a_damaged_manifest_does_not_replace_the_last_good_one() {
+    let dir = common::folder();
+    let options = options(4, 1000, 6, Some(dir.path()));
+    filled(&options, 100);
+    let previous = || fs::read(dir.path().join("manifest.prev")).unwrap();
+    let good = previous();
+    fs::write(dir.path().join("manifest"), b"damaged").unwrap();
+    let mut after = open(&options);
+    after.add(&step(100, 0, true, false), 0).unwrap();
+    after.save().unwrap();
+    assert!(previous() == good);
+    after.save().unwrap();
+    assert!(previous() != good, "the next one follows a good one");
+}

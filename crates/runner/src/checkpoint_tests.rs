@@ -123,3 +123,14 @@ fn a_failed_save_is_a_sentence_and_leaves_the_earlier_one() {
     checkpoints.save(2, &moment(2)).unwrap();
     assert_eq!(loaded_step(dir.path()), (Some(2), 0));
 }
+
+#[test]
+fn one_that_nothing_points_to_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut checkpoints = Checkpoints::new(dir.path());
+    checkpoints.save(1, &moment(1)).unwrap();
+    fs::remove_file(dir.path().join(LATEST)).unwrap();
+    fs::create_dir_all(dir.path().join(LATEST).join("in the way")).unwrap();
+    checkpoints.save(2, &moment(2)).unwrap_err();
+    assert_eq!(folders(dir.path()), ["000000000001"]);
+}

@@ -166,6 +166,11 @@ mod tests {
         let mut changed = Ratio::new(10.0);
         changed.load(&first.save(), 20);
         assert_eq!([changed.owed(20), changed.owed(21)], [0, 10]);
+        let mut idle = Ratio::new(0.0);
+        idle.owed(20);
+        let mut begun = Ratio::new(0.5);
+        begun.load(&idle.save(), 20);
+        assert_eq!([begun.owed(20), begun.owed(21), begun.owed(22)], [1, 0, 1]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use spaces::{Array, Data, Record};
 
 /// Once a film has this many frames, no further episode is begun.
 const ENOUGH: usize = 256;
-/// Most bytes of images kept of an episode, of which later ones are left out; with so many, no further one is begun.
+/// Most bytes of images kept of an episode; later ones are left out. A film with as many begins no further episode.
 const BYTES: usize = 64 << 20;
 
 /// The images of whole episodes, one after the other until the film has [`ENOUGH`] frames. It is part of no checkpoint:

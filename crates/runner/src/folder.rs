@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 /// so a stale lock cannot keep anyone out.
 pub struct Folder {
     root: PathBuf,
-    /// Whether opening it created the folder, and its lock file.
+    /// Whether opening it created the folder.
     made: bool,
+    /// Whether it created the lock file.
     is_new: bool,
     _lock: File,
 }
@@ -26,8 +27,9 @@ impl Folder {
         if fresh {
             config.logdir = claim(config.logdir.trim_end_matches('/'));
         }
-        let folder = Self::open(Path::new(&config.logdir))?;
-        Ok(Folder { made: folder.made || fresh, ..folder })
+        let mut folder = Self::open(Path::new(&config.logdir))?;
+        folder.made |= fresh; // by `claim`
+        Ok(folder)
     }
 
     /// Creates the folder where it is missing, and locks it.
@@ -134,6 +136,16 @@ mod tests {
         let second = Folder::open(&root).unwrap();
         let text = fs::read_to_string(second.path("lock")).unwrap();
         assert_eq!(text.trim(), std::process::id().to_string());
+    }
+
+    #[test]
+    fn what_was_there_before_is_left_there() {
+        let dir = tempfile::tempdir().unwrap();
+        Folder::open(dir.path()).unwrap().leave();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let root = dir.path().join("run");
+        Folder::open(&root).unwrap().leave();
+        assert!(!root.exists());
     }
 
     #[test]

@@ -36,7 +36,9 @@ use anyhow::{Result, anyhow, bail, ensure};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the script that `config.script` names: `train`, `train_eval` or `eval_only`. The first
-/// Ctrl-C, SIGTERM or SIGHUP saves and returns; the second ends the process at once.
+/// Ctrl-C, SIGTERM or SIGHUP saves and returns; the second ends the process at once. All runs of a process share the
+/// handlers, which stay when they end: one signal stops them all, one that comes between two runs does nothing, and the
+/// start of a run forgets what came before.
 pub fn run(config: config::Config) -> Result<()> {
     check(&config)?;
     use_threads(&config);

@@ -66,11 +66,13 @@ impl Stop {
         loop {
             wait_while(false);
             std::thread::sleep(PATIENCE);
+            let handled = HANDLED.lock().unwrap_or_else(PoisonError::into_inner); // no run begins meanwhile
             if self.asked.load(Ordering::SeqCst) {
                 self.armed.store(true, Ordering::SeqCst);
                 if !self.heard.load(Ordering::SeqCst) {
                     println_above("stopping as soon as what is under way is done (Ctrl-C again ends it at once)");
                 }
+                drop(handled);
                 wait_while(true); // until another run begins
             }
         }
@@ -82,4 +84,26 @@ fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_stops_the_run_and_not_the_next_one() {
+        let first = Stop::on_signals().unwrap();
+        assert!(!first.asked());
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+        assert!(first.asked());
+        let second = Stop::on_signals().unwrap();
+        assert!(!second.asked() && !second.armed.load(Ordering::SeqCst));
+        // The watching thread is over its patience, and has not armed what was forgotten.
+        std::thread::sleep(PATIENCE + 3 * LOOK);
+        assert!(!second.armed.load(Ordering::SeqCst));
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+        std::thread::sleep(PATIENCE + 3 * LOOK);
+        assert!(second.asked() && second.armed.load(Ordering::SeqCst));
+        Stop::on_signals().unwrap(); // nothing must remain armed in the tests' process
+    }
 }

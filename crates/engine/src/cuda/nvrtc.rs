@@ -47,7 +47,7 @@ impl Nvrtc {
             if let Some(most) = most.filter(|&most| major > most) {
                 return refused(format!("newer than CUDA {most}, which the driver supports"));
             }
-            if let Some(arch) = arch.filter(|&arch| nvrtc.target(arch).is_none()) {
+            if let Some(arch) = arch.filter(|arch| !nvrtc.archs().contains(arch)) {
                 return refused(format!("which compiles nothing for sm_{arch}"));
             }
             nvrtc.load_builtins();
@@ -110,19 +110,12 @@ impl Nvrtc {
         }
     }
 
-    /// The newest architecture that this compiles for and that a GPU of `arch` runs: itself, or an earlier one of its
-    /// generation.
-    fn target(&self, arch: u32) -> Option<u32> {
-        self.archs().into_iter().filter(|known| known / 10 == arch / 10 && *known <= arch).max()
-    }
-
     /// Machine code of `source` for an architecture such as 90; `name` appears in the compiler's messages.
     pub fn compile(&self, name: &str, source: &str, arch: u32) -> Result<Vec<u8>, String> {
         let text = |s: &str| CString::new(s).map_err(|_| format!("the kernel source {name} contains a zero byte"));
         let (source, file) = (text(source)?, text(name)?);
         let only = if arch == HOPPER { "a" } else { "" }; // with instructions that no later GPU has
-        let target = self.target(arch).unwrap_or(arch);
-        let options = [text(&format!("--gpu-architecture=sm_{target}{only}"))?, text(OPTIONS)?];
+        let options = [text(&format!("--gpu-architecture=sm_{arch}{only}"))?, text(OPTIONS)?];
         let options: Vec<*const c_char> = options.iter().map(|x| x.as_ptr()).collect();
         let mut program: Program = std::ptr::null_mut();
         // SAFETY: the strings outlive the calls; sizes are asked for before memory of that size is handed in; the
@@ -185,7 +178,6 @@ mod tests {
             Ok(older) => assert!(older.version().0 < major, "{}", older.path().display()),
             Err(error) => assert!(error.contains(&format!("newer than CUDA {}", major - 1)), "{error}"),
         }
-        assert_eq!((newest.target(90), newest.target(95)), (Some(90), Some(90)));
         let error = Nvrtc::load(None, Some(1234)).err().unwrap_or_default();
         assert!(error.contains("which compiles nothing for sm_1234; pip install"), "{error}");
     }

@@ -182,7 +182,7 @@ fn binary_loss_gpu(gpu: &'static Gpu, logits: &Tensor, targets: &Tensor) -> Tens
 fn binary_loss_cpu(logits: &Tensor, targets: &Tensor) -> Tensor {
     let width = logits.width();
     let shape = logits.shape()[..logits.shape().len() - 1].to_vec();
-    // -t log s(x) - (1 - t) log s(-x) = max(x, 0) - t x + softplus(-|x|), exact also where t is 1 and x large.
+    // -t log s(x) - (1 - t) log s(-x) = max(x, 0) - t x + softplus(-|x|), accurate also where t is 1 and x large.
     let (x, t) = (logits.data(), targets.data());
     let mut soft = Buffer::from_slice(x);
     soft.iter_mut().for_each(|x| *x = -x.abs());
@@ -195,7 +195,7 @@ fn binary_loss_cpu(logits: &Tensor, targets: &Tensor) -> Tensor {
     }
     let (logits_kept, targets) = (logits.detach(), targets.detach());
     record1(&[logits], y, move |dy, _| {
-        // s(x) - t = (1 - t) s(x) - t s(-x), whose terms do not cancel.
+        // s(x) - t = (1 - t) s(x) - t s(-x), of which one term is 0 where the target is 0 or 1.
         let [mut one, mut zero] = [1.0, -1.0].map(|sign| {
             let mut p = Buffer::from_slice(logits_kept.data());
             p.iter_mut().for_each(|x| *x *= sign);

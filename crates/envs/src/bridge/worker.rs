@@ -16,8 +16,10 @@ use std::time::Duration;
 
 /// An earlier failure is forgiven after this many answers of each slot.
 const FORGIVEN: u64 = 100;
-/// Before the second restart in a row; three times as long before each further one, up to 8.1 s.
+/// Before a second attempt at a restart, as what does not start may need some time to pass; three times as long before
+/// the next one, and so on.
 const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(8);
 
 /// How to start a worker.
 pub struct Launch {
@@ -109,6 +111,7 @@ impl Worker {
         if generation != link.generation {
             return Ok(link.generation);
         }
+        let mut pause = Duration::ZERO;
         let mut last_words = indent(&link.process.last_words());
         *self.late() = link.left(&self.layout).into_iter().map(|(slot, obs)| ((generation, slot), obs)).collect();
         loop {
@@ -133,10 +136,8 @@ impl Worker {
                 ));
             }
             history.told = cause_now;
-            // What fails at once may need a moment, such as a port that is still taken.
-            if count > 1 {
-                std::thread::sleep(PAUSE * 3u32.pow((count as u32 - 2).min(4)));
-            }
+            std::thread::sleep(pause);
+            pause = (3 * pause).clamp(PAUSE, LONGEST);
             match self.relaunch(&mut history.launch, link.generation + 1) {
                 Ok(new) => {
                     *link = new;
@@ -153,7 +154,7 @@ impl Worker {
         let mut process = launch.start()?;
         let layout = process.hello(slots).map_err(|error| explain(error, &mut process))?.layout;
         if let Some(how) = layout.difference(&self.layout) {
-            process.last_words(); // not asked to leave: it would stay beside the next ones until the run ends
+            process.last_words(); // which kills it: left to itself it might stay until the run ends
             bail!("the new worker is not like the one before: {how}");
         }
         let mut link = Link::new(process, slots, generation);

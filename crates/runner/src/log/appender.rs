@@ -16,8 +16,6 @@ pub struct Appender {
     waiting: Vec<u8>,
     /// After a failed write, the file's length before it.
     sound: Option<u64>,
-    /// Whether the last flush failed, by its write or before.
-    failed: bool,
 }
 
 impl Appender {
@@ -32,12 +30,12 @@ impl Appender {
         if new {
             sync_name(path);
         }
-        Ok(Appender { path: path.to_path_buf(), file, waiting: vec![], sound: None, failed: false })
+        Ok(Appender { path: path.to_path_buf(), file, waiting: vec![], sound: None })
     }
 
     /// Takes in a piece for the next [`Appender::flush`].
     pub fn add(&mut self, piece: &[u8]) {
-        if !self.failed || self.waiting.len() + piece.len() <= WAITING {
+        if self.sound.is_none() || self.waiting.len() + piece.len() <= WAITING {
             self.waiting.extend_from_slice(piece);
         }
     }
@@ -47,9 +45,7 @@ impl Appender {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        let appended = self.append();
-        self.failed = appended.is_err();
-        appended.with_context(|| format!("cannot write to {}; is the disk full?", self.path.display()))
+        self.append().with_context(|| format!("cannot write to {}; is the disk full?", self.path.display()))
     }
 
     fn append(&mut self) -> io::Result<()> {

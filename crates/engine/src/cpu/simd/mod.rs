@@ -197,21 +197,32 @@ thread_local!(static FORCED: std::cell::Cell<Option<Isa>> = const { std::cell::C
 #[cfg(test)]
 pub(crate) fn on_every_isa(test: impl Fn()) {
     for isa in Isa::available() {
-        force(Some(isa));
+        let _isa = Forced::new(Some(isa));
         test();
-        force(None);
     }
 }
 
-/// The instruction set that a test has chosen for this thread.
+/// While it lives, a test's choice of instruction set for this thread; `None` is none.
 #[cfg(test)]
-pub(crate) fn forced() -> Option<Isa> {
-    FORCED.get()
+pub(crate) struct Forced(Option<Isa>);
+
+#[cfg(test)]
+impl Forced {
+    pub fn new(isa: Option<Isa>) -> Self {
+        Forced(FORCED.replace(isa))
+    }
+
+    /// The choice for this thread.
+    pub fn here() -> Option<Isa> {
+        FORCED.get()
+    }
 }
 
 #[cfg(test)]
-pub(crate) fn force(isa: Option<Isa>) {
-    FORCED.set(isa);
+impl Drop for Forced {
+    fn drop(&mut self) {
+        FORCED.set(self.0);
+    }
 }
 
 /// Evaluates an expression with `$S` naming the vector type in use, compiled for its instruction set.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 /// Attributes of functions, by their numbers in cuda.h.
 const MAX_DYNAMIC_SHARED: c_int = 8;
 const LARGE_CLUSTERS: c_int = 14; // CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
-/// Up to this many bytes, a copy from pageable memory has read its source when the call returns, if the driver stages it,
-/// as for every GPU that cannot read such memory itself.
+/// Up to this many bytes, a copy from pageable memory has read its source when the call returns (documented for host to
+/// device).
 const TAKEN_AT_ONCE: usize = 64 << 10;
 /// A stream that does not synchronise with the default stream.
 const NON_BLOCKING: c_uint = 1;

@@ -200,7 +200,7 @@ EXPORT(squared_error_grad)
 
 // ---- Bernoulli logits (ops/categorical.rs).
 
-// -t log s(x) - (1 - t) log s(-x) = max(x, 0) - t x + softplus(-|x|), exact also where t is 1 and x large.
+// -t log s(x) - (1 - t) log s(-x) = max(x, 0) - t x + softplus(-|x|), accurate also where t is 1 and x large.
 KERNEL binary_loss(const act* x, const float* target, u32 rows, u32 n, float* loss) {
   wait_for_previous();
   u64 row = global_warp();
@@ -220,7 +220,7 @@ KERNEL binary_grad(const act* x, const float* target, const float* dy, u32 rows,
   u64 i = global_thread();
   if (i >= (u64)rows * n) return;
   float v = number(x[i]), t = target[i];
-  dx[i] = rounded<act>(dy[i / n] * ((1.0f - t) * sigmoid(v) - t * sigmoid(-v)));  // Terms that do not cancel.
+  dx[i] = rounded<act>(dy[i / n] * ((1.0f - t) * sigmoid(v) - t * sigmoid(-v)));  // One is 0 if t is 0 or 1.
 }
 EXPORT(binary_grad)
 

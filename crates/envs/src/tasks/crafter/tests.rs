@@ -8,7 +8,6 @@ use crate::tasks::crafter::noise::Noise;
 use crate::{Rng, make_many};
 use crc32fast::Hasher;
 use serde_json::json;
-use std::io::Write;
 
 /// A Python with the package: DREAMER_PYTHON, which has to have it, or python3 if it does. None says so.
 fn python() -> Option<String> {
@@ -18,11 +17,7 @@ fn python() -> Option<String> {
         return Some(python);
     }
     assert!(chosen.is_err(), "DREAMER_PYTHON, '{python}', lacks the package crafter");
-    writeln!(
-        std::io::stderr(),
-        "SKIPPED: neither pictures nor the package crafter itself: name a Python that has it in DREAMER_PYTHON"
-    )
-    .ok();
+    eprintln!("SKIPPED: neither pictures nor the package crafter itself: name a Python that has it in DREAMER_PYTHON");
     None
 }
 
@@ -108,8 +103,7 @@ fn the_worker_of_the_same_run_plays_the_same_game() {
     let mut workers = match make("python") {
         Ok(envs) => envs,
         Err(error) if std::env::var_os("DREAMER_PYTHON").is_none() => {
-            return writeln!(std::io::stderr(), "SKIPPED: the worker of Crafter was not compared: {error:#}")
-                .unwrap_or(());
+            return eprintln!("SKIPPED: the worker of Crafter was not compared: {error:#}");
         }
         Err(error) => panic!("{error:#}"),
     };

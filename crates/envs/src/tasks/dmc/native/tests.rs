@@ -4,7 +4,6 @@ use super::control::{Control, Seen};
 use super::env::parts;
 use crate::tasks::dmc::suite;
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// By `tests/dmc/record.py`; the first line has the versions.
@@ -22,7 +21,7 @@ fn models(test: &str) -> Option<PathBuf> {
     let found = suite(&python);
     if found.is_none() {
         assert!(chosen.is_err(), "DREAMER_PYTHON, '{python}', lacks the package dm_control");
-        writeln!(std::io::stderr(), "SKIPPED {test}: '{python}' has no dm_control; DREAMER_PYTHON names another").ok();
+        eprintln!("SKIPPED {test}: '{python}' has no dm_control; DREAMER_PYTHON names another");
     }
     found
 }
@@ -86,11 +85,7 @@ fn episodes_are_those_of_dm_control() {
     let Some(folder) = models("episodes_are_those_of_dm_control") else { return };
     let (runs, machine) = recorded();
     if machine != std::env::consts::ARCH {
-        writeln!(
-            std::io::stderr(),
-            "SKIPPED episodes_are_those_of_dm_control: recorded on {machine}, where sines round otherwise"
-        )
-        .ok();
+        eprintln!("SKIPPED episodes_are_those_of_dm_control: recorded on {machine}, where sines round otherwise");
         return;
     }
     assert_eq!(runs.len(), 2 * 20);
