@@ -243,7 +243,7 @@ def test_infos_of_repeated_actions_are_joined():
 
     def step(self, action):
       obs, reward, done, info = super().step(action)
-      hits = None if self.count > 2 else {**info, f'hit{self.count}': True}
+      hits = None if self.count > 2 else {**(info or {}), f'hit{self.count}': True}
       return obs, reward, done, False, hits
 
   env = GymEnv(Hits(), repeat=2)
