@@ -1,6 +1,7 @@
 //! A worker of the bridge in Rust: counts its steps, and fails in the way that `kwargs` asks for. The tests use it.
 //!
-//! `dreamer train --configs debug --task exec:target/release/examples/worker` steps it; `docs/bridge.md` is the protocol.
+//! `dreamer train --configs debug --task exec:target/release/examples/worker` steps it; `docs/bridge.md` is the
+//! protocol.
 
 use serde_json::{Value, json};
 use std::fs::File;

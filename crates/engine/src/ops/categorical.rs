@@ -196,14 +196,14 @@ fn binary_loss_cpu(logits: &Tensor, targets: &Tensor) -> Tensor {
     let (logits_kept, targets) = (logits.detach(), targets.detach());
     record1(&[logits], y, move |dy, _| {
         // s(x) - t = (1 - t) s(x) - t s(-x), of which one term is 0 where the target is 0 or 1.
-        let [mut one, mut zero] = [1.0, -1.0].map(|sign| {
+        let [mut one, zero] = [1.0, -1.0].map(|sign| {
             let mut p = Buffer::from_slice(logits_kept.data());
             p.iter_mut().for_each(|x| *x *= sign);
             math::sigmoid_slice(&mut p);
             p
         });
-        for (i, ((one, zero), t)) in one.iter_mut().zip(zero.iter_mut()).zip(targets.data()).enumerate() {
-            *one = dy.data()[i / width] * ((1.0 - t) * *one - t * *zero);
+        for (i, ((one, zero), t)) in one.iter_mut().zip(zero.iter()).zip(targets.data()).enumerate() {
+            *one = dy.data()[i / width] * ((1.0 - t) * *one - t * zero);
         }
         vec![Some(Tensor::new(logits_kept.shape(), one))]
     })

@@ -25,8 +25,8 @@ pub struct Link {
     pub generation: u64,
     seats: Vec<Seat>,
     started: Instant,
-    /// When an answer was last read, in milliseconds since the link's start. A worker may step its slots one after the other, and
-    /// has the time of an answer for each.
+    /// When an answer was last read, in milliseconds since the link's start. A worker may step its slots one after the
+    /// other, and has the time of an answer for each.
     heard: AtomicU64,
     /// Slots whose actions are written and not announced yet: joined, as each announcement wakes the process.
     untold: Mutex<Vec<u8>>,
