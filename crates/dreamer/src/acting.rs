@@ -122,7 +122,7 @@ impl Agent {
 
     fn draws(&self, carry: &Carry, mode: Mode) -> Noise {
         let purpose = if mode == Mode::Train { Purpose::Act } else { Purpose::Eval };
-        Noise::Counter { seed: self.config.seed, purpose, step: carry.step, step_at: None, part: 0 }
+        Noise::Counter { seed: self.config().seed, purpose, step: carry.step, step_at: None, part: 0 }
     }
 
     /// The inputs of a step from an observation, on the processor.
@@ -132,7 +132,7 @@ impl Agent {
         let keep: Vec<f32> = first.iter().map(|&first| if first { 0.0 } else { 1.0 }).collect();
         let get = |key: &str, space: &Space| data::fetch(obs, key, &[n], &space.shape).cloned();
         Ok(Seen {
-            obs: Observations::new(&self.obs_space, &self.config, n, false, get)?,
+            obs: Observations::new(self.obs_space(), self.config(), n, false, get)?,
             keep: Tensor::from_slice(&[n, 1], &keep),
             step: Tensor::from_slice(&[1], &[f32::from_bits(carry.step as u32)]),
         })

@@ -27,7 +27,7 @@ fn act_unrecorded(agent: &Agent, carry: &mut Carry, step: &Record) -> Acted {
 fn recorded_acting_is_the_same_to_the_last_bit() {
     for precision in [Precision::Float32, Precision::Bfloat16] {
         let Some((mut agent, batch, steps)) = on_gpu(precision, &tiny()) else { return };
-        let mut trained = agent.initial(agent.config.batch_size);
+        let mut trained = agent.initial(agent.config().batch_size);
         let (mut carry, mut plain) = (agent.initial(2), agent.initial(2));
         let (mut most, before) = (0, agent.save());
         for (i, step) in steps.iter().cycle().take(12).enumerate() {
@@ -54,7 +54,7 @@ fn recorded_acting_is_the_same_to_the_last_bit() {
 #[test]
 fn snapshots_at_the_same_time_keep_their_own_weights() {
     let Some((mut agent, batch, steps)) = on_gpu(Precision::Bfloat16, &tiny()) else { return };
-    let mut trained = agent.initial(agent.config.batch_size);
+    let mut trained = agent.initial(agent.config().batch_size);
     drop(agent.snapshot()); // what it would act with goes on to the first of these
     let mut snapshots = Vec::new();
     for _ in 0..2 {

@@ -3,7 +3,7 @@
 use crate::Carry;
 use crate::acting::{Lent, Spare};
 use crate::actor_critic::Normalizers;
-use crate::batch::{Batch, Kept, Layout, Preparer, layout};
+use crate::batch::{Batch, Kept, Layout, Preparer};
 use crate::checks;
 use crate::config::AgentConfig;
 use crate::data::encoded_space;
@@ -29,9 +29,7 @@ use std::sync::{Arc, Mutex};
 /// To act in one thread while another trains, take a [`snapshot`](Agent::snapshot).
 #[derive(Clone)]
 pub struct Agent {
-    pub(crate) config: AgentConfig,
-    pub(crate) obs_space: Spaces,
-    pub(crate) act_space: Spaces,
+    pub(crate) layout: Arc<Layout>,
     pub(crate) parts: Arc<Parts>,
     pub(crate) params: Params,
     /// The slow value: a moving average of the value head's parameters.
@@ -75,27 +73,20 @@ impl Agent {
     /// Builds an agent with freshly initialised parameters (keyed by `config.seed`). `reset` and keys that start with
     /// `log/` are left out of the spaces. If the configuration cannot work with these spaces, the error names the key.
     pub fn new(obs_space: &Spaces, act_space: &Spaces, config: &AgentConfig) -> Result<Agent> {
-        let act_space: Spaces =
-            act_space.iter().filter(|(k, _)| *k != "reset").map(|(k, s)| (k.clone(), s.clone())).collect();
-        let obs_space: Spaces =
-            obs_space.iter().filter(|(k, _)| !spaces::is_log(k)).map(|(k, s)| (k.clone(), s.clone())).collect();
+        let (obs_space, act_space) = (spaces::observed(obs_space), spaces::chosen(act_space));
         checks::check(&obs_space, &act_space, config)?;
         let mut params = Params::default();
         let mut slow = Params::default();
         let parts = Parts::new(&mut params, &mut slow, &obs_space, &act_space, config);
         copy_value(&params, &mut slow);
         let opt = Optimizer::new(&params, &config.opt)?;
-        let norms = Normalizers::new(config);
-        let (config, parts) = (config.clone(), Arc::new(parts));
         Ok(Agent {
-            config,
-            obs_space,
-            act_space,
-            parts,
+            layout: Arc::new(Layout { config: config.clone(), obs_space, act_space }),
+            parts: Arc::new(parts),
             params,
             slow,
             slow_count: 0,
-            norms,
+            norms: Normalizers::new(config),
             opt,
             on_gpu: OnGpu::default(),
         })
@@ -126,25 +117,25 @@ impl Agent {
     }
 
     pub fn config(&self) -> &AgentConfig {
-        &self.config
+        &self.layout.config
     }
 
     /// The keys that the agent was built for, flags included, without `log/…`.
     pub fn obs_space(&self) -> &Spaces {
-        &self.obs_space
+        &self.layout.obs_space
     }
 
     /// The keys that it chooses, without `reset`. Continuous actions: see [`Acted`](crate::Acted).
     pub fn act_space(&self) -> &Spaces {
-        &self.act_space
+        &self.layout.act_space
     }
 
     /// Keys that `act` adds to each replayed step, with their spaces (no batch axis).
     pub fn replay_space(&self) -> Spaces {
-        if self.config.replay_context == 0 {
+        if self.config().replay_context == 0 {
             return Spaces::new();
         }
-        let r = &self.config.dynamics.rssm;
+        let r = &self.config().dynamics.rssm;
         let deter = Space { dtype: spaces::DType::F16, ..Space::float(&[r.deter]) };
         let stoch = Space { dtype: spaces::DType::U8, ..Space::discrete(&[r.stoch], r.classes) };
         [("dyn/deter".to_string(), deter), ("dyn/stoch".to_string(), stoch)].into_iter().collect()
@@ -163,14 +154,12 @@ impl Agent {
             }
         };
         Agent {
-            config: self.config.clone(),
-            obs_space: self.obs_space.clone(),
-            act_space: self.act_space.clone(),
+            layout: self.layout.clone(),
             parts: self.parts.clone(),
             params,
             slow: Params::default(),
             slow_count: self.slow_count,
-            norms: Normalizers::new(&self.config),
+            norms: Normalizers::new(self.config()),
             opt: self.opt.without_moments(),
             on_gpu: OnGpu { acting, spare: self.on_gpu.spare.clone(), ..OnGpu::default() },
         }
@@ -202,14 +191,14 @@ impl Agent {
 
     /// Widths of deter, stoch and the embedded action.
     pub(crate) fn sizes(&self) -> [usize; 3] {
-        let r = &self.config.dynamics.rssm;
-        [r.deter, r.stoch * r.classes, self.act_space.values().map(Space::width).sum()]
+        let r = &self.config().dynamics.rssm;
+        [r.deter, r.stoch * r.classes, self.act_space().values().map(Space::width).sum()]
     }
 
     /// Deter in half precision and stoch as class indices, on the agent's device, if the replay stores them.
     pub(crate) fn packed_latents(&self, deter: &Tensor, stoch: &Tensor) -> Option<(Bytes, Bytes)> {
-        let classes = self.config.dynamics.rssm.classes;
-        (self.config.replay_context > 0).then(|| (ops::half_bytes(deter), ops::index_bytes(stoch, classes)))
+        let classes = self.config().dynamics.rssm.classes;
+        (self.config().replay_context > 0).then(|| (ops::half_bytes(deter), ops::index_bytes(stoch, classes)))
     }
 
     /// Whether this is a snapshot, which lacks what only training needs.
@@ -219,7 +208,7 @@ impl Agent {
 
     /// The latents as the replay stores them: deter in half precision, stoch as class indices.
     pub(crate) fn store_latents(&self, deter: &Bytes, stoch: &Bytes, lead: &[usize], out: &mut Record) {
-        let r = &self.config.dynamics.rssm;
+        let r = &self.config().dynamics.rssm;
         let half = |x: &[u8]| spaces::f16::from_le_bytes([x[0], x[1]]);
         let halves = deter.host().chunks_exact(2).map(half).collect();
         let shape = |tail: usize| [lead, &[tail]].concat();
@@ -233,10 +222,10 @@ impl Agent {
     /// on the processor, without images, with a `replay_context` of 0, where an image's bytes are no multiple of four,
     /// or if the GPU lacks the memory.
     pub fn keep_frames(&mut self, bytes: usize, steps: usize) -> usize {
-        let images = encoded_space(&self.obs_space).into_iter().filter(|(_, space)| space.is_image());
+        let images = encoded_space(self.obs_space()).into_iter().filter(|(_, space)| space.is_image());
         let sizes: BTreeMap<String, usize> = images.map(|(key, space)| (key, space.size())).collect(); // as in a batch
         let sizes: Vec<usize> = sizes.into_values().collect();
-        let (each, context) = (sizes.iter().sum::<usize>(), self.config.replay_context);
+        let (each, context) = (sizes.iter().sum::<usize>(), self.config().replay_context);
         let count = if context > 0 { steps.min(bytes / each.max(1)) } else { 0 };
         let room = |device| match device {
             Device::Gpu(gpu) => Kept(Frames::new(gpu, count, &sizes).map(|frames| Arc::new(Mutex::new(frames)))),
@@ -257,9 +246,7 @@ impl Agent {
     pub fn preparer(&self) -> Preparer {
         let all = [self].into_iter().chain(&self.on_gpu.followers);
         Preparer {
-            config: self.config.clone(),
-            obs_space: self.obs_space.clone(),
-            act_space: self.act_space.clone(),
+            layout: self.layout.clone(),
             devices: all.map(|agent| (agent.device(), agent.on_gpu.kept.0.clone())).collect(),
         }
     }
@@ -270,7 +257,7 @@ impl Agent {
 
     pub(crate) fn learner<'a>(&'a self, noise: &'a Noise, training: bool) -> Learner<'a> {
         Learner {
-            config: &self.config,
+            config: self.config(),
             parts: &self.parts,
             params: &self.params,
             frozen: self.params.frozen(),
@@ -279,10 +266,6 @@ impl Agent {
             noise,
             training,
         }
-    }
-
-    pub(crate) fn layout(&self) -> Layout<'_> {
-        layout(&self.obs_space, &self.act_space, &self.config)
     }
 }
 

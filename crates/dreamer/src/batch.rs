@@ -2,7 +2,7 @@
 //! GPU.
 
 use crate::Carry;
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, Rssm};
 use crate::data::{fetch, last_actions, previous_actions, skip_steps, stored_stoch};
 use crate::observations::Observations;
 use crate::rssm::Latent;
@@ -10,7 +10,7 @@ use crate::transfer::{Map, Transfer};
 use anyhow::{Result, anyhow, bail, ensure};
 use engine::cuda::{Frames, Images, StepId, Upload};
 use engine::{Device, Tensor};
-use spaces::{Array, Data, Record, Spaces};
+use spaces::{Array, Data, Record, STEPID, Spaces};
 use std::sync::{Arc, Mutex};
 
 /// A training batch with the replay context taken off: B sequences of T steps.
@@ -29,15 +29,24 @@ pub struct Batch {
     pub prevact: Tensor,
 }
 
-/// What a training batch is cut by.
-pub struct Layout<'a> {
-    pub obs_space: &'a Spaces,
-    pub act_space: &'a Spaces,
-    pub context: usize,
-    pub deter: usize,
-    pub stoch: usize,
-    pub classes: usize,
-    pub config: &'a AgentConfig,
+/// What an agent was built for, by which batches are cut.
+#[derive(Clone)]
+pub struct Layout {
+    pub config: AgentConfig,
+    /// Without metrics and `reset`.
+    pub obs_space: Spaces,
+    pub act_space: Spaces,
+}
+
+impl Layout {
+    /// Steps K of a sequence before the first trained one.
+    pub fn context(&self) -> usize {
+        self.config.replay_context
+    }
+
+    pub fn rssm(&self) -> &Rssm {
+        &self.config.dynamics.rssm
+    }
 }
 
 impl Batch {
@@ -56,7 +65,7 @@ impl Batch {
         let &[b, steps] = flags.shape.as_slice() else {
             bail!("key 'is_first' has shape {:?} in the batch where [B, T] was expected", flags.shape)
         };
-        let k = l.context;
+        let k = l.context();
         if b == 0 {
             bail!("the batch holds no sequences");
         }
@@ -68,7 +77,7 @@ impl Batch {
             let array = skip_steps(fetch(record, key, &[b, steps], &[])?, k);
             Ok(Tensor::from_slice(&[b, t], &array.to_f32()))
         };
-        let obs = Observations::new(l.obs_space, l.config, b * t, true, |key, space| {
+        let obs = Observations::new(&l.obs_space, &l.config, b * t, true, |key, space| {
             Ok(skip_steps(fetch(record, key, &[b, steps], &space.shape)?, k))
         })?;
         let keep: Vec<f32> =
@@ -101,9 +110,9 @@ impl Batch {
                 to[row * stride..row * stride + width].copy_from_slice(&from.data()[row * width..(row + 1) * width]);
             });
         };
-        copy(&carry.latent.deter, &mut self.start.deter, l.deter);
-        copy(&carry.latent.stoch, &mut self.start.stoch, l.stoch * l.classes);
-        if l.context == 0 {
+        copy(&carry.latent.deter, &mut self.start.deter, l.rssm().deter);
+        copy(&carry.latent.stoch, &mut self.start.stoch, l.rssm().stoch * l.rssm().classes);
+        if l.context() == 0 {
             let stride = self.t * self.prevact.width();
             copy(&carry.prevact, &mut self.prevact, stride);
         }
@@ -145,12 +154,16 @@ impl Transfer for Batch {
     }
 }
 
-/// The rows that do not start from stored latents: all of them where none are stored.
+/// The rows that do not start from stored latents: all of them where none are stored; none where they have no `consec`,
+/// as batches that follow no other.
 fn carried_rows(record: &Record, l: &Layout) -> Result<Vec<usize>> {
     let flags = record.get("is_first").ok_or_else(|| anyhow!("the batch lacks the key 'is_first'"))?;
     let (b, steps) = (flags.shape[0], flags.shape[1]);
-    if l.context == 0 {
+    if l.context() == 0 {
         return Ok((0..b).collect());
+    }
+    if !record.contains_key("consec") {
+        return Ok(vec![]);
     }
     let consec = fetch(record, "consec", &[b, steps], &[])?.to_i32();
     Ok((0..b).filter(|row| consec[row * steps] != 0).collect())
@@ -158,26 +171,24 @@ fn carried_rows(record: &Record, l: &Layout) -> Result<Vec<usize>> {
 
 /// The states before step K, stored in the replay; zeros where none are.
 fn stored_latents(record: &Record, b: usize, steps: usize, l: &Layout) -> Result<Latent> {
-    let latent = l.stoch * l.classes;
-    if l.context == 0 {
-        return Ok(Latent { deter: Tensor::zeros(&[b, l.deter]), stoch: Tensor::zeros(&[b, latent]) });
+    let latent = l.rssm().stoch * l.rssm().classes;
+    if l.context() == 0 {
+        return Ok(Latent { deter: Tensor::zeros(&[b, l.rssm().deter]), stoch: Tensor::zeros(&[b, latent]) });
     }
-    let deter = fetch(record, "dyn/deter", &[b, steps], &[l.deter])?;
+    let deter = fetch(record, "dyn/deter", &[b, steps], &[l.rssm().deter])?;
     let stoch = stored_stoch(record, b, steps, l)?;
-    let (mut d, mut s) = (Vec::with_capacity(b * l.deter), Vec::with_capacity(b * latent));
-    for at in (0..b).map(|row| row * steps + l.context - 1) {
-        d.extend(deter.floats(at * l.deter..(at + 1) * l.deter));
+    let (mut d, mut s) = (Vec::with_capacity(b * l.rssm().deter), Vec::with_capacity(b * latent));
+    for at in (0..b).map(|row| row * steps + l.context() - 1) {
+        d.extend(deter.floats(at * l.rssm().deter..(at + 1) * l.rssm().deter));
         s.extend(stoch(at));
     }
-    Ok(Latent { deter: Tensor::from_slice(&[b, l.deter], &d), stoch: Tensor::from_slice(&[b, latent], &s) })
+    Ok(Latent { deter: Tensor::from_slice(&[b, l.rssm().deter], &d), stoch: Tensor::from_slice(&[b, latent], &s) })
 }
 
 /// Cuts batches for an agent, in any thread; see [`Agent::preparer`](crate::Agent::preparer).
 #[derive(Clone)]
 pub struct Preparer {
-    pub(crate) config: AgentConfig,
-    pub(crate) obs_space: Spaces,
-    pub(crate) act_space: Spaces,
+    pub(crate) layout: Arc<Layout>,
     /// The device of each part of a batch (a single device takes all of it), and the images kept there.
     pub(crate) devices: Vec<(Device, Option<Arc<Mutex<Frames>>>)>,
 }
@@ -198,10 +209,6 @@ pub struct Prepared {
 }
 
 impl Preparer {
-    fn layout(&self) -> Layout<'_> {
-        layout(&self.obs_space, &self.act_space, &self.config)
-    }
-
     /// Cuts a record [B, K + T, ...] as the replay delivers it, and starts to copy it to the agent's GPU, or a part to
     /// each of its GPUs.
     pub fn prepare(&self, record: Record) -> Result<Prepared> {
@@ -230,19 +237,19 @@ impl Preparer {
     }
 
     fn prepare_for(&self, (device, kept): &(Device, Option<Arc<Mutex<Frames>>>), record: Record) -> Result<Prepared> {
-        let (l, context) = (self.layout(), self.config.replay_context);
-        let batch = Batch::without_carry(&record, &l)?;
-        let carried = carried_rows(&record, &l)?;
+        let (l, context) = (&*self.layout, self.layout.context());
+        let batch = Batch::without_carry(&record, l)?;
+        let carried = carried_rows(&record, l)?;
         let ids = match record.get("stepid") {
             Some(_) if context > 0 => {
-                Some(skip_steps(fetch(&record, "stepid", &[batch.b, batch.t + context], &[20])?, context))
+                Some(skip_steps(fetch(&record, "stepid", &[batch.b, batch.t + context], &[STEPID])?, context))
             }
             None if context > 0 => bail!("the batch lacks the key 'stepid', by which fresh latents are written back"),
             _ => None,
         };
         let send = || batch.send_with(*device, kept.as_deref(), ids.as_ref());
         let upload = if carried.is_empty() { send() } else { None };
-        let last = last_actions(&record, batch.b, &l)?;
+        let last = last_actions(&record, batch.b, l)?;
         Ok(Prepared { record, batch, upload, carried, last, ids, others: vec![] })
     }
 }
@@ -257,11 +264,4 @@ impl Prepared {
     pub(crate) fn complete(&mut self, carry: &Carry, l: &Layout) -> Result<()> {
         self.batch.take_over(carry, &self.carried, l)
     }
-}
-
-/// The layout of an agent's batches.
-pub(crate) fn layout<'a>(obs_space: &'a Spaces, act_space: &'a Spaces, config: &'a AgentConfig) -> Layout<'a> {
-    let r = &config.dynamics.rssm;
-    let context = config.replay_context;
-    Layout { obs_space, act_space, context, deter: r.deter, stoch: r.stoch, classes: r.classes, config }
 }

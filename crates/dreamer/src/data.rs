@@ -101,7 +101,7 @@ pub fn stored_stoch<'a>(
     l: &'a Layout,
 ) -> Result<impl Fn(usize) -> Vec<f32> + 'a> {
     let indices = record.get("dyn/stoch").is_some_and(|a| a.shape.len() == 3);
-    let tail: &[usize] = if indices { &[l.stoch] } else { &[l.stoch, l.classes] };
+    let tail: &[usize] = if indices { &[l.rssm().stoch] } else { &[l.rssm().stoch, l.rssm().classes] };
     let array = fetch(record, "dyn/stoch", &[b, steps], tail)?;
     let width = tail.iter().product::<usize>();
     Ok(move |at: usize| {
@@ -109,9 +109,9 @@ pub fn stored_stoch<'a>(
         if !indices {
             return row;
         }
-        let mut hot = vec![0.0; l.stoch * l.classes];
-        for (group, &class) in hot.chunks_exact_mut(l.classes).zip(&row) {
-            group[(class as usize).min(l.classes - 1)] = 1.0;
+        let mut hot = vec![0.0; l.rssm().stoch * l.rssm().classes];
+        for (group, &class) in hot.chunks_exact_mut(l.rssm().classes).zip(&row) {
+            group[(class as usize).min(l.rssm().classes - 1)] = 1.0;
         }
         hot
     })
@@ -119,18 +119,18 @@ pub fn stored_stoch<'a>(
 
 /// Embedded actions taken before each of the steps from K on [B, T, A]; zeros where that is before the batch.
 pub fn previous_actions(record: &Record, b: usize, steps: usize, l: &Layout) -> Result<Tensor> {
-    for (key, space) in l.act_space {
+    for (key, space) in &l.act_space {
         fetch(record, key, &[b, steps], &space.shape)?;
     }
     let all =
         vectors(l.act_space.iter(), record, b * steps, false).ok_or_else(|| anyhow!("the action space is empty"))?;
-    let (width, t) = (all.width(), steps - l.context);
+    let (width, t) = (all.width(), steps - l.context());
     let mut out = Vec::with_capacity(b * t * width);
     for row in 0..b {
-        if l.context == 0 {
+        if l.context() == 0 {
             out.resize(out.len() + width, 0.0);
         }
-        let first = l.context.saturating_sub(1);
+        let first = l.context().saturating_sub(1);
         let span = (row * steps + first) * width..((row + 1) * steps - 1) * width;
         out.extend_from_slice(&all.data()[span]);
     }

@@ -349,7 +349,7 @@ fn compute(golden: &Golden, device: Device) -> BTreeMap<String, Vec<f32>> {
 
 fn forward(golden: &Golden, agent: &Agent, record: &Record, noise: &Noise, out: &mut BTreeMap<String, Vec<f32>>) {
     let carry = golden.carry().to(agent.device());
-    let batch = Batch::new(record, &carry, &agent.layout()).expect("a batch that fits");
+    let batch = Batch::new(record, &carry, &agent.layout).expect("a batch that fits");
     let batch = batch.to(agent.device());
     let mut loss = agent.loss(&batch, noise, true).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
     let mut grads = agent.gradients(&loss);

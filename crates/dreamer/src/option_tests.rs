@@ -13,6 +13,7 @@ use engine::{Rng, Tensor, ops};
 use spaces::{Array, Record, Space};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The agent and the inputs of a golden file under another configuration.
 struct Case {
@@ -26,9 +27,9 @@ impl Case {
     fn new(change: impl FnOnce(&mut AgentConfig)) -> Case {
         let golden = Golden::read(&own_folder().join("vector.json"));
         let mut agent = golden.agent();
-        change(&mut agent.config);
-        agent.norms = Normalizers::new(&agent.config);
-        let batch = Batch::new(&golden.below("batch/"), &golden.carry(), &agent.layout()).unwrap();
+        change(&mut Arc::make_mut(&mut agent.layout).config);
+        agent.norms = Normalizers::new(agent.config());
+        let batch = Batch::new(&golden.below("batch/"), &golden.carry(), &agent.layout).unwrap();
         let noise = golden.train_noise();
         Case { golden, agent, batch, noise }
     }
@@ -389,11 +390,11 @@ fn reported_gradient_norms_are_those_of_each_loss_alone() {
     let mut agent = Agent::new(&obs, &act, &c).unwrap();
     let record = batch(&agent, &obs, &act);
     let reported = agent.report(&mut agent.initial(3), &record).unwrap().metrics;
-    let input = Batch::new(&record, &agent.initial(3), &agent.layout()).unwrap();
+    let input = Batch::new(&record, &agent.initial(3), &agent.layout).unwrap();
     let noise = Noise::Counter { seed: c.seed, purpose: Purpose::Report, step: 0, step_at: None, part: 0 };
     let names = ["joints", "rew", "con", "dyn", "rep", "policy", "value", "repval"];
     for name in names {
-        agent.config.loss_scales = only(if name == "joints" { "rec" } else { name });
+        Arc::make_mut(&mut agent.layout).config.loss_scales = only(if name == "joints" { "rec" } else { name });
         let grads = agent.gradients(&agent.loss(&input, &noise, false).unwrap());
         let squares: f64 = grads.iter().flat_map(doubles).map(|x| x * x).sum();
         assert!(squares > 0.0, "{name}");
@@ -402,6 +403,6 @@ fn reported_gradient_norms_are_those_of_each_loss_alone() {
     }
     let count = |metrics: &crate::Metrics| metrics.keys().filter(|key| key.starts_with("gradnorm/")).count();
     assert_eq!(count(&reported), names.len());
-    agent.config.report_gradnorms = false;
+    Arc::make_mut(&mut agent.layout).config.report_gradnorms = false;
     assert_eq!(count(&agent.report(&mut agent.initial(3), &record).unwrap().metrics), 0);
 }

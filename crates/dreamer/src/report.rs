@@ -30,30 +30,30 @@ impl Agent {
     /// imagined from its actions. Truth, prediction and error stand above one another. `record` is as for `train`: each
     /// value [B, K + T, ...] with K steps of context.
     pub fn report(&self, carry: &mut Carry, record: &Record) -> Result<Reported> {
-        if !self.config.report {
+        if !self.config().report {
             return Ok(Reported { metrics: Metrics::new(), videos: BTreeMap::new() });
         }
         ensure!(!self.is_snapshot(), "a snapshot of an agent has no report; ask the agent itself");
         let noise = Noise::Counter {
-            seed: self.config.seed,
+            seed: self.config().seed,
             purpose: Purpose::Report,
             step: carry.step,
             step_at: None,
             part: 0,
         };
         carry.check(self)?;
-        let batch = Batch::new(record, carry, &self.layout())?.to(self.device());
+        let batch = Batch::new(record, carry, &self.layout)?.to(self.device());
         // Nothing is kept for gradients: on a GPU there may be no room for that beside the recorded update.
         let frozen = self.params.frozen();
         let mut out = Learner { params: &frozen, ..self.learner(&noise, false) }.loss(&batch)?;
         let mut metrics = std::mem::take(&mut out.metrics).read();
-        if self.config.report_gradnorms {
+        if self.config().report_gradnorms {
             let names: Vec<String> = out.losses.iter().map(|(name, _)| name.clone()).collect();
             self.gradient_norms(&batch, &noise, &names, &mut metrics)?;
         }
         let videos = self.open_loop(&batch, &out.tokens, &noise);
         carry.latent = out.observed.last();
-        carry.prevact = data::last_actions(record, batch.b, &self.layout())?.to(self.device());
+        carry.prevact = data::last_actions(record, batch.b, &self.layout)?.to(self.device());
         carry.step += 1;
         Ok(Reported { metrics, videos })
     }
@@ -75,7 +75,7 @@ impl Agent {
 
     fn open_loop(&self, batch: &Batch, tokens: &Tensor, noise: &Noise) -> BTreeMap<String, Array> {
         let (n, half) = (batch.b.min(COLUMNS), batch.t / 2);
-        if half == 0 || !self.obs_space.values().any(|s| s.is_image()) {
+        if half == 0 || !self.obs_space().values().any(|s| s.is_image()) {
             return BTreeMap::new();
         }
         let p = self.params.frozen();
@@ -96,7 +96,7 @@ impl Agent {
             .into_iter()
             .map(|(key, pred)| {
                 let truth = batch.obs.pixels(&key).host();
-                let video = video(&truth, &self.obs_space[&key].shape, &pred.host(), n, batch.t, half);
+                let video = video(&truth, &self.obs_space()[&key].shape, &pred.host(), n, batch.t, half);
                 (format!("openloop/{key}"), video)
             })
             .collect()

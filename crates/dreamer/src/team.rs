@@ -21,13 +21,13 @@ impl Agent {
     pub fn spread(&self, gpus: &[&'static Gpu]) -> Result<Agent> {
         ensure!(!gpus.is_empty(), "no GPU was named; at least one is needed");
         ensure!(
-            self.config.batch_size.is_multiple_of(gpus.len()),
+            self.config().batch_size.is_multiple_of(gpus.len()),
             "batch_size is {}, which cannot be divided among {} GPUs; choose a multiple",
-            self.config.batch_size,
+            self.config().batch_size,
             gpus.len()
         );
         ensure!(
-            self.config.replay_context > 0,
+            self.config().replay_context > 0,
             "replay_context is 0, but several GPUs need at least 1, as they carry no states from batch to batch"
         );
         let members = Member::connect(gpus).map_err(|sentence| anyhow!(sentence))?;

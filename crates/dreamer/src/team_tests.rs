@@ -105,7 +105,7 @@ fn what_is_loaded_reaches_all_gpus_and_the_first_one_acts() {
     train(&mut two, &mut carry, &batch);
     assert_eq!(two.save(), two.on_gpu.followers[0].save());
     two.load(&before, None).unwrap();
-    let step: Record = batch.iter().map(|(key, array)| (key.clone(), array.at(0))).collect();
+    let step = spaces::row(&batch, 0);
     let act = |agent: &Agent| {
         let mut carry = agent.initial(step["is_first"].len());
         agent.act(&mut carry, &step, Mode::Train).unwrap().action

@@ -39,7 +39,7 @@ impl Agent {
 
     pub(crate) fn noise(&self) -> Noise {
         let part = self.on_gpu.member.as_ref().map_or(0, Member::rank);
-        Noise::Counter { seed: self.config.seed, purpose: Purpose::Train, step: self.opt.step, step_at: None, part }
+        Noise::Counter { seed: self.config().seed, purpose: Purpose::Train, step: self.opt.step, step_at: None, part }
     }
 
     pub(crate) fn train_with(&mut self, carry: &mut Carry, batch: &mut Prepared, noise: &Noise) -> Result<Trained> {
@@ -67,7 +67,7 @@ impl Agent {
         );
         if self.on_gpu.followers.is_empty() {
             carry.check(self)?;
-            batch.complete(carry, &self.layout())?;
+            batch.complete(carry, &self.layout)?;
             let begun = self.begin_part(batch, noise)?;
             carry.latent = begun.updated.last.clone();
             carry.prevact = batch.last.to(self.device());

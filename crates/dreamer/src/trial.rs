@@ -4,7 +4,7 @@ use crate::{Acted, Agent, AgentConfig, Metrics, Mode};
 use anyhow::{Result, ensure};
 use engine::Device;
 use engine::cuda::{Gpu, Precision};
-use spaces::{Array, Data, Record, Space, Spaces, f16};
+use spaces::{Array, Data, Record, STEPID, Space, Spaces, f16};
 
 /// Updates, and steps of acting. A GPU computes the first eagerly, records the second and replays it as the third.
 const UPDATES: usize = 3;
@@ -104,12 +104,11 @@ fn agree(update: usize, here: &Metrics, there: &Metrics, precision: Precision) -
 fn batch(agent: &Agent, spaces: &[&Spaces], salt: usize) -> Record {
     let c = agent.config();
     let lead = [c.batch_size, c.batch_length + c.replay_context];
-    let (stored, ids) = (agent.replay_space(), vec![salt as u8; lead[0] * lead[1] * 20]);
+    let (stored, ids) = (agent.replay_space(), vec![salt as u8; lead[0] * lead[1] * STEPID]);
     let keys = spaces.iter().copied().chain([&stored]).flatten();
     let mut batch: Record =
         keys.enumerate().map(|(i, (key, space))| (key.clone(), some(space, &lead, 100 * salt + i))).collect();
-    batch.insert("consec".into(), Array::zeros(spaces::DType::I32, &lead));
-    batch.insert("stepid".into(), Array::from_u8(&[lead[0], lead[1], 20], ids));
+    batch.insert("stepid".into(), Array::from_u8(&[lead[0], lead[1], STEPID], ids));
     batch
 }
 

@@ -234,7 +234,7 @@ impl Agent {
         }
         self.on_gpu.repeat = Repeat::default();
         let mut prepared = self.preparer().prepare(record.clone())?;
-        prepared.complete(carry, &self.layout())?;
+        prepared.complete(carry, &self.layout)?;
         let batch = &prepared.batch;
         let places = self.settle();
         gpu.release_pool();
@@ -264,7 +264,7 @@ impl Agent {
             return Ok(()); // one GPU cannot do the work of several
         }
         let mut prepared = self.preparer().prepare(record.clone())?;
-        prepared.complete(carry, &self.layout())?;
+        prepared.complete(carry, &self.layout)?;
         let batch = &prepared.batch;
         let shape = [batch.b, batch.t];
         let places = self.settle();
@@ -319,18 +319,18 @@ impl Agent {
     }
 
     fn slow_moves(&self) -> bool {
-        self.slow_count.is_multiple_of(self.config.slowvalue.every)
+        self.slow_count.is_multiple_of(self.config().slowvalue.every)
     }
 
     /// Whether the slow value moves in every update, and so in a recorded one.
     fn slow_always_moves(&self) -> bool {
-        self.config.slowvalue.every == 1
+        self.config().slowvalue.every == 1
     }
 
     fn move_slow(&mut self, verdict: &Tensor) {
         let source = self.params.iter().filter(|(name, _)| name.starts_with("val/")).map(|(_, x)| x);
         let mut pairs: Vec<(&Tensor, &mut Tensor)> = source.zip(self.slow.values_mut()).collect();
-        ops::ema_all(&mut pairs, self.config.slowvalue.rate, Some(verdict));
+        ops::ema_all(&mut pairs, self.layout.config.slowvalue.rate, Some(verdict));
     }
 
     /// Moves the slow value after a recorded update that does not, if it is due.

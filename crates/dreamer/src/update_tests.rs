@@ -29,7 +29,7 @@ fn train_unrecorded(agent: &mut Agent, carry: &mut Carry, batch: &Record) -> Tra
 
 /// What an agent does at the first step of each sequence.
 fn act_once(agent: &Agent, batch: &Record) -> Record {
-    let step: Record = batch.iter().map(|(key, array)| (key.clone(), array.at(0))).collect();
+    let step = spaces::row(batch, 0);
     let mut carry = agent.initial(step["is_first"].len());
     agent.act(&mut carry, &step, crate::Mode::Train).unwrap().action
 }

@@ -39,7 +39,7 @@ fn any_mix_of_keys_trains_acts_and_reports() {
     assert_eq!(reported.videos["openloop/camera"].shape, [4 + 10, 36 + 4, 3 * 24, 3]);
     assert_eq!(reported.videos["openloop/depth"].shape[3], 3);
 
-    let step: Record = batch.iter().map(|(k, a)| (k.clone(), a.at(0))).collect();
+    let step = spaces::row(&batch, 0);
     let mut carry = agent.initial(5);
     let acted = agent.act(&mut carry, &step, Mode::Train).unwrap();
     for (key, space) in act.iter().filter(|(k, _)| *k != "reset") {
@@ -302,7 +302,7 @@ fn an_agent_that_forgets_at_every_step_does_not_know_what_came_before() {
         assert_eq!(state(&ends[0]) == state(&ends[1]), forgets, "after training");
 
         // Acting, with the same draws from states that differ.
-        let step = |data: &Record| data.iter().map(|(key, x)| (key.clone(), x.at(0))).collect::<Record>();
+        let step = |data: &Record| spaces::row(data, 0);
         let mut first = agent.initial(steps[1]);
         agent.act(&mut first, &step(&other), Mode::Train).unwrap();
         let (mut first, mut second) = (first.at_step(7), agent.initial(steps[1]).at_step(7));

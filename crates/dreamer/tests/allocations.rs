@@ -6,7 +6,6 @@ use common::{batch, everything, tiny};
 use dreamer_agent::{Agent, Mode};
 use engine::Device;
 use engine::cuda::{Precision, test_gpu_in};
-use spaces::Record;
 
 #[test]
 fn nothing_is_asked_of_the_driver_after_the_first_updates() {
@@ -14,7 +13,7 @@ fn nothing_is_asked_of_the_driver_after_the_first_updates() {
     let (obs, act) = everything();
     let mut agent = Agent::new(&obs, &act, &tiny()).unwrap().to(Device::Gpu(gpu));
     let batch = batch(&agent, &obs, &act);
-    let step: Record = batch.iter().map(|(key, array)| (key.clone(), array.at(0))).collect();
+    let step = spaces::row(&batch, 0);
     let (mut carry, mut acting) = (agent.initial(tiny().batch_size), agent.initial(step["is_first"].len()));
     let mut asked = Vec::new();
     for _ in 0..10 {

@@ -8,12 +8,9 @@ use crate::store::{Place, Store, Stream};
 use crate::{Mode, Options};
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use spaces::{Array, DType, Data, Record, Space, Spaces};
+use spaces::{Array, DType, Data, Record, STEPID, Space, Spaces};
 use std::collections::VecDeque;
 use std::ops::Range;
-
-/// Bytes of a `stepid`: the chunk's number in 16, the index in it in 4, both big-endian.
-pub const STEPID: usize = 20;
 
 /// A sequence in memory: ranges of successive chunks.
 type Parts<'a> = Vec<(&'a Chunk, Range<usize>)>;
@@ -260,7 +257,7 @@ impl Replay {
     pub fn get(&self, index: usize) -> Option<Record> {
         let parts = self.store.sequence(*self.items.get(index)?, self.options.length)?;
         let record = self.assemble(&[parts]);
-        Some(record.into_iter().map(|(name, x)| (name, x.at(0))).collect())
+        Some(spaces::row(&record, 0))
     }
 
     /// Chooses the next sequence: a fresh one if there is one, else what the selector draws.

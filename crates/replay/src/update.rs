@@ -1,12 +1,11 @@
 //! What training writes back into the replay: fresh latents and priorities.
 
 use crate::Replay;
-use crate::buffer::STEPID;
 use crate::chunk::NO_ITEM;
 use crate::selectors::Selector;
 use crate::store::Place;
 use anyhow::{Context, Result, bail, ensure};
-use spaces::{Array, Data, Record};
+use spaces::{Array, Data, Record, STEPID};
 
 impl Replay {
     /// Overwrites stored values: `stepid` uint8 [B, T, 20] as sampled, of which each row's first

@@ -7,7 +7,7 @@ use anyhow::Result;
 use config::Config;
 use dreamer_agent::{Agent, Mode};
 use replay::{Mode as Sampling, Options, Replay};
-use spaces::{Array, Record};
+use spaces::Array;
 
 fn main() -> Result<()> {
     // Any environment will do that gives named arrays with is_first, is_last, is_terminal and reward. Continuous actions,
@@ -19,21 +19,18 @@ fn main() -> Result<()> {
     let length = config.batch_length + config.replay_context;
     let mut replay = Replay::new(Options { length, capacity: 100_000, ..Options::default() })?;
     let (mut acting, mut learning) = (agent.initial(1), agent.initial(config.batch_size));
-    let mut action: Record = env.act_space().iter().map(|(key, space)| (key.clone(), space.zeros())).collect();
+    let mut action = spaces::zeros(env.act_space());
     action.insert("reset".into(), Array::bool(true));
     let (mut score, mut scores) = (0.0, vec![]);
 
     for step in 1..=10_000 {
         let obs = env.step(&action)?;
-        let batch = obs.iter().map(|(key, x)| (key.clone(), Array::stack([x]))).collect();
-        let acted = agent.act(&mut acting, &batch, Mode::Train)?;
+        let acted = agent.act(&mut acting, &spaces::stack([&obs]), Mode::Train)?;
         let last = obs["is_last"].item() == 1.0; // no action follows an episode's end: it is stored as zeros
-        let zeros = |x: &Array| Array::zeros(x.dtype(), &x.shape);
-        let taken = |x: &Array| if last { zeros(&x.at(0)) } else { x.at(0) };
-        action = acted.action.iter().map(|(key, x)| (key.clone(), taken(x))).collect();
+        action = if last { spaces::zeros(agent.act_space()) } else { spaces::row(&acted.action, 0) };
         let mut transition = obs.clone();
         transition.extend(action.clone());
-        transition.extend(acted.replay.iter().map(|(key, x)| (key.clone(), x.at(0))));
+        transition.extend(spaces::row(&acted.replay, 0));
         replay.add(&transition, 0)?;
         action.insert("reset".into(), obs["is_last"].clone());
         score += obs["reward"].item();
@@ -43,9 +40,7 @@ fn main() -> Result<()> {
 
         // An update for every four steps, once there is something to learn from.
         let due = step % 4 == 0 && replay.len() >= config.batch_size * config.batch_length;
-        if let Some(mut batch) = due.then(|| replay.sample(config.batch_size, Sampling::Train)).flatten() {
-            let consec = Array::from_i32(&[config.batch_size, length], vec![0; config.batch_size * length]);
-            batch.insert("consec".into(), consec);
+        if let Some(batch) = due.then(|| replay.sample(config.batch_size, Sampling::Train)).flatten() {
             let trained = agent.train(&mut learning, &batch)?;
             replay.update(&trained.replay)?;
             if step % 1000 == 0 {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use config::Config;
 use dreamer_agent::Mode;
-use spaces::{Array, Record};
+use spaces::Array;
 use std::path::Path;
 
 fn main() -> Result<()> {
@@ -14,17 +14,16 @@ fn main() -> Result<()> {
 
     let config = Config::from_yaml(&std::fs::read_to_string(Path::new(&run).join("config.yaml"))?)?;
     let mut env = envs::make(&config.task, 0, config.seed + 1, &config.env_options())?; // not the worlds of training
-    let mut action: Record = env.act_space().iter().map(|(key, space)| (key.clone(), space.zeros())).collect();
+    let mut action = spaces::zeros(env.act_space());
     action.insert("reset".into(), Array::bool(true));
     let (mut score, mut episodes) = (0.0, 0);
     while episodes < 10 {
         let obs = env.step(&action)?;
         score += obs["reward"].item();
-        let batch: Record = obs.iter().map(|(key, x)| (key.clone(), Array::stack([x]))).collect();
         // Continuous actions are for -1 to 1, to which `make` has brought this environment. Where that is not so,
         // `Space::from_policy` brings them to its bounds.
-        let acted = agent.act(&mut carry, &batch, Mode::Eval)?;
-        action = acted.action.iter().map(|(key, x)| (key.clone(), x.at(0))).collect();
+        let acted = agent.act(&mut carry, &spaces::stack([&obs]), Mode::Eval)?;
+        action = spaces::row(&acted.action, 0);
         action.insert("reset".into(), obs["is_last"].clone());
         if obs["is_last"].item() == 1.0 {
             println!("score {score}");

@@ -22,7 +22,7 @@ const LARGE: usize = 20_000_000;
 pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>) -> Result<String> {
     let isa = engine::cpu::Isa::detect().map_err(|sentence| anyhow!(sentence))?;
     let threads = rayon::current_num_threads();
-    let (obs, act) = setup::agent_spaces(driver);
+    let (obs, act) = (spaces::observed(driver.obs_space()), spaces::chosen(driver.act_space()));
     let mut lines = Vec::new();
     let version = env!("CARGO_PKG_VERSION");
     let on = agent.map_or(Device::Cpu, Agent::device);

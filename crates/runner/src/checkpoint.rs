@@ -4,7 +4,7 @@ use crate::files::{replace_file, sync_dir, sync_name};
 use crate::tensors;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use spaces::Record;
+use spaces::{Array, Record};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -25,6 +25,20 @@ pub struct Moment {
     pub arrays: Record,
     /// Counters, clocks and aggregators.
     pub state: serde_json::Value,
+}
+
+/// Puts `part` under `prefix/` into `whole`, the arrays of a [`Moment`].
+pub fn nest(whole: &mut Record, prefix: &str, part: Record) {
+    whole.extend(part.into_iter().map(|(key, value)| (format!("{prefix}/{key}"), value)));
+}
+
+/// What lies under `prefix/` in `whole`.
+pub fn unnest(whole: &Record, prefix: &str) -> Record {
+    let inner = |(key, value): (&String, &Array)| {
+        let key = key.strip_prefix(prefix)?.strip_prefix('/')?;
+        Some((key.to_string(), value.clone()))
+    };
+    whole.iter().filter_map(inner).collect()
 }
 
 /// The folder `ckpt` of a run.

@@ -129,6 +129,36 @@ impl Clock {
     }
 }
 
+/// When to log, report, evaluate and save.
+pub struct Clocks {
+    pub log: Clock,
+    pub report: Clock,
+    pub eval: Clock,
+    pub save: Clock,
+}
+
+impl Clocks {
+    pub fn new(run: &config::Run) -> Self {
+        let clock = |every, first| Clock::new(every, first, run.sync);
+        Clocks {
+            log: clock(run.log_every, false),
+            report: clock(run.report_every, false),
+            eval: clock(run.eval_every, true),
+            save: clock(run.save_every, false),
+        }
+    }
+
+    /// What a checkpoint keeps of each, in the order of the fields.
+    pub fn save(&self) -> [Option<u64>; 4] {
+        [&self.log, &self.report, &self.eval, &self.save].map(Clock::save)
+    }
+
+    pub fn load(&mut self, state: [Option<u64>; 4]) {
+        let clocks = [&mut self.log, &mut self.report, &mut self.eval, &mut self.save];
+        clocks.into_iter().zip(state).for_each(|(clock, saved)| clock.load(saved));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -101,7 +101,7 @@ impl Driver {
     }
 
     fn reset_action(&self) -> Record {
-        let mut action: Record = self.act_space.iter().map(|(key, space)| (key.clone(), space.zeros())).collect();
+        let mut action = spaces::zeros(&self.act_space);
         action.insert("reset".into(), Array::bool(true));
         action
     }

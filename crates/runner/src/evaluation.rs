@@ -1,13 +1,13 @@
 //! Evaluation during training (`train_eval`): with environments and a replay of its own, on which nothing is trained.
 
-use crate::batches::{Batches, Shared, lock};
+use crate::batches::{Shared, lock};
 use crate::driver::Driver;
 use crate::episodes::Episodes;
 use crate::film::Film;
 use crate::log::Logger;
 use crate::policy::Policy;
 use crate::signals::Stop;
-use crate::trainer::{Stream, report};
+use crate::stream::Stream;
 use anyhow::Result;
 use config::Config;
 use dreamer_agent::{Agent, Mode};
@@ -22,9 +22,8 @@ pub struct Evaluation {
 
 impl Evaluation {
     pub fn new(config: &Config, driver: Driver, replay: Shared, agent: Option<&Agent>) -> Self {
-        let batches = Batches::new(config, replay.clone(), replay::Mode::Eval);
-        let carry = agent.map(|agent| agent.initial(config.batch_size));
-        Evaluation { episodes: Episodes::new(driver.count()), driver, replay, stream: Stream { batches, carry } }
+        let stream = Stream::new(config, &replay, replay::Mode::Eval, agent);
+        Evaluation { episodes: Episodes::new(driver.count()), driver, replay, stream }
     }
 
     /// Plays `run.eval_eps` episodes with the present agent, then reports on what was played. Ends early, with false, if
@@ -61,7 +60,7 @@ impl Evaluation {
         logger.add(step, &film.finish(), "eval/epstats");
         let batches = config.consec_report * config.run.report_batches;
         if let Some(agent) = agent.filter(|_| !lock(&self.replay).is_empty()) {
-            logger.add(step, &report(agent, &mut self.stream, batches)?, "eval");
+            logger.add(step, &self.stream.report(agent, batches)?, "eval");
         }
         Ok(true)
     }

@@ -25,6 +25,7 @@ mod policy;
 mod saving;
 mod setup;
 mod signals;
+mod stream;
 mod tensors;
 mod train;
 mod trainer;

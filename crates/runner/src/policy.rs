@@ -23,10 +23,7 @@ impl Policy {
                 Policy::Agent { carry: Box::new(agent.initial(count).at_step(seed.wrapping_shl(24))), mode }
             }
             Some(agent) => Policy::Agent { carry: Box::new(agent.initial(count)), mode },
-            None => {
-                let act_space = act_space.iter().filter(|(key, _)| *key != "reset");
-                Policy::Random { act_space: act_space.map(|(k, s)| (k.clone(), s.clone())).collect(), seed, steps: 0 }
-            }
+            None => Policy::Random { act_space: spaces::chosen(act_space), seed, steps: 0 },
         }
     }
 
@@ -40,8 +37,7 @@ impl Policy {
                 let mut rng = Rng::new(*seed, STREAM + *steps);
                 *steps += 1;
                 let rows: Vec<Record> = (0..count).map(|_| random_action(act_space, &mut rng)).collect();
-                let stack = |key: &String| (key.clone(), Array::stack(rows.iter().map(|row| &row[key])));
-                Ok(Acted { action: act_space.keys().map(stack).collect(), replay: Record::new() })
+                Ok(Acted { action: spaces::stack(&rows), replay: Record::new() })
             }
         }
     }

@@ -28,8 +28,7 @@ fn an_agent_is_opened_without_its_environment_and_acts_as_it_did() {
     trainer.save().unwrap();
     let agent = trainer.agent.as_ref().unwrap();
     let obs = trainer.driver.step(|obs| trainer.policy.act(Some(agent), obs)).unwrap();
-    let obs: Record =
-        obs[0].keys().map(|key| (key.clone(), spaces::Array::stack(obs.iter().map(|step| &step[key])))).collect();
+    let obs = spaces::stack(&obs);
     let acted = |agent: &dreamer_agent::Agent| {
         agent.act(&mut agent.initial(3), &obs, dreamer_agent::Mode::Eval).unwrap().action
     };

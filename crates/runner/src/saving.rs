@@ -1,18 +1,18 @@
 //! What a checkpoint holds of a run, and how a run resumes from one.
 
 use crate::batches::lock;
-use crate::checkpoint::{self, Moment};
+use crate::checkpoint::{self, Moment, nest, unnest};
 use crate::clock::RatioState;
 use crate::episodes::Episodes;
 use crate::files::replace_file;
 use crate::log::{Agg, LINES, eprintln_above, println_above};
-use crate::trainer::{Counters, Stream, Trainer};
+use crate::trainer::{Counters, Trainer};
 use anyhow::{Context, Result, bail, ensure};
 use config::Config;
-use dreamer_agent::{Agent, Carry};
+use dreamer_agent::Agent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use spaces::{Array, Record, Space, Spaces};
+use spaces::{Space, Spaces};
 use std::fs::OpenOptions;
 use std::path::Path;
 
@@ -25,11 +25,8 @@ pub struct State {
     version: u32,
     program: String,
     pub config: Value,
-    pub step: u64,
-    updates: u64,
-    owed: u64,
-    checked: Option<u64>,
-    seconds: f64,
+    #[serde(flatten)]
+    pub counters: Counters,
     ratio: RatioState,
     clocks: [Option<u64>; 4],
     episodes: Episodes,
@@ -165,18 +162,13 @@ impl Trainer {
     }
 
     fn state(&self, whole: bool) -> Result<Value> {
-        let (counters, clocks) = (&self.counters, &self.clocks);
         let state = State {
             version: VERSION,
             program: env!("CARGO_PKG_VERSION").into(),
             config: serde_json::to_value(&self.config)?,
-            step: counters.step,
-            updates: counters.updates,
-            owed: counters.owed,
-            checked: counters.checked,
-            seconds: self.seconds(),
+            counters: Counters { seconds: self.seconds(), ..self.counters.clone() },
             ratio: self.ratio.save(),
-            clocks: [clocks.log.save(), clocks.report.save(), clocks.eval.save(), clocks.save.save()],
+            clocks: self.clocks.save(),
             episodes: self.episodes.clone(),
             losses: self.losses.clone(),
             eval_episodes: self.evaluation.as_ref().map(|evaluation| evaluation.episodes.clone()),
@@ -200,7 +192,7 @@ impl Trainer {
         let cut = |keys: [&str; 2]| other || batch || changed("/replay_context") || keys.into_iter().any(changed);
         let (trained, reported) = (cut(["/batch_length", "/consec_train"]), cut(["/report_length", "/consec_report"]));
         if envs {
-            self.policy.skip_to(state.step); // not once more the draws of the run's beginning
+            self.policy.skip_to(state.counters.step); // not once more the draws of the run's beginning
         } else {
             let restarted = self.driver.load(&moment.arrays)?;
             if restarted > 0 {
@@ -222,37 +214,19 @@ impl Trainer {
             evaluation.stream.load("eval", moment, !batch, !reported)?;
         }
         self.losses = state.losses;
-        self.ratio.load(&state.ratio, state.step);
-        let clocks = [&mut self.clocks.log, &mut self.clocks.report, &mut self.clocks.eval, &mut self.clocks.save];
-        for (clock, saved) in clocks.into_iter().zip(state.clocks) {
-            clock.load(saved);
-        }
+        self.ratio.load(&state.ratio, state.counters.step);
+        self.clocks.load(state.clocks);
         let complete = state.spaces.is_some() || self.agent.is_none(); // earlier versions left the spaces out
-        let State { step, mut owed, checked, updates, seconds, .. } = state;
+        self.counters = state.counters;
         if !self.has_enough() {
             // As at the beginning, updates come once there is something to learn from, and then in their ratio: the
             // replay may be lost, or hold too few sequences of a new length.
-            owed = 0;
+            self.counters.owed = 0;
             self.ratio.restart();
         }
-        self.counters = Counters { step, owed, checked, updates, seconds };
         self.saved = complete.then(|| self.counters.place());
         Ok(())
     }
-}
-
-/// Puts `part` under `prefix/` into `whole`.
-fn nest(whole: &mut Record, prefix: &str, part: Record) {
-    whole.extend(part.into_iter().map(|(key, value)| (format!("{prefix}/{key}"), value)));
-}
-
-/// What lies under `prefix/` in `whole`.
-fn unnest(whole: &Record, prefix: &str) -> Record {
-    let inner = |(key, value): (&String, &Array)| {
-        let key = key.strip_prefix(prefix)?.strip_prefix('/')?;
-        Some((key.to_string(), value.clone()))
-    };
-    whole.iter().filter_map(inner).collect()
 }
 
 /// Loads the agent of a checkpoint.
@@ -262,28 +236,6 @@ pub fn take_agent(agent: Option<&mut Agent>, moment: &Moment) -> Result<()> {
         Some(agent) => agent.load(&moment.agent, None).context(text),
         None if moment.agent.is_empty() => Ok(()),
         None => bail!("the run has an agent, but random_agent is true; choose another --logdir"),
-    }
-}
-
-impl Stream {
-    fn save(&self, name: &str, arrays: &mut Record) -> Result<()> {
-        if let Some(carry) = &self.carry {
-            nest(arrays, &format!("carry/{name}"), carry.to_record());
-        }
-        nest(arrays, &format!("batches/{name}"), self.batches.save()?);
-        Ok(())
-    }
-
-    /// Loads what was saved as `name`: the carried state and the half-used sequence, each if it is wanted.
-    fn load(&mut self, name: &str, moment: &Moment, state: bool, sequence: bool) -> Result<()> {
-        let saved = unnest(&moment.arrays, &format!("carry/{name}"));
-        if let Some(carry) = self.carry.as_mut().filter(|_| state && !saved.is_empty()) {
-            *carry = Carry::from_record(&saved).with_context(|| format!("the carried state '{name}' is damaged"))?;
-        }
-        if sequence {
-            self.batches.load(&unnest(&moment.arrays, &format!("batches/{name}")))?;
-        }
-        Ok(())
     }
 }
 

@@ -57,15 +57,6 @@ fn environment(config: &Config, index: usize, start: u64) -> Result<Box<dyn Env>
     Ok(Box::new(RestartOnException::new(Box::new(build), RESTARTS, RESTART_WINDOW)?))
 }
 
-/// The keys that the agent sees and those that it chooses.
-pub fn agent_spaces(driver: &Driver) -> (Spaces, Spaces) {
-    let without = |spaces: &Spaces, drop: fn(&str) -> bool| -> Spaces {
-        spaces.iter().filter(|(key, _)| !drop(key)).map(|(key, space)| (key.clone(), space.clone())).collect()
-    };
-    let obs = without(driver.obs_space(), spaces::is_log);
-    (obs, without(driver.act_space(), |key| key == "reset"))
-}
-
 /// The agent, or none where actions are random.
 pub fn agent(config: &Config, driver: &Driver) -> Result<Option<Agent>> {
     if config.random_agent {
@@ -109,8 +100,8 @@ fn with_cure(error: anyhow::Error, config: &Config) -> anyhow::Error {
 
 /// Every key of a replayed step.
 pub fn step_spaces(driver: &Driver, agent: Option<&Agent>) -> Spaces {
-    let (mut all, act) = agent_spaces(driver);
-    all.extend(act);
+    let mut all = spaces::observed(driver.obs_space());
+    all.extend(spaces::chosen(driver.act_space()));
     all.extend(agent.map(Agent::replay_space).unwrap_or_default());
     all
 }

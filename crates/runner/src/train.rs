@@ -22,9 +22,9 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
     if trainer.resumed {
         note_resumed(&trainer);
     }
-    let result = trainer.run(stop);
+    let result = trainer.run();
     match result {
-        Ok(()) => trainer.finish(stop),
+        Ok(()) => trainer.finish(),
         Err(error) => {
             trainer.logger.close().ok();
             Err(error.context("the run ended early"))
@@ -36,27 +36,44 @@ pub fn train(config: Config, stop: &Stop) -> Result<()> {
 fn open(mut config: Config) -> Result<Trainer> {
     let folder = Folder::of(&mut config)?;
     let mut checkpoints = Checkpoints::new(&folder.path("ckpt"));
+    let (parts, saved) = prepare(&config, &folder, &mut checkpoints).inspect_err(|_| folder.leave())?;
+    match saved {
+        Some((moment, state)) => resume(config, folder, checkpoints, parts, &moment, state),
+        None => {
+            saving::write_config(folder.root(), &config)?;
+            let mut trainer = Trainer::new(config, folder, checkpoints, parts, None)?;
+            trainer.save()?; // once before the first step
+            Ok(trainer)
+        }
+    }
+}
+
+/// The parts of the run and its last checkpoint, or, for a new run, those of `run.from_checkpoint` and none. What is
+/// refused is refused here, before anything in the folder changes.
+fn prepare(
+    config: &Config,
+    folder: &Folder,
+    checkpoints: &mut Checkpoints,
+) -> Result<(Parts, Option<(Moment, State)>)> {
     let (moment, warnings) = checkpoints.load().with_context(|| {
         let root = folder.root().display();
         format!("the run in {root} cannot go on; choose another --logdir, or move the whole folder away, to start anew")
     })?;
     warnings.iter().for_each(|text| println_above(&format!("warning: {text}")));
-    let saved = match moment {
-        Some(moment) => {
-            let state = State::read(&moment, &config)?;
-            Some((moment, state))
+    let Some(moment) = moment else {
+        folder.refuse_remains()?;
+        let mut parts = build(config, folder, 0)?;
+        let (path, regex) = (&config.run.from_checkpoint, &config.run.from_checkpoint_regex);
+        if let Some(agent) = parts.agent.as_mut().filter(|_| !path.is_empty()) {
+            setup::load_checkpoint(agent, "run.from_checkpoint", path, regex)?;
         }
-        None => {
-            folder.refuse_remains().inspect_err(|_| folder.leave())?;
-            None
-        }
+        return Ok((parts, None));
     };
-    let step = saved.as_ref().map_or(0, |(_, state)| state.step);
-    let parts = build(&config, &folder, step).inspect_err(|_| folder.leave())?;
-    match saved {
-        Some((moment, state)) => resume(config, folder, checkpoints, parts, moment, state),
-        None => start(config, folder, checkpoints, parts),
-    }
+    let state = State::read(&moment, config)?;
+    let mut parts = build(config, folder, state.counters.step)?;
+    saving::take_agent(parts.agent.as_mut(), &moment)?; // which takes precedence over `run.from_checkpoint`
+    check_replays(&parts)?;
+    Ok((parts, Some((moment, state))))
 }
 
 /// Environments, agent and replays of a run that goes on at `step`.
@@ -83,35 +100,19 @@ fn build(config: &Config, folder: &Folder, step: u64) -> Result<Parts> {
     Ok(Parts { driver, agent, evaluation, replay })
 }
 
-/// A new run: takes over `run.from_checkpoint`, and is saved once before its first step.
-fn start(config: Config, folder: Folder, checkpoints: Checkpoints, mut parts: Parts) -> Result<Trainer> {
-    let run = &config.run;
-    if let Some(agent) = parts.agent.as_mut().filter(|_| !run.from_checkpoint.is_empty()) {
-        setup::load_checkpoint(agent, "run.from_checkpoint", &run.from_checkpoint, &run.from_checkpoint_regex)
-            .inspect_err(|_| folder.leave())?;
-    }
-    saving::write_config(folder.root(), &config)?;
-    let mut trainer = Trainer::new(config, folder, checkpoints, parts, None)?;
-    trainer.save()?;
-    Ok(trainer)
-}
-
-/// Resumes from `moment`, whose agent takes precedence over `run.from_checkpoint`.
+/// Resumes from `moment`, whose agent was loaded already.
 fn resume(
     config: Config,
     folder: Folder,
     checkpoints: Checkpoints,
-    mut parts: Parts,
-    moment: Moment,
+    parts: Parts,
+    moment: &Moment,
     state: State,
 ) -> Result<Trainer> {
     let changes = saving::differences(&state.config, &serde_json::to_value(&config)?);
-    // What is refused is refused before anything in the folder changes.
-    saving::take_agent(parts.agent.as_mut(), &moment).inspect_err(|_| folder.leave())?;
-    check_replays(&parts).inspect_err(|_| folder.leave())?;
     saving::rewind_lines(folder.root(), state.lines)?;
-    let mut trainer = Trainer::new(config, folder, checkpoints, parts, Some(state.step))?;
-    trainer.load(&moment, state)?;
+    let mut trainer = Trainer::new(config, folder, checkpoints, parts, Some(state.counters.step))?;
+    trainer.load(moment, state)?;
     if !changes.is_empty() {
         println_above("warning: the configuration differs from that of the run folder:");
         changes.iter().for_each(|change| println_above(&format!("  {change}")));
@@ -147,9 +148,9 @@ fn note_resumed(trainer: &Trainer) {
 }
 
 impl Trainer {
-    fn run(&mut self, stop: &Stop) -> Result<()> {
+    fn run(&mut self) -> Result<()> {
         let mut going = Ok(true);
-        while !stop.asked() && matches!(going, Ok(true)) {
+        while !self.stop.asked() && matches!(going, Ok(true)) {
             going = unless_it_panics(|| self.turn());
         }
         // Whatever ended the loop, the update under way ends too, and says what went wrong in it.
@@ -223,8 +224,8 @@ impl Trainer {
     }
 
     /// Saves for the last time, and says what was reached or how to go on.
-    fn finish(mut self, stop: &Stop) -> Result<()> {
-        if stop.asked() {
+    fn finish(mut self) -> Result<()> {
+        if self.stop.asked() {
             println_above("stopping: the run is saved first (Ctrl-C again ends it at once)");
         }
         if !self.config.run.sync && !self.is_saved() {
@@ -243,7 +244,7 @@ impl Trainer {
         let written = self.logger.close();
         saved.context("the run ended and could not be saved as a whole")?;
         println_above(&text);
-        if stop.asked() {
+        if self.stop.asked() {
             let root = self.folder.root().display();
             println_above(&format!("stopped and saved; the same command with --logdir {root} resumes the run"));
         }

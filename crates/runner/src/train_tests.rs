@@ -175,7 +175,7 @@ fn metrics_that_cannot_be_written_wait_and_the_run_goes_on_and_is_saved() {
     }
     assert!(trainer.saved.is_some_and(|(step, ..)| step >= 70));
     trainer.logger.obstruct(false);
-    trainer.finish(&Stop::default()).unwrap();
+    trainer.finish().unwrap();
     finish(&config(dir.path(), &[]));
     assert_eq!(&files(dir.path()), uninterrupted());
 }
@@ -187,7 +187,7 @@ fn a_run_whose_last_metrics_cannot_be_written_is_saved_and_says_so() {
     let mut trainer = open(config.clone()).unwrap();
     trainer.logger.obstruct(true);
     while trainer.turn().unwrap() {}
-    let error = format!("{:#}", trainer.finish(&Stop::default()).unwrap_err());
+    let error = format!("{:#}", trainer.finish().unwrap_err());
     assert!(error.starts_with("the run is saved, but not all that it measured: the last metrics are lost"), "{error}");
     assert_eq!(open(config).unwrap().counters.step, 240);
 }

@@ -1,8 +1,8 @@
 //! `Trainer`: everything that a training run holds, and its verbs: act, update, report, log.
 
-use crate::batches::{Batches, Shared, lock};
+use crate::batches::{Shared, lock};
 use crate::checkpoint::Checkpoints;
-use crate::clock::{Clock, Ratio};
+use crate::clock::{Clocks, Ratio};
 use crate::driver::Driver;
 use crate::episodes::Episodes;
 use crate::evaluation::Evaluation;
@@ -12,11 +12,13 @@ use crate::folder::Folder;
 use crate::log::{Agg, Fps, Logger, Metrics, Usage, Value, insert_scalar};
 use crate::policy::Policy;
 use crate::signals::Stop;
+use crate::stream::Stream;
 use crate::{banner, diagnostic, setup};
 use anyhow::Result;
 use config::Config;
-use dreamer_agent::{Agent, Begun, Carry, Mode, Prepared, Trained};
+use dreamer_agent::{Agent, Begun, Mode, Prepared, Trained};
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::{Deserialize, Serialize};
 use spaces::Record;
 use std::time::Instant;
 
@@ -54,22 +56,8 @@ pub struct Trainer {
     pub stop: Stop,
 }
 
-/// Batches, and the state that the agent carries from one to the next.
-pub struct Stream {
-    pub batches: Batches,
-    pub carry: Option<Carry>,
-}
-
-/// When to log, report, evaluate and save.
-pub struct Clocks {
-    pub log: Clock,
-    pub report: Clock,
-    pub eval: Clock,
-    pub save: Clock,
-}
-
 /// The progress of the run.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// Policy steps of all environments together.
     pub step: u64,
@@ -105,18 +93,6 @@ impl Speed {
     }
 }
 
-impl Clocks {
-    fn new(run: &config::Run) -> Self {
-        let clock = |every, first| Clock::new(every, first, run.sync);
-        Clocks {
-            log: clock(run.log_every, false),
-            report: clock(run.report_every, false),
-            eval: clock(run.eval_every, true),
-            save: clock(run.save_every, false),
-        }
-    }
-}
-
 impl Trainer {
     /// Builds the run in its folder, without looking for a checkpoint.
     /// `resume` is the policy step at which the logs go on.
@@ -129,10 +105,7 @@ impl Trainer {
     ) -> Result<Self> {
         let Parts { driver, agent, evaluation, replay } = parts;
         let logger = setup::logger(&config, folder.root(), resume)?;
-        let stream = |mode| Stream {
-            batches: Batches::new(&config, replay.clone(), mode),
-            carry: agent.as_ref().map(|agent| agent.initial(config.batch_size)),
-        };
+        let stream = |mode| Stream::new(&config, &replay, mode, agent.as_ref());
         Ok(Trainer {
             train: stream(replay::Mode::Train),
             report: stream(replay::Mode::Report),
@@ -285,7 +258,7 @@ impl Trainer {
         if lock(&self.replay).is_empty() {
             return Ok(());
         }
-        let metrics = report(agent, &mut self.report, batches)?;
+        let metrics = self.report.report(agent, batches)?;
         self.logger.add(self.counters.step, &metrics, "report");
         self.logger.flush();
         Ok(())
@@ -337,20 +310,4 @@ pub struct Parts {
     pub agent: Option<Agent>,
     pub evaluation: Option<Evaluation>,
     pub replay: Shared,
-}
-
-/// The mean metrics of `count` reports and the last one's videos.
-pub fn report(agent: &Agent, stream: &mut Stream, count: usize) -> Result<Metrics> {
-    let (mut agg, mut videos) = (Agg::new(), Metrics::new());
-    let Some(carry) = &mut stream.carry else { return Ok(videos) };
-    for _ in 0..count {
-        let reported = agent.report(carry, &stream.batches.next()?)?;
-        for (name, &x) in &reported.metrics {
-            agg.add(name, x as f64, crate::log::How::Avg);
-        }
-        videos = reported.videos.into_iter().map(|(name, video)| (name, Value::Video(video))).collect();
-    }
-    let mut all = agg.result();
-    all.extend(videos);
-    Ok(all)
 }

@@ -6,6 +6,23 @@ use crate::{Space, Spaces};
 const OWN: [&str; 3] = ["stepid", "consec", "priority"];
 const OWN_GROUPS: [&str; 4] = ["dyn/", "enc/", "dec/", "replay/"];
 
+/// Bytes of a step's id, the key `stepid` of what a replay returns: by it, an agent's latents find their way back.
+pub const STEPID: usize = 20;
+
+/// The part of an observation space that an agent sees: all but the metrics.
+pub fn observed(obs_space: &Spaces) -> Spaces {
+    without(obs_space, is_log)
+}
+
+/// The part of an action space that an agent chooses: all but `reset`.
+pub fn chosen(act_space: &Spaces) -> Spaces {
+    without(act_space, |key| key == "reset")
+}
+
+fn without(spaces: &Spaces, left_out: impl Fn(&str) -> bool) -> Spaces {
+    spaces.iter().filter(|(key, _)| !left_out(key)).map(|(key, space)| (key.clone(), space.clone())).collect()
+}
+
 /// Whether `key` is a metric of the environment, which an agent does not see and a replay does not keep.
 pub fn is_log(key: &str) -> bool {
     key.starts_with("log/")

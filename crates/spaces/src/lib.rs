@@ -5,11 +5,13 @@
 
 mod array;
 mod keys;
+mod record;
 mod space;
 
 pub use array::{Array, Data};
 pub use half::f16;
-pub use keys::{check_keys, is_log};
+pub use keys::{STEPID, check_keys, chosen, is_log, observed};
+pub use record::{row, stack, zeros};
 pub use space::{DType, Space};
 
 /// Named spaces in the order in which the environment declared them. The order matters in one

@@ -3,13 +3,10 @@
 use super::Case;
 use dreamer_agent::Agent;
 use envs::{Rng, random_action};
-use spaces::{Array, Record, Space, Spaces};
+use spaces::{Array, Record, STEPID, Space, Spaces};
 
 /// Flags of a step, which are false throughout: an episode neither begins nor ends.
 const FLAGS: [&str; 3] = ["is_first", "is_last", "is_terminal"];
-
-/// Bytes of the id of a replayed step.
-const STEPID: usize = 20;
 
 /// The spaces of a case without environment, if there is one of that name.
 pub fn plain_spaces(name: &str) -> Option<(Spaces, Spaces)> {
@@ -33,13 +30,9 @@ pub struct Data {
 
 impl Data {
     pub fn new(agent: &Agent, case: &Case, seed: u64) -> Self {
-        let keep = |(key, space): (&String, &Space)| {
-            let wanted = key != "reset" && !spaces::is_log(key);
-            wanted.then(|| (key.clone(), space.clone()))
-        };
-        let obs: Spaces = case.obs.iter().filter_map(keep).collect();
+        let obs = spaces::observed(&case.obs);
         let mut step = obs.clone();
-        step.extend(case.act.iter().filter_map(keep));
+        step.extend(spaces::chosen(&case.act));
         step.extend(agent.replay_space());
         Data { obs, step, rng: Rng::new(seed, 0) }
     }
@@ -54,7 +47,6 @@ impl Data {
     pub fn batch(&mut self, b: usize, t: usize) -> Record {
         let step = self.step.clone();
         let mut batch = self.fill(&step, &[b, t]);
-        batch.insert("consec".into(), Array::from_i32(&[b, t], vec![0; b * t]));
         batch.insert("stepid".into(), Array::from_u8(&[b, t, STEPID], vec![0; b * t * STEPID]));
         batch
     }

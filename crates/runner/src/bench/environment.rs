@@ -7,7 +7,7 @@ use config::Config;
 use dreamer_agent::Acted;
 use envs::{Rng, random_action};
 use serde::Serialize;
-use spaces::{Array, Record};
+use spaces::Record;
 use std::time::{Duration, Instant};
 
 /// The figures of one task under random actions: medians of some rounds.
@@ -52,11 +52,11 @@ pub fn environments(config: &Config) -> Result<Stepping> {
     let start_alone = |count: usize| envs::Alone::start(&config.task, count, envs, config.seed, &options);
     let mut alone = start_alone(processors)?;
     let mut rng = Rng::new(config.seed, 0);
+    let act_space = spaces::chosen(driver.act_space());
     let batches: Vec<Record> = (0..ACTIONS)
         .map(|_| {
-            let rows: Vec<Record> = (0..envs).map(|_| random_action(driver.act_space(), &mut rng)).collect();
-            let keys = driver.act_space().keys().filter(|key| *key != "reset");
-            keys.map(|key| (key.clone(), Array::stack(rows.iter().map(|row| &row[key])))).collect()
+            let rows: Vec<Record> = (0..envs).map(|_| random_action(&act_space, &mut rng)).collect();
+            spaces::stack(&rows)
         })
         .collect();
     let mut step =
