@@ -15,7 +15,7 @@ DEPTH = 4  # The most levels of dicts within `info`.
 
 @functools.lru_cache(10000)
 def plain(name):
-  return re.sub(r'[^A-Za-z0-9_./-]', '_', name)
+  return re.sub(r'[^\w./-]', '_', name)
 
 
 def metrics(info, prefix='log/', depth=DEPTH):

@@ -1,5 +1,8 @@
 """Spaces of gymnasium, its environments and vector environments."""
 
+import pathlib
+import re
+
 import gymnasium
 import numpy as np
 import pytest
@@ -8,8 +11,8 @@ from gymnasium import spaces
 import envs
 from dreamer_envs import FLAGS, Problem, Space
 from dreamer_envs.memory import check, entry
-from dreamer_envs.spaces import Act, Obs, sample, stack
-from dreamer_envs.wrap import GymEnv, GymVector
+from dreamer_envs.spaces import LOSSES, OWN, OWN_GROUPS, Act, Obs, sample, stack
+from dreamer_envs.wrap import GymEnv, GymVector, metrics
 from trainer import Trainer, WorkerError
 
 
@@ -88,6 +91,10 @@ def test_infos_of_the_last_step(task):
       assert slots == 1 or 'log/is_success' not in obs[1]
 
 
+def test_names_of_infos_keep_their_letters():
+  assert metrics({'é': 1, 'ü x': 2, 'a/b-c.d': 3}) == {'log/é': 1, 'log/ü_x': 2, 'log/a/b-c.d': 3}
+
+
 def test_masks_of_infos_hold_for_what_is_within():
   # This wrapper gives numbers of all environments, and says whose episode has ended beside them.
   vector = gymnasium.wrappers.vector.RecordEpisodeStatistics(envs.moody_vector(2), stats_key='sums')
@@ -150,6 +157,18 @@ def test_names_of_the_trainer_are_kept_apart():
     several = spaces.Dict({name: spaces.MultiDiscrete([2, 3])})
     assert list(Obs(several).spaces) == [f'obs/{name}/0', f'obs/{name}/1']
     assert list(Act(several).spaces) == ['reset', f'action/{name}/0', f'action/{name}/1']
+
+
+def test_names_of_the_trainer_are_those_of_the_trainer():
+  crates = pathlib.Path(__file__).parents[2] / 'crates'
+
+  def names(file, constant):
+    text = re.search(rf'const {constant}: .*? = \[(.*?)\];', (crates / file).read_text(), re.DOTALL)
+    return set(re.findall(r'"(.*?)"', text[1]))
+
+  assert names('spaces/src/keys.rs', 'OWN') == {*OWN} - {'reset', *FLAGS}
+  assert names('spaces/src/keys.rs', 'OWN_GROUPS') == {*OWN_GROUPS}
+  assert names('dreamer/src/loss.rs', 'LOSSES') == {*LOSSES}
 
 
 @pytest.mark.parametrize('n', [10**9, 2**40])

@@ -69,8 +69,8 @@ List the tasks with what they see and do: key, type, shape, range.
 
 Usage: dreamer envs [TASK...] [--env.KEY VALUE...]
 
-TASK is a name or the beginning of names. Without one, the suites that run in Python are listed
-as well, each with the command that installs it.
+TASK is a name or, of built-in tasks, the beginning of names. Without one, the suites that run in
+Python are listed as well, each with the command that installs it.
 
 Examples:
   dreamer envs

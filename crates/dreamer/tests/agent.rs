@@ -5,7 +5,7 @@ mod common;
 use common::{batch, everything, fill, obs_space, tiny};
 use dreamer_agent::{Agent, AgentConfig, Carry, Mode};
 use engine::Device;
-use spaces::{Array, Record, Space, Spaces};
+use spaces::{Array, Data, Record, Space, Spaces};
 
 /// Trains a few updates and returns the metrics of the last and the state after it.
 fn train(c: &AgentConfig, updates: usize) -> (dreamer_agent::Metrics, Record) {
@@ -332,6 +332,11 @@ fn loading_part_of_a_state_by_regular_expression() {
     short.remove("pol/mlp/linear0/kernel");
     let error = agent.load(&short, None).unwrap_err().to_string();
     assert!(error.contains("pol/mlp/linear0/kernel"), "{error}");
+    let mut broken = trained.clone();
+    broken.get_mut("pol/mlp/linear0/kernel").unwrap().data =
+        Data::F32(vec![f32::NAN; broken["pol/mlp/linear0/kernel"].len()]);
+    let error = agent.load(&broken, None).unwrap_err().to_string();
+    assert!(error.contains("'pol/mlp/linear0/kernel' holds NaN"), "{error}");
     assert!(agent.save() == now, "a failed load changes nothing");
 }
 

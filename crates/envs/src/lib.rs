@@ -36,6 +36,15 @@ pub use rng::Rng;
 
 use spaces::{Array, Record, Spaces};
 
+/// What a panic that was caught says.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no message",
+    }
+}
+
 /// A task that an agent acts in, one step at a time.
 ///
 /// A step takes one value for each key of the action space and returns one for each key of the

@@ -148,7 +148,7 @@ fn swingup(view: View, options: cartpole::Options, rng: Rng) -> Result<Box<dyn E
 }
 
 /// The options of one suite out of the block `env`.
-fn options<T: DeserializeOwned + Default>(all: &Value, suite: &str) -> Result<T> {
+pub(crate) fn options<T: DeserializeOwned + Default>(all: &Value, suite: &str) -> Result<T> {
     match all.get(suite) {
         None | Some(Value::Null) => Ok(T::default()),
         Some(value) => {

@@ -56,7 +56,7 @@ impl Replay {
     pub fn new(options: Options) -> Result<Self> {
         options.check()?;
         let mut replay = Replay {
-            selector: Mixture::new(&options.fracs, options.recexp, options.capacity, 0)?,
+            selector: Mixture::new(&options.fracs, options.recexp, options.capacity)?,
             options,
             schema: vec![],
             mutable: vec![],

@@ -1,8 +1,8 @@
 //! Files that appear as a whole or not at all, whatever crashes and wherever the power fails.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes a file beside `path`, brings it to the disk and renames it to `path`: whoever reads
@@ -27,7 +27,14 @@ pub fn replace_by(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Resul
     };
     attempt()
         .inspect_err(|_: &anyhow::Error| drop(fs::remove_file(&beside))) // else the next attempt overwrites it
-        .with_context(|| format!("cannot write {}; free some space or make it writable", path.display()))
+        .map_err(|error| {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            let cure = match kind {
+                Some(ErrorKind::NotFound) => "was its folder moved or removed?",
+                _ => "free some space or make it writable",
+            };
+            error.context(format!("cannot write {}; {cure}", path.display()))
+        })
 }
 
 /// Brings renames within `dir` to the disk, where the system can.

@@ -5,7 +5,7 @@ use crate::blockfile::{self, Header};
 use crate::chunk::{Chunk, Schema};
 use crate::disk::{Found, Kind, file_name, scan};
 use crate::manifest::{self, Files, Manifest};
-use crate::selectors::Mixture;
+use crate::selectors::Selector;
 use crate::store::{Place, Store, Stream};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -38,8 +38,9 @@ impl Replay {
             self.counters.chunk = self.counters.chunk.max(found.keys().last().copied().unwrap_or(0));
             self.counters.first_item = 0;
         }
-        let slots = current.as_ref().map_or(0, |manifest| manifest.slots);
-        self.selector = Mixture::new(&self.options.fracs, self.options.recexp, self.options.capacity, slots)?;
+        if let Some(manifest) = &current {
+            self.selector.reserve(manifest.slots);
+        }
         self.read_chunks(&dir, &found, current.as_ref());
         self.open_empty_tails(current.as_ref());
         self.store.cut_false_links();

@@ -23,10 +23,13 @@ pub trait Selector: Send {
     fn sample(&self, draws: &mut Draws) -> Pick;
     /// Changes the priority of a live item.
     fn prioritize(&mut self, _item: u64, _priority: f64) {}
-    /// Leaves of the sample tree; a resumed run must use as many, so that sums round alike.
+    /// Leaves of the sample tree.
     fn slots(&self) -> usize {
         0
     }
+    /// Makes the sample tree, before its first item, as large as an earlier one of `slots` leaves: a resumed run must use
+    /// as many, so that sums round alike.
+    fn reserve(&mut self, _slots: usize) {}
 }
 
 /// All items are equally likely.
@@ -101,10 +104,15 @@ pub struct Prioritized {
     infinite: Vec<u32>,
 }
 
+impl Default for Prioritized {
+    fn default() -> Self {
+        Prioritized::with_slots(2)
+    }
+}
+
 impl Prioritized {
-    /// `slots` is what an earlier selector reported, or 0.
-    pub fn new(slots: usize) -> Self {
-        let slots = slots.next_power_of_two().max(2);
+    /// An empty one; `slots` is a power of two.
+    fn with_slots(slots: usize) -> Self {
         Prioritized { live: 0..0, finite: vec![0.0; 2 * slots], infinite: vec![0; 2 * slots] }
     }
 
@@ -125,7 +133,7 @@ impl Prioritized {
     }
 
     fn double(&mut self) {
-        let mut larger = Prioritized::new(2 * self.slots());
+        let mut larger = Prioritized::with_slots(2 * self.slots());
         for item in self.live.clone() {
             let leaf = self.leaf(item);
             larger.insert(item, if self.infinite[leaf] > 0 { f64::INFINITY } else { self.finite[leaf] });
@@ -190,6 +198,10 @@ impl Selector for Prioritized {
     fn slots(&self) -> usize {
         self.finite.len() / 2
     }
+
+    fn reserve(&mut self, slots: usize) {
+        *self = Prioritized::with_slots(slots.next_power_of_two().max(2));
+    }
 }
 
 /// One of several selectors, drawn anew for each item by fixed fractions.
@@ -198,7 +210,7 @@ pub struct Mixture {
 }
 
 impl Mixture {
-    pub fn new(fracs: &Fracs, recexp: f64, capacity: usize, slots: usize) -> Result<Self> {
+    pub fn new(fracs: &Fracs, recexp: f64, capacity: usize) -> Result<Self> {
         let Fracs { uniform, priority, recency } = *fracs;
         let sum = uniform + priority + recency;
         ensure!(
@@ -207,7 +219,7 @@ impl Mixture {
         );
         let mut parts: Vec<(f64, Box<dyn Selector>)> = vec![];
         if priority > 0.0 {
-            parts.push((priority, Box::new(Prioritized::new(slots))));
+            parts.push((priority, Box::new(Prioritized::default())));
         }
         if recency > 0.0 {
             parts.push((recency, Box::new(Recency::new(recexp, capacity)?)));
@@ -246,6 +258,10 @@ impl Selector for Mixture {
 
     fn slots(&self) -> usize {
         self.parts.iter().map(|(_, part)| part.slots()).max().unwrap_or(0)
+    }
+
+    fn reserve(&mut self, slots: usize) {
+        self.parts.iter_mut().for_each(|(_, part)| part.reserve(slots));
     }
 }
 

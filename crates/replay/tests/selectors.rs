@@ -48,7 +48,7 @@ fn recency_follows_its_power_and_is_squeezed_while_few_items_are_there() {
 
 #[test]
 fn prioritized_draws_infinite_items_first_and_zeros_alike() {
-    let mut selector = Prioritized::new(0);
+    let mut selector = Prioritized::default();
     (0..10).for_each(|item| selector.insert(item, if item == 3 || item == 7 { f64::INFINITY } else { 1.0 }));
     let first = counts(&selector, 10_000);
     assert_near(&first, 3, 5000.0);
@@ -68,7 +68,7 @@ proptest! {
     fn prioritized_draws_in_proportion(
         inserts in prop::collection::vec(0..4u8, 1..40), deletes in 0..30u64, changes in prop::collection::vec((0..40u64, 0..4u8), 0..20),
     ) {
-        let mut selector = Prioritized::new(0);
+        let mut selector = Prioritized::default();
         let mut weights = BTreeMap::new();
         let last = inserts.len() as u64 + 100;
         for (item, &weight) in (100..).zip(&inserts) {
@@ -100,7 +100,7 @@ proptest! {
 #[test]
 fn a_mixture_draws_from_each_by_its_fraction() {
     let fracs = Fracs { uniform: 0.5, priority: 0.25, recency: 0.25 };
-    let mut selector = Mixture::new(&fracs, 50.0, 10, 0).unwrap();
+    let mut selector = Mixture::new(&fracs, 50.0, 10).unwrap();
     (0..10).for_each(|item| selector.insert(item, (item == 2) as u8 as f64));
     let counts = counts(&selector, 20_000);
     // Recency with this exponent is the newest item, priority is item 2.
@@ -108,7 +108,7 @@ fn a_mixture_draws_from_each_by_its_fraction() {
     assert_near(&counts, 9, 6000.0);
     assert_near(&counts, 5, 1000.0);
     let bad = Fracs { uniform: 1.5, priority: -0.5, recency: 0.0 };
-    assert!(Mixture::new(&bad, 1.0, 10, 0).is_err());
+    assert!(Mixture::new(&bad, 1.0, 10).is_err());
 }
 
 #[test]

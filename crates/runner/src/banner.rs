@@ -18,8 +18,15 @@ const LABEL: usize = 13;
 /// Parameters from which on an update takes a CPU many seconds.
 const LARGE: usize = 20_000_000;
 
+/// What earlier processes of a run did, with the updates that they owe.
+#[derive(Clone, Copy, Default)]
+pub struct Done {
+    pub steps: u64,
+    pub updates: u64,
+}
+
 /// Version, device, spaces, parameters, replay and the arithmetic of steps.
-pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>) -> Result<String> {
+pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>, done: Done) -> Result<String> {
     let isa = engine::cpu::Isa::detect().map_err(|sentence| anyhow!(sentence))?;
     let threads = rayon::current_num_threads();
     let (obs, act) = (spaces::observed(driver.obs_space()), spaces::chosen(driver.act_space()));
@@ -49,7 +56,7 @@ pub fn text(config: &Config, root: &Path, driver: &Driver, agent: Option<&Agent>
         }
         put(&mut lines, "replay", &[replay_line(config, driver, agent)]);
     }
-    put(&mut lines, "steps", &[step_line(config)]);
+    put(&mut lines, "steps", &[step_line(config, done)]);
     Ok(lines.join("\n"))
 }
 
@@ -116,7 +123,7 @@ fn replay_line(config: &Config, driver: &Driver, agent: Option<&Agent>) -> Strin
     )
 }
 
-fn step_line(config: &Config) -> String {
+fn step_line(config: &Config, done: Done) -> String {
     let run = &config.run;
     let repeat = setup::action_repeat(config);
     let batch = (config.batch_size * config.batch_length) as f64;
@@ -131,7 +138,7 @@ fn step_line(config: &Config) -> String {
     }
     let updates = match (run.limit(), config.random_agent) {
         (_, true) => "no updates".to_string(),
-        (Some(_), _) => format!("{} updates", short(updates(config, rate) as f64)),
+        (Some(_), _) => format!("{} updates", short(updates(config, rate, done) as f64)),
         (None, _) => format!("{} updates a step", short(rate)),
     };
     let frames = if repeat == 1 { format!("= {total} frames") } else { frames };
@@ -139,7 +146,10 @@ fn step_line(config: &Config) -> String {
 }
 
 /// Updates of the whole run: the first is done when the replay holds `batch_size * batch_length` sequences.
-fn updates(config: &Config, rate: f64) -> u64 {
+fn updates(config: &Config, rate: f64, done: Done) -> u64 {
+    if done.updates > 0 {
+        return done.updates + (config.run.steps.saturating_sub(done.steps) as f64 * rate) as u64;
+    }
     let length = config.consec_train * config.batch_length + config.replay_context;
     let prefill = config.batch_size * config.batch_length + config.run.envs * length.saturating_sub(1);
     match config.run.steps.checked_sub(prefill as u64) {
@@ -161,6 +171,15 @@ mod tests {
         assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS));
         assert!(lines[0].starts_with("observations key0") && lines[1].starts_with("             key"));
         assert_eq!(lines.join("").matches("key").count(), 20);
+    }
+
+    #[test]
+    fn a_resumed_run_is_told_the_updates_done_and_those_to_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::train::tests::config(dir.path(), &[("run.steps", "1000")]);
+        assert_eq!(updates(&config, 0.5, Done { steps: 900, updates: 7 }), 57);
+        assert_eq!(updates(&config, 0.5, Done { steps: 2000, updates: 7 }), 7);
+        assert!(updates(&config, 0.5, Done { steps: 900, updates: 0 }) > 300);
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Checkpoints {
     }
 
     fn write(&self, temporary: &Path, path: &Path, moment: &Moment) -> Result<()> {
-        fs::create_dir_all(temporary)?;
+        self.make_dir()?;
+        fs::create_dir(temporary)?;
         tensors::write(&temporary.join(AGENT), &moment.agent, "dreamer agent")?;
         tensors::write(&temporary.join(ARRAYS), &moment.arrays, "dreamer run state")?;
         fs::write(temporary.join(STATE), serde_json::to_vec_pretty(&moment.state)?)?;
@@ -123,6 +124,18 @@ impl Checkpoints {
         sync_name(&self.dir); // which the first checkpoint made
         sync_dir(&self.dir);
         Ok(())
+    }
+
+    /// Makes the folder of checkpoints, but not the one of the run: where that was moved, a part of it would appear anew.
+    fn make_dir(&self) -> Result<()> {
+        match fs::create_dir(&self.dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let root = self.dir.parent().unwrap_or(&self.dir).display();
+                bail!("the folder {root} is gone; was it moved or removed during the run?")
+            }
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// The name that `latest` holds.

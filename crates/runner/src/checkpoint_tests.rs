@@ -134,3 +134,16 @@ fn one_that_nothing_points_to_does_not_stay() {
     checkpoints.save(2, &moment(2)).unwrap_err();
     assert_eq!(folders(dir.path()), ["000000000001"]);
 }
+
+#[test]
+fn the_folder_of_a_run_that_was_moved_away_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let [run, moved] = ["run", "moved"].map(|name| dir.path().join(name));
+    fs::create_dir(&run).unwrap();
+    let mut checkpoints = Checkpoints::new(&run.join("ckpt"));
+    checkpoints.save(5, &moment(5)).unwrap();
+    fs::rename(&run, &moved).unwrap();
+    let error = format!("{:#}", checkpoints.save(6, &moment(6)).unwrap_err());
+    assert!(error.contains("is gone; was it moved or removed") && !run.exists(), "{error}");
+    assert_eq!(loaded_step(&moved.join("ckpt")), (Some(5), 0));
+}

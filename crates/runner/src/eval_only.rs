@@ -38,7 +38,7 @@ pub fn eval_only(mut config: Config, stop: &Stop) -> Result<()> {
         folder.refuse_remains().inspect_err(|_| folder.leave()).context(own)?;
     }
     saving::write_config(folder.root(), &config)?;
-    println_above(&banner::text(&config, folder.root(), &driver, agent.as_ref())?);
+    println_above(&banner::text(&config, folder.root(), &driver, agent.as_ref(), Default::default())?);
     if trained {
         saving::rewind_lines(folder.root(), [0, 0])?; // these lines are of the last evaluation only
     }

@@ -201,6 +201,10 @@ impl Trainer {
             self.policy.load(&unnest(&moment.arrays, "policy"))?;
             self.episodes = state.episodes;
             if other {
+                println_above(
+                    "note: the replay was saved at another moment than the checkpoint: what it has beyond that stays, and \
+                     environments start new episodes",
+                );
                 self.driver.reset(); // new episodes, so that no sequence joins what never followed
             }
         }

@@ -92,10 +92,14 @@ fn keep_frames(agent: &mut Agent, config: &Config) -> Result<()> {
 fn with_cure(error: anyhow::Error, config: &Config) -> anyhow::Error {
     let suite = envs::suite(&config.task);
     let about_size = error.to_string().starts_with("image key");
-    if about_size && config.env.get(suite).is_some_and(|options| options.get("size").is_some()) {
-        return anyhow!("{error:#}; --env.{suite}.size 64 64 resizes them");
+    let size = config.env.get(suite).and_then(|options| options.get("size")).filter(|_| about_size);
+    match size {
+        Some(size) if *size == serde_json::json!([64, 64]) => {
+            anyhow!("{error:#}; give agent.enc.simple.mults and agent.dec.simple.mults another number of entries")
+        }
+        Some(_) => anyhow!("{error:#}; --env.{suite}.size 64 64 resizes them"),
+        None => error,
     }
-    error
 }
 
 /// Every key of a replayed step.

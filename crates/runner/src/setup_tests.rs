@@ -20,6 +20,17 @@ fn assert_drawn(replay: &mut Replay, expected: impl Fn(usize) -> f64) {
 }
 
 #[test]
+fn an_image_of_a_size_that_does_not_fit_comes_with_what_helps() {
+    let dir = tempfile::tempdir().unwrap();
+    let complaint = |size: &str| {
+        let config = crate::train::tests::config(dir.path(), &[("env.dummy.size", size)]);
+        with_cure(anyhow!("image key 'image' is too large"), &config).to_string()
+    };
+    assert!(complaint("80,80").ends_with("too large; --env.dummy.size 64 64 resizes them"));
+    assert!(complaint("64,64").contains("agent.enc.simple.mults"));
+}
+
+#[test]
 fn a_replay_that_never_holds_enough_to_learn_from_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = crate::train::tests::config(dir.path(), &[]);

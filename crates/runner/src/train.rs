@@ -142,6 +142,13 @@ fn note_resumed(trainer: &Trainer) {
     if step >= run.steps {
         println_above(&format!("note: its {} steps (run.steps) are done; for more, raise --run.steps", run.steps));
     }
+    if trainer.is_late() {
+        let seconds = run.duration;
+        println_above(&format!(
+            "note: its {seconds} seconds (run.duration), which count all processes of a run, are over; for more, raise \
+             --run.duration"
+        ));
+    }
     if !run.from_checkpoint.is_empty() && step > 0 {
         println_above("note: run.from_checkpoint is for the beginning of a run; this one goes on with its own agent");
     }
@@ -175,11 +182,16 @@ impl Trainer {
         }
     }
 
+    /// Whether `run.duration` is over.
+    fn is_late(&self) -> bool {
+        let duration = self.config.run.duration;
+        duration > 0.0 && self.seconds() >= duration
+    }
+
     /// One update where one is owed, else a look at the clocks and one step of the environments; false
     /// at the end of the run. A run may stop, and be resumed, between any two turns.
     fn turn(&mut self) -> Result<bool> {
-        let duration = self.config.run.duration;
-        if duration > 0.0 && self.seconds() >= duration {
+        if self.is_late() {
             return Ok(false);
         }
         if self.counters.owed > 0 {

@@ -300,7 +300,9 @@ impl Trainer {
 
     /// What is printed before the first step.
     pub fn banner(&self) -> Result<String> {
-        banner::text(&self.config, self.folder.root(), &self.driver, self.agent.as_ref())
+        let Counters { step: steps, updates, owed, .. } = self.counters;
+        let done = banner::Done { steps, updates: updates + owed };
+        banner::text(&self.config, self.folder.root(), &self.driver, self.agent.as_ref(), done)
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use envs::Env;
 use spaces::Record;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// All environments, wherever they run. Results come in the order of the environments, so nothing
@@ -24,22 +24,12 @@ pub struct Slot {
 /// A thread with its share of the environments.
 pub struct Worker {
     count: usize,
-    ask: Option<SyncSender<Ask>>,
-    answer: Receiver<Answer>,
+    jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
-enum Ask {
-    Step(Vec<Record>),
-    Save,
-    Load(Vec<Option<Vec<u8>>>),
-}
-
-enum Answer {
-    Steps(Vec<Result<Record>>),
-    Saved(Vec<Option<Vec<u8>>>),
-    Loaded(Vec<Result<()>>),
-}
+/// What a thread is to do with its environments; it sends the answer itself.
+type Job = Box<dyn FnOnce(&mut [Slot]) + Send>;
 
 impl Workers {
     /// Spreads `envs` over `threads`. A single environment, or a single thread, gains nothing from a thread, so there the
@@ -61,71 +51,49 @@ impl Workers {
 
     /// Steps every environment with its action; the records come in the same order.
     pub fn step(&mut self, actions: Vec<Record>) -> Result<Vec<Record>> {
-        let results = match self {
-            Workers::Inline(slots) => step_all(slots, &actions),
-            Workers::Threads(workers) => {
-                let mut actions = actions.into_iter();
-                for worker in workers.iter() {
-                    worker.send(Ask::Step(actions.by_ref().take(worker.count).collect()))?;
-                }
-                gather(workers, |answer| match answer {
-                    Answer::Steps(records) => records,
-                    _ => Vec::new(),
-                })?
-            }
-        };
-        results.into_iter().collect()
+        self.each(actions, step_all)?.into_iter().collect()
     }
 
     /// The state of every environment; none where it cannot be saved.
     pub fn save(&mut self) -> Result<Vec<Option<Vec<u8>>>> {
-        match self {
-            Workers::Inline(slots) => Ok(slots.iter().map(|slot| slot.env.save()).collect()),
-            Workers::Threads(workers) => {
-                for worker in workers.iter() {
-                    worker.send(Ask::Save)?;
-                }
-                gather(workers, |answer| match answer {
-                    Answer::Saved(states) => states,
-                    _ => Vec::new(),
-                })
-            }
-        }
+        self.each::<(), _>(vec![], |slots, _| slots.iter().map(|slot| slot.env.save()).collect())
     }
 
     /// Hands every environment its state; each answer says whether it was taken.
     pub fn load(&mut self, states: Vec<Option<Vec<u8>>>) -> Result<Vec<Result<()>>> {
-        match self {
-            Workers::Inline(slots) => Ok(slots.iter_mut().zip(states).map(|(slot, s)| slot.load(s)).collect()),
-            Workers::Threads(workers) => {
-                let mut states = states.into_iter();
-                for worker in workers.iter() {
-                    worker.send(Ask::Load(states.by_ref().take(worker.count).collect()))?;
-                }
-                gather(workers, |answer| match answer {
-                    Answer::Loaded(results) => results,
-                    _ => Vec::new(),
-                })
-            }
-        }
+        self.each(states, |slots, states| slots.iter_mut().zip(states).map(|(slot, s)| slot.load(s)).collect())
     }
-}
 
-fn gather<T>(workers: &mut [Worker], take: impl Fn(Answer) -> Vec<T>) -> Result<Vec<T>> {
-    let mut all = Vec::new();
-    for worker in workers {
-        let answer = worker.answer.recv().map_err(|_| anyhow!("an environment thread ended; restart the run"))?;
-        all.extend(take(answer));
+    /// What `f` makes of the environments and of their arguments, in each thread for its share of both.
+    fn each<A, T>(&mut self, args: Vec<A>, f: fn(&mut [Slot], Vec<A>) -> Vec<T>) -> Result<Vec<T>>
+    where
+        A: Send + 'static,
+        T: Send + 'static,
+    {
+        let workers = match self {
+            Workers::Inline(slots) => return Ok(f(slots, args)),
+            Workers::Threads(workers) => workers,
+        };
+        let (mut args, mut answers, mut all) = (args.into_iter(), vec![], vec![]);
+        for worker in workers {
+            let share = args.by_ref().take(worker.count).collect();
+            let (reply, answer) = sync_channel(1);
+            worker.send(Box::new(move |slots| reply.send(f(slots, share)).unwrap_or(())))?;
+            answers.push(answer);
+        }
+        for answer in answers {
+            all.extend(answer.recv().map_err(|_| anyhow!("an environment thread ended; restart the run"))?);
+        }
+        Ok(all)
     }
-    Ok(all)
 }
 
 /// Steps each environment; those in other processes work at the same time.
-fn step_all(slots: &mut [Slot], actions: &[Record]) -> Vec<Result<Record>> {
-    for (slot, action) in slots.iter_mut().zip(actions) {
+fn step_all(slots: &mut [Slot], actions: Vec<Record>) -> Vec<Result<Record>> {
+    for (slot, action) in slots.iter_mut().zip(&actions) {
         slot.begin(action);
     }
-    slots.iter_mut().zip(actions).map(|(slot, action)| slot.step(action)).collect()
+    slots.iter_mut().zip(&actions).map(|(slot, action)| slot.step(action)).collect()
 }
 
 impl Slot {
@@ -141,7 +109,7 @@ impl Slot {
         match result {
             Ok(Ok(record)) => Ok(record),
             Ok(Err(error)) => Err(error.context(format!("environment {index} failed"))),
-            Err(panic) => Err(anyhow!("environment {index} panicked: {}", panic_text(&*panic))),
+            Err(panic) => Err(anyhow!("environment {index} panicked: {}", envs::panic_text(&*panic))),
         }
     }
 
@@ -151,39 +119,18 @@ impl Slot {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "no message",
-    }
-}
-
 impl Worker {
     fn start(mut slots: Vec<Slot>) -> Result<Self> {
-        let (ask, asked) = sync_channel::<Ask>(1);
-        let (reply, answer) = sync_channel::<Answer>(1);
+        let (jobs, given) = sync_channel::<Job>(1);
         let count = slots.len();
         let name = format!("env{}", slots.first().map_or(0, |slot| slot.index));
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            while let Ok(ask) = asked.recv() {
-                let answer = match ask {
-                    Ask::Step(actions) => Answer::Steps(step_all(&mut slots, &actions)),
-                    Ask::Save => Answer::Saved(slots.iter().map(|slot| slot.env.save()).collect()),
-                    Ask::Load(states) => {
-                        Answer::Loaded(slots.iter_mut().zip(states).map(|(slot, s)| slot.load(s)).collect())
-                    }
-                };
-                if reply.send(answer).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(Worker { count, ask: Some(ask), answer, thread: Some(thread) })
+        let work = move || given.into_iter().for_each(|job| job(&mut slots));
+        let thread = std::thread::Builder::new().name(name).spawn(work)?;
+        Ok(Worker { count, jobs: Some(jobs), thread: Some(thread) })
     }
 
-    fn send(&self, ask: Ask) -> Result<()> {
-        let sent = self.ask.as_ref().is_some_and(|sender| sender.send(ask).is_ok());
+    fn send(&self, job: Job) -> Result<()> {
+        let sent = self.jobs.as_ref().is_some_and(|sender| sender.send(job).is_ok());
         anyhow::ensure!(sent, "an environment thread ended; restart the run");
         Ok(())
     }
@@ -191,7 +138,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.ask = None; // closes the channel, which ends the thread
+        self.jobs = None; // closes the channel, which ends the thread
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }

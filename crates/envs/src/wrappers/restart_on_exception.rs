@@ -1,7 +1,7 @@
 //! `RestartOnException`: a crash costs an episode, not the run.
 
-use crate::Env;
 use crate::notice::notice;
+use crate::{Env, panic_text};
 use anyhow::{Context, Result, anyhow};
 use spaces::{Array, Record, Spaces};
 use std::collections::VecDeque;
@@ -47,11 +47,8 @@ impl RestartOnException {
     fn attempt(&mut self, action: &Record) -> Result<Record> {
         let env = self.env.as_mut().context("the environment is not running")?;
         // After a panic `step` drops the environment, so it is never used half changed.
-        catch_unwind(AssertUnwindSafe(|| env.step(action))).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
-            Err(anyhow!("it panicked: {text}"))
-        })
+        catch_unwind(AssertUnwindSafe(|| env.step(action)))
+            .unwrap_or_else(|panic| Err(anyhow!("it panicked: {}", panic_text(&*panic))))
     }
 
     /// Counts a restart; an error if there were too many recently.

@@ -11,6 +11,7 @@ const RIGHT: f64 = 24.0;
 const TITLE: f64 = 56.0; // title and the first row of the legend; further rows push the plot down
 const ROW: f64 = 17.0;
 const BOTTOM: f64 = 56.0;
+const DOT: f64 = 4.0; // the radius of a lone bin
 
 /// Line colours on a light and on a dark page; the reference takes the last pair.
 const COLOURS: [(&str, &str); 6] = [
@@ -58,10 +59,13 @@ pub fn draw(curves: &[Curve], xmax: f64, options: &Options) -> String {
     let mut out = String::new();
     header(&mut out, curves.len());
     axes(&mut out, &frame, &yticks, options);
+    // With a margin for lines and dots on the edge.
     out += &format!(
-        "<clipPath id=\"area\"><rect x=\"{LEFT}\" y=\"{top}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
-        WIDTH - LEFT - RIGHT,
-        HEIGHT - top - BOTTOM
+        "<clipPath id=\"area\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
+        LEFT - DOT,
+        top - DOT,
+        WIDTH - LEFT - RIGHT + 2.0 * DOT,
+        HEIGHT - top - BOTTOM + 2.0 * DOT
     );
     // All shades first, so that no line lies under one.
     out += "<g clip-path=\"url(#area)\">\n";
@@ -69,7 +73,7 @@ pub fn draw(curves: &[Curve], xmax: f64, options: &Options) -> String {
         band(&mut out, &frame, &curve.points, colour(i, curve));
     }
     for (i, curve) in curves.iter().enumerate() {
-        line(&mut out, &frame, curve, colour(i, curve));
+        line(&mut out, &frame, i, curve);
     }
     out += "</g>\n";
     out += &legend;
@@ -144,7 +148,7 @@ fn axes(out: &mut String, frame: &Frame, yticks: &[f64], options: &Options) {
         escape(&options.key)
     );
     if let Some(title) = options.title.as_ref().or(options.task.as_ref()) {
-        *out += &format!("<text class=\"title\" x=\"{LEFT}\" y=\"28\">{}</text>\n", escape(title));
+        *out += &format!("<text class=\"title\" x=\"{LEFT}\" y=\"28\">{}</text>\n", escape(&short(title, 90)));
     }
 }
 
@@ -159,13 +163,13 @@ fn band(out: &mut String, frame: &Frame, points: &[Point], colour: usize) {
 }
 
 /// A line through the bins; a lone bin is a dot.
-fn line(out: &mut String, frame: &Frame, curve: &Curve, colour: usize) {
-    let dash = dash(curve);
+fn line(out: &mut String, frame: &Frame, i: usize, curve: &Curve) {
+    let (colour, dash) = (colour(i, curve), dash(i, curve));
     let shape: Vec<String> = curve.points.iter().map(|p| frame.point(p.frames, p.mean)).collect();
     *out += &format!("<polyline class=\"line c{colour}\"{dash} points=\"{}\"/>\n", shape.join(" "));
     if let [only] = &curve.points[..] {
         let (x, y) = (frame.px(only.frames), frame.py(only.mean));
-        *out += &format!("<circle class=\"f{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>\n");
+        *out += &format!("<circle class=\"f{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{DOT}\"/>\n");
     }
 }
 
@@ -174,13 +178,13 @@ fn legend(curves: &[Curve]) -> (String, usize) {
     let mut out = String::new();
     let (mut x, mut rows) = (LEFT, 1);
     for (i, curve) in curves.iter().enumerate() {
-        let text = format!("{} ({})", curve.name, curve.note);
+        let text = format!("{} ({})", short(&curve.name, 70), curve.note);
         let width = 36.0 + 7.2 * text.chars().count() as f64 + 18.0; // generous for any font
         if x > LEFT && x + width > WIDTH - RIGHT {
             (x, rows) = (LEFT, rows + 1);
         }
         let y = 33.0 + ROW * rows as f64;
-        let (c, dash) = (colour(i, curve), dash(curve));
+        let (c, dash) = (colour(i, curve), dash(i, curve));
         out += &format!(
             "<path class=\"line c{c}\"{dash} d=\"M{x:.0} {}h28\"/><text x=\"{:.0}\" y=\"{y}\">{}</text>\n",
             y - 4.5,
@@ -192,9 +196,24 @@ fn legend(curves: &[Curve]) -> (String, usize) {
     (out, rows)
 }
 
-/// The reference is dashed, so that colour-blind readers and black-and-white prints tell it from the runs.
-fn dash(curve: &Curve) -> &'static str {
-    if curve.official { " stroke-dasharray=\"7 5\"" } else { "" }
+/// The reference is dashed, so that colour-blind readers and black-and-white prints tell it from the runs. So are runs
+/// for which no colour is left, each round of colours in another way.
+fn dash(i: usize, curve: &Curve) -> &'static str {
+    match i / (COLOURS.len() - 1) % 4 {
+        _ if curve.official => " stroke-dasharray=\"7 5\"",
+        0 => "",
+        1 => " stroke-dasharray=\"2 4\"",
+        2 => " stroke-dasharray=\"14 4\"",
+        _ => " stroke-dasharray=\"12 4 2 4\"",
+    }
+}
+
+/// At most `most` characters of a name, which then ends in three dots.
+fn short(name: &str, most: usize) -> String {
+    match name.chars().count() > most {
+        true => name.chars().take(most - 1).chain(['…']).collect(),
+        false => name.to_string(),
+    }
 }
 
 /// Round numbers, 1, 2 or 5 times a power of ten apart, that enclose `low..high`: about `count` of them.
@@ -236,6 +255,18 @@ mod tests {
         assert_eq!(labels(&[0.0, 500_000.0, 1_000_000.0, 2_000_000.0]), ["0", "0.5M", "1M", "2M"]);
         assert_eq!(labels(&[-0.5, 0.0, 0.5]), ["−0.5", "0", "0.5"]);
         assert_eq!(labels(&[0.0, 500.0, 1000.0, 1500.0]), ["0", "500", "1000", "1500"]);
+    }
+
+    #[test]
+    fn curves_of_one_colour_differ_in_their_dashes_and_long_names_are_cut() {
+        let curve = |name: String| Curve { name, note: "b".into(), points: vec![], official: false };
+        let curves: Vec<Curve> = (0..11).map(|i| curve(format!("{i}{}", "x".repeat(200)))).collect();
+        let text = draw(&curves, 20.0, &Options { title: Some("t".repeat(200)), ..Options::default() });
+        let styles: Vec<&str> =
+            text.split("<polyline class=").skip(1).map(|rest| rest.split(" points").next().unwrap()).collect();
+        let different: std::collections::BTreeSet<&&str> = styles.iter().collect();
+        assert_eq!((styles.len(), different.len()), (11, 11));
+        assert!(!text.contains(&"x".repeat(70)) && !text.contains(&"t".repeat(90)) && text.contains("x… (b)"));
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 #[cfg(feature = "mujoco")]
 mod native;
 
+use crate::make::options;
 use crate::{Env, bridge, packages};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -40,17 +41,10 @@ impl Default for Options {
     }
 }
 
-fn options(all: &Value) -> Result<Options> {
-    match all.get("dmc") {
-        None | Some(Value::Null) => Ok(Options::default()),
-        Some(block) => Options::deserialize(block).with_context(|| format!("in the configuration, env.dmc is {block}")),
-    }
-}
-
 /// Whether this process simulates the task. Also true if that was requested but is impossible: [`make`] then says why.
 pub fn is_native(task: &str, all: &Value) -> bool {
     let Some(name) = task.strip_prefix("dmc_") else { return false };
-    match options(all) {
+    match options::<Options>(all, "dmc") {
         Ok(options) if options.engine == "auto" => models(name, &options, all).is_ok(),
         Ok(options) => options.engine != "python",
         Err(_) => true,
@@ -59,7 +53,7 @@ pub fn is_native(task: &str, all: &Value) -> bool {
 
 /// The environment of `dmc_NAME`. `seed` is its own.
 pub fn make(name: &str, seed: u32, all: &Value) -> Result<Box<dyn Env>> {
-    let options = options(all)?;
+    let options = options::<Options>(all, "dmc")?;
     let engine = &options.engine;
     ensure!(
         ["auto", "native", "python"].contains(&engine.as_str()),
@@ -102,7 +96,7 @@ fn models(name: &str, options: &Options, all: &Value) -> Result<PathBuf> {
         bail!("env.kwargs.{key} is an argument for Python: leave it out, or add --env.dmc.engine python");
     }
     let python = bridge::python(all);
-    suite(python).with_context(|| {
+    models_folder(python).with_context(|| {
         format!(
             "'{python}' has no package dm_control, whose models are needed: run `{python} -m pip install \
              \"./python[dmc]\"` in the repository, or name another Python with --env.python"
@@ -111,7 +105,7 @@ fn models(name: &str, options: &Options, all: &Value) -> Result<PathBuf> {
 }
 
 /// The folder of the models that the package dm_control of a Python brings; none where there is no such package.
-pub fn suite(python: &str) -> Option<PathBuf> {
+pub fn models_folder(python: &str) -> Option<PathBuf> {
     packages::folder(python, "dm_control", "suite")
 }
 

@@ -2,7 +2,7 @@
 
 use super::control::{Control, Seen};
 use super::env::parts;
-use crate::tasks::dmc::suite;
+use crate::tasks::dmc::models_folder;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ const TOLERANCE: f64 = 1e-12;
 fn models(test: &str) -> Option<PathBuf> {
     let chosen = std::env::var("DREAMER_PYTHON");
     let python = chosen.clone().unwrap_or("python3".into());
-    let found = suite(&python);
+    let found = models_folder(&python);
     if found.is_none() {
         assert!(chosen.is_err(), "DREAMER_PYTHON, '{python}', lacks the package dm_control");
         eprintln!("SKIPPED {test}: '{python}' has no dm_control; DREAMER_PYTHON names another");
