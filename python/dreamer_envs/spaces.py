@@ -71,16 +71,17 @@ class Obs:
 
   Keys in `taken` and those that the trainer uses get the prefix `obs/`; `log/NAME` keeps its name
   where it is a number or an image, and so is a metric. Images are resized to `size`, [height,
-  width], unless it is [0, 0].
+  width], unless it is [0, 0]. Without `bounds`, floats may exceed those of their space, as
+  gymnasium lets them.
   """
 
-  def __init__(self, space, taken=(), size=(0, 0)):
+  def __init__(self, space, taken=(), size=(0, 0), bounds=True):
     self.spaces = {}
     self.leaves = []
     for path, leaf in walk(space):
       name = '/'.join(str(part) for part in path)
       try:
-        parts = observed(leaf, tuple(size))
+        parts = observed(leaf, tuple(size), bounds)
       except Problem as e:
         raise Problem(f"observation '{name or 'vector'}' {e}")
       if kind(space) == 'Tuple':
@@ -90,6 +91,9 @@ class Obs:
       if not parts or not all(part.nbytes for _, part, _ in parts):
         NOTES.append(f"observation '{name}' is left out: {leaf}")
         continue
+      if kind(leaf) == 'Box' and leaf.dtype != np.uint8 and len(leaf.shape) in (2, 3) and is_picture(leaf.shape):
+        NOTES.append(f"observation '{name}' of {leaf.dtype} {list(leaf.shape)} is read as a vector: only uint8 is "
+                     'an image')
       logged = all(is_image(part) or not part.shape for _, part, _ in parts) and name.startswith('log/')
       keys = {name, *(name + suffix for suffix, _, _ in parts)}
       if not keys.isdisjoint(taken) or any(
@@ -198,7 +202,7 @@ def bounded(low, high):
   return convert
 
 
-def observed(space, size):
+def observed(space, size, bounds):
   """The parts of one space: suffix of the key, our space and the conversion of a value to its array.
   Values of several axes become vectors, except images."""
   name, shape = kind(space), getattr(space, 'shape', None) or ()
@@ -222,7 +226,8 @@ def observed(space, size):
   elif space.dtype == np.uint8 and len(shape) == 4 and (any(size) or is_picture(shape[1:])):
     return [('', *stacked(shape, size))]
   else:
-    ours, convert = Space(np.float32, shape, *limits(space)), bounded(*limits(space))
+    within = limits(space) if bounds else (None, None)
+    ours, convert = Space(np.float32, shape, *within), bounded(*within)
   return [('', *flattened(ours, convert))]
 
 

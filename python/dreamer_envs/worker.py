@@ -207,35 +207,41 @@ def prepare(wire, ask):
   return env, memory
 
 
-def close(env):
+def close(envs):
   """One that cannot close must not keep others from it."""
-  try:
-    if hasattr(env, 'close'):  # An environment that only looks like an Env need not have it.
-      env.close()
-  except Exception:
-    traceback.print_exc()
+  for env in envs:
+    try:
+      if hasattr(env, 'close'):  # An environment that only looks like an Env need not have it.
+        env.close()
+    except Exception:
+      traceback.print_exc()
 
 
 def work(wire, ask):
   """Serves the trainer until it is gone; returns the status to exit with."""
-  started = False
+  envs = []
   try:
     env, memory = prepare(wire, ask)
-    started = True
     together = isinstance(env, VectorEnv)
+    envs = [env] if together else env
     try:
       (serve_together if together else serve)(wire, env, memory)
     except Gone:
       memory.remove()
-      for each in [env] if together else env:
-        close(each)
+      close(envs)
   except Gone:
     pass
   except BaseException as e:
     try:
-      wire.send((FAULT if started else b'') + describe(e))
+      wire.send((FAULT if envs else b'') + describe(e))
     except Gone:
       pass
+    # The trainer grants the time for this: motors stop, simulators end. What it prints must not displace the
+    # fault from the end of the log.
+    with open(os.devnull, 'wb') as nowhere:
+      os.dup2(nowhere.fileno(), 1)
+      os.dup2(nowhere.fileno(), 2)
+    close(envs)
     return 1
   return 0
 

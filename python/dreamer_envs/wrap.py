@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import re
 
 import numpy as np
@@ -50,6 +51,13 @@ def split(infos, count):
         for i in having:
           out[i][key] = values[i]
   return out
+
+
+def draw_without_display():
+  """Has MuJoCo draw by EGL where there is no display."""
+  if not os.environ.get('DISPLAY'):
+    os.environ.setdefault('MUJOCO_GL', 'egl')
+    os.environ.setdefault('LP_NUM_THREADS', '0')  # Software drawing gains nothing by threads.
 
 
 FILM = 160  # Pixels of the longer side of an image that is for videos alone.
@@ -102,7 +110,8 @@ def as_reward(value):
   """A reward as a float, which may be one that is not finite: the trainer tells."""
   try:
     if not isinstance(value, str):
-      return float(value)
+      # numpy before 2 took an array of one value for that value.
+      return float(value.item() if isinstance(value, np.ndarray) and value.size == 1 else value)
   except (TypeError, ValueError, OverflowError):
     pass
   raise Problem(f'step returned the reward {value!r}, but it has to be a number')
@@ -113,27 +122,29 @@ class GymEnv(Env):
 
   Gymnasium's and the older gym's are understood: results of four values as well as five, and a
   reset that returns no info or takes no seed. `repeat` is how many times each action is taken,
-  `size` [height, width] of images, [0, 0] to keep theirs. It is reset once when made, so that
-  faults of its first observation show at the start.
+  `size` [height, width] of images, [0, 0] to keep theirs, `bounds` whether floats must be within
+  the bounds of their space. It is reset when made, so that faults of its first observation show at
+  the start; the first episode begins with that.
   """
 
-  def __init__(self, env, seed=0, size=(0, 0), repeat=1, render=False, film=False):
+  def __init__(self, env, seed=0, size=(0, 0), repeat=1, render=False, film=False, bounds=True):
     self.env = env
     self.repeat = max(1, int(repeat))
     self.act = Act(env.action_space)
-    self.obs = Obs(env.observation_space, self.act.spaces, size)
+    self.obs = Obs(env.observation_space, self.act.spaces, size, bounds)
     self.act_space = self.act.spaces
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
-    check_all(self.obs(self.reset()[0]), self.obs.spaces)
+    self.begun = self.reset()
+    check_all(self.obs(self.begun[0]), self.obs.spaces)
     draw = lambda: env.render()  # Not looked up unless it is wanted: some have none.
     self.frames = Frames.wanted(render, film, draw, self.obs_space, size)
-    self.seed, self.done = seed, True
+    self.done = True
 
   def step(self, action):
     if self.done or action['reset']:
       self.done = False
-      obs, info = self.reset()
+      (obs, info), self.begun = self.begun or self.reset(), None
       return self.result(obs, info, 0.0, True, False, False)
     action, reward, info = self.act(action), 0.0, {}
     for _ in range(self.repeat):
@@ -203,7 +214,7 @@ class GymVector(VectorEnv):
   """A vector environment of gymnasium, or EnvPool's, that resets an environment in the step after
   its episode's last."""
 
-  def __init__(self, env, seed=0, size=(0, 0), render=False, film=False):
+  def __init__(self, env, seed=0, size=(0, 0), render=False, film=False, bounds=True):
     if is_pool(env):
       env = Pool(env)
     else:
@@ -211,6 +222,11 @@ class GymVector(VectorEnv):
       mode = getattr(mode, 'name', mode)
       # Where nothing is said, as by gymnasium before 1.1, it may reset in the same step, which loses an
       # observation.
+      if mode in ('SAME_STEP', 'DISABLED'):
+        raise Problem(
+            f"the vector environment has autoreset_mode {mode}, but it has to reset in the step after an "
+            "episode's last: make it with NEXT_STEP, as --env.kwargs.autoreset_mode NextStep does where it "
+            'takes that argument')
       if mode != 'NEXT_STEP':
         raise Problem(
             f"the vector environment has autoreset_mode {mode} in its metadata, but it has to reset in "
@@ -219,21 +235,22 @@ class GymVector(VectorEnv):
     self.env, self.count = env, int(env.num_envs)
     self.space = env.single_action_space
     self.act = Act(self.space)
-    self.obs = Obs(env.single_observation_space, self.act.spaces, size)
+    self.obs = Obs(env.single_observation_space, self.act.spaces, size, bounds)
     self.act_space = self.act.spaces
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
-    for obs in self.obs.batch(self.reset()[0], self.count):
+    self.begun = self.reset()
+    for obs in self.obs.batch(self.begun[0], self.count):
       check_all(obs, self.obs.spaces)
     first = lambda frames: None if frames is None else frames[0]
     self.frames = Frames.wanted(render, film, lambda: first(env.render()), self.obs_space, size)
-    self.seed, self.done = seed, np.ones(self.count, bool)
+    self.done = np.ones(self.count, bool)
     self.first = np.zeros(self.count, bool)
 
   def step(self, actions):
     resets = np.array([action['reset'] for action in actions], bool)
-    if self.seed is not None or (self.done | resets).all():
-      first, (obs, infos) = np.ones(self.count, bool), self.reset()
+    if self.begun or (self.done | resets).all():
+      first, (obs, infos), self.begun = np.ones(self.count, bool), self.begun or self.reset(), None
       rewards = terminated = truncated = np.zeros(self.count, bool)
     else:
       # After a fault, slots whose episode was cut off start another while those that had just

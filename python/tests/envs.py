@@ -15,12 +15,12 @@ from dreamer_envs import FLAGS, Env, Space, VectorEnv
 class Echo(Env):
   """Shows one image again and again and tells the action in the reward. `fault` breaks step 3."""
 
-  def __init__(self, seed, fault=None, size=64):
+  def __init__(self, seed, fault=None, size=64, mark=None):
     self.obs_space = {'image': Space(np.uint8, (size, size, 3)), 'seed': Space(np.float32),
                       'pid': Space(np.int32, (), 0, 1 << 30), **FLAGS}
     self.act_space = {'reset': Space(bool), 'action': Space(np.int32, (), 0, 5)}
     self.image = np.arange(size * size * 3).astype(np.uint8).reshape(size, size, 3)
-    self.seed, self.fault, self.count = seed, fault, 0
+    self.seed, self.fault, self.count, self.mark = seed, fault, 0, mark
 
   def step(self, action):
     self.count += 1
@@ -85,6 +85,8 @@ class Echo(Env):
 
   def close(self):
     print('closed')
+    if self.mark:
+      open(self.mark, 'w').close()
 
 
 class Clumsy(Echo):

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 import envs
 from dreamer_envs import FLAGS, Problem, Space
+from dreamer_envs.env import NOTES
 from dreamer_envs.memory import check, entry
 from dreamer_envs.spaces import LOSSES, OWN, OWN_GROUPS, Act, Obs, sample, stack
 from dreamer_envs.wrap import GymEnv, GymVector, metrics
@@ -171,6 +172,49 @@ def test_names_of_the_trainer_are_those_of_the_trainer():
   assert names('dreamer/src/loss.rs', 'LOSSES') == {*LOSSES}
 
 
+class Plain(gymnasium.Env):
+  """One float, which gets out of its bounds; a reward in an array; and resets counted."""
+
+  observation_space = spaces.Box(0, 1, (1,))
+  action_space = spaces.Discrete(2)
+  resets = steps = 0
+
+  def reset(self, seed=None, options=None):
+    self.resets += 1
+    return np.array([self.resets / 10], np.float32), {}
+
+  def step(self, action):
+    self.steps += 1
+    return np.array([1.5], np.float32), np.array([2.5]), False, self.steps % 3 == 0, {}
+
+
+def test_a_reward_may_be_an_array_of_one_value():
+  env = GymEnv(Plain(), bounds=False)
+  env.step(act(env, reset=True))
+  assert env.step(act(env))['reward'] == 2.5
+
+
+def test_bounds_hold_unless_that_is_not_wanted():
+  free, held = GymEnv(Plain(), bounds=False), GymEnv(Plain())
+  assert show(free.obs_space['vector']) == ('float32', (1,), None, None)
+  assert show(held.obs_space['vector']) == ('float32', (1,), 0, 1)
+
+
+def test_the_reset_at_the_start_begins_the_first_episode():
+  env = GymEnv(Plain(), bounds=False)
+  resets = [float(env.step(act(env, reset=i == 0))['vector'][0]) for i in range(5)]
+  assert np.allclose(resets, [0.1, 1.5, 1.5, 1.5, 0.2])
+
+
+def test_pictures_that_are_no_images_are_noted():
+  before = len(NOTES)
+  Obs(spaces.Dict({'depth': spaces.Box(0, 1, (64, 64)), 'deep': spaces.Box(0, 9, (64, 64, 1), np.uint16),
+                   'joints': spaces.Box(0, 1, (3,)), 'frame': spaces.Box(0, 255, (64, 64, 3), np.uint8)}))
+  assert sorted(NOTES[before:]) == [
+      f"observation {what} is read as a vector: only uint8 is an image"
+      for what in ("'deep' of uint16 [64, 64, 1]", "'depth' of float32 [64, 64]")]
+
+
 @pytest.mark.parametrize('n', [10**9, 2**40])
 def test_too_many_values(n):
   with pytest.raises(Problem, match=f"observation 'vector' is one of {n} values"):
@@ -315,7 +359,7 @@ def test_vector_as_single_ones():
 def test_vectors_that_reset_in_another_way_are_refused(mode):
   env = envs.moody_vector(2)
   env.metadata = {} if mode is None else {'autoreset_mode': gymnasium.vector.AutoresetMode[mode]}
-  with pytest.raises(Problem, match=f'has autoreset_mode {mode} in its metadata'):
+  with pytest.raises(Problem, match=f'has autoreset_mode {mode}.* has to reset in the step after'):
     GymVector(env)
 
 

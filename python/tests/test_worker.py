@@ -83,8 +83,9 @@ def test_prints_do_not_disturb():
     ('exits', ['SystemExit']),
     ('dies', ['the process ended']),
 ])
-def test_faults(fault, words):
-  with Trainer('py:envs:Echo', kwargs={'fault': fault}) as t:
+def test_faults(fault, words, tmp_path):
+  mark = tmp_path / 'closed'
+  with Trainer('py:envs:Echo', kwargs={'fault': fault, 'mark': str(mark)}) as t:
     t.step(action=1)
     t.step(action=1)
     with pytest.raises(WorkerError) as e:
@@ -92,8 +93,9 @@ def test_faults(fault, words):
     for word in words:
       assert word in e.value.args[0]['error']
     assert t.process.wait(5) == (3 if fault == 'dies' else 1)
+    assert mark.exists() == (fault != 'dies')
     if fault == 'raises':
-      assert 'Traceback' in t.log() and 'in raises' in t.log()
+      assert 'Traceback' in t.log() and 'in raises' in t.log() and 'closed' not in t.log()
 
 
 def test_environments_that_step_together_answer_for_all():

@@ -42,6 +42,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// start of a run forgets what came before.
 pub fn run(config: config::Config) -> Result<()> {
     check(&config)?;
+    let stray = setup::stray_options(&config)?;
+    if !stray.is_empty() {
+        let (task, options) = (&config.task, stray.join(", "));
+        log::println_above(&format!("note: what is set does not reach {task}, which is of another suite: {options}"));
+    }
     use_threads(&config);
     envs::show_notices(log::eprintln_above);
     let stop = signals::Stop::on_signals()?;

@@ -7,9 +7,10 @@ use crate::episodes::Episodes;
 use crate::files::replace_file;
 use crate::log::{Agg, LINES, eprintln_above, println_above};
 use crate::trainer::{Counters, Trainer};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use config::Config;
 use dreamer_agent::Agent;
+use envs::record::difference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spaces::{Space, Spaces};
@@ -65,6 +66,13 @@ impl State {
             state.version
         );
         Ok(state)
+    }
+
+    /// How the agent's spaces differ from those of the run, if they do.
+    fn changed_space(&self, agent: &Agent) -> Option<String> {
+        let AgentSpaces { obs, act } = self.spaces.as_ref()?;
+        let [obs, act] = [obs, act].map(|list| list.iter().cloned().collect());
+        difference(agent.obs_space(), &obs).or_else(|| difference(agent.act_space(), &act))
     }
 
     /// Reads `state.json`, and refuses a run of another task.
@@ -234,10 +242,13 @@ impl Trainer {
 }
 
 /// Loads the agent of a checkpoint.
-pub fn take_agent(agent: Option<&mut Agent>, moment: &Moment) -> Result<()> {
+pub fn take_agent(agent: Option<&mut Agent>, moment: &Moment, state: &State) -> Result<()> {
     let text = "the checkpoint does not fit the agent of this configuration; take the run's own, or another --logdir";
     match agent {
-        Some(agent) => agent.load(&moment.agent, None).context(text),
+        Some(agent) => agent.load(&moment.agent, None).map_err(|error| match state.changed_space(agent) {
+            Some(how) => anyhow!("the environment is not the one of the run: {how}; choose another --logdir"),
+            None => error.context(text),
+        }),
         None if moment.agent.is_empty() => Ok(()),
         None => bail!("the run has an agent, but random_agent is true; choose another --logdir"),
     }

@@ -102,6 +102,21 @@ fn with_cure(error: anyhow::Error, config: &Config) -> anyhow::Error {
     }
 }
 
+/// Options of suites that are set, and do not reach the task, as it is of another suite.
+pub fn stray_options(config: &Config) -> Result<Vec<String>> {
+    let default = Config::resolve(&[], &[])?.env;
+    let own = envs::suite(&config.task);
+    let mut stray = vec![];
+    for (suite, options) in config.env.as_object().into_iter().flatten().filter(|(suite, _)| *suite != own) {
+        for (key, value) in options.as_object().into_iter().flatten().filter(|_| suite != "kwargs") {
+            if default[suite].get(key) != Some(value) {
+                stray.push(format!("env.{suite}.{key}"));
+            }
+        }
+    }
+    Ok(stray)
+}
+
 /// Every key of a replayed step.
 pub fn step_spaces(driver: &Driver, agent: Option<&Agent>) -> Spaces {
     let mut all = spaces::observed(driver.obs_space());

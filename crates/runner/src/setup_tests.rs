@@ -31,6 +31,14 @@ fn an_image_of_a_size_that_does_not_fit_comes_with_what_helps() {
 }
 
 #[test]
+fn options_of_another_suite_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = [("task", "gym_X-v0"), ("env.py.repeat", "4"), ("env.gym.repeat", "2"), ("env.kwargs.length", "3")];
+    let config = crate::train::tests::config(dir.path(), &more);
+    assert_eq!(stray_options(&config).unwrap(), ["env.dummy.size", "env.dummy.length", "env.py.repeat"]);
+}
+
+#[test]
 fn a_replay_that_never_holds_enough_to_learn_from_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = crate::train::tests::config(dir.path(), &[]);

@@ -71,7 +71,7 @@ fn prepare(
     };
     let state = State::read(&moment, config)?;
     let mut parts = build(config, folder, state.counters.step)?;
-    saving::take_agent(parts.agent.as_mut(), &moment)?; // which takes precedence over `run.from_checkpoint`
+    saving::take_agent(parts.agent.as_mut(), &moment, &state)?; // which takes precedence over `run.from_checkpoint`
     check_replays(&parts)?;
     Ok((parts, Some((moment, state))))
 }

@@ -68,6 +68,8 @@ def make(task, options, kwargs, seed, index=0, slots=1):
     raise
   except ImportError as e:
     cure = getattr(module, 'INSTALL', None)
-    if not cure or suite == 'gym' and (e.name or 'gymnasium').partition('.')[0] != 'gymnasium':
+    if suite == 'gym' and not e.name:
+      raise Problem(f"'{task}': {e}")  # Gymnasium's own words, such as that it moved elsewhere.
+    if not cure or suite == 'gym' and e.name.partition('.')[0] != 'gymnasium':
       raise  # The user's own module lacks something else.
     raise Problem(f'a package is missing ({e})', cure=cure)

@@ -6,6 +6,7 @@ import os
 import numpy as np
 
 from ..env import FLAGS, Env, Problem, Space
+from ..wrap import draw_without_display
 from .dm import Dm
 
 INSTALL = 'pip install dm_control "mujoco<4"'
@@ -93,10 +94,9 @@ def drawing():
 def load_suite(image):
   """The package's tasks; images are drawn without a display where there is none."""
   import dm_control  # noqa: F401  If it is missing, that is not a problem of drawing.
-  if image and not os.environ.get('DISPLAY'):
-    os.environ.setdefault('MUJOCO_GL', 'egl')
-    os.environ.setdefault('LP_NUM_THREADS', '0')  # Software drawing gains nothing by threads.
-  if not image:
+  if image:
+    draw_without_display()
+  else:
     os.environ.setdefault('MUJOCO_GL', 'disabled')
   with drawing():
     from dm_control import suite

@@ -4,7 +4,7 @@ import importlib.util
 import re
 
 from ..env import Problem
-from ..wrap import GymEnv, GymVector
+from ..wrap import GymEnv, GymVector, draw_without_display
 
 INSTALL = 'pip install gymnasium'
 # Modules that register groups of environments, to suggest if a name lacks the module.
@@ -16,17 +16,19 @@ def make(name, options, kwargs, seed, index, slots):
   render, film = (bool(options.get(key, False)) for key in ('render', 'film'))
   size = tuple(options.get('size') or (0, 0))
   repeat = options.get('repeat', 1)
+  bounds = bool(options.get('bounds', True))
   if render or film:
+    draw_without_display()
     kwargs = {'render_mode': 'rgb_array', **kwargs}
   try:
     if not options.get('vector', False):
-      return GymEnv(gymnasium.make(name, **kwargs), seed, size, repeat, render, film)
+      return GymEnv(gymnasium.make(name, **kwargs), seed, size, repeat, render, film, bounds)
     if repeat != 1:
       raise Problem('gymnasium steps a vector of environments once an action: repeat has to be 1')
     if gymnasium.__version__.startswith('0.'):
       raise Problem('vectors of environments need a newer gymnasium', cure='pip install "gymnasium>=1.1"')
     vector = gymnasium.make_vec(name, num_envs=slots, **kwargs)
-    return GymVector(vector, seed, size, render, film)
+    return GymVector(vector, seed, size, render, film, bounds)
   except gymnasium.error.DependencyNotInstalled as e:
     cures = re.findall(r'`(pip install [^`]+)`', str(e))
     raise Problem(f"'{name}' needs a package that is missing: {e}", cure=' && '.join(cures) or None)

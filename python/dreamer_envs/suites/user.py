@@ -7,14 +7,16 @@ import os
 import sys
 
 from ..env import Env, Problem, VectorEnv
-from ..wrap import GymEnv, GymVector, is_pool
+from ..wrap import GymEnv, GymVector, draw_without_display, is_pool
 
 INSTALL = None
 
 
 def make(name, options, kwargs, seed, index, slots):
-  function = load(name)
   render, film = (bool(options.get(key, False)) for key in ('render', 'film'))
+  if render or film:
+    draw_without_display()
+  function = load(name)
   given = {'seed': seed, 'index': index, 'slots': slots}
   if render or film:
     given['render_mode'] = 'rgb_array'
@@ -24,18 +26,18 @@ def make(name, options, kwargs, seed, index, slots):
     if e.__traceback__.tb_next:
       raise  # It was called, and something within it failed.
     raise Problem(f"'{name}' cannot be called with --env.kwargs.NAME VALUE as given: {e}")
-  size, repeat = tuple(options.get('size') or (0, 0)), options.get('repeat', 1)
+  size, repeat, bounds = tuple(options.get('size') or (0, 0)), options.get('repeat', 1), options.get('bounds', True)
   if isinstance(env, (Env, VectorEnv)) or has(env, 'obs_space', 'act_space', 'step'):
-    if any(size) or repeat != 1 or render or film:
-      raise Problem(f"'{name}' is a dreamer_envs.Env, which env.py.size, repeat, render and film do "
+    if any(size) or repeat != 1 or render or film or not bounds:
+      raise Problem(f"'{name}' is a dreamer_envs.Env, which env.py.size, repeat, render, film and bounds do "
                     'not reach: give it arguments of its own, --env.kwargs.NAME VALUE')
     return env
   if has(env, 'single_observation_space', 'single_action_space', 'num_envs') or is_pool(env):
     if repeat != 1:
       raise Problem('a vector of environments steps once an action: repeat has to be 1')
-    return GymVector(env, seed, size, render, film)
+    return GymVector(env, seed, size, render, film, bounds)
   if has(env, 'observation_space', 'action_space', 'reset', 'step'):
-    return GymEnv(env, seed, size, repeat, render, film)
+    return GymEnv(env, seed, size, repeat, render, film, bounds)
   raise Problem(f"'{name}' gave a {type(env).__name__}, which is no environment: it has to have "
                 'reset, step, observation_space and action_space')
 
@@ -94,5 +96,12 @@ def from_file(where):
     sys.path.insert(0, os.path.dirname(path))
     spec = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
+    try:
+      spec.loader.exec_module(sys.modules[name])
+    except ImportError as e:
+      del sys.modules[name]
+      if 'attempted relative import' not in str(e):
+        raise
+      raise Problem(f"'{where}' imports by dots from its package: name it as a module of that, from the folder that "
+                    'holds the package, such as py:package.module:NAME')
   return sys.modules[name]

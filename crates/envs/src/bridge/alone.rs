@@ -1,6 +1,7 @@
 //! Environments that step by themselves in processes of their own: what the bridge is compared with.
 
 use super::group::{Group, Leaving, lifeline};
+use super::log::Log;
 use super::{arguments, explain, slots, suite};
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
@@ -17,6 +18,7 @@ pub struct Alone {
 
 struct Process {
     group: Group,
+    log: Log,
     ask: Option<ChildStdin>, // until it is told to leave
     answers: BufReader<ChildStdout>,
 }
@@ -36,12 +38,14 @@ impl Alone {
                 "options": options.get(suite(task)), "kwargs": options.get("kwargs"), "lifeline": watched.as_raw_fd()});
             let words = arguments(task, options)?;
             let mut command = Command::new(&words[0]);
-            command.args(&words[1..]).args(["--alone", &ask.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            command.args(&words[1..]).args(["--alone", &ask.to_string()]).stdin(Stdio::piped());
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut group = Group::start(command, held).with_context(|| format!("cannot start '{}'", words[0]))?;
             let pipes = group.child().and_then(|child| child.stdin.take().zip(child.stdout.take()));
             let (ask, answers) = pipes.context("a process was started without its pipes")?;
+            let log = Log::of(group.child().and_then(|child| child.stderr.take()))?;
             let answers = BufReader::new(answers);
-            processes.push(Process { group, ask: Some(ask), answers });
+            processes.push(Process { group, log, ask: Some(ask), answers });
         }
         let mut alone = Alone { processes };
         for process in &mut alone.processes {
@@ -52,9 +56,9 @@ impl Alone {
 
     /// Lets each process step for `time`; returns the steps per second of all together.
     pub fn rate(&mut self, time: Duration) -> Result<f64> {
-        for process in &mut self.processes {
-            let ended = "a process that steps alone has ended";
-            writeln!(process.ask.as_ref().context(ended)?, "{}", time.as_secs_f64()).context(ended)?;
+        for process in &self.processes {
+            let mut ask = process.ask.as_ref().context("a process that steps alone was told to leave")?;
+            writeln!(ask, "{}", time.as_secs_f64()).ok(); // where it has ended, the answer says so
         }
         self.processes.iter_mut().map(|process| Ok(process.line()?.parse::<f64>()?)).sum()
     }
@@ -64,8 +68,13 @@ impl Process {
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        let line = line.trim();
-        if line.is_empty() { Err(anyhow!("a process that steps alone has ended")) } else { Ok(line.into()) }
+        match line.trim() {
+            "" => {
+                self.group.dismiss();
+                Err(anyhow!("a process that steps alone, to compare with, has ended{}", self.log.tail()))
+            }
+            line => Ok(line.into()),
+        }
     }
 }
 

@@ -68,6 +68,12 @@ impl Group {
         }
     }
 
+    /// Waits for a process that was told to leave, but not long, and kills what is still there.
+    pub fn dismiss(&mut self) {
+        self.wait(Instant::now() + FAREWELL);
+        self.kill();
+    }
+
     /// Kills the process and all that it started at once.
     pub fn kill(&mut self) {
         kill_all([self]);

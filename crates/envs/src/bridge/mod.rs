@@ -9,6 +9,7 @@ mod alone;
 mod group;
 mod hello;
 mod link;
+mod log;
 mod process;
 mod slot;
 mod worker;

@@ -2,24 +2,19 @@
 
 use super::group::{Group, Leaving, lifeline};
 use super::hello::{Answer, Ask, memory, read, refusal};
+use super::log::Log;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
-use std::process::{ChildStderr, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Lines of a worker's log that are kept to explain its failure.
-const TAIL: usize = 12;
-/// Bytes of a line of the log that are kept.
-const LINE: u64 = 2000;
-/// How long to wait for a worker that closed its answers to die, so that the error can say how, and for its last words.
+/// How long to wait for a worker that closed its answers to die, so that the error can say how.
 const DEATH: Duration = Duration::from_millis(500);
 
 /// A worker process with its pipes and its memory. Dropping it ends the process and all that it started.
@@ -30,9 +25,7 @@ pub struct Process {
     asks: Option<PipeWriter>,
     answers: PipeReader,
     memory: Option<File>,
-    log: Arc<Mutex<VecDeque<String>>>,
-    /// The thread that reads the log, until all that could write to it have ended.
-    reader: Option<JoinHandle<()>>,
+    log: Log,
     timeout: Duration,
     /// Where it goes when it is told to leave.
     leaving: Arc<Leaving>,
@@ -53,15 +46,9 @@ impl Process {
         start.args(&command[1..]).stdin(hears).stdout(speaks).stderr(Stdio::piped());
         let mut group = Group::start(start, held)
             .with_context(|| format!("the program '{program}' of the worker could not be started"))?;
-        let log = Arc::new(Mutex::new(VecDeque::new()));
-        let stderr = group.child().and_then(|child| child.stderr.take());
-        let read = |stderr| {
-            let log = log.clone();
-            std::thread::Builder::new().name("worker log".into()).spawn(move || keep_tail(stderr, &log))
-        };
-        let reader = stderr.map(read).transpose()?;
+        let log = Log::of(group.child().and_then(|child| child.stderr.take()))?;
         let (asks, memory) = (Some(asks), None);
-        let process = Process { group, asks, answers, memory, log, reader, timeout, leaving };
+        let process = Process { group, asks, answers, memory, log, timeout, leaving };
         let ask = serde_json::to_string(&Ask { lifeline: watched.as_raw_fd(), ..ask.clone() })? + "\n";
         process.write_line(ask.as_bytes())?;
         Ok(process)
@@ -181,16 +168,11 @@ impl Process {
         Ok(bytes)
     }
 
-    /// Kills the worker, and returns the last lines of its log.
-    pub fn last_words(&mut self) -> Vec<String> {
+    /// Ends the worker, which may close its environments before, and returns the last lines of its log.
+    pub fn last_words(&mut self) -> String {
         self.asks = None;
-        self.group.kill();
-        // The log's thread lags behind; it does not end while some process that was not found still has the pipe.
-        let start = Instant::now();
-        while self.reader.as_ref().is_some_and(|reader| !reader.is_finished()) && start.elapsed() < DEATH {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        self.log.lock().map(|log| log.iter().cloned().collect()).unwrap_or_default()
+        self.group.dismiss();
+        self.log.tail()
     }
 
     fn asks(&self) -> Result<&PipeWriter> {
@@ -216,22 +198,5 @@ impl Drop for Process {
         if self.memory.is_some() {
             self.leaving.add(std::mem::take(&mut self.group), self.answers.try_clone().ok());
         }
-    }
-}
-
-/// Keeps the last lines of what a worker prints.
-fn keep_tail(stderr: ChildStderr, log: &Mutex<VecDeque<String>>) {
-    let mut reader = BufReader::new(stderr);
-    loop {
-        let mut line = vec![];
-        match reader.by_ref().take(LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let Ok(mut log) = log.lock() else { return };
-        if log.len() == TAIL {
-            log.pop_front();
-        }
-        log.push_back(String::from_utf8_lossy(&line).trim_end().to_string());
     }
 }

@@ -1,11 +1,12 @@
 //! The bridge against a worker that counts its steps and fails as it is told (`examples/worker.rs`).
 
+use super::group::{Group, lifeline};
 use crate::record::{flag, number};
 use crate::{Env, make_many};
 use serde_json::{Value, json};
 use spaces::{Array, Record};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -323,6 +324,30 @@ fn what_steps_alone_is_told_to_leave_and_takes_all_that_it_started_along() {
     drop(alone);
     await_death(&std::fs::read_to_string(&orphan).unwrap());
     [python, orphan, closed].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+}
+
+#[test]
+fn the_last_words_of_what_steps_alone_are_told_and_no_others() {
+    let python = once("talkative");
+    let script =
+        "#!/bin/sh\necho ready\nread line\ni=0\nwhile [ $i -lt 3000 ]; do echo word $i >&2; i=$((i + 1)); done\n";
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut alone = super::Alone::start("gym_X", 1, 1, 0, &json!({"python": python})).unwrap().unwrap();
+    let error = alone.rate(Duration::ZERO).unwrap_err().to_string();
+    assert!(error.contains("has ended\n    word 2988\n") && error.ends_with("word 2999"), "{error}");
+    std::fs::remove_file(&python).unwrap();
+}
+
+#[test]
+fn a_worker_that_failed_may_still_close_its_environments() {
+    let closed = once("dismissed");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("read line; sleep 0.1; touch {}", closed.display())]).stdin(Stdio::piped());
+    let mut group = Group::start(command, lifeline().unwrap().1).unwrap();
+    drop(group.child().unwrap().stdin.take());
+    group.dismiss();
+    std::fs::remove_file(&closed).unwrap();
 }
 
 #[test]

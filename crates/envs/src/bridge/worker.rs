@@ -111,8 +111,14 @@ impl Worker {
         if generation != link.generation {
             return Ok(link.generation);
         }
+        if let "gym" | "py" = super::suite(&history.launch.ask.task)
+            && cause.to_string().contains("outside its bounds")
+        {
+            let suite = super::suite(&history.launch.ask.task);
+            cause = anyhow!("{cause:#} (--env.{suite}.bounds false lets finite floats exceed them)");
+        }
         let mut pause = Duration::ZERO;
-        let mut last_words = indent(&link.process.last_words());
+        let mut last_words = link.process.last_words();
         *self.late() = link.left(&self.layout).into_iter().map(|(slot, obs)| ((generation, slot), obs)).collect();
         loop {
             let answers = self.answers.load(Ordering::Relaxed);
@@ -154,13 +160,13 @@ impl Worker {
         let mut process = launch.start()?;
         let layout = process.hello(slots).map_err(|error| explain(error, &mut process))?.layout;
         if let Some(how) = layout.difference(&self.layout) {
-            process.last_words(); // which kills it: left to itself it might stay until the run ends
+            process.last_words(); // which ends it: left to itself it might stay until the run ends
             bail!("the new worker is not like the one before: {how}");
         }
         let mut link = Link::new(process, slots, generation);
         match link.reset_all(&self.layout) {
             Ok(()) => Ok(link),
-            Err(error) => Err(anyhow!("{error:#}{}", indent(&link.process.last_words()))),
+            Err(error) => Err(anyhow!("{error:#}{}", link.process.last_words())),
         }
     }
 
@@ -191,11 +197,6 @@ impl Starting {
 fn explain(error: anyhow::Error, process: &mut Process) -> anyhow::Error {
     match error.chain().count() {
         1 => error,
-        _ => anyhow!("{error:#}{}", indent(&process.last_words())),
+        _ => anyhow!("{error:#}{}", process.last_words()),
     }
-}
-
-/// The last lines of a log below a sentence.
-fn indent(log: &[String]) -> String {
-    log.iter().map(|line| format!("\n    {line}")).collect()
 }
