@@ -132,8 +132,8 @@ def describe(e):
   return json.dumps(out).encode() + b'\n'
 
 
-def build(ask):
-  """The environments that were asked for: a VectorEnv or a list of Env."""
+def build(ask, made):
+  """The environments that were asked for: a VectorEnv or a list of Env. `made` takes each in at once."""
   from . import suites
   if ask.get('version') != VERSION:
     raise Problem(f"the trainer speaks version {ask.get('version')} of the protocol, this package "
@@ -142,8 +142,9 @@ def build(ask):
                         for key, default in (('slots', 1), ('seed', 0), ('index', 0)))
 
   def make(i):
-    return suites.make(ask['task'], dict(ask.get('options') or {}), dict(ask.get('kwargs') or {}),
-                       seed + i, index + i, slots)
+    made.append(suites.make(ask['task'], dict(ask.get('options') or {}), dict(ask.get('kwargs') or {}),
+                            seed + i, index + i, slots))
+    return made[-1]
 
   first = make(0)
   if isinstance(first, VectorEnv):
@@ -193,9 +194,9 @@ def serve_together(wire, env, memory):
     wire.send(asked)
 
 
-def prepare(wire, ask):
+def prepare(wire, ask, made):
   """Makes the environments that the trainer asks for, with their memory, and answers it."""
-  env = build(ask)
+  env = build(ask, made)
   one, slots = (env, env.count) if isinstance(env, VectorEnv) else (env[0], len(env))
   memory = Memory(one.act_space, one.obs_space, slots)
   try:
@@ -208,7 +209,11 @@ def prepare(wire, ask):
 
 
 def close(envs):
-  """One that cannot close must not keep others from it."""
+  """One that cannot close must not keep others from it. What it prints is lost: it must not displace the
+  words before a fault from the end of the log."""
+  with open(os.devnull, 'wb') as nowhere:
+    os.dup2(nowhere.fileno(), 1)
+    os.dup2(nowhere.fileno(), 2)
   for env in envs:
     try:
       if hasattr(env, 'close'):  # An environment that only looks like an Env need not have it.
@@ -219,31 +224,29 @@ def close(envs):
 
 def work(wire, ask):
   """Serves the trainer until it is gone; returns the status to exit with."""
-  envs = []
+  made, started = [], False
   try:
-    env, memory = prepare(wire, ask)
-    together = isinstance(env, VectorEnv)
-    envs = [env] if together else env
+    env, memory = prepare(wire, ask, made)
+    started = True
     try:
-      (serve_together if together else serve)(wire, env, memory)
+      (serve_together if isinstance(env, VectorEnv) else serve)(wire, env, memory)
     except Gone:
       memory.remove()
-      close(envs)
+      raise
   except Gone:
-    pass
+    close(made)
+    return 0
   except BaseException as e:
+    words = (FAULT if started else b'') + describe(e)
+    if not started:
+      close(made)  # Before the trainer knows, and ends what failed to start.
     try:
-      wire.send((FAULT if envs else b'') + describe(e))
+      wire.send(words)
     except Gone:
       pass
-    # The trainer grants the time for this: motors stop, simulators end. What it prints must not displace the
-    # fault from the end of the log.
-    with open(os.devnull, 'wb') as nowhere:
-      os.dup2(nowhere.fileno(), 1)
-      os.dup2(nowhere.fileno(), 2)
-    close(envs)
+    if started:
+      close(made)  # For which the trainer grants some time: motors stop, simulators end.
     return 1
-  return 0
 
 
 def leave_to_parent(*files):

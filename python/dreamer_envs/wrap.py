@@ -4,6 +4,7 @@ import functools
 import inspect
 import os
 import re
+import sys
 
 import numpy as np
 
@@ -54,8 +55,8 @@ def split(infos, count):
 
 
 def draw_without_display():
-  """Has MuJoCo draw by EGL where there is no display."""
-  if not os.environ.get('DISPLAY'):
+  """Has MuJoCo draw by EGL where there is no display, which it knows on Linux only."""
+  if sys.platform == 'linux' and not os.environ.get('DISPLAY'):
     os.environ.setdefault('MUJOCO_GL', 'egl')
     os.environ.setdefault('LP_NUM_THREADS', '0')  # Software drawing gains nothing by threads.
 
@@ -103,14 +104,19 @@ class Frames:
 
 def check_all(obs, spaces):
   for key, space in spaces.items():
-    check(key, obs[key], space)
+    try:
+      check(key, obs[key], space)
+    except Problem as e:
+      if space.dtype == np.float32 and 'outside the bounds' in str(e):
+        raise Problem(f'{e}; --env.gym.bounds false, or --env.py.bounds false, lets floats exceed them')
+      raise
 
 
 def as_reward(value):
   """A reward as a float, which may be one that is not finite: the trainer tells."""
   try:
     if not isinstance(value, str):
-      # numpy before 2 took an array of one value for that value.
+      # numpy before 2.4 took an array of one value for that value.
       return float(value.item() if isinstance(value, np.ndarray) and value.size == 1 else value)
   except (TypeError, ValueError, OverflowError):
     pass
@@ -135,10 +141,14 @@ class GymEnv(Env):
     self.act_space = self.act.spaces
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
-    self.begun = self.reset()
-    check_all(self.obs(self.begun[0]), self.obs.spaces)
-    draw = lambda: env.render()  # Not looked up unless it is wanted: some have none.
-    self.frames = Frames.wanted(render, film, draw, self.obs_space, size)
+    try:
+      self.begun = self.reset()
+      check_all(self.obs(self.begun[0]), self.obs.spaces)
+      draw = lambda: env.render()  # Not looked up unless it is wanted: some have none.
+      self.frames = Frames.wanted(render, film, draw, self.obs_space, size)
+    except BaseException:
+      self.close()  # Nobody else can yet.
+      raise
     self.done = True
 
   def step(self, action):
@@ -239,11 +249,15 @@ class GymVector(VectorEnv):
     self.act_space = self.act.spaces
     self.obs_space = {**self.obs.spaces, **FLAGS}
     self.seed = seed
-    self.begun = self.reset()
-    for obs in self.obs.batch(self.begun[0], self.count):
-      check_all(obs, self.obs.spaces)
-    first = lambda frames: None if frames is None else frames[0]
-    self.frames = Frames.wanted(render, film, lambda: first(env.render()), self.obs_space, size)
+    try:
+      self.begun = self.reset()
+      for obs in self.obs.batch(self.begun[0], self.count):
+        check_all(obs, self.obs.spaces)
+      first = lambda frames: None if frames is None else frames[0]
+      self.frames = Frames.wanted(render, film, lambda: first(env.render()), self.obs_space, size)
+    except BaseException:
+      self.close()  # Nobody else can yet.
+      raise
     self.done = np.ones(self.count, bool)
     self.first = np.zeros(self.count, bool)
 

@@ -86,7 +86,8 @@ class Echo(Env):
   def close(self):
     print('closed')
     if self.mark:
-      open(self.mark, 'w').close()
+      with open(self.mark, 'a') as f:
+        f.write('closed\n')
 
 
 class Clumsy(Echo):
@@ -235,6 +236,12 @@ class Few(VectorEnv):
 
 def second_raises(seed, index):
   return Echo(seed, 'raises' if index == 1 else None)
+
+
+def second_is_missing(seed, index, mark):
+  if index == 1:
+    raise RuntimeError('there is one robot only')
+  return Echo(seed, mark=mark)
 
 
 def moody_vector(slots):

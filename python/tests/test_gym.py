@@ -1,7 +1,10 @@
 """Spaces of gymnasium, its environments and vector environments."""
 
+import os
 import pathlib
 import re
+import sys
+import warnings
 
 import gymnasium
 import numpy as np
@@ -13,7 +16,7 @@ from dreamer_envs import FLAGS, Problem, Space
 from dreamer_envs.env import NOTES
 from dreamer_envs.memory import check, entry
 from dreamer_envs.spaces import LOSSES, OWN, OWN_GROUPS, Act, Obs, sample, stack
-from dreamer_envs.wrap import GymEnv, GymVector, metrics
+from dreamer_envs.wrap import GymEnv, GymVector, draw_without_display, metrics
 from trainer import Trainer, WorkerError
 
 
@@ -191,13 +194,40 @@ class Plain(gymnasium.Env):
 def test_a_reward_may_be_an_array_of_one_value():
   env = GymEnv(Plain(), bounds=False)
   env.step(act(env, reset=True))
-  assert env.step(act(env))['reward'] == 2.5
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')  # As of numpy from 1.25 on, where it is no error yet.
+    assert env.step(act(env))['reward'] == 2.5
 
 
 def test_bounds_hold_unless_that_is_not_wanted():
   free, held = GymEnv(Plain(), bounds=False), GymEnv(Plain())
   assert show(free.obs_space['vector']) == ('float32', (1,), None, None)
   assert show(held.obs_space['vector']) == ('float32', (1,), 0, 1)
+
+
+def test_an_environment_that_starts_out_of_bounds_is_closed_and_told_what_helps():
+  closed = []
+
+  class Beyond(Plain):
+    observation_space = spaces.Box(0, 0.05, (1,))
+
+    def close(self):
+      closed.append(self)
+
+  with pytest.raises(Problem, match='outside the bounds .*--env.py.bounds false'):
+    GymEnv(Beyond())
+  assert len(closed) == 1
+
+
+@pytest.mark.parametrize('platform, display, drawn', [('linux', '', 'egl'), ('linux', ':0', None), ('darwin', '', None)])
+def test_what_draws_without_a_display(monkeypatch, platform, display, drawn):
+  monkeypatch.setattr(sys, 'platform', platform)
+  monkeypatch.setenv('DISPLAY', display)
+  monkeypatch.setenv('MUJOCO_GL', 'x')
+  monkeypatch.delenv('MUJOCO_GL')  # Which puts back later what was there.
+  monkeypatch.setenv('LP_NUM_THREADS', '0')
+  draw_without_display()
+  assert os.environ.get('MUJOCO_GL') == drawn
 
 
 def test_the_reset_at_the_start_begins_the_first_episode():

@@ -33,8 +33,9 @@ def alive(pid):
     return False
 
 
-def test_steps_and_end():
-  with Trainer('py:envs:Echo', seed=7) as t:
+def test_steps_and_end(tmp_path):
+  mark = tmp_path / 'closed'
+  with Trainer('py:envs:Echo', seed=7, kwargs={'mark': str(mark)}) as t:
     image = t.answer['obs']['image']
     assert (image['dtype'], image['shape'], image['offset'] % 64) == ('uint8', [64, 64, 3], 0)
     assert t.answer['act']['action'] == {
@@ -46,10 +47,10 @@ def test_steps_and_end():
     obs = t.step(action=3)
     assert not obs['is_first'] and obs['reward'] == 3
     assert t.close() == 0
-    assert t.log() == 'closed\n'
-  with Trainer('py:envs:Clumsy', slots=2) as t:
+    assert mark.read_text() == 'closed\n' and t.log() == ''
+  with Trainer('py:envs:Clumsy', slots=2, kwargs={'mark': str(mark)}) as t:
     assert t.close() == 0
-    assert t.log().count('closed\n') == 2  # That one cannot does not keep another from it.
+    assert mark.read_text().count('closed\n') == 3  # That one cannot does not keep another from it.
 
 
 def test_slots_are_environments_of_one_process():
@@ -96,6 +97,13 @@ def test_faults(fault, words, tmp_path):
     assert mark.exists() == (fault != 'dies')
     if fault == 'raises':
       assert 'Traceback' in t.log() and 'in raises' in t.log() and 'closed' not in t.log()
+
+
+def test_environments_that_were_made_before_one_failed_are_closed(tmp_path):
+  mark = tmp_path / 'closed'
+  with pytest.raises(WorkerError, match='there is one robot only'):
+    Trainer('py:envs:second_is_missing', slots=2, kwargs={'mark': str(mark)})
+  assert mark.exists()
 
 
 def test_environments_that_step_together_answer_for_all():
@@ -256,13 +264,15 @@ def test_started_by_an_older_trainer():
 
 
 @pytest.mark.parametrize('lifeline', [None, 2, 10, 11, 12, 99, 'three'])
-def test_a_lifeline_that_did_not_come_along(lifeline):
+def test_a_lifeline_that_did_not_come_along(lifeline, tmp_path):
   # As where a program between trainer and worker closes what it does not know.
   code = f'import subprocess; subprocess.call([{sys.executable!r}, "-m", "dreamer_envs"])'
-  with Trainer('py:envs:Echo', command=[sys.executable, '-c', code], lifeline=lifeline) as t:
+  mark = tmp_path / 'closed'
+  with Trainer('py:envs:Echo', command=[sys.executable, '-c', code], lifeline=lifeline,
+               kwargs={'mark': str(mark)}) as t:
     assert t.step(action=3)['is_first'] and t.step(action=3)['reward'] == 3
     t.close()
-    assert 'no lifeline' in t.log() and t.log().endswith('closed\n')
+    assert 'no lifeline' in t.log() and mark.exists()
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs signals of the lifeline')

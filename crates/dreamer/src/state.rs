@@ -54,7 +54,7 @@ impl Agent {
                 bail!("the checkpoint lacks '{name}'; it may be of another task or configuration")
             };
             if matches!(&array.data, Data::F32(xs) if !xs.iter().all(|x| x.is_finite())) {
-                bail!("'{name}' holds NaN or infinity in the checkpoint; take an earlier one");
+                bail!("'{name}' holds NaN or infinity in the checkpoint; take another one");
             }
             read_entry(name, array, entry)
         })?;

@@ -18,7 +18,8 @@ pub struct Trained {
 }
 
 impl Agent {
-    /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it. An Err names the first
+    /// One gradient update on `batch` [B, K+T, ...] as the replay delivers it; without the key `consec`, no row continues
+    /// the batch before (unless `replay_context` is 0, where all do). An Err names the first
     /// tensor that holds a number which is not finite; agent and carry are then unchanged.
     pub fn train(&mut self, carry: &mut Carry, batch: &Record) -> Result<Trained> {
         self.train_prepared(carry, &mut self.preparer().prepare(batch.clone())?)

@@ -315,6 +315,23 @@ fn an_agent_that_forgets_at_every_step_does_not_know_what_came_before() {
 }
 
 #[test]
+fn rows_of_a_batch_without_consec_begin_anew() {
+    let (obs, act) = everything();
+    let trained = |change: fn(&mut Record)| {
+        let mut agent = Agent::new(&obs, &act, &tiny()).unwrap();
+        let mut data = batch(&agent, &obs, &act);
+        let mut carry = agent.initial(3);
+        agent.train(&mut carry, &data).unwrap();
+        change(&mut data);
+        agent.train(&mut carry, &data).unwrap();
+        agent.save()
+    };
+    let zeros = trained(|_| ());
+    assert!(trained(|data| drop(data.remove("consec"))) == zeros);
+    assert!(trained(|data| data.get_mut("consec").unwrap().data = Data::I32(vec![1; 15])) != zeros);
+}
+
+#[test]
 fn loading_part_of_a_state_by_regular_expression() {
     let (obs, act) = everything();
     let trained = train(&tiny(), 2).1;

@@ -118,6 +118,10 @@ fn main() -> std::io::Result<()> {
         }
         answers.write_all(&asked)?;
     }
+    if let Some(path) = kwargs["closed"].as_str() {
+        std::thread::sleep(Duration::from_millis(50)); // more than it takes to kill this
+        File::create(path)?;
+    }
     if kwargs["lingers"] == true {
         std::thread::sleep(Duration::from_secs(3600));
     }

@@ -30,7 +30,7 @@ pub fn replace_by(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Resul
         .map_err(|error| {
             let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
             let cure = match kind {
-                Some(ErrorKind::NotFound) => "was its folder moved or removed?",
+                Some(ErrorKind::NotFound) => "its folder does not exist",
                 _ => "free some space or make it writable",
             };
             error.context(format!("cannot write {}; {cure}", path.display()))

@@ -145,7 +145,8 @@ fn step_line(config: &Config, done: Done) -> String {
     format!("{total} policy steps {frames} · {updates} · replay ratio {}", short(run.train_ratio))
 }
 
-/// Updates of the whole run: the first is done when the replay holds `batch_size * batch_length` sequences.
+/// Updates of the whole run: the first is done when the replay holds `batch_size * batch_length` sequences. Of a resumed
+/// run that has made some, those, and the rest by the ratio.
 fn updates(config: &Config, rate: f64, done: Done) -> u64 {
     if done.updates > 0 {
         return done.updates + (config.run.steps.saturating_sub(done.steps) as f64 * rate) as u64;

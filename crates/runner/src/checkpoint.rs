@@ -1,10 +1,10 @@
 //! Checkpoints: each a folder that appears as a whole or not at all, the last two kept.
 
-use crate::files::{replace_file, sync_dir, sync_name};
+use crate::files::{make_dir, replace_file, sync_dir, sync_name};
 use crate::tensors;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use spaces::{Array, Record};
+use spaces::{Array, Data, Record};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -106,8 +106,8 @@ impl Checkpoints {
     }
 
     fn write(&self, temporary: &Path, path: &Path, moment: &Moment) -> Result<()> {
-        self.make_dir()?;
-        fs::create_dir(temporary)?;
+        make_dir(&self.dir)?;
+        make_dir(temporary)?;
         tensors::write(&temporary.join(AGENT), &moment.agent, "dreamer agent")?;
         tensors::write(&temporary.join(ARRAYS), &moment.arrays, "dreamer run state")?;
         fs::write(temporary.join(STATE), serde_json::to_vec_pretty(&moment.state)?)?;
@@ -124,18 +124,6 @@ impl Checkpoints {
         sync_name(&self.dir); // which the first checkpoint made
         sync_dir(&self.dir);
         Ok(())
-    }
-
-    /// Makes the folder of checkpoints, but not the one of the run: where that was moved, a part of it would appear anew.
-    fn make_dir(&self) -> Result<()> {
-        match fs::create_dir(&self.dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let root = self.dir.parent().unwrap_or(&self.dir).display();
-                bail!("the folder {root} is gone; was it moved or removed during the run?")
-            }
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
-            _ => Ok(()),
-        }
     }
 
     /// The name that `latest` holds.
@@ -197,6 +185,8 @@ fn is_name(name: &str) -> bool {
 pub fn read(path: &Path) -> Result<Moment> {
     verify(path)?;
     let agent = tensors::read(&path.join(AGENT))?;
+    let broken = agent.iter().find(|(_, x)| matches!(&x.data, Data::F32(xs) if !xs.iter().all(|x| x.is_finite())));
+    ensure!(broken.is_none(), "its '{}' holds NaN or infinity", broken.map_or("", |(name, _)| name));
     let arrays = tensors::read(&path.join(ARRAYS))?;
     let state = serde_json::from_slice(&fs::read(path.join(STATE))?).context("state.json is damaged")?;
     Ok(Moment { agent, arrays, state })

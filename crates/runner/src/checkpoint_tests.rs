@@ -147,3 +147,14 @@ fn the_folder_of_a_run_that_was_moved_away_is_not_made_anew() {
     assert!(error.contains("is gone; was it moved or removed") && !run.exists(), "{error}");
     assert_eq!(loaded_step(&moved.join("ckpt")), (Some(5), 0));
 }
+
+#[test]
+fn a_checkpoint_with_numbers_that_are_none_is_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut checkpoints = Checkpoints::new(dir.path());
+    checkpoints.save(5, &moment(5)).unwrap();
+    let mut broken = moment(6);
+    broken.agent.insert("pol/kernel".into(), Array::f32(f32::NAN));
+    checkpoints.save(6, &broken).unwrap();
+    assert_eq!(loaded_step(dir.path()), (Some(5), 1));
+}

@@ -1,5 +1,6 @@
 //! What a failed update leaves behind for whoever looks into it.
 
+use crate::files::make_dir;
 use crate::log::{Metrics, Value};
 use crate::tensors;
 use anyhow::Result;
@@ -8,7 +9,8 @@ use std::path::Path;
 
 /// Writes the batch, the agent's tensors before the update, the metrics since the last log line and the error.
 pub fn save(dir: &Path, batch: &Record, agent: &Record, metrics: Metrics, error: &anyhow::Error) -> Result<()> {
-    std::fs::create_dir_all(dir)?;
+    dir.parent().map_or(Ok(()), make_dir)?;
+    make_dir(dir)?;
     tensors::write(&dir.join("batch.safetensors"), batch, "dreamer batch")?;
     tensors::write(&dir.join("agent.safetensors"), agent, "dreamer agent")?;
     let mut text = serde_json::Map::new();

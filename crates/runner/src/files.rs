@@ -1,8 +1,8 @@
 //! Files that appear as a whole or not at all, whatever crashes and wherever the power fails.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 pub use replay::files::{sync_dir, sync_name};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// Replaces a file as a whole: written beside, brought to the disk, renamed.
@@ -10,6 +10,20 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     replay::files::replace(path, |file| file.write_all(bytes))?;
     sync_name(path);
     Ok(())
+}
+
+/// Makes a folder, unless it is there, but not the one that holds it: where a run folder was moved away, a part of it would
+/// appear anew.
+pub fn make_dir(path: &Path) -> Result<()> {
+    let made = std::fs::create_dir(path);
+    match made.map_err(|error| error.kind()) {
+        Ok(()) | Err(ErrorKind::AlreadyExists) => Ok(()),
+        Err(ErrorKind::NotFound) => {
+            let holder = path.parent().unwrap_or(path).display();
+            bail!("the folder {holder} is gone; was it moved or removed during the run?")
+        }
+        Err(kind) => bail!("cannot make the folder {}: {kind}", path.display()),
+    }
 }
 
 #[cfg(test)]

@@ -222,7 +222,7 @@ pub fn load_checkpoint(agent: &mut Agent, key: &str, from: &str, regex: &str) ->
     let (state, warnings) = read_agent(Path::new(from)).with_context(|| format!("{key} '{from}'"))?;
     warnings.iter().for_each(|text| println_above(&format!("warning: {text}")));
     let regex = (!regex.is_empty() && regex != ".*").then_some(regex);
-    agent.load(&state, regex).with_context(|| format!("{key} '{from}' does not fit this agent"))
+    agent.load(&state, regex).with_context(|| format!("{key} '{from}' cannot be loaded into this agent"))
 }
 
 #[cfg(test)]

@@ -166,6 +166,21 @@ fn a_video_that_cannot_be_written_does_not_end_the_run() {
 }
 
 #[test]
+fn a_run_folder_that_is_moved_away_does_not_appear_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let [run, moved] = ["run", "moved"].map(|name| dir.path().join(name));
+    let mut trainer = open(config(&run, &[])).unwrap();
+    for turn in 0..110 {
+        if turn == 20 {
+            fs::rename(&run, &moved).unwrap(); // before reports, ends of episodes with their videos, and a save
+        }
+        assert!(trainer.turn().unwrap());
+    }
+    let error = format!("{:#}", trainer.save().unwrap_err());
+    assert!(error.contains("is gone; was it moved or removed") && !run.exists(), "{error}");
+}
+
+#[test]
 fn metrics_that_cannot_be_written_wait_and_the_run_goes_on_and_is_saved() {
     let dir = tempfile::tempdir().unwrap();
     let mut trainer = open(config(dir.path(), &[])).unwrap();

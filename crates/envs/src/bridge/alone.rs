@@ -70,6 +70,7 @@ impl Process {
         self.answers.read_line(&mut line)?;
         match line.trim() {
             "" => {
+                self.ask = None;
                 self.group.dismiss();
                 Err(anyhow!("a process that steps alone, to compare with, has ended{}", self.log.tail()))
             }

@@ -69,8 +69,10 @@ fn steps_episodes_and_rewards_arrive() {
 fn every_fault_closes_the_episode_and_starts_another() {
     for fault in ["crash", "exit", "error", "nan", "bounds", "logs", "echo", "hang", "first"] {
         // The start has to fit into it, too.
-        let (once, timeout) = (once(fault), if fault == "hang" { 3.0 } else { 20.0 });
-        let mut env = one(json!({"timeout": timeout, "kwargs": {"fault": fault, "at": 5, "once": once}}));
+        let (once, closed) = (once(fault), once(&format!("{fault}-closed")));
+        let timeout = if fault == "hang" { 3.0 } else { 20.0 };
+        let kwargs = json!({"fault": fault, "at": 5, "once": once, "closed": closed});
+        let mut env = one(json!({"timeout": timeout, "kwargs": kwargs}));
         let seed = number(&env.step(&act(1, true)).unwrap(), "log/seed").unwrap();
         for step in 1..=3 {
             assert_eq!(number(&env.step(&act(1, false)).unwrap(), "step").unwrap(), step as f32, "{fault}");
@@ -79,6 +81,8 @@ fn every_fault_closes_the_episode_and_starts_another() {
         assert_eq!(number(&closing, "step").unwrap(), 3.0, "{fault}: the last good observation");
         assert_eq!(number(&closing, "reward").unwrap(), 0.0);
         assert!(flag(&closing, "is_last").unwrap() && !flag(&closing, "is_terminal").unwrap());
+        // What lives may close its environments before it is replaced.
+        assert_eq!(std::fs::remove_file(closed).is_ok(), !["crash", "exit", "hang"].contains(&fault), "{fault}");
         let first = env.step(&act(0, true)).unwrap();
         assert!(flag(&first, "is_first").unwrap(), "{fault}");
         assert_ne!(number(&first, "log/seed").unwrap(), seed, "{fault}: another seed");
@@ -275,7 +279,8 @@ fn every_slot_of_a_worker_has_the_time_of_an_answer() {
 fn threads_wait_once_for_an_answer_that_does_not_come() {
     let timeout = 3.0;
     let seconds = strike_together("deadline", 4, 6, timeout, json!({"fault": "hang", "at": 3}));
-    assert!((timeout..2.0 * timeout).contains(&seconds), "{seconds}");
+    // Besides, the worker has two seconds to leave.
+    assert!((timeout..2.0 * timeout + 1.5).contains(&seconds), "{seconds}");
 }
 
 #[test]

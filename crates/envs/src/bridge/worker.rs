@@ -8,7 +8,7 @@ use crate::Rng;
 use crate::notice::notice;
 use crate::record::flag;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use spaces::Record;
+use spaces::{DType, Record};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -111,12 +111,6 @@ impl Worker {
         if generation != link.generation {
             return Ok(link.generation);
         }
-        if let "gym" | "py" = super::suite(&history.launch.ask.task)
-            && cause.to_string().contains("outside its bounds")
-        {
-            let suite = super::suite(&history.launch.ask.task);
-            cause = anyhow!("{cause:#} (--env.{suite}.bounds false lets finite floats exceed them)");
-        }
         let mut pause = Duration::ZERO;
         let mut last_words = link.process.last_words();
         *self.late() = link.left(&self.layout).into_iter().map(|(slot, obs)| ((generation, slot), obs)).collect();
@@ -133,7 +127,8 @@ impl Worker {
                 history.last = Some(text.clone());
                 bail!("{text}");
             }
-            let (cause_now, place) = (format!("{cause:#}"), format!("({count} of {limit} in a row)"));
+            let cause_now = format!("{cause:#}{}", self.cure(&history.launch.ask, &cause));
+            let place = format!("({count} of {limit} in a row)");
             if count > 1 && history.told == cause_now {
                 notice(&format!("warning: an environment's worker failed in the same way and is restarted {place}"));
             } else {
@@ -151,6 +146,18 @@ impl Worker {
                 }
                 Err(error) => (cause, last_words) = (error, String::new()),
             }
+        }
+    }
+
+    /// What helps where an observation in floats exceeds the bounds of its space.
+    fn cure(&self, ask: &Ask, cause: &anyhow::Error) -> String {
+        let (suite, text) = (super::suite(&ask.task), format!("{cause:#}"));
+        let floats = self.layout.obs.spaces.iter().filter(|(_, space)| space.dtype == DType::F32);
+        let exceeded = |key: &String| text.contains(&format!("in the observation, key '{key}' holds "));
+        let helps = ["gym", "py"].contains(&suite) && ask.options["bounds"] != false;
+        match helps && text.contains("outside its bounds") && floats.map(|(key, _)| key).any(exceeded) {
+            true => format!("; --env.{suite}.bounds false lets floats exceed them"),
+            false => String::new(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::metrics::{Metrics, Value, join};
 use super::tensorboard::EventWriter;
 use super::terminal::{println_above, screen};
 use super::{gif, usage};
-use crate::files::replace_file;
+use crate::files::{make_dir, replace_file};
 use anyhow::{Context, Error, Result, ensure};
 use indexmap::IndexMap;
 use regex::Regex;
@@ -227,7 +227,7 @@ impl Logger {
     fn write_video(&mut self, step: u64, name: &str, video: &Array) -> Result<()> {
         let bytes = gif::encode(video, self.settings.fps).with_context(|| format!("cannot log the video '{name}'"))?;
         let folder = self.settings.logdir.join("videos");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        make_dir(&folder)?;
         let safe: String =
             name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
         replace_file(&folder.join(format!("{safe}-{step:010}.gif")), &bytes)?;

@@ -59,19 +59,22 @@ pub fn draw(curves: &[Curve], xmax: f64, options: &Options) -> String {
     let mut out = String::new();
     header(&mut out, curves.len());
     axes(&mut out, &frame, &yticks, options);
-    // With a margin for lines and dots on the edge.
-    out += &format!(
-        "<clipPath id=\"area\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
-        LEFT - DOT,
-        top - DOT,
-        WIDTH - LEFT - RIGHT + 2.0 * DOT,
-        HEIGHT - top - BOTTOM + 2.0 * DOT
-    );
+    // Shades end at the axes; lines and dots have a margin, to be whole on the edge.
+    for (id, margin) in [("area", 0.0), ("edge", DOT)] {
+        out += &format!(
+            "<clipPath id=\"{id}\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\n",
+            LEFT - margin,
+            top - margin,
+            WIDTH - LEFT - RIGHT + 2.0 * margin,
+            HEIGHT - top - BOTTOM + 2.0 * margin
+        );
+    }
     // All shades first, so that no line lies under one.
     out += "<g clip-path=\"url(#area)\">\n";
     for (i, curve) in curves.iter().enumerate() {
         band(&mut out, &frame, &curve.points, colour(i, curve));
     }
+    out += "</g>\n<g clip-path=\"url(#edge)\">\n";
     for (i, curve) in curves.iter().enumerate() {
         line(&mut out, &frame, i, curve);
     }
@@ -266,6 +269,8 @@ mod tests {
             text.split("<polyline class=").skip(1).map(|rest| rest.split(" points").next().unwrap()).collect();
         let different: std::collections::BTreeSet<&&str> = styles.iter().collect();
         assert_eq!((styles.len(), different.len()), (11, 11));
+        let [shades, lines] = [LEFT, LEFT - DOT].map(|x| text.find(&format!("<rect x=\"{x}\" y")));
+        assert!(shades < lines && text.find("<polyline") > text.find("url(#edge)"), "{text}");
         assert!(!text.contains(&"x".repeat(70)) && !text.contains(&"t".repeat(90)) && text.contains("x… (b)"));
     }
 
