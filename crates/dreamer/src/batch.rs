@@ -171,18 +171,19 @@ fn carried_rows(record: &Record, l: &Layout) -> Result<Vec<usize>> {
 
 /// The states before step K, stored in the replay; zeros where none are.
 fn stored_latents(record: &Record, b: usize, steps: usize, l: &Layout) -> Result<Latent> {
-    let latent = l.rssm().stoch * l.rssm().classes;
+    let r = l.rssm();
+    let latent = r.stoch * r.classes;
     if l.context() == 0 {
-        return Ok(Latent { deter: Tensor::zeros(&[b, l.rssm().deter]), stoch: Tensor::zeros(&[b, latent]) });
+        return Ok(Latent { deter: Tensor::zeros(&[b, r.deter]), stoch: Tensor::zeros(&[b, latent]) });
     }
-    let deter = fetch(record, "dyn/deter", &[b, steps], &[l.rssm().deter])?;
+    let deter = fetch(record, "dyn/deter", &[b, steps], &[r.deter])?;
     let stoch = stored_stoch(record, b, steps, l)?;
-    let (mut d, mut s) = (Vec::with_capacity(b * l.rssm().deter), Vec::with_capacity(b * latent));
+    let (mut d, mut s) = (Vec::with_capacity(b * r.deter), Vec::with_capacity(b * latent));
     for at in (0..b).map(|row| row * steps + l.context() - 1) {
-        d.extend(deter.floats(at * l.rssm().deter..(at + 1) * l.rssm().deter));
+        d.extend(deter.floats(at * r.deter..(at + 1) * r.deter));
         s.extend(stoch(at));
     }
-    Ok(Latent { deter: Tensor::from_slice(&[b, l.rssm().deter], &d), stoch: Tensor::from_slice(&[b, latent], &s) })
+    Ok(Latent { deter: Tensor::from_slice(&[b, r.deter], &d), stoch: Tensor::from_slice(&[b, latent], &s) })
 }
 
 /// Cuts batches for an agent, in any thread; see [`Agent::preparer`](crate::Agent::preparer).

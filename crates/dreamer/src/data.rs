@@ -100,8 +100,9 @@ pub fn stored_stoch<'a>(
     steps: usize,
     l: &'a Layout,
 ) -> Result<impl Fn(usize) -> Vec<f32> + 'a> {
+    let r = l.rssm();
     let indices = record.get("dyn/stoch").is_some_and(|a| a.shape.len() == 3);
-    let tail: &[usize] = if indices { &[l.rssm().stoch] } else { &[l.rssm().stoch, l.rssm().classes] };
+    let tail: &[usize] = if indices { &[r.stoch] } else { &[r.stoch, r.classes] };
     let array = fetch(record, "dyn/stoch", &[b, steps], tail)?;
     let width = tail.iter().product::<usize>();
     Ok(move |at: usize| {
@@ -109,9 +110,9 @@ pub fn stored_stoch<'a>(
         if !indices {
             return row;
         }
-        let mut hot = vec![0.0; l.rssm().stoch * l.rssm().classes];
-        for (group, &class) in hot.chunks_exact_mut(l.rssm().classes).zip(&row) {
-            group[(class as usize).min(l.rssm().classes - 1)] = 1.0;
+        let mut hot = vec![0.0; r.stoch * r.classes];
+        for (group, &class) in hot.chunks_exact_mut(r.classes).zip(&row) {
+            group[(class as usize).min(r.classes - 1)] = 1.0;
         }
         hot
     })

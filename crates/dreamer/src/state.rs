@@ -4,7 +4,7 @@ use crate::agent::Agent;
 use anyhow::{Context, Result, bail, ensure};
 use engine::Tensor;
 use regex::Regex;
-use spaces::{Array, Data, Record};
+use spaces::{Array, Record};
 
 /// Every tensor of the agent by its official name: parameters, slow value, normalisers, optimizer.
 pub type State = Record;
@@ -53,7 +53,7 @@ impl Agent {
             let Some(array) = state.get(name) else {
                 bail!("the checkpoint lacks '{name}'; it may be of another task or configuration")
             };
-            if matches!(&array.data, Data::F32(xs) if !xs.iter().all(|x| x.is_finite())) {
+            if !array.is_finite() {
                 bail!("'{name}' holds NaN or infinity in the checkpoint; take another one");
             }
             read_entry(name, array, entry)

@@ -153,6 +153,11 @@ impl Array {
         self.floats(0..1)[0]
     }
 
+    /// Whether no float32 among the elements is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        !matches!(&self.data, Data::F32(xs) if !xs.iter().all(|x| x.is_finite()))
+    }
+
     /// Rows `range` of the leading axis.
     pub fn rows(&self, range: std::ops::Range<usize>) -> Self {
         let width = self.len() / self.shape[0].max(1);

@@ -6,7 +6,8 @@ use crate::{Space, Spaces};
 const OWN: [&str; 3] = ["stepid", "consec", "priority"];
 const OWN_GROUPS: [&str; 4] = ["dyn/", "enc/", "dec/", "replay/"];
 
-/// Bytes of a step's id, the key `stepid` of what a replay returns: by it, an agent's latents find their way back.
+/// Bytes of a step's id, the key `stepid` of what a replay returns: by it, an agent's latents find their way back. The
+/// chunk's number in 16, the index in it in 4, both big-endian.
 pub const STEPID: usize = 20;
 
 /// The part of an observation space that an agent sees: all but the metrics.

@@ -103,8 +103,7 @@ mod tests {
     fn numbers_of_the_log_come_and_go() {
         let env = CheckSpaces::new(Probe::endless(), "probe").unwrap();
         let check = |key: &str, value: Array| {
-            let mut obs =
-                env.env.obs_space().iter().map(|(key, space)| (key.clone(), space.zeros())).collect::<Record>();
+            let mut obs = spaces::zeros(env.env.obs_space());
             obs.insert(key.into(), value);
             env.check("observation", env.obs_space(), &obs).map_err(|error| error.to_string())
         };
