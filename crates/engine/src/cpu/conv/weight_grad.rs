@@ -5,7 +5,8 @@ use crate::cpu::simd::{Simd, with_simd};
 
 /// Pixels in a band of rows: enough to amortise loading the accumulators, few enough to stay in the near caches.
 const BAND: usize = 64;
-const BAND_MANY_CHANNELS: usize = 256;
+/// The same for many channels, and for tiles of few channels (AVX2), which do less work with each pixel.
+const LONG_BAND: usize = 256;
 
 /// Adds one group's weight gradient to `acc`, the lane accumulators of [`ConvShape::weight_grad_len`] floats.
 ///
@@ -48,7 +49,7 @@ impl WeightGrad<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self) {
         let s = self.shape;
-        let pixels = if s.ci * s.co > 1000 { BAND_MANY_CHANNELS } else { BAND };
+        let pixels = if s.ci * s.co > 1000 || S::TILE_CHANNELS < 4 { LONG_BAND } else { BAND };
         let band = (pixels / s.out_w()).max(1);
         for y0 in (0..s.out_h()).step_by(band) {
             for first in (0..s.co).step_by(block_channels::<S>(s.k)) {
