@@ -32,8 +32,7 @@ PACKAGES = {  # The module that a suite imports, and what its recorded sequence 
     'procgen': ('procgen', ['procgen2', 'pillow']),
     'minigrid': ('minigrid', ['minigrid', 'pillow']),
     'bsuite': ('bsuite', ['bsuite']),
-    # The ball's heading depends on how numpy promotes scalars, and on the last bit of its arctan2,
-    # which AVX-512 computes differently.
+    # The ball's heading depends on how numpy promotes scalars, and on the last bit of its arctan2.
     'memmaze': ('memory_maze', ['memory-maze', 'dm_control', 'mujoco', 'labmaze', 'numpy']),
     'loconav': ('dm_control', ['dm_control', 'mujoco', 'labmaze']),
     'dmlab': ('deepmind_lab', []),
@@ -146,7 +145,7 @@ def versions(name):
   suite = SEQUENCES[name][0].split('_')[0]
   out = {x: importlib.metadata.version(x) for x in PACKAGES[suite][1]}
   out['machine'] = platform.machine()
-  if name == 'memmaze':
+  if 'numpy' in out:  # Its last bits depend on the instructions that it uses.
     out['avx512'] = 'AVX512_SKX' in np.show_config('dicts')['SIMD Extensions'].get('found', [])
   if name in DRAWN:
     from dm_control import suite

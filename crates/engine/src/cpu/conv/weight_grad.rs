@@ -5,7 +5,7 @@ use crate::cpu::simd::{Simd, with_simd};
 
 /// Pixels in a band of rows: enough to amortise loading the accumulators, few enough to stay in the near caches.
 const BAND: usize = 64;
-/// The same for many channels, and for tiles of few channels (AVX2), which do less work with each pixel.
+/// The same for many channels, and for tiles of few channels (as in AVX2), which do less work with each pixel.
 const LONG_BAND: usize = 256;
 
 /// Adds one group's weight gradient to `acc`, the lane accumulators of [`ConvShape::weight_grad_len`] floats.
